@@ -1,0 +1,37 @@
+# make demo · make test · make check · make bench
+# Each word makes the environment .venv by itself when it is missing or older than pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format docs bench
+.DELETE_ON_ERROR:
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/yoyo apply
+	$(BIN)/yoyo list
+	$(BIN)/python -m poker_therapist.demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist/queries.sql
+
+format: .venv/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Writes the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
+docs: .venv/installed
+	$(BIN)/python docs/draw_schema.py
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/storage_against_raw.py

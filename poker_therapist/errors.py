@@ -1,0 +1,68 @@
+"""What can go wrong, one class each; every message says what to do next.
+
+PokerTherapistError
+├── InvalidInput           a value, key, number or database name that cannot be used; also a ValueError
+├── StorageError           the database did not do what was asked
+│   ├── DatabaseNotFound   there is no database, or no folder for one, at that path
+│   ├── DatabaseUnreadable the file is not a database, or it is damaged
+│   ├── DatabaseReadOnly   the file or its folder may not be written
+│   ├── DatabaseFull       the disk, or the size allowed to the database, is used up
+│   ├── DatabaseBusy       somebody else kept it locked for longer than the timeout
+│   ├── SchemaMissing      a table that the storage needs is not there
+│   └── StorageClosed      the storage was used after close()
+└── MigrationError         the schema could not be brought to where the code needs it
+    ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
+    └── SchemaTooNew       the database has had migrations that this version does not know
+"""
+
+
+class PokerTherapistError(Exception):
+    """Whatever this package raises on purpose."""
+
+
+class InvalidInput(PokerTherapistError, ValueError):
+    """A value, key, number or database name that cannot be used; nothing was written."""
+
+
+class StorageError(PokerTherapistError):
+    """The database did not do what was asked; what was not committed is not there."""
+
+
+class DatabaseNotFound(StorageError):
+    """There is no database, or no folder for one, at that path."""
+
+
+class DatabaseUnreadable(StorageError):
+    """The file is not a database, or it is damaged."""
+
+
+class DatabaseReadOnly(StorageError):
+    """The file or its folder may not be written."""
+
+
+class DatabaseFull(StorageError):
+    """The disk, or the size allowed to the database, is used up."""
+
+
+class DatabaseBusy(StorageError):
+    """Somebody else kept the database locked for longer than the timeout."""
+
+
+class SchemaMissing(StorageError):
+    """A table that the storage needs is not there."""
+
+
+class StorageClosed(StorageError):
+    """The storage was used after close()."""
+
+
+class MigrationError(PokerTherapistError):
+    """The schema could not be brought to where the code needs it; the database is as it was."""
+
+
+class SchemaOutdated(MigrationError):
+    """Migrations are pending and the caller asked not to apply them."""
+
+
+class SchemaTooNew(MigrationError):
+    """The database has had migrations that this version of the code does not know."""

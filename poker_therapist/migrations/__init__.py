@@ -1,0 +1,63 @@
+"""Bringing a database's schema to where the code needs it.
+
+Opening an up-to-date database needs this module alone: it compares ids and imports no yoyo.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from poker_therapist.database import read_queries
+from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
+from poker_therapist.sqlite import SQLiteDatabase
+
+_QUERIES = read_queries(Path(__file__).with_name("bookkeeping.sql"))
+
+
+@cache
+def migrations_folder(engine: str) -> Path:
+    """Return the folder of an engine's SQL pairs: the wheel's own, in a checkout the top-level one."""
+    package = Path(__file__).parents[1]
+    installed = package / "sql_migrations"
+    return (installed if installed.is_dir() else package.parent / "sql_migrations") / engine
+
+
+def shipped_ids(engine: str) -> set[str]:
+    """Return the ids of the migrations that come with this version."""
+    return {
+        file.stem
+        for file in migrations_folder(engine).iterdir()
+        if file.suffix == ".sql" and not file.name.endswith(".rollback.sql")
+    }
+
+
+def bring_up_to_date(database: SQLiteDatabase, *, migrate: bool) -> None:
+    """Apply the pending migrations, if `migrate`; write nothing where there are none.
+
+    Raises:
+        SchemaTooNew: the database has had migrations that this version does not know.
+        SchemaOutdated: some are pending and `migrate` is false.
+        MigrationError: one failed; the database is as it was before it.
+    """
+    shipped, applied = shipped_ids("sqlite"), applied_ids(database)
+    if unknown := sorted(applied - shipped):
+        raise SchemaTooNew(
+            f"{database.location.path} is ahead of this version of the code, which does not know "
+            f"{', '.join(unknown)}: update the code"
+        )
+    if pending := sorted(shipped - applied):
+        if not migrate:
+            raise SchemaOutdated(
+                f"{database.location.path} lacks {', '.join(pending)}: run `yoyo apply`, "
+                "or open it with migrate=True"
+            )
+        from poker_therapist.migrations.apply import apply_pending
+
+        apply_pending(database.location)
+
+
+def applied_ids(database: SQLiteDatabase) -> set[str]:
+    """Return the ids of the migrations that yoyo's table says have been applied."""
+    try:
+        return {migration_id for (migration_id,) in database.rows(_QUERIES["applied_migrations"])}
+    except SchemaMissing:
+        return set()

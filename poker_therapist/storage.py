@@ -1,0 +1,351 @@
+"""What the app calls: one short method for each query, and never any SQL.
+
+>>> with get_pattern_storage("RexVoice.db") as storage:
+...     storage.save_pattern(7, "tilt", "after_bad_beat", {"bets_up": 1.8}, confidence=0.7)
+...     storage.get_pattern(7, "tilt", "after_bad_beat")
+{'bets_up': 1.8}
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from poker_therapist import migrations, values
+from poker_therapist.database import locate, read_queries
+from poker_therapist.errors import StorageError
+from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
+from poker_therapist.sqlite import SQLiteDatabase
+from poker_therapist.values import JSON, check_key, check_limit, check_score, check_session, check_user
+
+_QUERIES = read_queries(Path(__file__).with_name("queries.sql"))
+
+# One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
+_SAVES_PER_PURGE = 16
+_ROWS_PER_PURGE = 64
+_ROWS_PER_BIG_PURGE = 1_000
+
+
+def get_pattern_storage(
+    database: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
+) -> "PatternStorage":
+    """Open a database, make it if it is not there, and bring its schema up to date.
+
+    Args:
+        database: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
+            is NORMAL (a crash of the app loses nothing that was saved) or FULL (nor does a power cut);
+            `timeout` is how many seconds to wait for a lock, 30 unless given.
+        migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
+
+    Raises:
+        InvalidInput: `database` is neither a path nor a URL that can be used.
+        StorageError: the database cannot be opened; its subclasses say why.
+        MigrationError: a migration failed, or the database is newer than this version of the code.
+    """
+    connections = SQLiteDatabase(locate(database), create=migrate)
+    try:
+        migrations.bring_up_to_date(connections, migrate=migrate)
+    except BaseException:
+        connections.close()
+        raise
+    return PatternStorage(connections)
+
+
+class PatternStorage:
+    """A player's patterns, context and insights; made by `get_pattern_storage`.
+
+    May be used by any number of threads and processes at once, and after a fork. Each method but those that
+    read is committed when it returns, unless it stands in a `transaction()`.
+
+    Every method raises InvalidInput, before anything is written, for an argument that cannot be stored: a
+    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty or holds NUL; a
+    confidence or importance outside 0 to 1; a value that JSON cannot give back equal. Every method raises
+    StorageError, by its subclasses, where the database fails, and then nothing was changed.
+    """
+
+    def __init__(self, database: SQLiteDatabase) -> None:
+        self._database = database
+        self._context_saves = 0
+
+    @property
+    def db_path(self) -> str:
+        """The absolute path of the database file."""
+        return str(self._database.location.path)
+
+    def save_pattern(
+        self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
+    ) -> None:
+        """Save a pattern, in the place of the one with the same type and key if there is one."""
+        self._database.write(
+            _QUERIES["save_pattern"],
+            (
+                check_user(user_id),
+                check_key("pattern_type", pattern_type),
+                check_key("pattern_key", pattern_key),
+                values.encode(pattern_value),
+                check_score("confidence", confidence),
+                values.timestamp(values.now()),
+            ),
+        )
+
+    def get_pattern(self, user_id: int, pattern_type: str, pattern_key: str, default: Any = None) -> Any:
+        """Return the value of a pattern, `default` if there is none."""
+        row = self._database.row(
+            _QUERIES["get_pattern"],
+            (
+                check_user(user_id),
+                check_key("pattern_type", pattern_type),
+                check_key("pattern_key", pattern_key),
+            ),
+        )
+        return default if row is None else values.decode(row[0])
+
+    def get_patterns_by_type(self, user_id: int, pattern_type: str) -> dict[str, Pattern]:
+        """Return a player's patterns of one type by their keys, last updated first."""
+        rows = self._database.rows(
+            _QUERIES["get_patterns_by_type"], (check_user(user_id), check_key("pattern_type", pattern_type))
+        )
+        return {row[0]: _pattern(row[1:], value) for row, value in _with_values(rows, 1)}
+
+    def save_context(
+        self,
+        user_id: int,
+        context_key: str,
+        context_value: JSON,
+        session_id: str | None = None,
+        expires_minutes: float | None = None,
+    ) -> None:
+        """Add something said in a conversation.
+
+        It is not seen any more after `expires_minutes`: None never expires, zero or less already has.
+        """
+        moment = values.now()
+        row = (
+            check_user(user_id),
+            check_key("context_key", context_key),
+            values.encode(context_value),
+            check_session(session_id),
+            values.timestamp(moment),
+            values.expiry(moment, expires_minutes),
+        )
+        if self._context_saves % _SAVES_PER_PURGE:
+            self._database.write(_QUERIES["save_context"], row)
+        else:
+            with self._database.transaction():
+                self._database.write(_QUERIES["save_context"], row)
+                self._database.write(_QUERIES["purge_expired"], (values.timestamp(moment), _ROWS_PER_PURGE))
+        self._context_saves += 1
+
+    def get_context(
+        self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
+    ) -> list[Any]:
+        """Return the live values of a key, newest first: of one session, or of all if it is None."""
+        now, most = values.timestamp(values.now()), check_limit(limit)
+        if session_id is None:
+            rows = self._database.rows(
+                _QUERIES["get_context"],
+                (check_user(user_id), check_key("context_key", context_key), now, most),
+            )
+        else:
+            rows = self._database.rows(
+                _QUERIES["get_context_of_session"],
+                (
+                    check_user(user_id),
+                    check_key("context_key", context_key),
+                    check_key("session_id", session_id),
+                    now,
+                    most,
+                ),
+            )
+        return values.decode_all([text for (text,) in rows])
+
+    def save_insight(
+        self, user_id: int, insight_type: str, insight_data: JSON, importance: float = 0.5
+    ) -> None:
+        """Add something that Rex concluded."""
+        self._database.write(
+            _QUERIES["save_insight"],
+            (
+                check_user(user_id),
+                check_key("insight_type", insight_type),
+                values.encode(insight_data),
+                check_score("importance", importance),
+                values.timestamp(values.now()),
+            ),
+        )
+
+    def get_insights(
+        self,
+        user_id: int,
+        insight_type: str | None = None,
+        min_importance: float = 0.0,
+        limit: int | None = 50,
+    ) -> list[Insight]:
+        """Return a player's insights of one type, or of all, that are at least so important, newest first."""
+        least, most = check_score("min_importance", min_importance), check_limit(limit)
+        if insight_type is None:
+            rows = self._database.rows(_QUERIES["get_insights"], (check_user(user_id), least, most))
+        else:
+            rows = self._database.rows(
+                _QUERIES["get_insights_of_type"],
+                (check_user(user_id), check_key("insight_type", insight_type), least, most),
+            )
+        return _insights(rows)
+
+    def recall(
+        self,
+        user_id: int,
+        session_id: str | None = None,
+        *,
+        context_limit: int | None = 20,
+        insight_limit: int | None = 10,
+    ) -> Recollection:
+        """Return everything that Rex needs for one prompt, as of one moment.
+
+        That is all patterns, by type and key, of each type the last updated first; the newest live context of
+        one session, or of all if it is None; and the insights that matter most.
+        """
+        user, session = check_user(user_id), check_session(session_id)
+        context_most, insight_most = check_limit(context_limit), check_limit(insight_limit)
+        now = values.timestamp(values.now())
+        with self._one_moment():
+            pattern_rows = self._database.rows(_QUERIES["recall_patterns"], (user,))
+            if session is None:
+                context_rows = self._database.rows(_QUERIES["recall_context"], (user, now, context_most))
+            else:
+                context_rows = self._database.rows(
+                    _QUERIES["recall_context_of_session"], (user, session, now, context_most)
+                )
+            insight_rows = self._database.rows(_QUERIES["recall_insights"], (user, insight_most))
+        patterns: dict[str, dict[str, Pattern]] = {}
+        for row, value in _with_values(pattern_rows, 2):
+            patterns.setdefault(row[0], {})[row[1]] = _pattern(row[2:], value)
+        context: list[Context] = [
+            {"key": row[0], "value": value, "session_id": row[2], "created_at": row[3], "expires_at": row[4]}
+            for row, value in _with_values(context_rows, 1)
+        ]
+        return {"patterns": patterns, "context": context, "insights": _insights(insight_rows)}
+
+    def clear_user_patterns(self, user_id: int) -> int:
+        """Delete all patterns of a player; return how many there were."""
+        user = check_user(user_id)
+        with self._database.transaction():
+            self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "user_patterns"))
+            return self._database.write(_QUERIES["delete_patterns"], (user,))
+
+    def clear_user_context(self, user_id: int, session_id: str | None = None) -> int:
+        """Delete a player's context of one session, or of all if it is None; return how much there was."""
+        user, session = check_user(user_id), check_session(session_id)
+        with self._database.transaction():
+            if session is None:
+                self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "conversation_context"))
+                return self._database.write(_QUERIES["delete_context"], (user,))
+            self._database.write(_QUERIES["delete_legacy_rows_of_session"], (user, session))
+            return self._database.write(_QUERIES["delete_context_of_session"], (user, session))
+
+    def purge_expired(self) -> int:
+        """Delete the expired context of all players, a part at a time; return how much there was."""
+        now, purged = values.timestamp(values.now()), 0
+        while deleted := self._database.write(_QUERIES["purge_expired"], (now, _ROWS_PER_BIG_PURGE)):
+            purged += deleted
+        return purged
+
+    def export_user(self, user_id: int) -> Export:
+        """Return everything that is stored about a player, in an order that does not change between calls."""
+        user = check_user(user_id)
+        with self._one_moment():
+            return {
+                "user_id": user,
+                "patterns": self._export("export_patterns", user, _PATTERN_COLUMNS),
+                "context": self._export("export_context", user, _CONTEXT_COLUMNS),
+                "insights": self._export("export_insights", user, _INSIGHT_COLUMNS),
+                "legacy_rows": self._export("export_legacy_rows", user, _LEGACY_COLUMNS),
+            }
+
+    def forget_user(self, user_id: int) -> Forgotten:
+        """Delete everything that is stored about a player, and every trace of it in the file and its log.
+
+        Backups and exports made before are not reached.
+
+        Raises:
+            StorageError: called inside `transaction()`, where the log cannot be emptied; nothing was deleted.
+            DatabaseBusy: everything is deleted, but another connection kept reading an older state from the
+                log; calling it again erases the rest.
+        """
+        user = check_user(user_id)
+        if self._database.in_transaction:
+            raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")
+        with self._database.transaction():
+            forgotten: Forgotten = {
+                "user_patterns": self._database.write(_QUERIES["delete_patterns"], (user,)),
+                "conversation_context": self._database.write(_QUERIES["delete_context"], (user,)),
+                "user_insights": self._database.write(_QUERIES["delete_insights"], (user,)),
+                "legacy_rows": self._database.write(_QUERIES["delete_legacy_rows"], (user,)),
+            }
+        self._database.erase_traces()
+        return forgotten
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make a block all or nothing: one commit at its end, or none of it when it raises.
+
+        It holds the write lock from its start, so keep it short. A block inside a block is undone by itself
+        when it raises, and is kept only if the outer one is.
+        """
+        with self._database.transaction():
+            yield
+
+    def close(self) -> None:
+        """Close the connections of all threads; a second time does nothing."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Let several queries see the same state."""
+        if self._database.in_transaction:
+            yield
+        else:
+            with self._database.transaction("DEFERRED"):
+                yield
+
+    def _export(self, query: str, user: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        rows = [dict(zip(columns, row, strict=True)) for row in self._database.rows(_QUERIES[query], (user,))]
+        if columns is not _LEGACY_COLUMNS:
+            for row in rows:
+                row["value"] = values.decode(row["value"])
+        return rows
+
+
+_PATTERN_COLUMNS = ("id", "type", "key", "value", "confidence", "created_at", "updated_at")
+_CONTEXT_COLUMNS = ("id", "key", "value", "session_id", "created_at", "expires_at")
+_INSIGHT_COLUMNS = ("id", "type", "value", "importance", "created_at")
+_LEGACY_COLUMNS = (
+    "migration_id", "table_name", "row_id", "kind", "item_key", "value",
+    "score", "session_id", "created_at", "updated_at", "expires_at",
+)  # fmt: skip
+
+
+def _with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:
+    """Return each row with the decoded value of one of its columns."""
+    return zip(rows, values.decode_all([row[column] for row in rows]), strict=True)
+
+
+def _pattern(row: Any, value: Any) -> Pattern:
+    return {"value": value, "confidence": row[1], "created_at": row[2], "updated_at": row[3]}
+
+
+def _insights(rows: list[Any]) -> list[Insight]:
+    return [
+        {"type": row[0], "data": value, "importance": row[2], "created_at": row[3]}
+        for row, value in _with_values(rows, 1)
+    ]

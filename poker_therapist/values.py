@@ -1,0 +1,170 @@
+"""What may be stored: ids, keys, scores and JSON values, each checked before it reaches the database.
+
+JSON that comes back equal is the rule. What cannot is refused: NaN, infinities, keys that are not text,
+bytes, dates, lone surrogates, cycles. Tuples come back as lists.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from poker_therapist.errors import InvalidInput
+
+JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
+
+# Deep enough for any value, shallow enough for every reader: SQLite reads 1,000 levels, Python as many less
+# the depth of its caller.
+MAX_DEPTH = 500
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decoder = json.JSONDecoder()
+# Half of the time of json.loads: a stored text has no blanks around it to look for.
+_from_json = _decoder.raw_decode
+
+
+def encode(value: JSON) -> str:
+    """Return `value` as JSON text that decodes to an equal value.
+
+    Raises:
+        InvalidInput: `value` is no JSON; the message says which part.
+    """
+    try:
+        text = _to_json(value)
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "the value holds a lone surrogate, half of a character: decode the text it came from as UTF-16"
+        ) from error
+    except RecursionError as error:
+        raise InvalidInput(f"the value is nested more than {MAX_DEPTH} levels deep: flatten it") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
+    if "{" in text or text.count("[") > MAX_DEPTH:
+        _check_nested(value, 1)
+    return text
+
+
+def _check_nested(value: Any, depth: int) -> None:
+    """Refuse what the encoder lets through: keys that it would turn into text, and too many levels."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"the value is nested more than {MAX_DEPTH} levels deep: flatten it")
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidInput(f"the key {key!r} inside the value is not a text: write it as one")
+        value = value.values()
+    for item in value:
+        if isinstance(item, dict | list | tuple):
+            _check_nested(item, depth + 1)
+
+
+def decode(text: str) -> Any:
+    """Return the value of a stored JSON text.
+
+    Text that SQLite takes for JSON and Python does not (an integer of more than 4,300 digits, more levels
+    than the stack holds) comes back as it is, as the earlier app read it.
+    """
+    try:
+        value, end = _from_json(text)
+        return value if end == len(text) else _decoder.decode(text)
+    except (ValueError, RecursionError):
+        try:
+            return _decoder.decode(text)  # blanks before the value, as adopted rows may have
+        except (ValueError, RecursionError):
+            return text
+
+
+def decode_all(texts: list[str]) -> list[Any]:
+    """Return the values of stored JSON texts: as one array, which takes half the time of one by one."""
+    try:
+        values: list[Any] = _decoder.decode(f"[{','.join(texts)}]")
+    except (ValueError, RecursionError):
+        values = []
+    return values if len(values) == len(texts) else [decode(text) for text in texts]
+
+
+def check_user(user_id: int) -> int:
+    """Return `user_id` if it is an integer of at most 64 bits; raise InvalidInput if not."""
+    if (type(user_id) is int or _is_integer(user_id)) and -(2**63) <= user_id < 2**63:
+        return user_id
+    raise InvalidInput(f"user_id must be an integer of at most 64 bits, not {_show(user_id)}")
+
+
+def check_key(name: str, key: str) -> str:
+    """Return `key` if it is a text that both engines can hold; raise InvalidInput naming it if not."""
+    if isinstance(key, str) and key and "\0" not in key and (key.isascii() or _is_unicode(key)):
+        return key
+    raise InvalidInput(
+        f"{name} must be a text that is not empty and holds no NUL and no lone surrogate, not {_show(key)}"
+    )
+
+
+def check_session(session_id: str | None) -> str | None:
+    """Return `session_id` if it is None or a key; raise InvalidInput if not."""
+    return None if session_id is None else check_key("session_id", session_id)
+
+
+def check_score(name: str, score: float) -> float:
+    """Return `score` as a float if it is a number from 0 to 1; raise InvalidInput naming it if not."""
+    if (type(score) is float or isinstance(score, float) or _is_integer(score)) and 0 <= score <= 1:
+        return float(score)
+    raise InvalidInput(f"{name} must be a number from 0 to 1, not {_show(score)}")
+
+
+def check_limit(limit: int | None) -> int:
+    """Return how many rows to read at most, all of them for None; raise InvalidInput if it is no count."""
+    if limit is None:
+        return 2**63 - 1
+    if _is_integer(limit) and 0 <= limit < 2**63:
+        return limit
+    raise InvalidInput(f"limit must be None or an integer of at least 0, not {_show(limit)}")
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment in UTC in the one form that is stored, which sorts as text."""
+    return moment.isoformat(timespec="microseconds")
+
+
+def now() -> datetime:
+    """Return this moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def expiry(moment: datetime, minutes: float | None) -> str | None:
+    """Return when something saved at `moment` expires, None for never.
+
+    Zero minutes or less is already expired.
+
+    Raises:
+        InvalidInput: `minutes` is no finite number, or leads out of the years 1 to 9999.
+    """
+    if minutes is None:
+        return None
+    try:
+        if not isinstance(minutes, bool):
+            return timestamp(moment + timedelta(minutes=minutes))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidInput(
+        f"expires_minutes must be None or a number of minutes within the calendar, not {_show(minutes)}"
+    )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _show(value: object) -> str:
+    """Return a value for a message, shortened: it may be a player's, and long."""
+    shown = ascii(value)
+    return f"{shown if len(shown) <= 40 else shown[:37] + '...'} ({type(value).__name__})"

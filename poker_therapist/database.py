@@ -22,11 +22,13 @@ class Location:
         path: the absolute path of the file.
         synchronous: NORMAL loses nothing when the app crashes, FULL nor when the power fails.
         timeout: seconds to wait for another connection's lock.
+        backups: how many backups to keep; none is made for 0.
     """
 
     path: Path
     synchronous: str = "NORMAL"
     timeout: float = 30.0
+    backups: int = 5
 
 
 def locate(database: str | os.PathLike[str]) -> Location:
@@ -59,13 +61,18 @@ def locate(database: str | os.PathLike[str]) -> Location:
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "NORMAL").upper()
     timeout = options.pop("timeout", "30")
+    backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
         raise InvalidInput(f"synchronous={synchronous} in the URL: it must be NORMAL or FULL")
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
         raise InvalidInput(f"timeout={timeout} in the URL: it must be a number of seconds")
+    if not re.fullmatch(r"\d{1,3}", backups):
+        raise InvalidInput(f"backups={backups} in the URL: it must be how many to keep, 0 for none")
     if options:
-        raise InvalidInput(f"unknown option {min(options)!r} in the URL: there are synchronous and timeout")
-    return Location(Path(unquote(url.path[1:])).absolute(), synchronous, float(timeout))
+        raise InvalidInput(
+            f"unknown option {min(options)!r} in the URL: there are backups, synchronous and timeout"
+        )
+    return Location(Path(unquote(url.path[1:])).absolute(), synchronous, float(timeout), int(backups))
 
 
 def read_queries(path: Path) -> dict[str, str]:

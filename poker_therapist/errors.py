@@ -11,6 +11,9 @@ PokerTherapistError
 │   ├── SchemaMissing      a table that the storage needs is not there
 │   └── StorageClosed      the storage was used after close()
 └── MigrationError         the schema could not be brought to where the code needs it
+    ├── InvalidMigration   a migration's files cannot be used
+    ├── MigrationEdited    a file is not what was applied from it
+    ├── MigrationFailed    a statement of a migration failed
     ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
     └── SchemaTooNew       the database has had migrations that this version does not know
 """
@@ -58,6 +61,18 @@ class StorageClosed(StorageError):
 
 class MigrationError(PokerTherapistError):
     """The schema could not be brought to where the code needs it; the database is as it was."""
+
+
+class InvalidMigration(MigrationError):
+    """A migration's files cannot be used; none of it ran."""
+
+
+class MigrationEdited(MigrationError):
+    """A file is not what was applied from it; nothing ran."""
+
+
+class MigrationFailed(MigrationError):
+    """A statement of a migration failed, and the whole migration was undone."""
 
 
 class SchemaOutdated(MigrationError):

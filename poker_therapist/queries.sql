@@ -112,14 +112,14 @@ INSERT INTO user_insights (user_id, insight_type, insight_data, importance, crea
 VALUES (:user_id, :insight_type, :insight_data, :importance, :now);
 
 -- name: get_insights(user_id, min_importance, limit)
--- Of every type, newest first.
+-- Of every type, newest first; the plus keeps the index on importance out, which has another order.
 SELECT
     insight_type,
     insight_data,
     importance,
     created_at
 FROM user_insights
-WHERE user_id = :user_id AND importance >= :min_importance
+WHERE user_id = :user_id AND +importance >= :min_importance
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
@@ -131,7 +131,7 @@ SELECT
     importance,
     created_at
 FROM user_insights
-WHERE user_id = :user_id AND insight_type = :insight_type AND importance >= :min_importance
+WHERE user_id = :user_id AND insight_type = :insight_type AND +importance >= :min_importance
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 

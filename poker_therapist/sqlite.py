@@ -52,8 +52,9 @@ class SQLiteDatabase:
         """
         self.location = location
         self._closed = False
+        self._in_use = False
         self._forget_connections()
-        _find_file(location.path, create=create)
+        find_file(location.path, create=create)
         _databases.add(self)
         self._connect()
 
@@ -68,6 +69,8 @@ class SQLiteDatabase:
             raise StorageClosed(_CLOSED)
         try:
             connection = open_connection(self.location)
+            if self._in_use:
+                _use_write_ahead_log(connection, self.location.timeout)
         except sqlite3.Error as error:
             self._raise(error)
         with self._opening:
@@ -75,6 +78,14 @@ class SQLiteDatabase:
             self._all.add(self._here.held)
         self._here.connection = connection
         return connection
+
+    def take_into_use(self) -> None:
+        """Let this and all later connections write; until then looking at the file changes no byte of it."""
+        self._in_use = True
+        try:
+            _use_write_ahead_log(self._here.connection or self._connect(), self.location.timeout)
+        except sqlite3.Error as error:
+            self._raise(error)
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
@@ -174,7 +185,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _find_file(path: Path, *, create: bool) -> None:
+def find_file(path: Path, *, create: bool) -> None:
     """Make sure that there is a file at `path`, an empty one for its owner alone if `create`."""
     if path.is_dir():
         raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
@@ -210,7 +221,6 @@ def open_connection(location: Location) -> sqlite3.Connection:
         check_same_thread=False,  # close() comes from another thread; otherwise each has its own
     )
     try:
-        _use_write_ahead_log(connection, location.timeout)
         connection.execute(f"PRAGMA synchronous = {location.synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")

@@ -47,6 +47,7 @@ def get_pattern_storage(
     connections = SQLiteDatabase(locate(database), create=migrate)
     try:
         migrations.bring_up_to_date(connections, migrate=migrate)
+        connections.take_into_use()
     except BaseException:
         connections.close()
         raise
@@ -320,9 +321,11 @@ class PatternStorage:
 
     def _export(self, query: str, user: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         rows = [dict(zip(columns, row, strict=True)) for row in self._database.rows(_QUERIES[query], (user,))]
-        if columns is not _LEGACY_COLUMNS:
-            for row in rows:
+        for row in rows:
+            if columns is not _LEGACY_COLUMNS:
                 row["value"] = values.decode(row["value"])
+            else:  # as it was, but for bytes, which JSON cannot hold
+                row.update({name: item.hex() for name, item in row.items() if isinstance(item, bytes)})
         return rows
 
 

@@ -53,7 +53,7 @@ def _check_nested(value: Any, depth: int) -> None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidInput(f"the key {key!r} inside the value is not a text: write it as one")
+                raise InvalidInput(f"a key inside the value must be a text, not {_show(key)}")
         value = value.values()
     for item in value:
         if isinstance(item, dict | list | tuple):

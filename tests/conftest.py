@@ -1,11 +1,55 @@
 """What every test may ask for."""
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from poker_therapist import PatternStorage, get_pattern_storage
+from poker_therapist import PatternStorage, get_pattern_storage, values
+
+# As a migration leaves them behind for player 7, and one for player 8.
+LEGACY_ROWS = """
+    INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id, value)
+    VALUES
+        ('003_constrain_values', 'user_patterns', 1, 7, NULL, 'old pattern'),
+        ('003_constrain_values', 'conversation_context', 2, 7, 'monday', 'old context'),
+        ('003_constrain_values', 'conversation_context', 3, 7, NULL, 'old context'),
+        ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
+        ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
+"""
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def advance(self, **interval: float) -> None:
+        self.moment += timedelta(**interval)
+
+
+def dump(database: str | Path) -> list[str]:
+    """Return everything in a database, as the SQL that makes it."""
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
+
+
+def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
+    """Return what is kept of a player's rows that a migration had to change."""
+    return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]
+
+
+def run_sql(database: str | Path, sql: str) -> None:
+    """Run statements on a connection of their own, as another program would."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(sql)
 
 
 @pytest.fixture
@@ -19,3 +63,25 @@ def storage(database_path: Path) -> Iterator[PatternStorage]:
     """An empty, up-to-date storage."""
     with get_pattern_storage(database_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The storage's clock, held still."""
+    held = Clock()
+    monkeypatch.setattr(values, "now", held)
+    return held
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return a printer of what a test has counted, shown after the run."""
+    return lambda line: record_property("report", line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests have counted."""
+    for result in terminalreporter.getreports("passed"):
+        for name, line in result.user_properties:
+            if name == "report":
+                terminalreporter.write_line(f"  {line}")

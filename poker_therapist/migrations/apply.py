@@ -1,17 +1,18 @@
-"""Applying the pending migrations with yoyo, in the app's own process."""
-
-import glob
-from urllib.parse import quote
-
-import yoyo
+"""Applying the pending migrations in the app's own process."""
 
 from poker_therapist.database import Location
 from poker_therapist.migrations import migrations_folder
+from poker_therapist.migrations.files import read_migrations
+from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
 
 
 def apply_pending(location: Location) -> None:
-    """Apply what is pending."""
-    with yoyo.get_backend(f"sqlite:///{quote(str(location.path))}") as backend, backend.lock(60):
-        backend.apply_migrations(
-            backend.to_apply(yoyo.read_migrations(glob.escape(str(migrations_folder("sqlite")))))
-        )
+    """Apply what is pending, as `yoyo apply` does; see docs/MIGRATIONS.md.
+
+    Raises:
+        MigrationError: a migration failed and was undone; those before it are applied.
+        StorageError: the database cannot be written.
+    """
+    migrations = read_migrations([str(migrations_folder("sqlite"))])
+    with AtomicSQLiteBackend(location) as backend:
+        backend.apply_migrations(backend.to_apply(migrations))

@@ -1,5 +1,46 @@
--- What the migrations themselves keep in the database.
+-- What the migrations keep in a database beside yoyo's own tables; both engines understand all of it.
 
 -- name: applied_migrations()
--- yoyo's record of what has been applied.
+-- yoyo's record, asked at every opening.
 SELECT migration_id FROM _yoyo_migration;
+
+-- name: create_texts()!
+-- What was applied, word for word: an edit of a file shows, and a migration whose file is gone can be taken
+-- back. Keyed by yoyo's table too, for yoyo can keep several in one database.
+CREATE TABLE IF NOT EXISTS _migration_text (
+    migration_table TEXT NOT NULL,
+    migration_id TEXT NOT NULL,
+    -- yoyo's own time of it: if the two differ, somebody else applied it again. NULL: it was interrupted.
+    applied_at TEXT,
+    -- NULL, as the texts: applied by plain yoyo, which kept nothing to verify.
+    checksum TEXT,
+    apply_sql TEXT,
+    rollback_sql TEXT,
+    PRIMARY KEY (migration_table, migration_id)
+);
+
+-- name: keep_text(migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql)!
+INSERT INTO _migration_text (
+    migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql
+)
+VALUES (:migration_table, :migration_id, :applied_at, :checksum, :apply_sql, :rollback_sql)
+ON CONFLICT (migration_table, migration_id) DO UPDATE SET
+    applied_at = excluded.applied_at,
+    checksum = excluded.checksum,
+    apply_sql = excluded.apply_sql,
+    rollback_sql = excluded.rollback_sql;
+
+-- name: kept_texts(migration_table)
+SELECT
+    migration_id,
+    applied_at,
+    checksum,
+    apply_sql,
+    rollback_sql
+FROM _migration_text
+WHERE migration_table = :migration_table
+ORDER BY migration_id;
+
+-- name: drop_text(migration_table, migration_id)!
+DELETE FROM _migration_text
+WHERE migration_table = :migration_table AND migration_id = :migration_id;

@@ -1,0 +1,359 @@
+"""A migration happens whole or not at all: what both engines share.
+
+yoyo runs a migration's statements on one connection and records it on another, under a lock that is a row of
+a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. Whatever
+kills the process, the database undoes what was not committed and nobody holds a lock any more.
+
+The order of events in `apply_one` is drawn in docs/MIGRATIONS.md.
+"""
+
+import getpass
+import logging
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yoyo import internalmigrations
+from yoyo.backends.base import DatabaseBackend
+from yoyo.migrations import MigrationList
+
+from poker_therapist.database import read_queries
+from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError, SchemaMissing
+from poker_therapist.migrations.files import KEPT_IN_DATABASE, SQLMigration, Statement
+
+logger = logging.getLogger("poker_therapist.migrations")
+
+QUERIES = read_queries(Path(__file__).with_name("bookkeeping.sql"))
+
+
+class Kept(NamedTuple):
+    """What the database has kept of a migration; no texts if plain yoyo applied it."""
+
+    applied_at: str | None
+    checksum: str | None
+    apply_sql: str | None
+    rollback_sql: str | None
+
+
+class AtomicBackend(DatabaseBackend):
+    """A backend of yoyo's that changes a database only by whole migrations.
+
+    An engine adds how to find, make and open its database, how to take its write lock, run a statement, check
+    what a migration leaves behind and make a backup, and what its driver's errors mean.
+    """
+
+    has_transactional_ddl = True
+    # What an operator calls the database.
+    name: str
+    # Where the operator is told what was done; the yoyo command prints it.
+    tell: Callable[[str], None] = staticmethod(logger.info)
+
+    def exists(self) -> bool:
+        """Return whether there is a database."""
+        raise NotImplementedError
+
+    def make(self) -> None:
+        """Make an empty database if there is none."""
+        raise NotImplementedError
+
+    def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one of our own queries and return its rows."""
+        raise NotImplementedError
+
+    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
+        raise NotImplementedError
+
+    def explain(self, error: Exception) -> PokerTherapistError | None:
+        """Return our own error for one of the driver's; None if it is no error of the driver's."""
+        raise NotImplementedError
+
+    def back_up(self, before: str) -> None:
+        """Back the database up, once in a run, if it holds data."""
+        raise NotImplementedError
+
+    @contextmanager
+    def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
+        """Refuse what a migration's statements leave broken."""
+        raise NotImplementedError
+
+    # What yoyo prepares in the database before it knows whether there is anything to do: nothing, here.
+
+    def init_database(self) -> None:
+        """Write nothing: yoyo's tables are made with the first change."""
+
+    def ensure_internal_schema_updated(self) -> None:
+        """Write nothing: see `_prepare`."""
+
+    @contextmanager
+    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002  # yoyo's signature
+        """Lock nothing: each migration's own transaction is the lock."""
+        yield
+
+    def break_lock(self) -> None:
+        """Remove the row that a killed plain yoyo may have left; ours leaves none."""
+        with self.one_transaction():
+            if self.lock_table in self.list_tables():
+                super().break_lock()
+
+    # Reading
+
+    def applied(self) -> dict[str, str]:
+        """Return what is applied: ids, and the times that yoyo recorded."""
+        if not self.exists():
+            return {}
+        sql = self.format_sql(
+            "SELECT {quoted.migration_id}, {quoted.applied_at_utc} FROM {0.migration_table_quoted}"
+        )
+        try:
+            with self.explained():
+                return {name: str(time) for name, time in self.execute(sql).fetchall()}
+        except SchemaMissing:
+            return {}
+
+    def kept(self) -> dict[str, Kept]:
+        """Return what the database has kept of migrations, whether applied or interrupted."""
+        if not self.exists():
+            return {}
+        try:
+            with self.explained():
+                return {
+                    name: Kept(*rest) for name, *rest in self.query("kept_texts", (self.migration_table,))
+                }
+        except SchemaMissing:
+            return {}
+
+    def kept_migrations(self) -> list[SQLMigration]:
+        """Return every applied migration as the database has kept it."""
+        applied, kept = self.applied(), self.kept()
+        nothing = Kept(None, None, None, None)
+        return [
+            SQLMigration(name, None, KEPT_IN_DATABASE, text.apply_sql or "", text.rollback_sql)
+            for name, text in ((name, kept.get(name, nothing)) for name in applied)
+        ]
+
+    def get_applied_migration_hashes(self) -> list[str]:
+        """Return yoyo's hashes of what is applied, in the order in which it was."""
+        with self.explained():
+            return super().get_applied_migration_hashes() if self.applied() else []
+
+    def to_apply(self, migrations: MigrationList) -> MigrationList:
+        """Return what is not applied, in the order of its dependencies."""
+        self._known = list(migrations)
+        return super().to_apply(migrations)
+
+    def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
+        """Raise MigrationEdited for the first whose files are not what was applied."""
+        applied, kept = self.applied(), self.kept()
+        for migration in migrations:
+            text = kept.get(migration.id)
+            if migration.file is None or migration.id not in applied or text is None:
+                continue
+            if text.applied_at == applied[migration.id] and text.checksum is not None:
+                migration.require_unedited(text.checksum, text.apply_sql or "", text.rollback_sql or "")
+
+    # Changing
+
+    def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        """Apply some migrations, each by itself; the first that fails ends the run."""
+        _refuse_force(force)
+        self.require_unedited(getattr(self, "_known", []))
+        if not migrations:
+            self.tell("nothing to apply: the database is up to date")
+        super().apply_migrations(migrations)
+
+    def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
+        """Apply some migrations, without the hooks that follow them."""
+        _refuse_force(force)
+        for migration in migrations:
+            self.apply_one(migration)
+
+    def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        """Take some migrations back, each by itself; the first that fails ends the run."""
+        _refuse_force(force)
+        self._require_database()
+        self.require_unedited(migrations)
+        if not migrations:
+            self.tell("nothing to roll back")
+        for migration in migrations:
+            self.rollback_one(migration)
+
+    def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
+        """Apply one migration, unless somebody else has done so meanwhile."""
+        _refuse_force(force)
+        statements = migration.statements("apply")
+        migration.statements("rollback")  # what cannot be taken back is not applied
+        self.make()
+        with self.one_transaction():
+            applied = self.applied()
+            if mark and migration.id in applied:
+                return
+            if missing := sorted(migration.depends_on - applied.keys()):
+                raise MigrationError(
+                    f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first"
+                )
+            self.back_up(f"apply-{migration.id}")
+            self._prepare(applied)
+            if migration.use_transactions:
+                self._run(migration, statements, "apply")
+                self._record(migration, mark)
+            else:
+                self._keep(migration, None)
+        if not migration.use_transactions:
+            self._run_unprotected(migration, statements, "apply")
+            with self.one_transaction():
+                if migration.id not in self.applied():
+                    self._record(migration, mark)
+        self.tell(f"applied {migration.id}")
+
+    def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
+        """Take one migration back, unless somebody else has done so meanwhile."""
+        _refuse_force(force)
+        statements = migration.statements("rollback")
+        with self.one_transaction():
+            applied = self.applied()
+            if migration.id not in applied:
+                return
+            dependents = [
+                other.id
+                for other in (*self.kept_migrations(), *getattr(self, "_known", ()))
+                if migration.id in other.depends_on and other.id in applied
+            ]
+            if dependents:
+                raise MigrationError(
+                    f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
+                    f"or both with `yoyo rollback --revision {migration.id}`"
+                )
+            self.back_up(f"rollback-{migration.id}")
+            self._prepare(applied)
+            if migration.use_transactions:
+                self._run(migration, statements, "rollback")
+                self._unrecord(migration)
+        if not migration.use_transactions:
+            self._run_unprotected(migration, statements, "rollback")
+            with self.one_transaction():
+                self._unrecord(migration)
+        self.tell(f"rolled back {migration.id}")
+
+    def mark_migrations(self, migrations: MigrationList) -> None:
+        """Record migrations as applied without running them, with the texts of their files."""
+        self._require_database()
+        with self.one_transaction():
+            applied = self.applied()
+            self._prepare(applied)
+            for migration in migrations:
+                if migration.id not in applied:
+                    self._record(migration, operation="mark")
+                    self.tell(f"marked {migration.id} as applied")
+
+    def unmark_migrations(self, migrations: MigrationList) -> None:
+        """Remove the record of migrations without rolling them back."""
+        self._require_database()
+        with self.one_transaction():
+            applied = self.applied()
+            self._prepare(applied)
+            for migration in migrations:
+                if migration.id in applied:
+                    self._unrecord(migration, operation="unmark")
+                    self.tell(f"unmarked {migration.id}")
+
+    @contextmanager
+    def one_transaction(self) -> Iterator[None]:
+        """Hold the write lock for a block: all of it is committed, or nothing."""
+        with self.explained(), self.transaction():
+            yield
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn the driver's errors into our own."""
+        try:
+            yield
+        except Exception as error:
+            if ours := self.explain(error):
+                raise ours from error
+            raise
+
+    def _require_database(self) -> None:
+        if not self.exists():
+            raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
+
+    def _prepare(self, applied: dict[str, str]) -> None:
+        """Make yoyo's tables and ours, inside the transaction of the first change.
+
+        What plain yoyo applied before is recorded as unverified.
+        """
+        if internalmigrations.needs_upgrading(self):
+            internalmigrations.upgrade(self)
+        self.query("create_texts")
+        known = self.kept()
+        for name, time in applied.items():
+            if name not in known:
+                self.query("keep_text", (self.migration_table, name, time, None, None, None))
+
+    def _run(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        with self.checked(migration, direction):
+            for statement in statements:
+                self.run(migration, statement, direction)
+
+    def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        """Run statements that no transaction may hold, each by itself."""
+        for statement in statements:
+            try:
+                self.run(migration, statement, direction)
+            except MigrationError as error:
+                raise MigrationError(
+                    f"{error}\n{migration.id} says `-- transactional: false`: what stands before line "
+                    f"{statement.line} has been done. Correct it and run the same command again; "
+                    "it starts from the first statement"
+                ) from error
+
+    def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
+        if mark:
+            self.mark_one(migration, log=False)
+            self._keep(migration, self.applied()[migration.id])
+        self.log_migration(migration, operation)
+
+    def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
+        self.unmark_one(migration, log=False)
+        self.query("drop_text", (self.migration_table, migration.id))
+        self.log_migration(migration, operation)
+
+    def _keep(self, migration: SQLMigration, applied_at: str | None) -> None:
+        self.query(
+            "keep_text",
+            (
+                self.migration_table,
+                migration.id,
+                applied_at,
+                migration.checksum,
+                migration.apply_sql,
+                migration.rollback_sql,
+            ),
+        )
+
+    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
+        """Return a row of yoyo's log, also where the user has no name and the host no domain."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container without a passwd entry
+            user = "unknown"
+        return {
+            "id": str(uuid.uuid1()),
+            "migration_id": migration.id if migration else None,
+            "migration_hash": migration.hash if migration else None,
+            "username": user,
+            "hostname": socket.gethostname(),
+            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+            "operation": operation,
+        }
+
+
+def _refuse_force(force: bool) -> None:
+    if force:
+        raise MigrationError(
+            "--force would keep half of a migration: correct the statement that fails instead"
+        )

@@ -1,0 +1,61 @@
+"""What the ordinary `yoyo` command loads for `sqlite+atomic://`: the backend, and manners for an operator.
+
+yoyo's command reads the files itself and lets every error end in a traceback. It has no hook for either, so
+the backend, which yoyo makes before it reads anything, puts our reading in the place of yoyo's and lets our
+errors end in one message and exit status 1 (-vv shows the traceback too).
+"""
+
+import logging
+import sys
+import warnings
+from types import FrameType, TracebackType
+from typing import Any
+
+from yoyo import default_migration_table
+from yoyo.migrations import MigrationList
+from yoyo.scripts import main, migrate
+
+from poker_therapist.errors import PokerTherapistError
+from poker_therapist.migrations.files import read_migrations
+from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+
+
+class SQLiteBackend(AtomicSQLiteBackend):
+    """The backend as yoyo's entry point names it."""
+
+    def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
+        """Take over the yoyo command, if that is who asks."""
+        if _is_running_command(sys._getframe()):
+            self.tell = print
+            migrate.read_migrations = self._read_migrations
+            sys.excepthook = _report
+            warnings.showwarning = _warn
+        super().__init__(uri, migration_table)
+
+    def _read_migrations(self, *sources: str) -> MigrationList:
+        """Return the migrations of the sources, and those that are applied and have no file any more."""
+        if not self.exists():
+            print(f"there is no database {self.location.path} yet: nothing is applied", file=sys.stderr)
+        return read_migrations(sources, self.kept_migrations())
+
+
+def _is_running_command(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is main.main.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of ours as one message; leave every other to Python."""
+    ours = isinstance(error, PokerTherapistError)
+    if not ours or logging.getLogger().isEnabledFor(logging.INFO):
+        sys.__excepthook__(kind, error, trace)
+    if ours:
+        print(f"yoyo: {error}", file=sys.stderr)
+
+
+def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use."""
+    print(f"yoyo: warning: {message}", file=sys.stderr)

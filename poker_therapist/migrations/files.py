@@ -1,0 +1,237 @@
+"""Pairs of SQL files, read and checked whole before any of them runs."""
+
+import difflib
+import glob
+import hashlib
+import os
+import re
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from yoyo.migrations import Migration, MigrationList, _expand_sources
+
+from poker_therapist.errors import InvalidMigration, MigrationEdited
+
+# A statement ends its transaction by itself with one of these; the backend alone may.
+_TRANSACTION_CONTROL = {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
+_LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
+
+KEPT_IN_DATABASE = "(kept in the database)"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement and the line of its file on which it starts."""
+
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        """Return the statement on one line, shortened."""
+        line = " ".join(self.text.split())
+        return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def split(text: str) -> list[Statement]:
+    """Return the statements of a file; SQLite itself judges where one is complete.
+
+    So a semicolon in a text, a comment or the body of a trigger ends nothing.
+    """
+    statements, start = [], 0
+    ends = [found.end() for found in re.finditer(";", text)]
+    for end in (*ends, len(text)):
+        part = text[start:end]
+        if end == len(text) or sqlite3.complete_statement(part):
+            code = part[_blank(part) :]
+            if code.strip(" \t\r\n;"):
+                statements.append(Statement(code.strip(), text.count("\n", 0, end - len(code)) + 1))
+            start = end
+    return statements
+
+
+def _blank(text: str) -> int:
+    """Return how far blanks and comments reach from the start of a text."""
+    found = _LEADING_COMMENTS.match(text)
+    return found.end() if found else 0
+
+
+class SQLMigration(Migration):
+    """A migration of yoyo's whose texts are read, split and run by us."""
+
+    def __init__(
+        self, migration_id: str, path: Path | None, source: str, apply_sql: str, rollback_sql: str | None
+    ) -> None:
+        """Take the texts of a pair; there is no path if they were kept in the database."""
+        super().__init__(migration_id, str(path or f"{migration_id}.sql"), source)
+        self.steps: list[object] = []  # yoyo takes it for loaded
+        self.source = apply_sql
+        self.file = path
+        self.apply_sql = apply_sql
+        self.rollback_sql = rollback_sql
+        directives = _DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
+        self.depends_on = {name for key, names in directives if key == "depends" for name in names.split()}
+        values = [value.strip().lower() for key, value in directives if key == "transactional"]
+        if not set(values) <= {"true", "false"}:
+            raise InvalidMigration(f"{self.place()}: `-- transactional:` must be true or false")
+        self.use_transactions = "false" not in values
+
+    def place(self, direction: str = "apply") -> str:
+        """Return the file of a direction, relative to the working folder where it lies below it."""
+        if self.file is None:
+            return f"{self.id} {KEPT_IN_DATABASE}"
+        return shown(self.file if direction == "apply" else rollback_file(self.file))
+
+    def statements(self, direction: str) -> list[Statement]:
+        """Return the statements of a direction, apply or rollback.
+
+        Raises:
+            InvalidMigration: its file is missing, or ends the transaction by itself.
+        """
+        text = self.apply_sql if direction == "apply" else self.rollback_sql
+        self._require_pair()
+        if text is None:
+            raise InvalidMigration(
+                f"the files of {self.id} are gone, and the database has kept no text of it: restore them"
+            )
+        statements = split(text)
+        for statement in statements:
+            first_word = re.match(r"\w*", statement.text)
+            if self.use_transactions and first_word and first_word[0].upper() in _TRANSACTION_CONTROL:
+                raise InvalidMigration(
+                    f"{self.place(direction)}:{statement.line}: {first_word[0].upper()} would end the "
+                    f"transaction that keeps {self.id} whole: remove it\n    {statement}"
+                )
+        return statements
+
+    def _require_pair(self) -> None:
+        if self.file is not None and self.rollback_sql is None:
+            raise InvalidMigration(
+                f"{self.place('rollback')} is missing, so {self.id} could not be taken back: "
+                "write it (a comment alone, if there is nothing to undo)"
+            )
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of both texts, the same however a checkout ends its lines."""
+        texts = (normalised(self.apply_sql), normalised(self.rollback_sql or ""))
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str) -> None:
+        """Raise MigrationEdited, with what changed, if the files are not what was applied."""
+        self._require_pair()
+        if checksum == self.checksum:
+            return
+        changes: list[str] = []
+        for direction, before, after in (
+            ("apply", apply_sql, self.apply_sql),
+            ("rollback", rollback_sql, self.rollback_sql or ""),
+        ):
+            lines = difflib.unified_diff(
+                normalised(before).splitlines(), normalised(after).splitlines(), n=0, lineterm=""
+            )
+            changed = [f"    {line}" for line in list(lines)[2:]]
+            if changed:
+                changes += [f"  {self.place(direction)}", *changed[:12]]
+        raise MigrationEdited(
+            f"{self.id} was applied, and its file has been edited since:\n" + "\n".join(changes) + "\n"
+            "Restore the file, and put the change into a new migration. If the edit changes nothing (a "
+            f"comment), accept it with `yoyo unmark -m '^{self.id}$'` and then `yoyo mark -m '^{self.id}$'`."
+        )
+
+
+def normalised(text: str) -> str:
+    """Return a text without what differs between checkouts: line ends, blanks at the end of lines."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
+
+
+def rollback_file(path: Path) -> Path:
+    """Return the other half of a pair."""
+    return path.with_name(f"{path.stem}.rollback.sql")
+
+
+def shown(path: Path) -> str:
+    """Return a path as an operator knows it: relative to the working folder if it lies below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def read_migrations(sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
+    """Return the migrations of some folders, each linked to those that it depends on.
+
+    Args:
+        sources: folders, or whatever else yoyo takes for a source. yoyo splits its setting at blanks, so
+            a folder with blanks in its name arrives in pieces; it is put together again.
+        kept: applied migrations whose texts the database has kept; those without a file are added.
+
+    Raises:
+        InvalidMigration: a source has no migration, or one of its files cannot be used; says which and why.
+    """
+    found: dict[str, SQLMigration] = {}
+    whole = " ".join(sources)
+    for source in [whole] if Path(whole).is_dir() else sources:
+        files = list(_files(source))
+        if not files:
+            raise InvalidMigration(f"there is no migration in {source}: correct `sources` in yoyo.ini")
+        for path in files:
+            migration = _read(path, source)
+            if migration.id in found:
+                raise InvalidMigration(
+                    f"{shown(path)} and {found[migration.id].place()} have the same id: rename one of them"
+                )
+            found[migration.id] = migration
+    for migration in kept:
+        found.setdefault(migration.id, migration)
+    _link(found)
+    hooks = [found[name] for name in found if name.startswith("post-apply")]
+    return MigrationList([found[name] for name in sorted(found) if found[name] not in hooks], hooks)
+
+
+def _files(source: str) -> Iterable[Path]:
+    """Return the migrations of one source, without their rollbacks."""
+    expanded = _expand_sources([glob.escape(source) if Path(source).is_dir() else source])
+    paths = [Path(path) for _, names in expanded for path in names]
+    for path in paths:
+        if path.suffix != ".sql":
+            raise InvalidMigration(f"{shown(path)} is not SQL: schema changes here are pairs of .sql files")
+        if not path.name.endswith(".rollback.sql"):
+            yield path
+        elif not (half := path.with_name(path.name.removesuffix(".rollback.sql") + ".sql")).exists():
+            raise InvalidMigration(f"{shown(path)} is one half of a pair: {half.name} is missing beside it")
+
+
+def _read(path: Path, source: str) -> SQLMigration:
+    rollback = rollback_file(path)
+    return SQLMigration(path.stem, path, source, _text(path), _text(rollback) if rollback.exists() else None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidMigration(
+            f"{shown(path)} is not UTF-8 (byte {error.start}): save it in that encoding"
+        ) from error
+    except OSError as error:
+        raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}") from error
+
+
+def _link(migrations: dict[str, SQLMigration]) -> None:
+    """Give each migration those that it depends on, as yoyo wants them."""
+    for migration in migrations.values():
+        unknown = sorted(migration.depends_on - migrations.keys())
+        if unknown and migration.file is not None:
+            raise InvalidMigration(
+                f"{migration.place()} depends on {unknown[0]}, which is not there: correct its `-- depends:`"
+            )
+        migration._depends = {migrations[name] for name in migration.depends_on if name in migrations}
+    try:
+        TopologicalSorter({name: migrations[name].depends_on for name in migrations}).prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise InvalidMigration(
+            f"these depend on each other in a circle: {circle}: correct one `-- depends:`"
+        ) from error

@@ -1,0 +1,153 @@
+"""The SQLite half of the atomic backend: one connection, BEGIN IMMEDIATE, foreign keys checked, a backup."""
+
+import sqlite3
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from yoyo import default_migration_table
+from yoyo.backends.core.sqlite3 import SQLiteBackend
+
+from poker_therapist.database import Location, locate, read_queries
+from poker_therapist.errors import MigrationFailed, PokerTherapistError
+from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
+from poker_therapist.migrations.backup import back_up
+from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.sqlite import explain, find_file, open_connection
+
+_QUERIES = QUERIES | read_queries(Path(__file__).with_name("sqlite.sql"))
+
+
+class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
+    """`sqlite+atomic://`: what `sqlite://` does, safely."""
+
+    def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
+        """Take yoyo's parsed URL, or a `Location`; open nothing yet, so that looking writes nothing."""
+        self.location = uri if isinstance(uri, Location) else _locate(uri)
+        self.name = str(self.location.path)
+        self.migration_table = migration_table
+        self.DatabaseError = sqlite3.DatabaseError
+        self._opened: sqlite3.Connection | None = None
+        self._backed_up = False
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The one connection, opened when it is first needed."""
+        if self._opened is None:
+            with self.explained():
+                find_file(self.location.path, create=False)
+                self._opened = open_connection(self.location)
+            weakref.finalize(self, self._opened.close)
+        return self._opened
+
+    def __enter__(self) -> Self:
+        """Return this; unlike yoyo, change nothing for other users of sqlite3 in the process."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the connection."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def exists(self) -> bool:
+        """Return whether there is a file."""
+        return self.location.path.exists()
+
+    def make(self) -> None:
+        """Make an empty file, for its owner alone, if there is none."""
+        if not self.location.path.exists():
+            find_file(self.location.path, create=True)
+            self.tell(f"made {self.location.path}")
+
+    def begin(self) -> None:
+        """Take the write lock; foreign keys off first, for inside a transaction that does nothing.
+
+        Rebuilding a table drops it, and with foreign keys on that would delete the rows that refer to it.
+        """
+        self.connection.execute("PRAGMA foreign_keys = OFF")
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._in_transaction = True
+
+    def rollback(self) -> None:
+        """Undo the transaction, which SQLite may have undone by itself already."""
+        self.connection.rollback()
+        self._in_transaction = False
+
+    def commit(self) -> None:
+        """Commit the transaction, or undo it if that fails: for want of room, say."""
+        try:
+            self.connection.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        self._in_transaction = False
+
+    def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Run a statement of yoyo's, with times as the text that plain yoyo stores for them."""
+        values = {
+            name: value.isoformat(" ") if isinstance(value, datetime) else value
+            for name, value in (params or {}).items()
+        }
+        return super().execute(sql, values)
+
+    def list_tables(self, **_unused: Any) -> list[str]:
+        """Return the names of all tables, as yoyo asks for them."""
+        return [name for (name,) in self.query("all_tables")]
+
+    def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one of our own queries and return its rows."""
+        return self.connection.execute(_QUERIES[name], values).fetchall()
+
+    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
+        try:
+            for _ in self.connection.execute(statement.text):
+                pass  # what it selects is for nobody, but it is not done before the last row
+        except sqlite3.Error as error:
+            reason = (
+                str(error)
+                if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
+                else str(self.explain(error))
+            )
+            raise MigrationFailed(
+                f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
+                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else "")
+            ) from error
+
+    def explain(self, error: Exception) -> PokerTherapistError | None:
+        """Return our own error for one of the driver's; None if it is no error of the driver's."""
+        return explain(error, self.location) if isinstance(error, sqlite3.Error) else None
+
+    @contextmanager
+    def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
+        """Refuse a row without its parent that was not without it before; foreign keys are off meanwhile."""
+        self.query("note_violations")
+        self.query("note_foreign_keys")
+        yield
+        question = "new_violation" if direction == "apply" else "new_violation_of_old_key"
+        for child, row_id, parent in self.query(question):
+            raise MigrationFailed(
+                f"{migration.place(direction)}: row {row_id} of {child} would refer to no row of {parent}: "
+                f"correct the migration. Nothing of {migration.id} was kept."
+            )
+        self.query("forget_violations")
+        self.query("forget_foreign_keys")
+
+    def back_up(self, before: str) -> None:
+        """Back the database up, once in a run, if it holds data."""
+        if self._backed_up or not self.location.backups:
+            return
+        # The names are the schema's own, quoted.
+        tables = [self.quote_identifier(name) for (name,) in self.query("user_tables")]
+        if any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables):
+            self.tell(f"backup: {back_up(self.location, before)}")
+            self._backed_up = True
+
+
+def _locate(uri: Any) -> Location:
+    options = f"?{urlencode(uri.args)}" if uri.args else ""
+    return locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")

@@ -1,0 +1,30 @@
+"""A copy of the checkout, in which tests may make databases and files."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# What is made here and belongs to no checkout; see .gitignore.
+_MADE = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build", "dist", "*.db", "*.db-*"
+)
+
+
+def copy_checkout(target: Path) -> Path:
+    """Copy the checkout to `target` and give it the environment that the tests run in."""
+    shutil.copytree(ROOT, target, ignore=_MADE)
+    (target / ".venv").symlink_to(sys.prefix)
+    return target
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    """Return environment variables under which commands import the package of that copy."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,73 @@
+"""What is in a database: schema and rows, to be compared."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
+
+
+def connect(path: Path) -> closing[sqlite3.Connection]:
+    """Open a database as any other program would."""
+    return closing(sqlite3.connect(path, isolation_level=None))
+
+
+def tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the tables that hold data."""
+    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    return [name for (name,) in names if name not in BOOKKEEPING]
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """Return what SQLite's PRAGMAs say of each table: columns, keys and indexes."""
+    described: dict[str, Any] = {}
+    with connect(path) as connection:
+        for table in tables(connection):
+            if table == "sqlite_sequence":
+                continue
+            indexes = connection.execute(f"PRAGMA index_list({table})").fetchall()
+            described[table] = {
+                "columns": connection.execute(f"PRAGMA table_xinfo({table})").fetchall(),
+                "foreign keys": connection.execute(f"PRAGMA foreign_key_list({table})").fetchall(),
+                "indexes": {
+                    name: (unique, origin, connection.execute(f"PRAGMA index_xinfo({name})").fetchall())
+                    for _, name, unique, origin, _ in indexes
+                },
+            }
+    return described
+
+
+def stored_sql(path: Path) -> list[tuple[Any, ...]]:
+    """Return the text of everything in the schema."""
+    with connect(path) as connection:
+        rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
+        return [row for row in rows if row[2] not in BOOKKEEPING]
+
+
+def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of every table that holds data, counters of ids included."""
+    with connect(path) as connection:
+        return {
+            table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+            for table in tables(connection)
+        }
+
+
+def applied(path: Path) -> list[str]:
+    """Return the ids that yoyo's record holds, sorted."""
+    with connect(path) as connection:
+        known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_yoyo_migration'").fetchone()
+        names = connection.execute("SELECT migration_id FROM _yoyo_migration") if known else ()
+        return sorted(name for (name,) in names)
+
+
+def everything(path: Path) -> tuple[Any, ...]:
+    """Return the whole state that a migration may change: schema, rows and record."""
+    return stored_sql(path), rows(path), applied(path)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether SQLite finds nothing wrong with the file."""
+    with connect(path) as connection:
+        return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))

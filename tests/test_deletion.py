@@ -1,0 +1,242 @@
+"""Deleting: what a method says it deletes is gone, and what it does not name stays."""
+
+import itertools
+import random
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import DatabaseBusy, PatternStorage, StorageError, get_pattern_storage
+from tests.conftest import LEGACY_ROWS, Clock, legacy_values, run_sql
+
+USER, OTHER = 7, 8
+
+# Only the player that is forgotten has it, in every text.
+MARK = "forget-me"
+
+
+def test_clearing_patterns_deletes_all_of_one_player_and_their_old_forms(storage: PatternStorage) -> None:
+    run_sql(storage.db_path, LEGACY_ROWS)
+    for user, kind, key in [(USER, "tilt", "a"), (USER, "bluff", "a"), (OTHER, "tilt", "a")]:
+        storage.save_pattern(user, kind, key, 1)
+
+    assert storage.clear_user_patterns(USER) == 2
+    assert storage.clear_user_patterns(USER) == 0
+    assert storage.recall(USER)["patterns"] == {}
+    assert storage.get_pattern(OTHER, "tilt", "a") == 1
+    assert legacy_values(storage, USER) == ["old context", "old context", "old insight"]
+    assert legacy_values(storage, OTHER) == ["somebody else"]
+
+
+@pytest.mark.parametrize(
+    ("session_id", "deleted", "left", "legacy"),
+    [
+        (None, 4, [], ["old insight", "old pattern"]),
+        ("monday", 2, ["none", "t"], ["old context", "old insight", "old pattern"]),
+    ],
+)
+def test_clearing_context_deletes_one_session_or_all_with_their_old_forms(
+    storage: PatternStorage, session_id: str | None, deleted: int, left: list[str], legacy: list[str]
+) -> None:
+    run_sql(storage.db_path, LEGACY_ROWS)
+    for value, session in [("m", "monday"), ("t", "tuesday"), ("none", None)]:
+        storage.save_context(USER, "topic", value, session)
+    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=0)
+    storage.save_context(OTHER, "topic", "kept", "monday")
+
+    assert storage.clear_user_context(USER, session_id) == deleted
+    assert storage.clear_user_context(USER, session_id) == 0
+    assert storage.get_context(USER, "topic") == left
+    assert storage.get_context(OTHER, "topic") == ["kept"]
+    assert sorted(legacy_values(storage, USER)) == legacy
+
+
+def test_the_purge_deletes_all_that_has_expired_and_says_how_much(
+    storage: PatternStorage, clock: Clock
+) -> None:
+    """More rows than it deletes at a time."""
+    with storage.transaction():
+        for number in range(2_500):
+            storage.save_context(USER + number % 2, "topic", number, expires_minutes=10)
+        storage.save_context(USER, "topic", "live", expires_minutes=11)
+        storage.save_context(USER, "topic", "for ever")
+    clock.advance(minutes=10)
+
+    assert storage.purge_expired() == 2_500
+    assert storage.purge_expired() == 0
+    assert [row["value"] for row in storage.export_user(USER)["context"]] == ["live", "for ever"]
+    assert storage.export_user(OTHER)["context"] == []
+
+
+def test_saving_context_purges_a_few_expired_rows_at_a_time(storage: PatternStorage, clock: Clock) -> None:
+    with storage.transaction():
+        for number in range(200):
+            storage.save_context(OTHER, "topic", number, expires_minutes=1)
+    clock.advance(minutes=1)
+    left = [200]
+    while left[-1] and len(left) < 200:
+        storage.save_context(USER, "topic", "new")
+        left.append(len(storage.export_user(OTHER)["context"]))
+
+    assert left[-1] == 0
+    assert max(before - after for before, after in itertools.pairwise(left)) < 100
+    assert len(storage.get_context(USER, "topic")) == len(left) - 1
+
+
+# Forgetting
+
+
+def marks(storage: PatternStorage) -> int:
+    """Return how often the mark stands in the files of the database; backups are not among them."""
+    files = (Path(f"{storage.db_path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))
+    return sum(file.read_bytes().count(MARK.encode()) for file in files if file.exists())
+
+
+def live_together(storage: PatternStorage, seed: int) -> None:
+    """Save, replace and delete at random, for three players whose rows lie side by side in every page."""
+    choose = random.Random(seed)
+    for number in range(3_000):
+        user = choose.choice([USER - 1, USER, OTHER])
+        text = MARK if user == USER else "keep-it"
+        key = f"{text}{choose.randrange(300)}" + "k" * choose.randrange(60)
+        # The longest fill pages of their own.
+        value = text * choose.choice([1, 5, 20, 100, 2_000 if number % 20 == 0 else 1])
+        what = choose.random()
+        if what < 0.4:
+            storage.save_pattern(user, text + choose.choice("ab"), key, value)
+        elif what < 0.7:
+            storage.save_context(user, key, value, text + choose.choice("xyz"), choose.choice([None, 0, 5]))
+        elif what < 0.95:
+            storage.save_insight(user, text + choose.choice("ab"), value, choose.random())
+        elif what < 0.97:
+            storage.clear_user_context(user, text + choose.choice("xyz"))
+        elif what < 0.98:
+            storage.purge_expired()
+
+
+def test_forgetting_deletes_every_row_of_one_player_and_says_how_many(storage: PatternStorage) -> None:
+    run_sql(storage.db_path, LEGACY_ROWS)
+    for user in (USER, OTHER):
+        storage.save_pattern(user, "tilt", "bad_beat", 1)
+        storage.save_pattern(user, "tilt", "cooler", 1)
+        storage.save_context(user, "topic", 1, "monday")
+        storage.save_context(user, "topic", 1, expires_minutes=0)
+        storage.save_context(user, "topic", 1, expires_minutes=5)
+        storage.save_insight(user, "leak", 1)
+    before = storage.export_user(OTHER)
+
+    assert storage.forget_user(USER) == {
+        "user_patterns": 2,
+        "conversation_context": 3,
+        "user_insights": 1,
+        "legacy_rows": 4,
+    }
+    assert set(storage.forget_user(USER).values()) == {0}
+    exported = storage.export_user(USER)
+    assert exported == {"user_id": USER, "patterns": [], "context": [], "insights": [], "legacy_rows": []}
+    assert storage.export_user(OTHER) == before
+
+
+def test_forgetting_reaches_every_table_that_names_a_player(storage: PatternStorage) -> None:
+    found = storage._database.rows(
+        "SELECT tables.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns "
+        "WHERE tables.type = 'table' AND columns.name = 'user_id'"
+    )
+
+    assert {name for (name,) in found} == set(storage.forget_user(USER))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_byte_of_a_forgotten_player_is_left_in_any_file(
+    storage: PatternStorage, clock: Clock, seed: int
+) -> None:
+    live_together(storage, seed)
+    before = storage.export_user(OTHER)
+    in_some = marks(storage)
+    storage.forget_user(USER)
+
+    assert in_some > 0
+    assert marks(storage) == 0
+    assert storage.export_user(OTHER) == before
+
+
+def test_no_byte_is_left_of_what_the_earlier_app_deleted_before(database_path: Path) -> None:
+    """It did not erase what it deleted, so that still lies in pages that nothing uses."""
+    run_sql(
+        database_path,
+        f"""
+        PRAGMA secure_delete = OFF;
+        CREATE TABLE user_insights (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL, insight_type TEXT NOT NULL,
+            insight_data TEXT NOT NULL, importance REAL DEFAULT 0.5,
+            created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+        );
+        WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 500)
+        INSERT INTO user_insights (user_id, insight_type, insight_data)
+        SELECT {USER}, 'leak', '{MARK}' || printf('%.2000c', 'x') FROM number;
+        DELETE FROM user_insights WHERE id > 1;
+        """,
+    )
+    in_old = database_path.read_bytes().count(MARK.encode())
+    with get_pattern_storage(database_path) as storage:
+        forgotten = storage.forget_user(USER)
+
+        assert in_old > 100
+        assert forgotten["user_insights"] == 1
+        assert marks(storage) == 0
+
+
+def test_no_byte_is_left_while_another_connection_writes(storage: PatternStorage, clock: Clock) -> None:
+    live_together(storage, seed=1)
+    stop, saved = threading.Event(), threading.Semaphore(0)
+
+    def keep_writing() -> None:
+        with get_pattern_storage(storage.db_path) as somebody_else:
+            while not stop.is_set():
+                somebody_else.save_context(OTHER, "topic", "keep-it" * 100)
+                saved.release()
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        saved.acquire()
+        storage.forget_user(USER)
+        left = marks(storage)
+        for _ in range(20):
+            saved.acquire()
+        left_later = marks(storage)
+    finally:
+        stop.set()
+        writer.join()
+
+    assert (left, left_later) == (0, 0)
+
+
+def test_forgetting_while_another_connection_reads_the_old_state_says_so(storage: PatternStorage) -> None:
+    """The rows are deleted; what is left in the log goes when it is asked for again."""
+    storage.save_insight(USER, "leak", MARK)
+    with (
+        closing(sqlite3.connect(storage.db_path, isolation_level=None)) as reader,
+        get_pattern_storage(f"sqlite:///{storage.db_path}?timeout=0.05") as impatient,
+    ):
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM user_insights").fetchone()
+        with pytest.raises(DatabaseBusy, match="do it again"):
+            impatient.forget_user(USER)
+        deleted = impatient.get_insights(USER)
+        reader.execute("COMMIT")
+        impatient.forget_user(USER)
+
+    assert deleted == []
+    assert marks(storage) == 0
+
+
+def test_forgetting_inside_a_transaction_is_refused_and_deletes_nothing(storage: PatternStorage) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", 1)
+    with storage.transaction(), pytest.raises(StorageError, match="after the block"):
+        storage.forget_user(USER)
+
+    assert storage.get_pattern(USER, "tilt", "bad_beat") == 1

@@ -1,0 +1,500 @@
+"""Everything that the pages show is run, and everything that they point at is there.
+
+The blocks of a page run in their order in one copy of the checkout, /path/to/checkout, beside an untouched
+database of the earlier app, /path/to/RexVoice.db. A page can also tell the reader to write a block to a file.
+"""
+
+import configparser
+import doctest
+import re
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import yoyo
+
+from poker_therapist import PokerTherapistError, get_pattern_storage, storage
+from tests import old_app
+from tests.checkout import ROOT, copy_checkout, environment
+
+PAGES = sorted(
+    page
+    for folder in (ROOT, *(child for child in ROOT.iterdir() if child.is_dir() and child.name[0] != "."))
+    for page in folder.glob("*.md")
+)
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+OPERATOR = ROOT / "sql_migrations" / "README.md"
+ARCHITECTURE = ROOT / "docs" / "STORAGE_ARCHITECTURE.md"
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# A word that works for minutes, or that would run this test again, is looked up and not run.
+_PRELUDE = """
+make() {
+    case $1 in
+        test | check | bench) command make --dry-run --old-file=.venv/installed "$@" > /dev/null ;;
+        *) command make --no-print-directory --old-file=.venv/installed "$@" ;;
+    esac
+}
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, and the paragraph and heading above it."""
+
+    page: Path
+    line: int
+    heading: str
+    lead: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for fence in re.finditer(r"^( *)```([^\n]*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        above = text[: fence.start()]
+        headings = re.findall(r"^#+ (.*)$", _without_blocks(above), re.MULTILINE)
+        lead = above.strip().rpartition("\n\n")[2].replace("\n", " ")
+        line = above.count("\n") + 1
+        code = re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
+        found.append(Block(page, line, headings[-1] if headings else "", lead, fence[2].strip(), code))
+
+    assert 2 * len(found) == len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)), f"an odd fence in {page}"
+
+    return found
+
+
+def _without_blocks(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _sentences(page: Path) -> str:
+    return _without_blocks(page.read_text(encoding="utf-8"))
+
+
+def run_block(block: Block, checkout: Path) -> None:
+    """Do with a block what a reader would: write it to the file that its lead names, or run it."""
+    lead = re.fullmatch(r"(To the end of |To )?`([\w./]+)`(?:, above `(.+)`)?:", block.lead)
+    try:
+        if lead and lead[3]:
+            _insert(checkout / lead[2], lead[3], block.text)
+        elif lead:
+            with (checkout / lead[2]).open("a" if lead[1] else "x", encoding="utf-8") as file:
+                file.write(block.text)
+        else:
+            assert block.language in RUNNERS, f"no test knows how to run a block of {block.language!r}"
+            RUNNERS[block.language](block.text.replace("/path/to", str(checkout.parent)), checkout)
+    except Exception as error:
+        error.add_note(f"in the block at {_name(block.page)}:{block.line}")
+        raise
+
+
+def _insert(file: Path, anchor: str, text: str) -> None:
+    """Write a text above the line that begins with `anchor`, as deep as that line."""
+    before = file.read_text(encoding="utf-8")
+    found = re.search(f"^( *){re.escape(anchor)}", before, re.MULTILINE)
+    assert found, f"{anchor!r} is not in {file.name}"
+    inserted = textwrap.indent(text, found[1]) + "\n"
+    file.write_text(before[: found.start()] + inserted + before[found.start() :], encoding="utf-8")
+
+
+def run(command: list[str], checkout: Path, *, fails: bool = False) -> str:
+    """Run a command in a copy of the checkout; return what it printed, with its errors if it should fail."""
+    done = subprocess.run(
+        command,
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert fails == (done.returncode != 0), f"{done.stdout}{done.stderr}\n{done.returncode=}"
+
+    return done.stdout + (done.stderr if fails else "")
+
+
+def _shell(text: str, checkout: Path) -> None:
+    run(["bash", "-euo", "pipefail", "-c", _PRELUDE + text], checkout)
+
+
+def _console(text: str, checkout: Path) -> None:
+    """Run each line that begins with $, and compare what it prints with what stands below it."""
+    for example in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, shown = example.partition("\n")
+        _compare(shown, run(["bash", "-euo", "pipefail", "-c", _PRELUDE + command], checkout))
+
+
+def _python(text: str, checkout: Path) -> None:
+    """Run a script, and compare what it prints with the comments behind its print()s."""
+    printed = run([sys.executable, "-W", "error", "-c", text], checkout)
+    shown = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
+    if shown:
+        _compare("".join(f"{line}\n" for line in shown), printed)
+
+
+def _compare(shown: str, printed: str) -> None:
+    """Compare but for widths of columns, which follow from the length of a path; `...` is anything."""
+    shown, printed = (re.sub(r"-{3,}", "---", text) for text in (shown, printed))
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+    assert doctest.OutputChecker().check_output(shown, printed, options), (
+        f"shown:\n{shown}\nprinted:\n{printed}"
+    )
+
+
+def _sql(text: str, checkout: Path) -> None:
+    path = checkout / "for_sql.db"
+    get_pattern_storage(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(text)
+
+
+def _ini(text: str, checkout: Path) -> None:
+    configparser.ConfigParser(defaults={"here": str(checkout)}).read_string(text)
+
+
+def _mermaid(text: str, checkout: Path) -> None:
+    """The only picture is the one that `make docs` draws; whether it is current has a test of its own."""
+    begin, end = text_between_marks(ARCHITECTURE)
+
+    assert text in ARCHITECTURE.read_text(encoding="utf-8")[begin:end]
+
+
+RUNNERS: dict[str, Callable[[str, Path], None]] = {
+    "sh": _shell,
+    "console": _console,
+    "python": _python,
+    "sql": _sql,
+    "ini": _ini,
+    "mermaid": _mermaid,
+}
+
+
+def text_between_marks(page: Path) -> tuple[int, int]:
+    """Return where the generated part of a page begins and ends."""
+    text = page.read_text(encoding="utf-8")
+    return text.index("<!-- schema: written by `make docs` -->"), text.index("<!-- end of schema -->")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout, with an old database beside it."""
+    old_app.make(tmp_path / "RexVoice.db")
+    return copy_checkout(tmp_path / "checkout")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != CONTRIBUTING], ids=_name)
+def test_a_page_runs(page: Path, checkout: Path) -> None:
+    """Every block of a page runs, in the order in which one reads them, and prints what the page shows."""
+    for block in blocks(page):
+        if block.heading not in SYMPTOMS:  # these have a test each, in which something is wrong
+            run_block(block, checkout)
+
+
+@pytest.mark.parametrize("language", ["", "bash", "yaml", "Python"])
+def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> None:
+    """A block that nobody runs would go stale, so its language must be known."""
+    block = Block(ROOT / "README.md", 1, "", "", language, "true\n")
+
+    with pytest.raises(AssertionError, match="no test knows how to run"):
+        run_block(block, checkout)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("sh", "false\ntrue\n"),
+        ("sh", "make no-such-word\n"),
+        ("console", "$ echo one\ntwo\n"),
+        ("console", "$ false\n"),
+        ("python", "print(1)  # 2\n"),
+        ("python", "raise SystemExit(1)\n"),
+        ("mermaid", "erDiagram\n    another {\n    }\n"),
+    ],
+)
+def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -> None:
+    """What does not run, or prints something else than the page shows, is found."""
+    block = Block(ROOT / "README.md", 1, "", "", language, text)
+
+    with pytest.raises(AssertionError):
+        run_block(block, checkout)
+
+
+def test_the_worked_example_adds_a_migration(checkout: Path) -> None:
+    """Whoever follows CONTRIBUTING.md has a fifth migration, with its way back, and a query that works."""
+    for block in blocks(CONTRIBUTING):
+        run_block(block, checkout)
+
+    with closing(sqlite3.connect(checkout / "copy.db")) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(conversation_context)")]
+        applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
+    assert columns[-3:] == ["created_at", "expires_at", "mood"]
+    assert applied == ("005_add_session_mood",)
+
+
+def test_the_example_of_the_storage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example at the top of the storage's module prints what it shows."""
+    monkeypatch.chdir(tmp_path)
+
+    failed, tried = doctest.testmod(storage)
+
+    assert (failed, tried) == (0, 1)
+
+
+def test_the_demo_tells_the_same_twice(checkout: Path) -> None:
+    """`make demo` may be run again: it leaves nothing behind that changes what it shows."""
+    printed = [run(["bash", "-c", f"{_PRELUDE} make demo"], checkout) for _ in range(2)]
+
+    first, second = (re.sub(r"\d\d:\d\d UTC", "", text[text.index("Rex and") :]) for text in printed)
+    assert "pattern  tilt/after_bad_beat" in first
+    assert first == second
+
+
+def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
+    """The demo makes no database of its own: without one it names the command that does, in one line."""
+    printed = run([sys.executable, "-m", "poker_therapist.demo"], checkout, fails=True)
+
+    assert "yoyo apply" in printed
+    assert "Traceback" not in printed
+    assert not (checkout / "RexVoice.db").exists()
+
+
+def test_make_test_runs_the_tests() -> None:
+    """The word that the README promises runs pytest over everything."""
+    command = ["make", "--dry-run", "--old-file=.venv/installed", "test"]
+
+    assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
+
+
+def test_the_schema_in_the_docs_is_current(checkout: Path) -> None:
+    """`make docs` has been run since the schema changed last."""
+    run([sys.executable, "docs/draw_schema.py"], checkout)
+
+    drawn = (checkout / ARCHITECTURE.relative_to(ROOT)).read_text(encoding="utf-8")
+    assert drawn == ARCHITECTURE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", _sentences(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the checkout, and to a heading in it, finds it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", _sentences(page)):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = unquote(target).partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), target
+            assert not anchor or anchor in _anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """A command that a sentence names is a word of the Makefile, or is run in one of the blocks."""
+    words = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    shown = [
+        line.removeprefix("$ ")
+        for each in PAGES
+        for block in blocks(each)
+        for line in block.text.splitlines()
+    ]
+    for command in re.findall(r"`((?:make|yoyo|python|pytest|poker-therapist) [^`]*)`", _sentences(page)):
+        if command.startswith("make "):
+            assert words
+            assert command.removeprefix("make ") in words[1].split(), command
+        elif command not in NOT_FOR_US:
+            assert any(line.startswith(command) for line in shown), f"no block runs `{command}`"
+
+
+NOT_FOR_US = ("yoyo new",)  # named in order to advise against it
+
+
+def test_the_map_of_the_readme_is_true() -> None:
+    """Every path of the map exists, and no folder of the checkout is missing from it."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map\n")[2]
+    named = {path.rstrip("/") for path in re.findall(r"^\| \[`([^`]+)`\]", table, re.MULTILINE)}
+    folders = {file.parent.name for pattern in ("*/*.py", "*/*.md") for file in ROOT.glob(pattern)}
+
+    assert named, "the map is not where this test looks for it"
+    assert {path for path in named if (ROOT / path).exists()} == named
+    assert named >= {folder for folder in folders if folder[0] != "."}
+
+
+def test_the_map_of_the_readme_names_what_it_links_to() -> None:
+    """What the map calls a path and what it links to are one place."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map\n")[2]
+    for path, target in re.findall(r"^\| \[`([^`]+)`\]\(([^)]+)\)", table, re.MULTILINE):
+        assert target == path or target.startswith(path), (path, target)
+
+
+def test_every_migration_is_explained() -> None:
+    """The operator's page says what each migration does, under its id."""
+    page = OPERATOR.read_text(encoding="utf-8")
+    ids = {file.name.split(".")[0] for file in (ROOT / "sql_migrations" / "sqlite").glob("*.sql")}
+
+    assert ids == set(re.findall(r"^\*\*`(\d{3}_\w+)`\*\*", page, re.MULTILINE))
+
+
+# How each trouble of the operator's page comes about; the answer is what one then reads.
+
+
+def _has_locked(checkout: Path) -> str:
+    _migrated(checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("INSERT INTO yoyo_lock (locked, pid) VALUES (1, 4711)")
+    with yoyo.get_backend(f"sqlite:///{checkout}/RexVoice.db") as backend:
+        return _lock_error(backend)
+
+
+def _lock_error(backend: Any) -> str:
+    """Return what yoyo says of a lock, without the ten seconds for which its command waits."""
+    backend.execute("PRAGMA busy_timeout = 0")
+    with pytest.raises(yoyo.exceptions.LockTimeout) as caught, backend.lock(timeout=0.001):
+        pass
+    return str(caught.value)
+
+
+def _cut_off_while_applying(checkout: Path) -> str:
+    run(["yoyo", "apply", "--revision", "002"], checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id LIKE '002%'")
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
+def _cut_off_while_rolling_back(checkout: Path) -> str:
+    run(["yoyo", "apply", "--revision", "002"], checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("DROP TABLE legacy_rows")
+    return run(["yoyo", "rollback"], checkout, fails=True)
+
+
+def _somebody_writes(checkout: Path) -> str:
+    url = f"sqlite:///{checkout}/RexVoice.db"
+    with (
+        get_pattern_storage(f"{url}?timeout=0") as opened,
+        yoyo.get_backend(url) as backend,
+        closing(sqlite3.connect(opened.db_path, isolation_level=None)) as connection,
+    ):
+        connection.execute("BEGIN IMMEDIATE")
+        assert "Database locked (run yoyo break-lock" in _lock_error(backend)
+        return _error(lambda: opened.save_pattern(1, "a", "b", 1))
+
+
+def _read_only(checkout: Path) -> str:
+    _migrated(checkout)
+    with get_pattern_storage(checkout / "RexVoice.db") as opened:
+        opened._database.write("PRAGMA query_only = ON")  # root may write to any file
+        return _error(lambda: opened.save_pattern(1, "a", "b", 1))
+
+
+def _newer(checkout: Path) -> str:
+    _migrated(checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('', '999_later')"
+        )
+    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db"))
+
+
+def _outdated(checkout: Path) -> str:
+    run(["yoyo", "apply", "--revision", "003"], checkout)
+    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+
+
+def _missing(checkout: Path) -> str:
+    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+
+
+def _another_file(checkout: Path) -> str:
+    return _error(lambda: get_pattern_storage(checkout / "LICENSE"))
+
+
+def _another_folder(checkout: Path) -> str:
+    return run(["yoyo", "list"], checkout.parent, fails=True)
+
+
+def _mistyped(checkout: Path) -> str:
+    _migrated(checkout)
+    listed = run(["yoyo", "list", "--database", f"sqlite:///{checkout}/Rexvoice.db"], checkout)
+
+    assert "A " not in listed
+    assert (checkout / "Rexvoice.db").exists()
+
+    return listed
+
+
+def _space_in_the_path(checkout: Path) -> str:
+    listed = run(["yoyo", "list"], checkout.rename(checkout.parent / "my checkout"))
+
+    assert "001" not in listed
+
+    migrate = "from poker_therapist import get_pattern_storage; get_pattern_storage('RexVoice.db')"
+    return listed + run([sys.executable, "-c", migrate], checkout.parent / "my checkout")
+
+
+def _migrated(checkout: Path) -> None:
+    run(["yoyo", "apply"], checkout)
+
+
+def _error(call: Callable[[], object]) -> str:
+    with pytest.raises(PokerTherapistError) as caught:
+        call()
+    return str(caught.value)
+
+
+SYMPTOMS: dict[str, Callable[[Path], str]] = {
+    "`has locked this database`": _has_locked,
+    "`table legacy_rows already exists`": _cut_off_while_applying,
+    "`no such table: legacy_rows`": _cut_off_while_rolling_back,
+    "`stayed locked for`": _somebody_writes,
+    "`may not be written`": _read_only,
+    "`is ahead of this version of the code`": _newer,
+    "`lacks 004_index_reads`": _outdated,
+    "`there is no database`": _missing,
+    "`is not an SQLite database`": _another_file,
+    "`Please specify a database uri`": _another_folder,
+    "All migrations show `U`, though the database is in use": _mistyped,
+    "No migrations are listed": _space_in_the_path,
+}
+
+
+@pytest.mark.parametrize("heading", SYMPTOMS)
+def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
+    """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
+    said = SYMPTOMS[heading](checkout)
+
+    assert all(quoted in said for quoted in re.findall("`([^`]+)`", heading)), said
+
+    remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
+    for block in remedy:
+        run_block(block, checkout)
+    if remedy:
+        run(["yoyo", "apply"], checkout)
+        get_pattern_storage(checkout / "RexVoice.db", migrate=False).close()
+
+
+def test_every_trouble_of_the_page_is_tried() -> None:
+    """No heading under Troubleshooting is without a test."""
+    troubles = OPERATOR.read_text(encoding="utf-8").partition("## Troubleshooting\n")[2]
+
+    assert list(SYMPTOMS) == re.findall("^### (.*)$", troubles, re.MULTILINE)

@@ -1,0 +1,308 @@
+"""What each method of the storage does."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from poker_therapist import PatternStorage, get_pattern_storage
+from tests.conftest import LEGACY_ROWS, Clock, legacy_values, run_sql
+
+USER, OTHER = 7, 8
+
+FIRST = "2026-01-05T18:12:01.000000+00:00"
+LATER = "2026-01-05T18:13:01.000000+00:00"
+
+# Patterns
+
+
+def test_saving_a_pattern_again_replaces_it_and_keeps_its_id_and_created_at(
+    storage: PatternStorage, clock: Clock
+) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", "raises", 0.7)
+    (before,) = storage.export_user(USER)["patterns"]
+    clock.advance(minutes=1)
+    storage.save_pattern(USER, "tilt", "bad_beat", {"bets_up": 1.8}, 0.9)
+    (after,) = storage.export_user(USER)["patterns"]
+
+    changed = {"value": {"bets_up": 1.8}, "confidence": 0.9, "updated_at": LATER}
+    assert after == before | changed
+    assert after["created_at"] == FIRST
+
+
+@pytest.mark.parametrize("default", [None, "unknown", 0])
+def test_a_pattern_that_is_not_there_is_the_default(storage: PatternStorage, default: Any) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", 1)
+
+    assert storage.get_pattern(USER, "tilt", "cooler", default) == default
+    assert storage.get_pattern(USER, "bluff", "bad_beat", default) == default
+    assert storage.get_pattern(OTHER, "tilt", "bad_beat", default) == default
+
+
+@pytest.mark.parametrize("value", [None, False, 0, "", [], {}])
+def test_a_stored_nothing_is_returned_and_not_the_default(storage: PatternStorage, value: Any) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", value)
+
+    assert repr(storage.get_pattern(USER, "tilt", "bad_beat", "default")) == repr(value)
+
+
+def test_a_confidence_is_1_unless_given(storage: PatternStorage, clock: Clock) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", "raises")
+
+    expected = {"value": "raises", "confidence": 1.0, "created_at": FIRST, "updated_at": FIRST}
+    assert storage.get_patterns_by_type(USER, "tilt") == {"bad_beat": expected}
+
+
+def test_patterns_of_a_type_come_last_updated_first_and_then_the_last_added(
+    storage: PatternStorage, clock: Clock
+) -> None:
+    for key in ("a", "b", "c"):
+        storage.save_pattern(USER, "tilt", key, 1)
+    storage.save_pattern(USER, "bluff", "x", 1)
+    clock.advance(minutes=1)
+    storage.save_pattern(USER, "tilt", "a", 2)
+    clock.advance(minutes=-2)
+    storage.save_pattern(USER, "tilt", "d", 1)
+
+    assert list(storage.get_patterns_by_type(USER, "tilt")) == ["a", "c", "b", "d"]
+    assert list(storage.recall(USER)["patterns"]["tilt"]) == ["a", "c", "b", "d"]
+
+
+# Context
+
+
+def test_context_comes_newest_first_by_time_and_then_by_id(storage: PatternStorage, clock: Clock) -> None:
+    for value, minutes in [("a", 0), ("b", 0), ("from a clock put back", -1), ("c", 2), ("d", 0)]:
+        clock.advance(minutes=minutes)
+        storage.save_context(USER, "topic", value, "monday")
+
+    expected = ["d", "c", "b", "a", "from a clock put back"]
+    assert storage.get_context(USER, "topic") == expected
+    assert storage.get_context(USER, "topic", "monday") == expected
+    assert [row["value"] for row in storage.recall(USER)["context"]] == expected
+    assert [row["value"] for row in storage.recall(USER, "monday")["context"]] == expected
+
+
+@pytest.mark.parametrize(
+    ("expires_minutes", "seen", "seen_an_hour_later"),
+    [
+        (None, True, True),
+        (0, False, False),
+        (-5, False, False),
+        (-0.0, False, False),
+        (0.5, True, False),
+        (60, True, False),
+        (60.1, True, True),
+    ],
+)
+def test_context_is_seen_until_it_expires(
+    storage: PatternStorage,
+    clock: Clock,
+    expires_minutes: float | None,
+    seen: bool,
+    seen_an_hour_later: bool,
+) -> None:
+    """It stays in the table, so it is the WHERE clause that hides it and not the purge."""
+    storage.save_context(USER, "other", "the first save purges, the second does not")
+    storage.save_context(USER, "topic", "bankroll", "monday", expires_minutes)
+
+    for expected in (seen, seen_an_hour_later):
+        assert storage.get_context(USER, "topic") == ["bankroll"] * expected
+        assert storage.get_context(USER, "topic", "monday") == ["bankroll"] * expected
+        assert any(row["key"] == "topic" for row in storage.recall(USER)["context"]) == expected
+        assert any(row["key"] == "topic" for row in storage.recall(USER, "monday")["context"]) == expected
+        assert len(storage.export_user(USER)["context"]) == 2
+        clock.advance(hours=1)
+
+
+def test_a_limit_counts_only_what_is_live(storage: PatternStorage) -> None:
+    storage.save_context(USER, "topic", "live", "monday")
+    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=0)
+
+    assert storage.get_context(USER, "topic", limit=1) == ["live"]
+    assert storage.get_context(USER, "topic", "monday", limit=1) == ["live"]
+    assert [row["value"] for row in storage.recall(USER, context_limit=1)["context"]] == ["live"]
+
+
+@pytest.mark.parametrize(
+    ("session_id", "expected"),
+    [("monday", ["m2", "m1"]), ("tuesday", ["t"]), ("never", []), (None, ["none", "m2", "t", "m1"])],
+)
+def test_context_is_of_one_session_or_of_all(
+    storage: PatternStorage, session_id: str | None, expected: list[str]
+) -> None:
+    for value, session in [("m1", "monday"), ("t", "tuesday"), ("m2", "monday"), ("none", None)]:
+        storage.save_context(USER, "topic", value, session)
+    storage.save_context(USER, "another key", "x", "monday")
+
+    assert storage.get_context(USER, "topic", session_id) == expected
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, 0), (1, 1), (60, 60), (1000, 60), (None, 60)])
+def test_a_limit_is_how_many_are_returned_at_most(
+    storage: PatternStorage, limit: int | None, count: int
+) -> None:
+    with storage.transaction():
+        for number in range(60):
+            storage.save_context(USER, "topic", number, "monday")
+            storage.save_insight(USER, "leak", number)
+    newest = list(range(59, -1, -1))[:count]
+    recalled = storage.recall(USER, "monday", context_limit=limit, insight_limit=limit)
+
+    assert storage.get_context(USER, "topic", limit=limit) == newest
+    assert storage.get_context(USER, "topic", "monday", limit) == newest
+    assert [insight["data"] for insight in storage.get_insights(USER, limit=limit)] == newest
+    assert [insight["data"] for insight in storage.get_insights(USER, "leak", limit=limit)] == newest
+    assert [context["value"] for context in recalled["context"]] == newest
+    assert [insight["data"] for insight in recalled["insights"]] == newest
+    assert len(storage.get_insights(USER)) == 50
+
+
+# Insights
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, ["d", "c", "b", "a"]),
+        ({"insight_type": "leak"}, ["c", "a"]),
+        ({"insight_type": "never"}, []),
+        ({"min_importance": 0.5}, ["c", "b"]),
+        ({"min_importance": math.nextafter(0.5, 1)}, ["c"]),
+        ({"insight_type": "leak", "min_importance": 0.5}, ["c"]),
+        ({"min_importance": 0.5, "limit": 1}, ["c"]),
+        ({"min_importance": 1}, ["c"]),
+    ],
+)
+def test_insights_are_filtered_and_come_newest_first(
+    storage: PatternStorage, clock: Clock, filters: dict[str, Any], expected: list[str]
+) -> None:
+    storage.save_insight(USER, "leak", "a", 0.1)
+    clock.advance(minutes=1)
+    storage.save_insight(USER, "goal", "b")
+    storage.save_insight(USER, "leak", "c", 1)
+    storage.save_insight(USER, "goal", "d", 0)
+
+    assert [insight["data"] for insight in storage.get_insights(USER, **filters)] == expected
+
+
+def test_an_insight_is_returned_whole(storage: PatternStorage, clock: Clock) -> None:
+    storage.save_insight(USER, "leak", {"calls": "too wide"})
+
+    expected = {"type": "leak", "data": {"calls": "too wide"}, "importance": 0.5, "created_at": FIRST}
+    assert storage.get_insights(USER) == [expected]
+
+
+# Recall
+
+
+@pytest.mark.parametrize(("session_id", "context"), [(None, ["none", "t", "m"]), ("monday", ["m"])])
+def test_recall_returns_patterns_live_context_and_the_insights_that_matter_most(
+    storage: PatternStorage, clock: Clock, session_id: str | None, context: list[str]
+) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", "raises", 0.7)
+    storage.save_pattern(USER, "bluff", "river", True)
+    for value, session in [("m", "monday"), ("t", "tuesday"), ("none", None)]:
+        storage.save_context(USER, "topic", value, session, expires_minutes=1)
+    for data, importance in [("low", 0.1), ("old", 0.9), ("new", 0.9), ("high", 1)]:
+        storage.save_insight(USER, "leak", data, importance)
+    recalled = storage.recall(USER, session_id, insight_limit=3)
+
+    tilt = {"value": "raises", "confidence": 0.7, "created_at": FIRST, "updated_at": FIRST}
+    assert recalled["patterns"]["tilt"]["bad_beat"] == tilt
+    assert set(recalled["patterns"]) == {"tilt", "bluff"}
+    assert [row["value"] for row in recalled["context"]] == context
+    said = {"key": "topic", "value": "m", "session_id": "monday", "created_at": FIRST, "expires_at": LATER}
+    assert recalled["context"][-1] == said
+    assert [insight["data"] for insight in recalled["insights"]] == ["high", "new", "old"]
+
+
+@pytest.mark.parametrize("method", ["recall", "export_user"])
+def test_all_parts_are_of_one_moment(
+    storage: PatternStorage, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Somebody else saves after the first of its queries: the later ones do not see it."""
+    read = storage._database.rows
+
+    def read_and_be_overtaken(sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        rows = read(sql, values)
+        with get_pattern_storage(storage.db_path) as somebody_else:
+            somebody_else.save_context(USER, "topic", "too late")
+            somebody_else.save_insight(USER, "leak", "too late")
+        return rows
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage._database, "rows", read_and_be_overtaken)
+        found = getattr(storage, method)(USER)
+
+    assert found["context"] + found["insights"] == []
+    assert storage.get_context(USER, "topic", limit=1) == ["too late"]
+
+
+# Export
+
+
+def test_an_export_holds_every_column_of_every_row(storage: PatternStorage, clock: Clock) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", "raises", 0.7)
+    storage.save_context(USER, "topic", "bankroll", "monday", expires_minutes=1)
+    storage.save_context(USER, "topic", ["expired"], expires_minutes=0)
+    storage.save_insight(USER, "leak", {"calls": None})
+    run_sql(storage.db_path, LEGACY_ROWS)
+    exported = storage.export_user(USER)
+
+    at = {"created_at": FIRST}
+    pattern = {"id": 1, "type": "tilt", "key": "bad_beat", "value": "raises", "confidence": 0.7} | at
+    said = {"id": 1, "key": "topic", "value": "bankroll", "session_id": "monday", "expires_at": LATER} | at
+    gone = {"id": 2, "key": "topic", "value": ["expired"], "session_id": None, "expires_at": FIRST} | at
+    insight = {"id": 1, "type": "leak", "value": {"calls": None}, "importance": 0.5} | at
+    assert exported["user_id"] == USER
+    assert exported["patterns"] == [pattern | {"updated_at": FIRST}]
+    assert exported["context"] == [said, gone]
+    assert exported["insights"] == [insight]
+    assert legacy_values(storage, USER) == ["old context", "old context", "old insight", "old pattern"]
+    for table, part in [
+        ("user_patterns", exported["patterns"]),
+        ("conversation_context", exported["context"]),
+        ("user_insights", exported["insights"]),
+        ("legacy_rows", exported["legacy_rows"]),
+    ]:
+        columns = storage._database.rows("SELECT name FROM pragma_table_info(?)", (table,))
+        assert len(columns) - 1 == len(part[0]), f"{table} but for user_id"
+
+
+def test_an_export_is_the_same_each_time(storage: PatternStorage, clock: Clock) -> None:
+    for key in ("c", "a", "b"):
+        storage.save_pattern(USER, "tilt", key, key)
+        storage.save_context(USER, key, key)
+        storage.save_insight(USER, key, key)
+    before = storage.export_user(USER)
+    storage.save_pattern(OTHER, "tilt", "a", 1)
+    storage.save_pattern(USER, "tilt", "c", "c")
+
+    assert storage.export_user(USER) == before
+    assert [row["key"] for row in before["patterns"]] == ["a", "b", "c"]
+    assert [row["key"] for row in before["context"]] == ["c", "a", "b"]
+
+
+# Privacy
+
+
+@pytest.mark.parametrize("other", [OTHER, 0, -USER, 2**63 - 1, -(2**63)])
+def test_two_players_never_see_or_touch_each_other(storage: PatternStorage, other: int) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", "secret")
+    storage.save_context(USER, "topic", "secret", "monday")
+    storage.save_insight(USER, "leak", "secret")
+    before = storage.export_user(USER)
+
+    assert storage.get_pattern(other, "tilt", "bad_beat") is None
+    assert storage.get_patterns_by_type(other, "tilt") == {}
+    assert storage.get_context(other, "topic") + storage.get_context(other, "topic", "monday") == []
+    assert storage.get_insights(other) + storage.get_insights(other, "leak") == []
+    for session in (None, "monday"):
+        assert storage.recall(other, session) == {"patterns": {}, "context": [], "insights": []}
+        assert storage.clear_user_context(other, session) == 0
+    assert storage.clear_user_patterns(other) == 0
+    assert set(storage.forget_user(other).values()) == {0}
+    storage.save_pattern(other, "tilt", "bad_beat", "mine")
+    assert storage.export_user(USER) == before

@@ -34,4 +34,4 @@ docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/storage_against_raw.py
+	$(BIN)/python -m benchmarks.storage_against_raw

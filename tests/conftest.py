@@ -1,6 +1,8 @@
 """What every test may ask for."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -35,15 +37,22 @@ class Clock:
         self.moment += timedelta(**interval)
 
 
-def dump(database: str | Path) -> list[str]:
-    """Return everything in a database, as the SQL that makes it."""
-    with closing(sqlite3.connect(database)) as connection:
-        return list(connection.iterdump())
-
-
 def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
     """Return what is kept of a player's rows that a migration had to change."""
     return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]
+
+
+def run_script(script: str, path: Path) -> list[str]:
+    """Run a script by itself and return the lines that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script, str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
 def run_sql(database: str | Path, sql: str) -> None:

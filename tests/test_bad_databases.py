@@ -28,7 +28,8 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.migrations import migrations_folder, shipped_ids
-from tests.conftest import dump, run_sql
+from tests.conftest import run_sql
+from tests.snapshots import everything, rows
 
 USER = 7
 
@@ -247,7 +248,7 @@ def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: 
             get_pattern_storage(f"sqlite:///{database_path}?timeout=0.1")
 
     get_pattern_storage(database_path).close()
-    assert "user_patterns" in " ".join(dump(database_path))
+    assert "user_patterns" in rows(database_path)
 
 
 # Versions
@@ -268,11 +269,11 @@ def test_a_half_migrated_database_lacks_only_what_is_named(storage: PatternStora
     storage.close()
     last = max(shipped_ids("sqlite"))
     run_sql(storage.db_path, f"DELETE FROM _yoyo_migration WHERE migration_id = '{last}'")
-    before = dump(storage.db_path)
+    before = everything(Path(storage.db_path))
     with pytest.raises(SchemaOutdated) as outdated:
         get_pattern_storage(storage.db_path, migrate=False)
 
-    assert dump(storage.db_path) == before
+    assert everything(Path(storage.db_path)) == before
     assert re.findall(r"\d{3}_\w+", str(outdated.value)) == [last]
 
 
@@ -286,11 +287,11 @@ def test_a_database_of_a_later_version_is_named_and_left_alone(
         "INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) "
         "VALUES ('x', '998_from_tomorrow', '2030-01-01'), ('y', '999_and_after', '2030-01-01')",
     )
-    before = dump(storage.db_path)
+    before = everything(Path(storage.db_path))
     with pytest.raises(SchemaTooNew, match="998_from_tomorrow, 999_and_after"):
         get_pattern_storage(storage.db_path, migrate=migrate)
 
-    assert dump(storage.db_path) == before
+    assert everything(Path(storage.db_path)) == before
 
 
 # Rights
@@ -360,7 +361,7 @@ def make_database(path: Path, rights: int) -> None:
 
 def test_a_file_that_may_not_be_written_is_read_and_saving_is_refused(public_folder: Path) -> None:
     make_database(public_folder / "RexVoice.db", 0o444)
-    before = dump(public_folder / "RexVoice.db")
+    before = everything(public_folder / "RexVoice.db")
     lines = run_as_somebody_else(
         public_folder,
         """
@@ -378,7 +379,7 @@ storage.close()
     )
 
     assert lines == ["raises", "ok", *["DatabaseReadOnly"] * 5, "raises"]
-    assert dump(public_folder / "RexVoice.db") == before
+    assert everything(public_folder / "RexVoice.db") == before
 
 
 def test_a_folder_that_may_not_be_written_or_entered_is_named(public_folder: Path) -> None:

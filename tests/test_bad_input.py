@@ -5,12 +5,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, get_pattern_storage
-from tests.conftest import dump
+from tests.snapshots import everything
 
 USER = 7
 
@@ -33,11 +34,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatternStorage]
 
 def refused(storage: PatternStorage, call: Call, bad: Any) -> str:
     """Return the message of the refusal; fail if anything was changed."""
-    before = dump(storage.db_path)
+    before = everything(Path(storage.db_path))
     with pytest.raises(InvalidInput) as refusal:
         call(storage, bad)
 
-    assert dump(storage.db_path) == before
+    assert everything(Path(storage.db_path)) == before
     return str(refusal.value)
 
 

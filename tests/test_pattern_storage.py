@@ -69,6 +69,27 @@ def test_patterns_of_a_type_come_last_updated_first_and_then_the_last_added(
     assert list(storage.recall(USER)["patterns"]["tilt"]) == ["a", "c", "b", "d"]
 
 
+@pytest.mark.parametrize("frames", [300, 500, 700, 850])
+def test_a_deep_value_is_never_read_as_its_text(storage: PatternStorage, frames: int) -> None:
+    """Whoever reads it from deep inside a program gets the value, or an error where the stack ends."""
+    value: Any = "deep"
+    for _ in range(450):
+        value = [value]
+    storage.save_pattern(USER, "tilt", "deep", value)
+    storage.save_context(USER, "deep", value)
+
+    def read(more: int) -> Any:
+        if more:
+            return read(more - 1)
+        return storage.get_pattern(USER, "tilt", "deep"), storage.get_context(USER, "deep")
+
+    try:
+        found = read(frames)
+    except RecursionError:
+        found = None
+    assert found in (None, (value, [value]))
+
+
 # Context
 
 

@@ -14,7 +14,9 @@ import pytest
 from yoyo.scripts.main import main
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
+from poker_therapist.database import Location
 from poker_therapist.errors import DatabaseFull, MigrationFailed
+from poker_therapist.sqlite import open_connection
 from tests import old_app, snapshots
 from tests.migrating import FOLDER, IDS, plain_up, up, yoyo_command
 
@@ -454,17 +456,14 @@ def test_a_full_database_undoes_the_migration(tmp_path: Path, monkeypatch: pytes
     old_app.make(path, rows=2000)
     up(path, IDS[0])
     before = snapshots.everything(path)
-    import poker_therapist.migrations.sqlite as module
 
-    original = module.open_connection
-
-    def small(location: object) -> sqlite3.Connection:
-        connection: sqlite3.Connection = original(location)  # type: ignore[arg-type]  # a Location, as given
+    def small(location: Location) -> sqlite3.Connection:
+        connection = open_connection(location)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 20}")
         return connection
 
-    monkeypatch.setattr(module, "open_connection", small)
+    monkeypatch.setattr("poker_therapist.migrations.sqlite.open_connection", small)
     with pytest.raises(MigrationFailed, match=r"\.sql:\d+: there is no room left"):
         up(path)
     monkeypatch.undo()
@@ -675,20 +674,18 @@ def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
     path = tmp_path / "RexVoice.db"
     old_app.make(path)
     before = path.read_bytes()
-    import poker_therapist.migrations.backup as module
 
     class Small(sqlite3.Connection):
-        def backup(self, target: sqlite3.Connection) -> None:  # type: ignore[override]  # as called
+        def backup(self, target: sqlite3.Connection) -> None:  # type: ignore[override]  # as it is called
             target.execute("PRAGMA max_page_count = 3")
             super().backup(target)
 
-    original = module.open_connection
-    monkeypatch.setattr(
-        module, "open_connection", lambda location: sqlite3.connect(location.path, factory=Small)
-    )
+    def small(location: Location) -> sqlite3.Connection:
+        return sqlite3.connect(location.path, factory=Small)
+
+    monkeypatch.setattr("poker_therapist.migrations.backup.open_connection", small)
     with pytest.raises(DatabaseFull, match="no backup could be made"):
         get_pattern_storage(path)
 
-    assert original is not module.open_connection
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["RexVoice.db"]

@@ -1,6 +1,12 @@
 -- Indexes for what the storage reads, each in the order in which it is read, so that the newest come first
 -- without a sort (id, the last tie-break, is part of every SQLite index). The three indexes of 001 end before
 -- the column that sorts; the new ones take their place.
+--
+-- Measured with 50 players, 200,000 rows of context, 50,000 insights and 20,000 patterns, before and after in
+-- one run, as how many times faster: newest 20 of a key 266, of a player 258, of a session 3.3, of a key in a
+-- session 1.2; newest 50 insights 27, of one type 2.9, the most important 57; a part of the purge 1,450;
+-- patterns of a type 1.1, of all types 1.2. The price: saving a context takes 2.3 times as long, an insight
+-- 2.7, a pattern 1.3.
 -- depends: 003_constrain_values
 
 DROP INDEX idx_user_patterns_user_type;

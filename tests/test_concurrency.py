@@ -1,0 +1,245 @@
+"""Threads, processes and forks that use one database at once: nothing fails and nothing is lost."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
+from tests.conftest import run_script
+from tests.snapshots import is_whole, stored_sql
+
+USER = 7
+
+# Each process waits at the barrier, so that all go on at once.
+AT_ONCE = """
+import sys
+import yoyo
+from poker_therapist import get_pattern_storage
+
+path, number = sys.argv[1], int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def run_at_once(script: str, path: Path, count: int) -> None:
+    """Run a script in several processes at once; fail if one of them does."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", AT_ONCE + script, str(path), str(number)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for number in range(count)
+        ]
+        for process in processes:
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+
+    assert errors == [""] * count
+
+
+def add_one(storage: PatternStorage) -> None:
+    with storage.transaction():
+        storage.save_pattern(USER, "count", "all", storage.get_pattern(USER, "count", "all", 0) + 1)
+
+
+# Threads
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which files are open")
+
+
+def test_threads_share_a_storage_and_lose_nothing(storage: PatternStorage) -> None:
+    def work(number: int) -> None:
+        for step in range(50):
+            storage.save_pattern(USER, "thread", f"{number} {step}", step)
+            storage.save_context(USER, "topic", [number, step], f"session {number}", expires_minutes=60)
+            storage.save_insight(USER, "leak", number)
+            add_one(storage)
+            assert storage.get_pattern(USER, "thread", f"{number} {step}") == step
+            assert storage.get_context(USER, "topic", f"session {number}", limit=1) == [[number, step]]
+            assert len(storage.recall(USER)["patterns"]["thread"]) > step
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+    assert storage.get_pattern(USER, "count", "all") == 400
+    assert len(storage.get_patterns_by_type(USER, "thread")) == 400
+    assert len(storage.get_context(USER, "topic")) == 400
+    assert len(storage.get_insights(USER, limit=None)) == 400
+
+
+def test_threads_open_the_same_new_database_at_once(database_path: Path) -> None:
+    barrier = threading.Barrier(8)
+
+    def start(number: int) -> None:
+        barrier.wait()
+        with get_pattern_storage(database_path) as storage:
+            storage.save_context(USER, "started", number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(8)))
+
+    with get_pattern_storage(database_path) as storage:
+        assert sorted(storage.get_context(USER, "started")) == list(range(8))
+
+
+@linux
+def test_a_thread_that_ends_closes_its_connection(storage: PatternStorage) -> None:
+    def open_files_after_threads() -> int:
+        threads = [threading.Thread(target=add_one, args=[storage]) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    first = open_files_after_threads()
+    last = [open_files_after_threads() for _ in range(10)][-1]
+
+    # SQLite keeps a few open to use them again, as many as there were threads at once.
+    assert last - first < 30
+
+
+@linux
+def test_closing_in_one_thread_closes_the_connections_of_all(storage: PatternStorage) -> None:
+    saved, closed = threading.Barrier(5), threading.Event()
+
+    def work(number: int) -> str:
+        storage.save_insight(USER, "leak", number)
+        saved.wait()
+        closed.wait()
+        try:
+            storage.get_insights(USER)
+        except StorageClosed as error:
+            return str(error)
+        return "still open"
+
+    def open_files() -> list[str]:
+        files = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        return [file for file in files if file.startswith(storage.db_path)]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(work, number) for number in range(4)]
+        saved.wait()
+        before = open_files()
+        storage.close()
+        after = open_files()
+        closed.set()
+        messages = {result.result() for result in results}
+
+    assert len(before) >= 5
+    assert after == []
+    assert len(messages) == 1
+    assert "closed" in messages.pop()
+
+
+def in_a_thread(work: Callable[[], object]) -> BaseException | None:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).exception()
+
+
+def test_a_thread_that_starts_after_the_closing_gets_no_connection(storage: PatternStorage) -> None:
+    storage.close()
+
+    assert isinstance(in_a_thread(lambda: storage.get_insights(USER)), StorageClosed)
+    assert isinstance(in_a_thread(lambda: add_one(storage)), StorageClosed)
+
+
+CLOSE_WHILE_OTHERS_WORK = """
+import sys, threading
+from poker_therapist import StorageClosed, get_pattern_storage
+
+ends = set()
+
+def work(storage, busy):
+    try:
+        while True:
+            storage.save_pattern(7, "tilt", "bad_beat", "x" * 1000)
+            storage.get_patterns_by_type(7, "tilt")
+            storage.recall(7)
+            busy.release()
+    except Exception as error:
+        ends.add(type(error).__name__)
+
+for _ in range(400):
+    storage, busy = get_pattern_storage(sys.argv[1]), threading.Semaphore(0)
+    threads = [threading.Thread(target=work, args=[storage, busy]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        busy.acquire()
+    storage.close()
+    for thread in threads:
+        thread.join()
+print(*ends)
+"""
+
+
+def test_closing_while_other_threads_work_ends_them_with_storage_closed(storage: PatternStorage) -> None:
+    """In a process of its own, for the driver crashes if a connection is closed while it is used."""
+    lines = run_script(CLOSE_WHILE_OTHERS_WORK, Path(storage.db_path))
+
+    assert lines == ["StorageClosed"]
+    assert is_whole(Path(storage.db_path))
+
+
+# Processes
+
+SAVE_AND_READ = """
+with get_pattern_storage(path) as storage:
+    for step in range(100):
+        storage.save_pattern(7, "process", f"{number} {step}", step)
+        storage.save_context(7, "topic", [number, step], f"session {number}")
+        storage.save_insight(7, "leak", number)
+        with storage.transaction():
+            storage.save_pattern(7, "count", "all", storage.get_pattern(7, "count", "all", 0) + 1)
+        assert storage.get_pattern(7, "process", f"{number} {step}") == step
+        assert storage.get_context(7, "topic", f"session {number}", limit=1) == [[number, step]]
+        storage.recall(7, context_limit=5)
+"""
+
+
+def test_four_processes_save_and_read_at_once_and_lose_nothing(storage: PatternStorage) -> None:
+    run_at_once(SAVE_AND_READ, Path(storage.db_path), 4)
+
+    assert storage.get_pattern(USER, "count", "all") == 400
+    assert len(storage.get_patterns_by_type(USER, "process")) == 400
+    assert len(storage.get_context(USER, "topic")) == 400
+    assert len(storage.get_insights(USER, limit=None)) == 400
+    assert is_whole(Path(storage.db_path))
+
+
+START = """
+with get_pattern_storage(path) as storage:
+    storage.save_context(7, "started", number)
+"""
+
+
+def test_twenty_processes_open_the_same_new_database_at_once(database_path: Path, tmp_path: Path) -> None:
+    run_at_once(START, database_path, 20)
+    with get_pattern_storage(database_path) as storage:
+        assert sorted(storage.get_context(USER, "started")) == list(range(20))
+        assert is_whole(database_path)
+
+    # The schema is that of a database which one process made.
+    with get_pattern_storage(tmp_path / "alone.db"):
+        pass
+    assert stored_sql(database_path) == stored_sql(tmp_path / "alone.db")

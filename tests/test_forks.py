@@ -1,0 +1,164 @@
+"""A forked child never uses, and never closes, what its parent has open."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_script
+from tests.snapshots import is_whole
+
+FORK = """
+import os, sys, threading
+from poker_therapist import get_pattern_storage
+
+storage = get_pattern_storage(sys.argv[1])
+storage.save_pattern(7, "from", "parent, before", 1)
+parents = [storage._database._here.connection]
+
+def in_child(work):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            sys.stdout.flush()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
+
+def wait(child):
+    print("child ended with", os.waitpid(child, 0)[1], flush=True)
+"""
+
+FORK_AND_SAVE = """
+def child():
+    print("child has a connection:", storage._database._here.connection is not None)
+    for step in range(50):
+        storage.save_pattern(7, "from", f"child {step}", step)
+        with storage.transaction():
+            storage.save_pattern(7, "count", "all", storage.get_pattern(7, "count", "all", 0) + 1)
+    print("child uses its parent's:", any(storage._database._here.connection is one for one in parents))
+    print("child reads:", storage.get_pattern(7, "from", "parent, before"))
+    storage.close()
+
+started = in_child(child)
+for step in range(50):
+    storage.save_pattern(7, "from", f"parent {step}", step)
+    with storage.transaction():
+        storage.save_pattern(7, "count", "all", storage.get_pattern(7, "count", "all", 0) + 1)
+wait(started)
+print("parent keeps its own:", storage._database._here.connection is parents[0])
+print("parent reads:", storage.get_pattern(7, "from", "child 49"))
+print("all:", storage.get_pattern(7, "count", "all"), len(storage.get_patterns_by_type(7, "from")))
+"""
+
+
+def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(database_path: Path) -> None:
+    lines = run_script(FORK + FORK_AND_SAVE, database_path)
+
+    assert lines == [
+        "child has a connection: False",
+        "child uses its parent's: False",
+        "child reads: 1",
+        "child ended with 0",
+        "parent keeps its own: True",
+        "parent reads: 49",
+        "all: 100 101",
+    ]
+    assert is_whole(database_path)
+
+
+FORK_WITH_THREADS = """
+ready, done = threading.Barrier(2), threading.Event()
+
+def work():
+    storage.save_pattern(7, "from", "thread", 1)
+    parents.append(storage._database._here.connection)
+    ready.wait()
+    done.wait()
+    storage.save_pattern(7, "from", "thread, after", 1)
+
+thread = threading.Thread(target=work)
+thread.start()
+ready.wait()
+
+def child():
+    storage.save_pattern(7, "from", "child", 1)
+    # A connection that is closed fails here.
+    print("child left alone:", [connection.in_transaction for connection in parents])
+
+wait(in_child(child))
+done.set()
+thread.join()
+print("saved:", *sorted(storage.get_patterns_by_type(7, "from")), sep=", ")
+"""
+
+
+def test_a_forked_child_leaves_its_parent_s_connections_of_all_threads_untouched(database_path: Path) -> None:
+    """Closing one there can release locks that the parent holds and remove its log."""
+    lines = run_script(FORK + FORK_WITH_THREADS, database_path)
+
+    assert lines == [
+        "child left alone: [False, False]",
+        "child ended with 0",
+        "saved:, child, parent, before, thread, thread, after",
+    ]
+    assert is_whole(database_path)
+
+
+FORK_IN_TRANSACTION = """
+with storage.transaction():
+    storage.save_pattern(7, "from", "parent, inside", 1)
+
+    def child():
+        print("child sees:", *storage.get_patterns_by_type(7, "from"))
+        print("child is in a transaction:", storage._database.in_transaction)
+
+    wait(in_child(child))
+    storage.save_pattern(7, "from", "parent, later", 1)
+print("saved:", len(storage.get_patterns_by_type(7, "from")))
+"""
+
+
+def test_a_child_forked_inside_a_transaction_is_not_in_it(database_path: Path) -> None:
+    lines = run_script(FORK + FORK_IN_TRANSACTION, database_path)
+
+    assert lines == [
+        "child sees: parent, before",
+        "child is in a transaction: False",
+        "child ended with 0",
+        "saved: 3",
+    ]
+    assert is_whole(database_path)
+
+
+LEAVE_TRANSACTION_IN_CHILD = """
+child = -1
+try:
+    with storage.transaction():
+        for number in range(3000):  # more than SQLite keeps in memory
+            storage.save_pattern(7, "big", str(number), "x" * 2000)
+        child = os.fork()
+        if child == 0:
+            LEAVE
+        else:
+            wait(child)
+            storage.save_pattern(7, "big", "last", "y" * 2000)
+            print("inside:", len(storage.get_patterns_by_type(7, "big")))
+finally:
+    if child == 0:
+        os._exit(0)
+print("saved:", len(storage.get_patterns_by_type(7, "big")))
+"""
+
+
+@pytest.mark.parametrize("leave", ["sys.exit()", "raise ValueError", "pass"])
+def test_a_child_that_leaves_its_parent_s_transaction_changes_nothing_in_it(
+    database_path: Path, leave: str
+) -> None:
+    """Neither a commit nor a rollback may reach the parent's connection from there."""
+    lines = run_script(FORK + LEAVE_TRANSACTION_IN_CHILD.replace("LEAVE", leave), database_path)
+
+    assert lines == ["child ended with 0", "inside: 3001", "saved: 3001"]
+    assert is_whole(database_path)

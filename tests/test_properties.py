@@ -1,0 +1,334 @@
+"""Properties: any value comes back equal, and any order of operations does what a plain model does."""
+
+import copy
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from poker_therapist import PatternStorage, get_pattern_storage, values
+from tests.conftest import Clock
+
+# The same examples each time, so that a failure is a change and not luck.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
+
+USER = 7
+
+huge = st.builds(lambda zeros, rest: 10**zeros + rest, st.integers(0, 3_999), st.integers())
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | huge
+    | huge.map(lambda number: -number)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([-0.0, 0.0, 5e-324, 1.7976931348623157e308, 1e22, 2**53 + 1, 0.1 + 0.2])
+    | st.text()
+    | st.sampled_from(["", "\0", "a\0b", "\u2028", "🂡", "\uffff", "7.5", "null", "NaN", '{"a": 1}', " [1] "])
+)
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
+)
+# What a database could take for its own.
+odd_texts = st.sampled_from(
+    [
+        "'; DROP TABLE user_patterns; --",
+        '" OR 1=1 --',
+        "' OR user_id <> 7 --",
+        "?1",
+        ":user_id",
+        "%s %(x)s {0} $1",
+        "\\",
+        "\\u0000",
+        "'",
+        "''",
+        '"',
+        "`",
+        "[",
+        "*/ /* --",
+        "%_",
+        "NULL",
+        "\r\n\t",
+        "\x1a\x7f\x85",
+        "\ufeff",
+        "😀" * 100,
+    ]
+)
+key_texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatternStorage]:
+    """One storage for all examples of a test."""
+    with get_pattern_storage(tmp_path_factory.mktemp("lasting") / "RexVoice.db") as storage:
+        yield storage
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Return whether two values are equal, with equal types, order of keys and sign of zero."""
+    return bool(found == expected and repr(found) == repr(expected))
+
+
+@given(json_values)
+def test_any_pattern_comes_back_equal(lasting: PatternStorage, value: Any) -> None:
+    lasting.save_pattern(USER, "tilt", "bad_beat", value)
+
+    assert same(lasting.get_pattern(USER, "tilt", "bad_beat"), value)
+    assert same(lasting.get_patterns_by_type(USER, "tilt")["bad_beat"]["value"], value)
+
+
+@given(st.lists(json_values, min_size=1, max_size=8))
+@settings(max_examples=80)
+def test_any_context_and_insights_come_back_equal_in_bulk(lasting: PatternStorage, saved: list[Any]) -> None:
+    lasting.clear_user_context(USER)
+    lasting.forget_user(USER)
+    with lasting.transaction():
+        for value in saved:
+            lasting.save_context(USER, "topic", value, "monday")
+            lasting.save_insight(USER, "leak", value)
+    newest_first = saved[::-1]
+    recalled = lasting.recall(USER)
+
+    assert same(lasting.get_context(USER, "topic"), newest_first)
+    assert same(lasting.get_context(USER, "topic", "monday"), newest_first)
+    assert same([insight["data"] for insight in lasting.get_insights(USER)], newest_first)
+    assert same([context["value"] for context in recalled["context"]], newest_first)
+    assert same([insight["value"] for insight in lasting.export_user(USER)["insights"]], saved)
+
+
+@given(json_values)
+def test_tuples_come_back_as_lists(lasting: PatternStorage, value: Any) -> None:
+    lasting.save_pattern(USER, "tilt", "tuple", (value, (value,)))
+
+    assert same(lasting.get_pattern(USER, "tilt", "tuple"), [value, [value]])
+
+
+@given(odd_texts | key_texts, json_values)
+def test_any_text_is_a_key_and_stays_one(lasting: PatternStorage, text: str, value: Any) -> None:
+    """No text is taken for SQL, a wildcard or a parameter."""
+    lasting.forget_user(USER)
+    lasting.save_pattern(USER + 1, "kept", "kept", "kept")
+    lasting.save_pattern(USER, text, text, text)
+    lasting.save_context(USER, text, text, text)
+    lasting.save_insight(USER, text, {text: value})
+
+    assert lasting.get_pattern(USER, text, text) == text
+    assert list(lasting.recall(USER, text)["patterns"]) == [text]
+    assert lasting.get_context(USER, text, text) == [text]
+    assert lasting.get_insights(USER, text)[0]["type"] == text
+    assert same(lasting.get_insights(USER, text)[0]["data"], {text: value})
+    assert lasting.get_patterns_by_type(USER, text + "x") == {}
+    assert lasting.get_pattern(USER + 1, "kept", "kept") == "kept"
+
+
+# Random operations against a model
+
+users = st.sampled_from([7, 8, -9])
+keys = st.sampled_from(["a", "b", "A"])
+sessions = st.none() | st.sampled_from(["monday", "tuesday"])
+scores = st.sampled_from([0, 0.25, 0.5, 1.0])
+limits = st.none() | st.integers(0, 5)
+small_values = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3) | st.lists(st.floats(0, 1))
+)
+
+
+@dataclass
+class Model:
+    """What should be stored: plain rows, in the order in which they were added."""
+
+    patterns: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
+    context: list[dict[str, Any]] = field(default_factory=list)
+    insights: list[dict[str, Any]] = field(default_factory=list)
+
+
+def newest_first(rows: list[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
+    """Sort by columns, the last added first where they are equal."""
+    last_added_first = rows[::-1]
+    return sorted(last_added_first, key=lambda row: [row[name] for name in by], reverse=True)
+
+
+def without(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in names} for row in rows]
+
+
+class Operations(RuleBasedStateMachine):
+    """Does the same to a storage and to a model, and compares all that can be seen after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.patched = mock.patch.object(values, "now", self.clock)
+        self.patched.start()
+        self.storage = get_pattern_storage(Path(self.folder.name) / "RexVoice.db")
+        self.model = Model()
+
+    def teardown(self) -> None:
+        self.storage.close()
+        self.patched.stop()
+        self.folder.cleanup()
+
+    @property
+    def now(self) -> str:
+        return self.clock.moment.isoformat(timespec="microseconds")
+
+    def is_live(self, row: dict[str, Any]) -> bool:
+        return row["expires_at"] is None or datetime.fromisoformat(row["expires_at"]) > self.clock.moment
+
+    @rule(seconds=st.sampled_from([-60, 0.000001, 1, 60, 3600]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds=seconds)
+
+    @rule(user=users, kind=keys, key=keys, value=small_values, confidence=scores)
+    def save_pattern(self, user: int, kind: str, key: str, value: Any, confidence: float) -> None:
+        self.storage.save_pattern(user, kind, key, value, confidence)
+        row = self.model.patterns.setdefault((user, kind, key), {"created_at": self.now})
+        row.update(value=value, confidence=confidence, updated_at=self.now)
+
+    @rule(
+        user=users,
+        key=keys,
+        value=small_values,
+        session=sessions,
+        minutes=st.sampled_from([None, None, -1, 0, 0.5, 1, 60]),
+    )
+    def save_context(
+        self, user: int, key: str, value: Any, session: str | None, minutes: float | None
+    ) -> None:
+        self.storage.save_context(user, key, value, session, minutes)
+        expires_at = None
+        if minutes is not None:
+            expires_at = (self.clock.moment + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
+        row = {"user": user, "key": key, "value": value, "session_id": session}
+        self.model.context.append(row | {"created_at": self.now, "expires_at": expires_at})
+
+    @rule(user=users, kind=keys, data=small_values, importance=scores)
+    def save_insight(self, user: int, kind: str, data: Any, importance: float) -> None:
+        self.storage.save_insight(user, kind, data, importance)
+        row = {"user": user, "type": kind, "data": data, "importance": importance}
+        self.model.insights.append(row | {"created_at": self.now})
+
+    @rule(user=users)
+    def clear_patterns(self, user: int) -> None:
+        gone = [place for place in self.model.patterns if place[0] == user]
+
+        assert self.storage.clear_user_patterns(user) == len(gone)
+        for place in gone:
+            del self.model.patterns[place]
+
+    @rule(user=users, session=sessions)
+    def clear_context(self, user: int, session: str | None) -> None:
+        gone = [
+            row for row in self.model.context if row["user"] == user and session in (None, row["session_id"])
+        ]
+
+        # Saving may have purged some of those that have expired.
+        live = sum(self.is_live(row) for row in gone)
+        assert live <= self.storage.clear_user_context(user, session) <= len(gone)
+        self.model.context = [row for row in self.model.context if row not in gone]
+
+    @rule(user=users)
+    def forget(self, user: int) -> None:
+        forgotten = self.storage.forget_user(user)
+
+        mine = [row for row in self.model.insights if row["user"] == user]
+        assert forgotten["user_patterns"] == sum(place[0] == user for place in self.model.patterns)
+        assert forgotten["user_insights"] == len(mine)
+        self.model.patterns = {place: row for place, row in self.model.patterns.items() if place[0] != user}
+        self.model.context = [row for row in self.model.context if row["user"] != user]
+        self.model.insights = [row for row in self.model.insights if row["user"] != user]
+
+    @rule()
+    def purge(self) -> None:
+        left = [row for row in self.model.context if self.is_live(row)]
+
+        assert 0 <= self.storage.purge_expired() <= len(self.model.context) - len(left)
+        assert sum(len(self.storage.export_user(user)["context"]) for user in (7, 8, -9)) == len(left)
+        self.model.context = left
+
+    @rule(user=users, value=small_values, fails=st.booleans())
+    def transaction(self, user: int, value: Any, fails: bool) -> None:
+        before = copy.deepcopy(self.model)
+        with suppress(ZeroDivisionError), self.storage.transaction():
+            self.save_pattern(user, "a", "b", value, 0.5)
+            self.clear_context(user, "monday")
+            self.save_context(user, "a", value, "monday", None)
+            self.save_insight(user, "a", value, 1.0)
+            if fails:
+                raise ZeroDivisionError
+        if fails:
+            self.model = before
+
+    @rule()
+    def reopen(self) -> None:
+        self.storage.close()
+        self.storage = get_pattern_storage(self.storage.db_path)
+
+    @rule(user=users, key=keys, session=sessions, least=scores, limit=limits)
+    def reads_with_filters_and_limits_agree(
+        self, user: int, key: str, session: str | None, least: float, limit: int | None
+    ) -> None:
+        context = [
+            row["value"]
+            for row in newest_first(self.model.context, "created_at")
+            if (row["user"], row["key"]) == (user, key)
+            and session in (None, row["session_id"])
+            and self.is_live(row)
+        ]
+        insights = [
+            row
+            for row in newest_first(self.model.insights, "created_at")
+            if (row["user"], row["type"]) == (user, key) and row["importance"] >= least
+        ]
+        assert same(self.storage.get_context(user, key, session, limit), context[:limit])
+        assert self.storage.get_insights(user, key, least, limit) == without(insights[:limit], "user")
+
+    @invariant()
+    def everything_agrees(self) -> None:
+        for user in (7, 8, -9):
+            recalled = self.storage.recall(user, context_limit=None, insight_limit=None)
+            context = [row for row in self.model.context if row["user"] == user and self.is_live(row)]
+            insights = [row for row in self.model.insights if row["user"] == user]
+            by_importance = newest_first(insights, "importance", "created_at")
+            patterns: dict[str, dict[str, Any]] = {}
+            for (whose, kind, key), row in self.model.patterns.items():
+                if whose == user:
+                    patterns.setdefault(kind, {})[key] = row
+
+            assert json.dumps(recalled["context"]) == json.dumps(
+                without(newest_first(context, "created_at"), "user")
+            )
+            assert recalled["insights"] == without(by_importance, "user")
+            assert recalled["patterns"] == patterns
+            for kind, of_kind in patterns.items():
+                last_updated = newest_first(
+                    [{"key": key, **row} for key, row in of_kind.items()], "updated_at"
+                )
+                by_type = self.storage.get_patterns_by_type(user, kind)
+                assert list(by_type) == list(recalled["patterns"][kind])
+                assert list(by_type) == [row["key"] for row in last_updated]
+                assert by_type == of_kind
+                for key, row in of_kind.items():
+                    assert same(self.storage.get_pattern(user, kind, key), row["value"])
+
+
+TestOperations = Operations.TestCase
+TestOperations.settings = settings(max_examples=30, stateful_step_count=30)

@@ -30,7 +30,7 @@ def draw(database: sqlite3.Connection) -> Iterator[str]:
     tables = [
         name
         for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-        if not name.startswith(("sqlite_", "_yoyo", "yoyo_"))
+        if not name.startswith(("sqlite_", "_yoyo", "yoyo_")) and name != "_migration_text"
     ]
     yield from ("```mermaid", "erDiagram")
     yield from (f'    player ||..o{{ {table} : "user_id"' for table in tables)

@@ -179,7 +179,7 @@ def work(storage, busy):
     except Exception as error:
         ends.add(type(error).__name__)
 
-for _ in range(400):
+for _ in range(150):
     storage, busy = get_pattern_storage(sys.argv[1]), threading.Semaphore(0)
     threads = [threading.Thread(target=work, args=[storage, busy]) for _ in range(4)]
     for thread in threads:

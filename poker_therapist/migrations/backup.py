@@ -4,15 +4,19 @@ import contextlib
 import glob
 import os
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import DatabaseUnreadable, PokerTherapistError
-from poker_therapist.sqlite import explain, open_connection
+from poker_therapist.errors import DatabaseUnreadable, InvalidInput, StorageError
+from poker_therapist.sqlite import explain, find_file, open_connection
+
+# The tables that hold what is known of a player, in every version of the schema.
+TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
 
 
-def back_up(location: Location, before: str) -> Path:
+def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
     """Copy a database to a file beside it, and return that file's path.
 
     The copy is of one moment, is checked before it gets its name, and the newest `location.backups` are kept.
@@ -21,37 +25,62 @@ def back_up(location: Location, before: str) -> Path:
     Args:
         location: the database.
         before: what it precedes, for its name.
+        spare: a backup that is not to be deleted, however old.
 
     Raises:
         DatabaseFull: there is no room for it; nothing is left of it.
         DatabaseUnreadable: the copy does not pass SQLite's integrity check: the database is damaged.
     """
     path = location.path
-    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    target = path.with_name(f"{path.name}.{time}.before-{before}.backup")
-    unfinished = target.with_name(f"{target.name}.part")
-    for killed in path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup.part*"):
+    for killed in path.parent.glob(f"{glob.escape(path.name)}.*.backup.part*"):
         killed.unlink(missing_ok=True)
+    target = path.with_name(f"{path.name}.{_time()}.before-{before}.backup")
     try:
-        # Nobody but those who may read the database may read its copy.
-        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, path.stat().st_mode & 0o777))
-        _copy(location, unfinished)
-        unfinished.replace(target)
-    except BaseException as error:
-        for leftover in (unfinished, Path(f"{unfinished}-journal"), Path(f"{unfinished}-wal")):
-            leftover.unlink(missing_ok=True)
-        if isinstance(error, OSError | sqlite3.Error):
-            raise _without_backup(error, location) from error
-        raise
-    for old in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup"))[: -location.backups]:
-        old.unlink(missing_ok=True)
+        _write_whole(location, target)
+    except StorageError as error:
+        raise type(error)(
+            f"{error}. Nothing was changed without a backup: make room for {path.stat().st_size:,} bytes, "
+            "or turn backups off with ?backups=0 in the URL"
+        ) from error
+    automatic = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup"))
+    for old in automatic[: -location.backups] if location.backups else ():
+        if spare is None or not old.samefile(spare):
+            old.unlink(missing_ok=True)
     return target
 
 
-def _copy(location: Location, unfinished: Path) -> None:
+def _time() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def _write_whole(location: Location, target: Path) -> None:
+    """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
+    unfinished = target.with_name(f"{target.name}.part")
+    try:
+        # Nobody but those who may read the database may read its copy.
+        rights = location.path.stat().st_mode & 0o777
+        os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, rights))
+        with explained(location):
+            copy_database(location, unfinished)
+        unfinished.replace(target)
+    except BaseException as error:
+        for ending in ("", "-journal", "-wal", "-shm"):
+            Path(f"{unfinished}{ending}").unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot write {target}: {error.strerror}") from error
+        raise
+
+
+def copy_database(location: Location, target: Path) -> None:
+    """Copy a database, as of one moment, while others use it; check the copy and bring it to the disk.
+
+    Raises:
+        DatabaseUnreadable: the copy does not pass SQLite's integrity check.
+        sqlite3.Error: there is no room, or the file cannot be read.
+    """
     with (
         contextlib.closing(open_connection(location)) as source,
-        contextlib.closing(sqlite3.connect(unfinished)) as copy,
+        contextlib.closing(sqlite3.connect(target)) as copy,
     ):
         source.backup(copy)
         (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
@@ -61,13 +90,62 @@ def _copy(location: Location, unfinished: Path) -> None:
         raise DatabaseUnreadable(
             f"{location.path} is damaged ({verdict}): restore a backup before you change its schema"
         )
-    with unfinished.open("rb") as file:
+    with target.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _without_backup(error: OSError | sqlite3.Error, location: Location) -> PokerTherapistError:
-    ours = explain(error, location)
-    return type(ours)(
-        f"no backup could be made of {location.path} ({error}), so nothing was changed: make room for "
-        f"{location.path.stat().st_size:,} bytes beside it, or turn backups off with ?backups=0 in the URL"
-    )
+def backups_of(location: Location) -> list[Path]:
+    """Return the backups beside a database, oldest first, those made by hand included."""
+    return sorted(location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup"))
+
+
+def save_backup(location: Location, output: Path | None = None) -> Path:
+    """Copy a database to a file, while others use it, and return that file's path.
+
+    Args:
+        location: the database.
+        output: where to; beside the database and named by the time unless given. Never deleted by us.
+
+    Raises:
+        InvalidInput: there is a file at `output` already.
+        DatabaseNotFound: there is no database.
+        DatabaseFull: there is no room; nothing is left of it.
+    """
+    find_file(location.path, create=False)
+    target = output or location.path.with_name(f"{location.path.name}.{_time()}.backup")
+    if target.exists():
+        raise InvalidInput(f"{target} is there already: choose another name")
+    _write_whole(location, target)
+    return target
+
+
+def backups_with_player(location: Location, user_id: int) -> list[Path]:
+    """Return the backups beside a database that still hold something about a player."""
+    return [backup for backup in backups_of(location) if _holds(backup, user_id)]
+
+
+def _holds(backup: Path, user_id: int) -> bool:
+    with explained(Location(backup)), contextlib.closing(read_only(backup)) as copy:
+        tables = [
+            name
+            for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            if name in TABLES
+        ]
+        return any(
+            copy.execute(f"SELECT 1 FROM {table} WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
+            for table in tables
+        )
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open a backup to look into it."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+@contextlib.contextmanager
+def explained(location: Location) -> Iterator[None]:
+    """Turn the driver's errors into our own."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explain(error, location) from error

@@ -1,0 +1,259 @@
+"""The operator's commands: what yoyo cannot do. Run `poker-therapist --help`.
+
+Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call; 3 migrations are pending;
+4 trouble: somebody must look.
+"""
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from yoyo.config import find_config, read_config
+
+from poker_therapist import screen
+from poker_therapist.database import Location, locate
+from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.migrations.backup import backups_with_player, save_backup
+from poker_therapist.migrations.rehearse import rehearse as rehearse_database
+from poker_therapist.migrations.restore import restore as restore_database
+from poker_therapist.migrations.scaffold import new_migration
+from poker_therapist.migrations.status import read_status
+from poker_therapist.storage import PatternStorage, get_pattern_storage
+
+PENDING, TROUBLE = 3, 4
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Look after Rex's memory. To apply, roll back and list migrations, use yoyo.",
+    epilog="Exit codes: 0 done, 1 error, 2 wrong call, 3 migrations pending, 4 trouble.",
+)
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        "-d",
+        metavar="PATH|URL",
+        help="The database. Unless given: what the nearest yoyo.ini names, else RexVoice.db.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
+Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", show_default=False)]
+
+
+def main() -> None:
+    """Run the command line; end an error of ours in one message and exit code 1."""
+    try:
+        app()
+    except PokerTherapistError as error:
+        print(f"poker-therapist: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("poker-therapist"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def status(database: Database = None, as_json: AsJson = False) -> None:
+    """Say where a database stands: each migration, and whether its schema is what they build.
+
+    Nothing is written. Exit code 0: up to date; 3: migrations are pending; 4: trouble.
+    """
+    location = _location(database)
+    found = read_status(location)
+    code = TROUBLE if found.is_trouble else PENDING if found.pending else 0
+    if as_json:
+        screen.print_json(
+            {
+                "database": str(location.path),
+                "exists": found.exists,
+                "state": {0: "up to date", PENDING: "pending", TROUBLE: "trouble"}[code],
+                "migrations": [
+                    {"id": one.id, "state": one.state, "applied_at": one.applied_at, "note": one.note}
+                    for one in found.migrations
+                ],
+                "drift": [
+                    {"about": one.about, "expected": one.expected, "actual": one.actual}
+                    for one in found.drift
+                ],
+            }
+        )
+    else:
+        screen.print_status(location, found)
+    raise typer.Exit(code)
+
+
+@app.command()
+def rehearse(
+    database: Database = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="ID", help="The last migration to try.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try the pending migrations on a copy of this database: there, back, and there again.
+
+    The database itself is not written to. The verdict on each: exact (going back gives every byte of schema
+    and rows), schema-exact (the same schema and rows, some values differ), or irreversible.
+    Exit code 0: each works and goes back at least schema-exact; 4: not so.
+    """
+    location = _location(database)
+    with screen.progress() as progress:
+        found = rehearse_database(location, to=to, progress=progress)
+    if as_json:
+        screen.print_json(
+            {
+                "database": str(location.path),
+                "safe": found.is_safe,
+                "room_in_bytes": found.room,
+                "migrations": [
+                    {
+                        "id": one.id,
+                        "seconds": round(one.seconds, 3),
+                        "rows_changed": one.changed,
+                        "verdict": one.verdict or "failed",
+                        "reasons": one.reasons,
+                    }
+                    for one in found.migrations
+                ],
+            }
+        )
+    else:
+        screen.print_rehearsal(location, found)
+    raise typer.Exit(0 if found.is_safe else TROUBLE)
+
+
+@app.command()
+def new(
+    description: Annotated[
+        str, typer.Argument(help='What it does, verb first: "add session mood".', show_default=False)
+    ],
+) -> None:
+    """Write the empty files of the next migration: a pair for each engine, numbered and linked."""
+    config = find_config()
+    folder = Path(config).parent if config else Path.cwd()
+    for path in new_migration(description, folder / "sql_migrations"):
+        print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+@app.command()
+def backup(
+    database: Database = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to; beside the database unless given.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Copy the database to a file while others use it, and check the copy."""
+    print(save_backup(_location(database), output))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="The backup.", show_default=False)], database: Database = None
+) -> None:
+    """Put a backup in the place of the database, which is backed up first; others may be connected."""
+    location = _location(database)
+    replaced = restore_database(location, file)
+    if replaced:
+        print(f"backup: {replaced}")
+    print(f"restored {location.path}")
+
+
+@app.command()
+def export(
+    user: Player,
+    database: Database = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A new file; printed unless given.", show_default=False),
+    ] = None,
+) -> None:
+    """Write everything that is stored about a player as JSON, in an order that stays the same."""
+    with _storage(database) as storage:
+        text = json.dumps(storage.export_user(user), ensure_ascii=False, indent=2)
+    if output is None:
+        print(text)
+        return
+    try:
+        owner_alone = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(owner_alone, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
+
+
+@app.command()
+def forget(
+    user: Player,
+    database: Database = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    backups: Annotated[
+        bool, typer.Option("--backups", help="Delete the backups that hold the player, too.")
+    ] = False,
+) -> None:
+    """Delete everything that is stored about a player, and every trace of it in the database file."""
+    location = _location(database)
+    with _storage(database) as storage:
+        if not yes:
+            typer.confirm(
+                f"Delete everything about player {user} from {location.path}, for ever?", abort=True
+            )
+        for table, count in storage.forget_user(user).items():
+            print(f"{table}: {count} deleted")
+    for path in backups_with_player(location, user):
+        if backups:
+            path.unlink()
+            print(f"deleted {path}")
+        else:
+            print(f"{path} still holds player {user}; --backups deletes such backups")
+
+
+@app.command()
+def purge(database: Database = None) -> None:
+    """Delete the context of all players that has expired."""
+    with _storage(database) as storage:
+        print(f"{storage.purge_expired()} expired")
+
+
+def _location(database: str | None) -> Location:
+    return locate(_name(database))
+
+
+def _name(database: str | None) -> str:
+    """Return the database that is meant: what was given, what the nearest yoyo.ini names, or RexVoice.db."""
+    if database is not None:
+        return database
+    config = find_config()
+    named: str | None = config and read_config(config).get("DEFAULT", "database", fallback=None)
+    return named or "RexVoice.db"
+
+
+def _storage(database: str | None) -> PatternStorage:
+    """Open the database for a command of the storage, without migrating it behind the operator's back."""
+    return get_pattern_storage(_name(database), migrate=False)
+
+
+if __name__ == "__main__":
+    main()

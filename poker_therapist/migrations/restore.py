@@ -1,0 +1,48 @@
+"""Putting a backup back, while others are connected."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+from poker_therapist.database import Location
+from poker_therapist.errors import DatabaseUnreadable, SchemaTooNew
+from poker_therapist.migrations.backup import TABLES, back_up, explained, read_only
+from poker_therapist.migrations.status import State, read_status
+from poker_therapist.sqlite import find_file, open_connection
+
+
+def restore(location: Location, backup: Path) -> Path | None:
+    """Put a backup in the place of a database, while others are connected to it.
+
+    Readers go on with what they saw until they read anew; writers wait.
+
+    Args:
+        location: the database; made if it is not there.
+        backup: a file that was made by a backup, or is a whole database file.
+
+    Returns:
+        The backup that was made of what was replaced; None if nothing was there.
+
+    Raises:
+        DatabaseUnreadable: the file is no database or damaged, or is none of ours.
+        SchemaTooNew: it was made by a later version of the code.
+    """
+    find_file(backup, create=False)
+    source_location = replace(location, path=backup.absolute())
+    with explained(source_location), contextlib.closing(read_only(backup)) as source:
+        (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise DatabaseUnreadable(f"{backup} is damaged ({verdict}): use another backup")
+        names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if not names & {*TABLES, "_yoyo_migration"}:
+            raise DatabaseUnreadable(
+                f"{backup} is a database, but none of Poker Therapist's: correct the path"
+            )
+        newer = [one.id for one in read_status(source_location).migrations if one.state is State.UNKNOWN]
+        if newer:
+            raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
+        replaced = back_up(location, "restore", spare=backup) if location.path.exists() else None
+        find_file(location.path, create=True)
+        with explained(location), contextlib.closing(open_connection(location)) as target:
+            source.backup(target)
+    return replaced

@@ -1,0 +1,121 @@
+"""Where a database stands against the code: each migration, and whether the schema is what they build."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from poker_therapist.database import Location
+from poker_therapist.errors import InvalidMigration, MigrationEdited
+from poker_therapist.migrations import migrations_folder
+from poker_therapist.migrations.catalog import Catalog, Difference, describe, differences
+from poker_therapist.migrations.files import SQLMigration, read_migrations, split
+from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+
+
+class State(StrEnum):
+    """What a migration is to a database."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    # Its files are not what was applied.
+    EDITED = "edited"
+    # Applied, and its files are gone.
+    MISSING = "missing"
+    # Applied by a later version of the code than this.
+    UNKNOWN = "unknown"
+    # Not transactional, and killed in the middle.
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """One migration of a database."""
+
+    id: str
+    state: State
+    applied_at: str | None = None
+    # What was edited, or that plain yoyo applied it and nothing can be verified.
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A database against the code."""
+
+    exists: bool
+    migrations: list[MigrationStatus]
+    drift: list[Difference] = field(default_factory=list)
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether somebody must look: a migration in any other state than these, or drift."""
+        usual = (State.APPLIED, State.PENDING)
+        return bool(self.drift) or any(one.state not in usual for one in self.migrations)
+
+    @property
+    def pending(self) -> list[str]:
+        """The ids that `yoyo apply` would apply."""
+        return [one.id for one in self.migrations if one.state is State.PENDING]
+
+
+def read_status(location: Location, sources: list[str] | None = None) -> Status:
+    """Compare a database with the code; nothing is written, and nothing made where there is none.
+
+    Args:
+        location: the database.
+        sources: folders of migrations; those of this version unless given.
+
+    Raises:
+        InvalidMigration: a file of the code's own cannot be used.
+        StorageError: the database cannot be read.
+    """
+    with AtomicSQLiteBackend(location) as backend:
+        files = {one.id: one for one in read_migrations(sources or [str(migrations_folder("sqlite"))])}
+        applied, kept = backend.applied(), backend.kept()
+        newest = max(files)
+        found = []
+        for name in sorted(files.keys() | applied.keys()):
+            text, file = kept.get(name), files.get(name)
+            if name not in applied:
+                interrupted = text is not None and text.applied_at is None
+                found.append(MigrationStatus(name, State.INTERRUPTED if interrupted else State.PENDING))
+            elif file is None:
+                state = State.UNKNOWN if name > newest else State.MISSING
+                can = text is not None and text.apply_sql is not None
+                note = "its text is kept: `yoyo rollback` can undo it" if can else "its text was not kept"
+                found.append(MigrationStatus(name, state, applied[name], note))
+            else:
+                state, note = State.APPLIED, "by plain yoyo: not verified"
+                if text is not None and text.checksum and text.applied_at == applied[name]:
+                    note = ""
+                    try:
+                        file.require_unedited(text.checksum, text.apply_sql or "", text.rollback_sql or "")
+                    except (MigrationEdited, InvalidMigration) as error:
+                        state, note = State.EDITED, str(error)
+                found.append(MigrationStatus(name, state, applied[name], note))
+        drift = _drift(backend, files) if applied else []
+        return Status(backend.exists(), found, drift)
+
+
+def _drift(backend: AtomicSQLiteBackend, files: dict[str, SQLMigration]) -> list[Difference]:
+    """Return how the live schema differs from what the applied migrations build."""
+    history = {one.id: one for one in backend.kept_migrations()}
+    for name, one in history.items():
+        if not one.apply_sql and name in files:  # plain yoyo kept no text; its file is the best guess
+            history[name] = files[name]
+    expected = build(history[name] for name in sorted(history))
+    with backend.explained():
+        actual = describe(backend.connection)
+    # The app's own tables are not ours, a table that no migration is known to make is not judged.
+    return differences(expected, actual.only(set(expected.tables)))
+
+
+def build(migrations: Iterable[SQLMigration]) -> Catalog:
+    """Return the schema that migrations build on an empty database, in memory."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for migration in migrations:
+            for statement in split(migration.apply_sql):
+                connection.execute(statement.text).fetchall()
+        return describe(connection)

@@ -1,0 +1,103 @@
+"""What the operator's commands print: tables and colours on a terminal, plain lines in a pipe."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from poker_therapist.database import Location
+from poker_therapist.migrations.rehearse import Progress, Rehearsal, Verdict, no_progress
+from poker_therapist.migrations.status import State, Status
+
+STYLES = {
+    State.APPLIED: "green",
+    State.PENDING: "yellow",
+    Verdict.EXACT: "green",
+    Verdict.SCHEMA_EXACT: "yellow",
+}
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show what is being done, and for how long, while a block runs; nothing where nobody watches."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield no_progress
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("copying", total=None)
+        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)
+
+
+def print_status(location: Location, found: Status) -> None:
+    """Print where a database stands, the summary last."""
+    _print_rows(
+        ("migration", "state", "applied at (UTC)", "note"),
+        [(one.id, one.state, (one.applied_at or "")[:19], one.note) for one in found.migrations],
+    )
+    for difference in found.drift:
+        _print(f"drift: {difference}", "red")
+    if not found.exists:
+        _print(f"There is no database {location.path} yet; `yoyo apply` makes it.", "yellow")
+    elif found.is_trouble:
+        _print(f"{location.path}: trouble, see above.", "red")
+    elif found.pending:
+        _print(f"{location.path}: {len(found.pending)} pending; `yoyo apply` applies them.", "yellow")
+    else:
+        _print(f"{location.path}: up to date.", "green")
+
+
+def print_rehearsal(location: Location, found: Rehearsal) -> None:
+    """Print the verdicts, then the reasons, the summary last."""
+    if not found.migrations:
+        _print(f"{location.path}: nothing is pending, so there is nothing to rehearse.", "green")
+        return
+    _print_rows(
+        ("migration", "verdict", "seconds", "rows changed"),
+        [
+            (
+                one.id,
+                one.verdict or "failed",
+                f"{one.seconds:.2f}",
+                ", ".join(f"{table} {count:,}" for table, count in one.changed.items()) or "none",
+            )
+            for one in found.migrations
+        ],
+    )
+    for one in found.migrations:
+        for reason in one.reasons:
+            _print(f"{one.id}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
+    _print(f"The real run needs up to {found.room:,} bytes of room, its backup included.")
+    if found.is_safe:
+        _print("Every migration works, and can be taken back.", "green")
+    else:
+        _print("Not every migration works and can be taken back: see above.", "red")
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a program."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print(line: str, style: str | None = None) -> None:
+    """Print a line, coloured on a terminal that shows colours, and never broken in a pipe."""
+    Console(soft_wrap=True, highlight=False).print(line, style=style, markup=False)
+
+
+def _print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Print a table on a terminal; in a pipe, one line each with tabs between."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in rows:
+            print("\t".join(str(item).replace("\n", " ") for item in row).rstrip())
+        return
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*(str(item) for item in row), style=STYLES.get(row[1], "red"))
+    console.print(table, markup=False)

@@ -9,8 +9,17 @@ ROOT = Path(__file__).parents[1]
 
 # What is made here and belongs to no checkout; see .gitignore.
 _MADE = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build", "dist",
-    "*.db", "*.db-*", "*.db.*",
+    ".git",
+    ".venv",
+    "__pycache__",
+    "*.egg-info",
+    ".*_cache",
+    ".hypothesis",
+    "build",
+    "dist",
+    "*.db",
+    "*.db-*",
+    "*.db.*",
 )
 
 

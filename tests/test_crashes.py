@@ -17,17 +17,14 @@ import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # all that the command imports, so that its children need not
 from yoyo.scripts.main import main
 
-import poker_therapist.migrations.backup
-import poker_therapist.migrations.sqlite
 from poker_therapist import get_pattern_storage
-from poker_therapist.migrations import migrations_folder
+from poker_therapist.migrations import testing
+from poker_therapist.migrations.files import read_migrations
 from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
 from tests import old_app, snapshots
+from tests.migrating import FOLDER, IDS
 
-SQL = str(migrations_folder("sqlite"))
-IDS = sorted(
-    path.stem for path in Path(SQL).glob("[0-9][0-9][0-9]_*[a-z].sql") if ".rollback" not in path.name
-)
+SQL = str(FOLDER)
 
 COMMANDS = {
     "apply": ["apply"],
@@ -40,41 +37,36 @@ def yoyo_command(scheme: str, command: str, path: Path) -> list[str]:
     return [*COMMANDS[command], "--no-config-file", "--batch", "--database", f"{scheme}:///{path}", SQL]
 
 
+def run_yoyo(arguments: list[str]) -> None:
+    """Run the yoyo command in this process, in silence; raise whatever it raises."""
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        if main(arguments):
+            raise SystemExit(1)
+
+
 def run_killed_at(step: int, arguments: list[str]) -> int:
     """Run a yoyo command in a child that dies before its statement number `step`; return its exit code."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with contextlib.suppress(BaseException):
-        count_statements(step)
-        with Path(os.devnull).open("w") as nowhere:
-            sys.stdout = sys.stderr = nowhere
-            os._exit(main(arguments) or 0)
-    os._exit(1)
+    return testing.run_killed_at(step, lambda: run_yoyo(arguments))
 
 
-def count_statements(step: int) -> None:
-    """Have every connection of this process count, COMMIT included, and the process die at `step`."""
+def kill_plain_yoyo_at(step: int) -> None:
+    """Do to plain yoyo's connections what `kill_at` does to ours."""
     seen = 0
+    connect = yoyo.backends.core.sqlite3.SQLiteBackend.connect
 
-    def die_at(statement: str) -> None:
+    def count(_statement: str) -> None:
         nonlocal seen
         seen += 1
         if seen == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def traced(connect: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
-        def connect_traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection = connect(*arguments, **options)
-            connection.set_trace_callback(die_at)
-            return connection
+    def traced(*arguments: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments)
+        connection.set_trace_callback(count)
+        return connection
 
-        return connect_traced
-
-    for module in (poker_therapist.migrations.sqlite, poker_therapist.migrations.backup):
-        module.open_connection = traced(module.open_connection)  # type: ignore[attr-defined]  # what it imports
-    backend = yoyo.backends.core.sqlite3.SQLiteBackend
-    backend.connect = traced(backend.connect)
+    yoyo.backends.core.sqlite3.SQLiteBackend.connect = traced
 
 
 def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
@@ -88,7 +80,7 @@ def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     with monkeypatch.context() as patched:
         patched.setattr(AtomicSQLiteBackend, "tell", staticmethod(note))
         backend = AtomicSQLiteBackend(yoyo.connections.parse_uri(f"sqlite+atomic:///{path}?backups=0"))
-        files = poker_therapist.migrations.files.read_migrations([SQL])
+        files = read_migrations([SQL])
         with backend:
             if command != "apply":
                 backend.rollback_migrations(backend.to_rollback(files))
@@ -169,7 +161,12 @@ def test_plain_yoyo_is_stuck_after_such_kills(tmp_path: Path, copies: Callable[[
     for step in (20, 30, 40):
         path = copies(original)
         arguments = yoyo_command("sqlite", "apply", path)
-        assert run_killed_at(step, arguments) == -signal.SIGKILL
+
+        def run_plain(step: int = step, arguments: list[str] = arguments) -> None:
+            kill_plain_yoyo_at(step)
+            run_yoyo(arguments)
+
+        assert testing.run_killed_at(0, run_plain) == -signal.SIGKILL
         with snapshots.connect(path) as connection:
             stuck += bool(connection.execute("SELECT count(*) FROM yoyo_lock").fetchone()[0])
 
@@ -190,7 +187,7 @@ def test_fifty_starters_at_once_apply_the_one_pending_migration_once(original: P
     assert run_killed_at(0, yoyo_command("sqlite+atomic", "apply", original)) == 0
     backend = AtomicSQLiteBackend(yoyo.connections.parse_uri(f"sqlite+atomic:///{original}"))
     with backend:
-        files = poker_therapist.migrations.files.read_migrations([SQL])
+        files = read_migrations([SQL])
         backend.rollback_migrations(backend.to_rollback(files)[:1])
     start_fifty(original)
 

@@ -7,6 +7,7 @@ database of the earlier app, /path/to/RexVoice.db. A page can also tell the read
 import configparser
 import doctest
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,13 +16,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yoyo
 
 from poker_therapist import PokerTherapistError, get_pattern_storage, storage
+from poker_therapist.migrations import backup
 from tests import old_app
 from tests.checkout import ROOT, copy_checkout, environment
 
@@ -31,8 +32,10 @@ PAGES = sorted(
     for page in folder.glob("*.md")
 )
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+MIGRATIONS = ROOT / "docs" / "MIGRATIONS.md"
 OPERATOR = ROOT / "sql_migrations" / "README.md"
 ARCHITECTURE = ROOT / "docs" / "STORAGE_ARCHITECTURE.md"
+SQL = Path("sql_migrations", "sqlite")
 
 
 def _name(page: Path) -> str:
@@ -150,8 +153,12 @@ def _python(text: str, checkout: Path) -> None:
 
 
 def _compare(shown: str, printed: str) -> None:
-    """Compare but for widths of columns, which follow from the length of a path; `...` is anything."""
+    """Compare but for widths of columns, which follow from the length of a path, and for times of backups.
+
+    `...` is anything.
+    """
     shown, printed = (re.sub(r"-{3,}", "---", text) for text in (shown, printed))
+    shown, printed = (re.sub(r"\d{8}T\d{6}\.\d{6}Z", "TIME", text) for text in (shown, printed))
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
     assert doctest.OutputChecker().check_output(shown, printed, options), (
@@ -171,10 +178,46 @@ def _ini(text: str, checkout: Path) -> None:
 
 
 def _mermaid(text: str, checkout: Path) -> None:
-    """The only picture is the one that `make docs` draws; whether it is current has a test of its own."""
-    begin, end = text_between_marks(ARCHITECTURE)
+    """A picture is of the order of events, or the one that `make docs` draws.
 
-    assert text in ARCHITECTURE.read_text(encoding="utf-8")[begin:end]
+    Whether that one is current has a test of its own.
+    """
+    if text.startswith("sequenceDiagram\n"):
+        _sequence(text, checkout)
+    else:
+        begin, end = text_between_marks(ARCHITECTURE)
+
+        assert text in ARCHITECTURE.read_text(encoding="utf-8")[begin:end]
+
+
+def _sequence(text: str, checkout: Path) -> None:
+    """Compare the steps that a picture names, `like_this()`, with what `yoyo apply` calls, in its order."""
+    database = checkout / "for_picture.db"
+    old_app.make(database)
+    command = ["apply", "--revision", "001", "--database", f"sqlite+atomic:///{database}"]
+    called = run([sys.executable, "-c", _PRINT_CALLS, *command], checkout).splitlines()
+    steps = re.findall(r"(\w+)\(\)", text)
+
+    assert len(steps) > 10
+    for step in steps:
+        assert step in called, f"{step}() is not called, or earlier than the picture says"
+        called = called[called.index(step) + 1 :]
+
+
+# Prints the name of each function of ours that is called, and of each query, while yoyo's command runs.
+_PRINT_CALLS = """
+import sys
+from pathlib import Path
+from yoyo.scripts.main import main
+
+def note(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and Path(code.co_filename).parent.name == "migrations":
+        print(frame.f_locals["name"] if code.co_name == "query" else code.co_name)
+
+sys.setprofile(note)
+main(sys.argv[1:])
+"""
 
 
 RUNNERS: dict[str, Callable[[str, Path], None]] = {
@@ -208,6 +251,14 @@ def test_a_page_runs(page: Path, checkout: Path) -> None:
             run_block(block, checkout)
 
 
+def _swapped(one: str, other: str) -> str:
+    """Return the picture of the order of events with two names in each other's place."""
+    (picture,) = [block.text for block in blocks(MIGRATIONS) if block.language == "mermaid"]
+    return re.sub(
+        "|".join(map(re.escape, (one, other))), lambda found: other if found[0] == one else one, picture
+    )
+
+
 @pytest.mark.parametrize("language", ["", "bash", "yaml", "Python"])
 def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> None:
     """A block that nobody runs would go stale, so its language must be known."""
@@ -227,6 +278,8 @@ def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> 
         ("python", "print(1)  # 2\n"),
         ("python", "raise SystemExit(1)\n"),
         ("mermaid", "erDiagram\n    another {\n    }\n"),
+        ("mermaid", _swapped("begin()", "back_up()")),
+        ("mermaid", _swapped("keep_text()", "keep_nothing()")),
     ],
 )
 def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -> None:
@@ -329,6 +382,24 @@ def test_commands_in_sentences_exist(page: Path) -> None:
 NOT_FOR_US = ("yoyo new",)  # named in order to advise against it
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    """What a page claims with a test's name is claimed by a test of that name."""
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", _sentences(page)))
+
+    assert named <= set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
+    assert named or page != MIGRATIONS
+
+
+def test_each_difference_from_plain_yoyo_names_its_test() -> None:
+    """No row of the table is a mere claim."""
+    table = MIGRATIONS.read_text(encoding="utf-8").partition("| yoyo alone |")[2].splitlines()[2:]
+
+    assert len(table) > 10
+    assert [row for row in table if not re.search(r"\| (`test_\w+` ?)+ \|$", row)] == []
+
+
 def test_the_map_of_the_readme_is_true() -> None:
     """Every path of the map exists, and no folder of the checkout is missing from it."""
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map\n")[2]
@@ -358,46 +429,94 @@ def test_every_migration_is_explained() -> None:
 # How each trouble of the operator's page comes about; the answer is what one then reads.
 
 
-def _has_locked(checkout: Path) -> str:
+def _edited(checkout: Path) -> str:
     _migrated(checkout)
-    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
-        connection.execute("INSERT INTO yoyo_lock (locked, pid) VALUES (1, 4711)")
-    with yoyo.get_backend(f"sqlite:///{checkout}/RexVoice.db") as backend:
-        return _lock_error(backend)
-
-
-def _lock_error(backend: Any) -> str:
-    """Return what yoyo says of a lock, without the ten seconds for which its command waits."""
-    backend.execute("PRAGMA busy_timeout = 0")
-    with pytest.raises(yoyo.exceptions.LockTimeout) as caught, backend.lock(timeout=0.001):
-        pass
-    return str(caught.value)
-
-
-def _cut_off_while_applying(checkout: Path) -> str:
-    run(["yoyo", "apply", "--revision", "002"], checkout)
-    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
-        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id LIKE '002%'")
+    with (checkout / SQL / "004_index_reads.sql").open("a", encoding="utf-8") as file:
+        file.write("-- seen by Ann\n")
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
-def _cut_off_while_rolling_back(checkout: Path) -> str:
-    run(["yoyo", "apply", "--revision", "002"], checkout)
-    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
-        connection.execute("DROP TABLE legacy_rows")
+def _no_rollback_file(checkout: Path) -> str:
+    _migrated(checkout)
+    (checkout / SQL / "004_index_reads.rollback.sql").unlink()
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
+def _newer(checkout: Path) -> str:
+    _applied_by_a_newer_version(checkout, "sqlite+atomic")
+    refused = _error(lambda: get_pattern_storage(checkout / "RexVoice.db"))
+    return run(["yoyo", "list"], checkout) + refused
+
+
+def _newer_without_text(checkout: Path) -> str:
+    _applied_by_a_newer_version(checkout, "sqlite")
     return run(["yoyo", "rollback"], checkout, fails=True)
 
 
+def _applied_by_a_newer_version(checkout: Path, scheme: str) -> None:
+    """Apply a fifth migration, and take its files away."""
+    files = _write_fifth(checkout, "CREATE TABLE mood (player INTEGER);\n", "DROP TABLE mood;\n")
+    run(["yoyo", "apply", "--database", f"{scheme}:///RexVoice.db"], checkout)
+    for file in files:
+        file.unlink()
+
+
+def _write_fifth(checkout: Path, apply: str, rollback: str = "-- nothing to undo\n") -> list[Path]:
+    texts = {"": f"-- depends: 004_index_reads\n{apply}", ".rollback": rollback}
+    files = {half: checkout / SQL / f"005_add_session_mood{half}.sql" for half in texts}
+    for half, file in files.items():
+        file.write_text(texts[half], encoding="utf-8")
+    return list(files.values())
+
+
+def _wrong_statement(checkout: Path) -> str:
+    _write_fifth(checkout, "ALTER TABLE conversation ADD COLUMN mood TEXT;\n")
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
+def _wrong_outside_a_transaction(checkout: Path) -> str:
+    _write_fifth(checkout, "-- transactional: false\nVACUUM;\nVACUM;\n")
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
+def _mistyped_folder(checkout: Path) -> str:
+    return run(["yoyo", "apply", "sql_migrations/sqlit"], checkout, fails=True)
+
+
+def _another_folder(checkout: Path) -> str:
+    return run(["yoyo", "list"], checkout.parent, fails=True)
+
+
+def _mistyped_scheme(checkout: Path) -> str:
+    return run(["yoyo", "list", "--database", "sqlite+atomik:///RexVoice.db"], checkout, fails=True)
+
+
+def _missing(checkout: Path) -> str:
+    refused = _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+
+    assert "there is no database" in run(["yoyo", "rollback"], checkout, fails=True)
+
+    return refused
+
+
+def _outdated(checkout: Path) -> str:
+    run(["yoyo", "apply", "--revision", "003"], checkout)
+    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+
+
 def _somebody_writes(checkout: Path) -> str:
-    url = f"sqlite:///{checkout}/RexVoice.db"
+    url = f"sqlite+atomic:///{checkout}/RexVoice.db?timeout=0.1"
     with (
-        get_pattern_storage(f"{url}?timeout=0") as opened,
-        yoyo.get_backend(url) as backend,
+        get_pattern_storage(url) as opened,
         closing(sqlite3.connect(opened.db_path, isolation_level=None)) as connection,
     ):
+        run(["yoyo", "rollback"], checkout)
         connection.execute("BEGIN IMMEDIATE")
-        assert "Database locked (run yoyo break-lock" in _lock_error(backend)
-        return _error(lambda: opened.save_pattern(1, "a", "b", 1))
+        refused = _error(lambda: opened.save_pattern(1, "a", "b", 1))
+
+        assert refused in run(["yoyo", "apply", "--database", url], checkout, fails=True)
+
+    return refused
 
 
 def _read_only(checkout: Path) -> str:
@@ -407,49 +526,73 @@ def _read_only(checkout: Path) -> str:
         return _error(lambda: opened.save_pattern(1, "a", "b", 1))
 
 
-def _newer(checkout: Path) -> str:
-    _migrated(checkout)
-    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
-        connection.execute(
-            "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('', '999_later')"
-        )
-    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db"))
+def _no_room_for_a_backup(checkout: Path) -> str:
+    shutil.copy(checkout.parent / "RexVoice.db", checkout)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(backup, "copy_database", _find_no_room)
+        return _error(lambda: get_pattern_storage(checkout / "RexVoice.db"))
 
 
-def _outdated(checkout: Path) -> str:
-    run(["yoyo", "apply", "--revision", "003"], checkout)
-    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+def _find_no_room(*_: object) -> None:
+    with closing(sqlite3.connect(":memory:")) as small:
+        small.execute("PRAGMA max_page_count = 1")
+        small.execute("CREATE TABLE too_much (id INTEGER)")
 
 
-def _missing(checkout: Path) -> str:
-    return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
+def _no_room(checkout: Path) -> str:
+    with get_pattern_storage(checkout / "RexVoice.db") as opened:
+        opened._database.write("PRAGMA max_page_count = 1")  # SQLite takes as many as there are
+        return _error(lambda: opened.save_pattern(1, "a", "b", "x" * 100_000))
+
+
+def _damaged(checkout: Path) -> str:
+    database = checkout / "RexVoice.db"
+    with get_pattern_storage(database) as opened:
+        for number in range(50):
+            opened.save_pattern(1, "tilt", str(number), "x" * 3000)
+    content = bytearray(database.read_bytes())
+    content[-8192:] = b"\xff" * 8192
+    database.write_bytes(content)
+    said = run(["yoyo", "rollback"], checkout, fails=True)
+
+    assert database.read_bytes() == content
+
+    return said
 
 
 def _another_file(checkout: Path) -> str:
-    return _error(lambda: get_pattern_storage(checkout / "LICENSE"))
+    refused = _error(lambda: get_pattern_storage(checkout / "LICENSE"))
+
+    assert refused in run(
+        ["yoyo", "list", "--database", f"sqlite+atomic:///{checkout}/LICENSE"], checkout, fails=True
+    )
+
+    return refused
 
 
-def _another_folder(checkout: Path) -> str:
-    return run(["yoyo", "list"], checkout.parent, fails=True)
+def _plain_yoyo_cut_off_while_applying(checkout: Path) -> str:
+    run(["yoyo", "apply", "--database", "sqlite:///RexVoice.db", "--revision", "002"], checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id LIKE '002%'")
+    return run(["yoyo", "apply"], checkout, fails=True)
 
 
-def _mistyped(checkout: Path) -> str:
-    _migrated(checkout)
-    listed = run(["yoyo", "list", "--database", f"sqlite:///{checkout}/Rexvoice.db"], checkout)
-
-    assert "A " not in listed
-    assert (checkout / "Rexvoice.db").exists()
-
-    return listed
+def _plain_yoyo_cut_off_while_rolling_back(checkout: Path) -> str:
+    run(["yoyo", "apply", "--database", "sqlite:///RexVoice.db", "--revision", "002"], checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("DROP TABLE legacy_rows")
+    return run(["yoyo", "rollback"], checkout, fails=True)
 
 
-def _space_in_the_path(checkout: Path) -> str:
-    listed = run(["yoyo", "list"], checkout.rename(checkout.parent / "my checkout"))
-
-    assert "001" not in listed
-
-    migrate = "from poker_therapist import get_pattern_storage; get_pattern_storage('RexVoice.db')"
-    return listed + run([sys.executable, "-c", migrate], checkout.parent / "my checkout")
+def _plain_yoyo_has_locked(checkout: Path) -> str:
+    url = f"sqlite:///{checkout}/RexVoice.db"
+    with yoyo.get_backend(url) as plain:
+        plain.execute("INSERT INTO yoyo_lock (locked, pid) VALUES (1, 4711)")
+        plain.connection.commit()
+        plain.execute("PRAGMA busy_timeout = 0")  # its command waits for ten seconds
+        with pytest.raises(yoyo.exceptions.LockTimeout) as caught, plain.lock(timeout=0.001):
+            pass
+    return str(caught.value)
 
 
 def _migrated(checkout: Path) -> None:
@@ -463,18 +606,26 @@ def _error(call: Callable[[], object]) -> str:
 
 
 SYMPTOMS: dict[str, Callable[[Path], str]] = {
-    "`has locked this database`": _has_locked,
-    "`table legacy_rows already exists`": _cut_off_while_applying,
-    "`no such table: legacy_rows`": _cut_off_while_rolling_back,
+    "`and its file has been edited since`": _edited,
+    "`004_index_reads.rollback.sql is missing`": _no_rollback_file,
+    "`(kept in the database)`, `is ahead of this version of the code`": _newer,
+    "`the database has kept no text of it`": _newer_without_text,
+    "`Nothing of 005_add_session_mood was kept`": _wrong_statement,
+    "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
+    "`there is no migration in`": _mistyped_folder,
+    "`Please specify a database uri`": _another_folder,
+    "`Unrecognised database connection scheme`": _mistyped_scheme,
+    "`there is no database`": _missing,
+    "`lacks 004_index_reads`": _outdated,
     "`stayed locked for`": _somebody_writes,
     "`may not be written`": _read_only,
-    "`is ahead of this version of the code`": _newer,
-    "`lacks 004_index_reads`": _outdated,
-    "`there is no database`": _missing,
+    "`Nothing was changed without a backup`": _no_room_for_a_backup,
+    "`there is no room left for`": _no_room,
+    "`is damaged`": _damaged,
     "`is not an SQLite database`": _another_file,
-    "`Please specify a database uri`": _another_folder,
-    "All migrations show `U`, though the database is in use": _mistyped,
-    "No migrations are listed": _space_in_the_path,
+    "`table legacy_rows already exists`": _plain_yoyo_cut_off_while_applying,
+    "`no such table: legacy_rows`": _plain_yoyo_cut_off_while_rolling_back,
+    "`has locked this database`": _plain_yoyo_has_locked,
 }
 
 

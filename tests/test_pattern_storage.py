@@ -226,7 +226,7 @@ def test_recall_returns_patterns_live_context_and_the_insights_that_matter_most(
     storage.save_pattern(USER, "bluff", "river", True)
     for value, session in [("m", "monday"), ("t", "tuesday"), ("none", None)]:
         storage.save_context(USER, "topic", value, session, expires_minutes=1)
-    for data, importance in [("low", 0.1), ("old", 0.9), ("new", 0.9), ("high", 1)]:
+    for data, importance in [("high", 1), ("old", 0.9), ("low", 0.1), ("new", 0.9)]:
         storage.save_insight(USER, "leak", data, importance)
     recalled = storage.recall(USER, session_id, insight_limit=3)
 

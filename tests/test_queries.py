@@ -44,3 +44,9 @@ def test_every_query_but_the_purge_is_about_one_player(name: str) -> None:
     one_player = re.search(r"WHERE\s+user_id = \?1\b|INSERT INTO \w+ \(\s*user_id,", QUERIES[name])
 
     assert (one_player is None) == (name == "purge_expired")
+
+
+@pytest.mark.parametrize("name", [name for name, sql in QUERIES.items() if "ed_at DESC" in sql])
+def test_newest_first_is_by_time_and_then_by_id(name: str) -> None:
+    """Today's indexes give this order anyway; the query must not rely on them."""
+    assert re.search(r"ORDER BY (\w+ DESC, )?(created|updated)_at DESC, id DESC\b", QUERIES[name])

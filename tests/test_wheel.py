@@ -53,14 +53,16 @@ def test_the_wheel_holds_the_sql_and_the_types(wheel: Path) -> None:
     assert migrations
     assert packed >= migrations | queries | {"poker_therapist/py.typed"}
     assert not {
-        name for name in packed if name.startswith(("tests/", "docs/")) or name.endswith((".db", ".pyc"))
+        name
+        for name in packed
+        if name.startswith(("tests/", "docs/")) or name.endswith((".db", ".backup", ".pyc"))
     }
 
 
-def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
-    """With what it requires and nothing else, it makes a database in an empty folder and uses it."""
-    prefix, empty = tmp_path / "venv", tmp_path / "empty"
-    empty.mkdir()
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel, what that requires, and nothing else."""
+    prefix = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)
     python = next(
         path for path in (prefix / "bin" / "python", prefix / "Scripts" / "python.exe") if path.exists()
@@ -75,12 +77,39 @@ def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     for required in _required_by(distribution("poker-therapist"), {}).values():
         _install(required, packages)
 
+    return python
+
+
+def test_the_wheel_works_alone(python: Path, tmp_path: Path) -> None:
+    """It makes a database in an empty folder and uses it."""
     done = subprocess.run(
-        [python, "-I", "-W", "error", "-c", SCRIPT], cwd=empty, capture_output=True, text=True, check=False
-    )
+        [python, "-I", "-W", "error", "-c", SCRIPT],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
     assert (done.stdout, done.stderr, done.returncode) == ("{'bets_up': 1.8}\n", "", 0)
-    assert (empty / "RexVoice.db").exists()
+    assert (tmp_path / "RexVoice.db").exists()
+
+
+def test_yoyo_finds_the_backend_and_the_sql_of_the_wheel(python: Path, tmp_path: Path) -> None:
+    """The SQL is named by its package, and a database that yoyo makes is its owner's alone."""
+    command = [
+        "apply",
+        "--database",
+        "sqlite+atomic:///RexVoice.db",
+        "package:poker_therapist:sql_migrations/sqlite",
+    ]
+    done = subprocess.run(
+        [python, "-I", "-m", "yoyo", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == [
+        f"applied {file.stem}"
+        for file in sorted((ROOT / "sql_migrations" / "sqlite").glob("*.sql"))
+        if not file.name.endswith(".rollback.sql")
+    ]
+    assert (tmp_path / "RexVoice.db").stat().st_mode & 0o777 == 0o600
 
 
 def _required_by(asking: Distribution, known: dict[str, Distribution]) -> dict[str, Distribution]:

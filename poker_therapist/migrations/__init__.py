@@ -42,7 +42,8 @@ def bring_up_to_date(database: SQLiteDatabase, *, migrate: bool) -> None:
     if unknown := sorted(applied - shipped):
         raise SchemaTooNew(
             f"{database.location.path} is ahead of this version of the code, which does not know "
-            f"{', '.join(unknown)}: update the code"
+            f"{', '.join(unknown)}: update the code, or take them back with "
+            f"`yoyo rollback --revision {unknown[0]}`"
         )
     if pending := sorted(shipped - applied):
         if not migrate:

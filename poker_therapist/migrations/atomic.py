@@ -23,7 +23,7 @@ from yoyo.migrations import MigrationList
 
 from poker_therapist.database import read_queries
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError, SchemaMissing
-from poker_therapist.migrations.files import KEPT_IN_DATABASE, SQLMigration, Statement
+from poker_therapist.migrations.files import GONE, KEPT_IN_DATABASE, SQLMigration, Statement
 
 logger = logging.getLogger("poker_therapist.migrations")
 
@@ -128,13 +128,17 @@ class AtomicBackend(DatabaseBackend):
             return {}
 
     def kept_migrations(self) -> list[SQLMigration]:
-        """Return every applied migration as the database has kept it."""
-        applied, kept = self.applied(), self.kept()
-        nothing = Kept(None, None, None, None)
-        return [
-            SQLMigration(name, None, KEPT_IN_DATABASE, text.apply_sql or "", text.rollback_sql)
-            for name, text in ((name, kept.get(name, nothing)) for name in applied)
-        ]
+        """Return every applied migration as the database has kept it; without texts if others applied it."""
+        kept = self.kept()
+        migrations = []
+        for name, applied_at in self.applied().items():
+            text = kept.get(name)
+            if text is not None and text.applied_at == applied_at and text.apply_sql is not None:
+                source, apply_sql, rollback_sql = KEPT_IN_DATABASE, text.apply_sql, text.rollback_sql
+            else:  # plain yoyo applied it, perhaps again and from another text
+                source, apply_sql, rollback_sql = GONE, "", None
+            migrations.append(SQLMigration(name, None, source, apply_sql, rollback_sql))
+        return migrations
 
     def get_applied_migration_hashes(self) -> list[str]:
         """Return yoyo's hashes of what is applied, in the order in which it was."""
@@ -161,7 +165,13 @@ class AtomicBackend(DatabaseBackend):
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)
-        self.require_unedited(getattr(self, "_known", []))
+        known = getattr(self, "_known", [])
+        self.require_unedited(known)
+        for migration in known:
+            if migration.file is None:
+                self.tell(
+                    f"{migration.id} is applied and has no file here: is the database newer than the code?"
+                )
         if not migrations:
             self.tell("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import DatabaseUnreadable, InvalidInput, StorageError
+from poker_therapist.errors import DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
 from poker_therapist.sqlite import explain, find_file, open_connection
 
 # The tables that hold what is known of a player, in every version of the schema.
@@ -37,9 +37,9 @@ def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
     target = path.with_name(f"{path.name}.{_time()}.before-{before}.backup")
     try:
         _write_whole(location, target)
-    except StorageError as error:
-        raise type(error)(
-            f"{error}. Nothing was changed without a backup: make room for {path.stat().st_size:,} bytes, "
+    except DatabaseFull as error:
+        raise DatabaseFull(
+            f"{error}. Nothing is changed without a backup: make room for {path.stat().st_size:,} bytes, "
             "or turn backups off with ?backups=0 in the URL"
         ) from error
     automatic = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup"))

@@ -20,7 +20,9 @@ _TRANSACTION_CONTROL = {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELE
 _LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
 
+# The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
+GONE = "(gone, and not kept)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class SQLMigration(Migration):
     def place(self, direction: str = "apply") -> str:
         """Return the file of a direction, relative to the working folder where it lies below it."""
         if self.file is None:
-            return f"{self.id} {KEPT_IN_DATABASE}"
+            return f"{self.id} {self.source_dir}"
         return shown(self.file if direction == "apply" else rollback_file(self.file))
 
     def statements(self, direction: str) -> list[Statement]:

@@ -41,8 +41,23 @@ def restore(location: Location, backup: Path) -> Path | None:
         newer = [one.id for one in read_status(source_location).migrations if one.state is State.UNKNOWN]
         if newer:
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
-        replaced = back_up(location, "restore", spare=backup) if location.path.exists() else None
+        replaced = _set_aside(location, backup)
         find_file(location.path, create=True)
         with explained(location), contextlib.closing(open_connection(location)) as target:
             source.backup(target)
     return replaced
+
+
+def _set_aside(location: Location, backup: Path) -> Path | None:
+    """Keep what a backup replaces: as a backup, or, if it is damaged, as it is."""
+    path = location.path
+    if not path.exists() or not path.stat().st_size:
+        return None
+    try:
+        return back_up(location, "restore", spare=backup)
+    except DatabaseUnreadable:
+        for ending in ("", "-wal", "-shm"):
+            part = Path(f"{path}{ending}")
+            if part.exists():
+                part.rename(f"{path}.damaged{ending}")
+        return Path(f"{path}.damaged")

@@ -2,21 +2,13 @@
 
 import os
 import re
-import shutil
-import sqlite3
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poker_therapist import (
-    DatabaseBusy,
-    DatabaseFull,
     DatabaseNotFound,
     DatabaseUnreadable,
     InvalidInput,
@@ -27,9 +19,9 @@ from poker_therapist import (
     StorageError,
     get_pattern_storage,
 )
-from poker_therapist.migrations import migrations_folder, shipped_ids
+from poker_therapist.migrations import shipped_ids
 from tests.conftest import run_sql
-from tests.snapshots import everything, rows
+from tests.snapshots import everything
 
 USER = 7
 
@@ -180,75 +172,12 @@ def test_a_table_that_is_gone_is_named(storage: PatternStorage) -> None:
         storage.get_insights(USER)
 
 
-# No room
+def test_a_thread_that_starts_when_the_file_is_gone_says_so_and_makes_none(storage: PatternStorage) -> None:
+    Path(storage.db_path).unlink()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DatabaseNotFound, match=re.escape(storage.db_path)):
+        pool.submit(storage.get_insights, USER).result()
 
-
-def test_a_full_disk_loses_nothing_that_was_saved_and_saving_works_again_when_there_is_room(
-    storage: PatternStorage,
-) -> None:
-    storage.save_pattern(USER, "tilt", "before", "x" * 10_000)
-    (pages,) = storage._database.row("PRAGMA page_count")
-    storage._database.row(f"PRAGMA max_page_count = {pages}")
-
-    def save_until_it_is_full() -> None:
-        for number in range(10_000):
-            storage.save_pattern(USER, "tilt", f"key {number}", "x" * 1_000)
-
-    with pytest.raises(DatabaseFull, match=re.escape(storage.db_path)):
-        save_until_it_is_full()
-    kept = storage.get_patterns_by_type(USER, "tilt")
-
-    # What was saved before is there to the last one, and the file is whole.
-    assert set(kept) == {"before", *(f"key {number}" for number in range(len(kept) - 1))}
-    with pytest.raises(DatabaseFull):
-        storage.save_pattern(USER, "tilt", "before", "y" * 100_000)
-    with pytest.raises(DatabaseFull):
-        storage.save_context(USER, "topic", "y" * 100_000)
-    with pytest.raises(DatabaseFull):
-        storage.save_insight(USER, "leak", "y" * 100_000)
-    assert storage.get_patterns_by_type(USER, "tilt") == kept
-    assert storage._database.rows("PRAGMA integrity_check") == [("ok",)]
-
-    storage._database.row("PRAGMA max_page_count = 1000000")
-    storage.save_pattern(USER, "tilt", "after", "y" * 100_000)
-    assert set(storage.get_patterns_by_type(USER, "tilt")) == {*kept, "after"}
-
-
-# Locked
-
-
-@pytest.fixture
-def impatient(storage: PatternStorage) -> Iterator[PatternStorage]:
-    with get_pattern_storage(f"sqlite:///{storage.db_path}?timeout=0.1") as opened:
-        yield opened
-
-
-def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
-    storage: PatternStorage, impatient: PatternStorage
-) -> None:
-    storage.save_pattern(USER, "tilt", "bad_beat", 1)
-    with storage.transaction():
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-            impatient.save_pattern(USER, "tilt", "bad_beat", 2)
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-            impatient.save_context(USER, "topic", 2)
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-            impatient.forget_user(USER)
-        assert impatient.get_pattern(USER, "tilt", "bad_beat") == 1
-
-    impatient.save_pattern(USER, "tilt", "bad_beat", 3)
-    assert storage.get_pattern(USER, "tilt", "bad_beat") == 3
-
-
-def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: Path) -> None:
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as other:
-        other.execute("CREATE TABLE users (id INTEGER PRIMARY KEY)")
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(DatabaseBusy, match=re.escape(str(database_path))):
-            get_pattern_storage(f"sqlite:///{database_path}?timeout=0.1")
-
-    get_pattern_storage(database_path).close()
-    assert "user_patterns" in rows(database_path)
+    assert not Path(storage.db_path).exists()
 
 
 # Versions
@@ -292,110 +221,3 @@ def test_a_database_of_a_later_version_is_named_and_left_alone(
         get_pattern_storage(storage.db_path, migrate=migrate)
 
     assert everything(Path(storage.db_path)) == before
-
-
-# Rights
-
-NOBODY = 65_534
-
-# Rights do not count for root, so as root this becomes somebody else. What it needs is imported before, for
-# the new user may not be able to read it, and prints what happened, one line for each thing that it tries.
-AS_SOMEBODY_ELSE = f"""
-import os, sys
-from pathlib import Path
-import poker_therapist
-from poker_therapist import get_pattern_storage
-
-def attempt(what, *arguments):
-    try:
-        result = what(*arguments)
-    except poker_therapist.PokerTherapistError as error:
-        assert "/" in str(error)  # it names a path
-        print(type(error).__name__)
-    else:
-        print(result if isinstance(result, str) else "ok")
-
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
-os.chdir(sys.argv[1])
-"""
-
-
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that somebody else may enter and write to; pytest's own are the user's alone."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    yield folder
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o700)
-    shutil.rmtree(folder)
-
-
-def run_as_somebody_else(folder: Path, script: str) -> list[str]:
-    """Run a script as a user whom rights concern; return the lines that it prints."""
-    if os.geteuid() == 0:
-        migrations = migrations_folder("sqlite")
-        if not all(place.stat().st_mode & 0o005 == 0o005 for place in (migrations, *migrations.parents)):
-            pytest.skip("another user may not read the migrations of this checkout")
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-    done = subprocess.run(
-        [sys.executable, "-c", AS_SOMEBODY_ELSE + script, str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-def make_database(path: Path, rights: int) -> None:
-    with get_pattern_storage(path) as storage:
-        storage.save_pattern(USER, "tilt", "bad_beat", "raises")
-    path.chmod(rights)
-
-
-def test_a_file_that_may_not_be_written_is_read_and_saving_is_refused(public_folder: Path) -> None:
-    make_database(public_folder / "RexVoice.db", 0o444)
-    before = everything(public_folder / "RexVoice.db")
-    lines = run_as_somebody_else(
-        public_folder,
-        """
-storage = get_pattern_storage("RexVoice.db")
-attempt(storage.get_pattern, 7, "tilt", "bad_beat")
-attempt(storage.recall, 7)
-attempt(storage.save_pattern, 7, "tilt", "bad_beat", "calls")
-attempt(storage.save_context, 7, "topic", 1)
-attempt(storage.save_insight, 7, "leak", 1)
-attempt(storage.clear_user_patterns, 7)
-attempt(storage.forget_user, 7)
-attempt(storage.get_pattern, 7, "tilt", "bad_beat")
-storage.close()
-""",
-    )
-
-    assert lines == ["raises", "ok", *["DatabaseReadOnly"] * 5, "raises"]
-    assert everything(public_folder / "RexVoice.db") == before
-
-
-def test_a_folder_that_may_not_be_written_or_entered_is_named(public_folder: Path) -> None:
-    for name, rights in (("read", 0o555), ("closed", 0o000)):
-        (public_folder / name).mkdir()
-        make_database(public_folder / name / "RexVoice.db", 0o666)
-        (public_folder / name).chmod(rights)
-    make_database(public_folder / "secret.db", 0o000)
-    lines = run_as_somebody_else(
-        public_folder,
-        """
-for name in ("read/new.db", "read/RexVoice.db", "closed/new.db", "closed/RexVoice.db", "secret.db"):
-    attempt(get_pattern_storage, name)
-""",
-    )
-
-    assert lines[:2] == ["DatabaseReadOnly", "DatabaseReadOnly"]
-    assert set(lines[2:]) <= {"DatabaseNotFound", "DatabaseReadOnly", "DatabaseUnreadable"}
-    assert len(lines) == 5

@@ -619,7 +619,7 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`lacks 004_index_reads`": _outdated,
     "`stayed locked for`": _somebody_writes,
     "`may not be written`": _read_only,
-    "`Nothing was changed without a backup`": _no_room_for_a_backup,
+    "`there is no room for a backup`": _no_room_for_a_backup,
     "`there is no room left for`": _no_room,
     "`is damaged`": _damaged,
     "`is not an SQLite database`": _another_file,

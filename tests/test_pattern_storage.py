@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from poker_therapist import PatternStorage, get_pattern_storage
+from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 from tests.conftest import LEGACY_ROWS, Clock, legacy_values, run_sql
 
 USER, OTHER = 7, 8
@@ -69,6 +69,33 @@ def test_patterns_of_a_type_come_last_updated_first_and_then_the_last_added(
     assert list(storage.recall(USER)["patterns"]["tilt"]) == ["a", "c", "b", "d"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\n [1, 2] ", [1, 2]),
+        ('{"b":1,"a":1E2,"b":-0.0}', {"b": -0.0, "a": 100.0}),
+        (r'"\ud83c\udca1 \u0000"', "🂡 \0"),
+        (r'"\ud800"', "\ud800"),
+        # More digits than Python reads.
+        ("9" * 5_000, "9" * 5_000),
+        (f"[1, {'9' * 5_000}]", f"[1, {'9' * 5_000}]"),
+    ],
+    ids=["blanks", "twice", "escapes", "surrogate", "digits", "digits inside"],
+)
+def test_json_that_others_wrote_reads_as_python_reads_it_or_as_its_text(
+    storage: PatternStorage, text: str, value: Any
+) -> None:
+    """What is read with it reads as ever."""
+    storage.save_pattern(USER, "tilt", "bad_beat", "replaced")
+    for neighbour in ("first", "replaced", "last"):
+        storage.save_context(USER, "topic", neighbour)
+    storage._database.write("UPDATE user_patterns SET pattern_value = ?", (text,))
+    storage._database.write("UPDATE conversation_context SET context_value = ? WHERE id = 2", (text,))
+
+    assert repr(storage.get_pattern(USER, "tilt", "bad_beat")) == repr(value)
+    assert repr(storage.get_context(USER, "topic")) == repr(["last", value, "first"])
+
+
 @pytest.mark.parametrize("frames", [300, 500, 700, 850])
 def test_a_deep_value_is_never_read_as_its_text(storage: PatternStorage, frames: int) -> None:
     """Whoever reads it from deep inside a program gets the value, or an error where the stack ends."""
@@ -85,7 +112,7 @@ def test_a_deep_value_is_never_read_as_its_text(storage: PatternStorage, frames:
 
     try:
         found = read(frames)
-    except RecursionError:
+    except (RecursionError, PokerTherapistError):
         found = None
     assert found in (None, (value, [value]))
 

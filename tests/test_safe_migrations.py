@@ -684,7 +684,7 @@ def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
         return sqlite3.connect(location.path, factory=Small)
 
     monkeypatch.setattr("poker_therapist.migrations.backup.open_connection", small)
-    with pytest.raises(DatabaseFull, match="no backup could be made"):
+    with pytest.raises(DatabaseFull, match="no room for a backup"):
         get_pattern_storage(path)
 
     assert path.read_bytes() == before

@@ -39,8 +39,8 @@ def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
         _write_whole(location, target)
     except DatabaseFull as error:
         raise DatabaseFull(
-            f"{error}. Nothing is changed without a backup: make room for {path.stat().st_size:,} bytes, "
-            "or turn backups off with ?backups=0 in the URL"
+            f"there is no room for a backup of {path}, so nothing was changed: make room for "
+            f"{path.stat().st_size:,} bytes beside it, or turn backups off with ?backups=0 in the URL"
         ) from error
     automatic = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup"))
     for old in automatic[: -location.backups] if location.backups else ():

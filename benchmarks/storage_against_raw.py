@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.database import locate, read_queries
-from poker_therapist.sqlite import open_connection
+from poker_therapist.sqlite_file import open_connection
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.values import JSON
 

@@ -40,15 +40,12 @@ def locate(database: str | os.PathLike[str]) -> Location:
     if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
         raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
     name = os.fspath(database)
-    if "\0" in name or not name.strip():
-        raise InvalidInput(f"{name!r} is no path of a database: name a file, such as RexVoice.db")
-    if name == ":memory:":
-        raise InvalidInput(
-            "a database in memory would be a different one for every thread: use a file in a temporary folder"
-        )
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
-        return Location(Path(name).absolute())
-    url = urlsplit(name)
+        return Location(_file(name))
+    try:
+        url = urlsplit(name)
+    except ValueError as error:
+        raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
     if url.scheme not in SCHEMES:
         raise InvalidInput(
             f"{url.scheme}:// is no database that this version knows: use sqlite:///path/to.db"
@@ -72,7 +69,18 @@ def locate(database: str | os.PathLike[str]) -> Location:
         raise InvalidInput(
             f"unknown option {min(options)!r} in the URL: there are backups, synchronous and timeout"
         )
-    return Location(Path(unquote(url.path[1:])).absolute(), synchronous, float(timeout), int(backups))
+    return Location(_file(unquote(url.path[1:])), synchronous, float(timeout), int(backups))
+
+
+def _file(name: str) -> Path:
+    if "\0" in name or not name.strip():
+        raise InvalidInput(f"{name!r} is no path of a database: name a file, such as RexVoice.db")
+    if name == ":memory:":
+        raise InvalidInput(
+            "a database in memory would be a different one for every thread: use a file in a temporary folder"
+        )
+    path = os.path.abspath(name)  # noqa: PTH100  # Path.absolute() would keep a/../b
+    return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)
 
 
 def read_queries(path: Path) -> dict[str, str]:

@@ -11,34 +11,31 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from poker_therapist.database import Location
-from poker_therapist.errors import (
-    DatabaseBusy,
-    DatabaseFull,
-    DatabaseNotFound,
-    DatabaseReadOnly,
-    DatabaseUnreadable,
-    InvalidInput,
-    PokerTherapistError,
-    SchemaMissing,
-    StorageClosed,
-    StorageError,
-)
+from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
+from poker_therapist.sqlite_file import CLOSED, explain, find_file, open_connection, use_write_ahead_log
 
 
 class _Held:
-    """A connection, closed when its thread's storage goes or when the database is closed."""
+    """A connection, closed when its thread ends; whoever closes it earlier takes the lock.
+
+    For closing a connection while a thread is inside one of its statements would crash the process.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
         self.close = weakref.finalize(self, connection.close)
 
 
 class _PerThread(threading.local):
     connection: sqlite3.Connection | None = None
-    held: _Held | None = None
+    held: _Held
+    lock: threading.Lock
+    in_block = False
+    undone = False
 
 
 class SQLiteDatabase:
@@ -53,37 +50,36 @@ class SQLiteDatabase:
         self.location = location
         self._closed = False
         self._in_use = False
-        self._forget_connections()
+        self._here = _PerThread()
+        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
         find_file(location.path, create=create)
         _databases.add(self)
         self._connect()
 
-    def _forget_connections(self) -> None:
-        self._here = _PerThread()
-        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
-        self._opening = threading.Lock()
-
     def _connect(self) -> sqlite3.Connection:
         """Open this thread's connection."""
         if self._closed:
-            raise StorageClosed(_CLOSED)
+            raise StorageClosed(CLOSED)
+        if self._here.undone:
+            raise StorageError("the transaction failed and was undone: leave its block, then run it again")
         try:
             connection = open_connection(self.location)
             if self._in_use:
-                _use_write_ahead_log(connection, self.location.timeout)
+                use_write_ahead_log(connection, self.location.timeout)
         except sqlite3.Error as error:
             self._raise(error)
-        with self._opening:
-            self._here.held = _Held(connection)
-            self._all.add(self._here.held)
-        self._here.connection = connection
+        here = self._here
+        here.held = _Held(connection)
+        here.lock = here.held.lock
+        here.connection = connection
+        self._all.add(here.held)
         return connection
 
     def take_into_use(self) -> None:
         """Let this and all later connections write; until then looking at the file changes no byte of it."""
         self._in_use = True
         try:
-            _use_write_ahead_log(self._here.connection or self._connect(), self.location.timeout)
+            use_write_ahead_log(self._here.connection or self._connect(), self.location.timeout)
         except sqlite3.Error as error:
             self._raise(error)
 
@@ -91,7 +87,8 @@ class SQLiteDatabase:
         """Return all rows of a query."""
         connection = self._here.connection or self._connect()
         try:
-            return connection.execute(sql, values).fetchall()
+            with self._here.lock:
+                return connection.execute(sql, values).fetchall()
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
@@ -99,7 +96,8 @@ class SQLiteDatabase:
         """Return the first row of a query, None if there is none."""
         connection = self._here.connection or self._connect()
         try:
-            return connection.execute(sql, values).fetchone()
+            with self._here.lock:
+                return connection.execute(sql, values).fetchone()
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
@@ -107,14 +105,19 @@ class SQLiteDatabase:
         """Run a statement, committed at once outside a transaction; return how many rows it changed."""
         connection = self._here.connection or self._connect()
         try:
-            return connection.execute(sql, values).rowcount
+            with self._here.lock:
+                return connection.execute(sql, values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""
-        return (self._here.connection or self._connect()).in_transaction
+        return self._open_connection().in_transaction
+
+    def _open_connection(self) -> sqlite3.Connection:
+        """Return this thread's connection; raise StorageClosed if somebody has closed it."""
+        return (not self._closed and self._here.connection) or self._connect()
 
     @contextlib.contextmanager
     def transaction(self, mode: str = "IMMEDIATE") -> Iterator[None]:
@@ -123,187 +126,106 @@ class SQLiteDatabase:
         IMMEDIATE takes the write lock at once: a block that reads first and then writes would otherwise find
         that somebody else has written in between. DEFERRED is for reading one moment's state.
         """
-        connection = self._here.connection or self._connect()
+        here, process = self._here, os.getpid()
+        connection = self._open_connection()
+        outermost = not connection.in_transaction
         begin, commit, rollback = (
-            ("SAVEPOINT block", "RELEASE block", "ROLLBACK TO block")
-            if connection.in_transaction
-            else (f"BEGIN {mode}", "COMMIT", "ROLLBACK")
+            (f"BEGIN {mode}", "COMMIT", "ROLLBACK")
+            if outermost
+            else ("SAVEPOINT block", "RELEASE block", "ROLLBACK TO block")
         )
         self.write(begin)
+        here.in_block = True
         try:
             yield
-            self.write(commit)
+            if process == os.getpid():  # a forked child may leave the block, but not end it
+                self.write(commit)
         except BaseException:
-            # A full disk makes SQLite roll back by itself; a closed connection has nothing left to undo.
-            with contextlib.suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute(rollback)
-                    if begin == "SAVEPOINT block":
-                        connection.execute(commit)
+            if process == os.getpid() and _is_in_transaction(connection):
+                connection.execute(rollback)
+                if not outermost:
+                    connection.execute(commit)
             raise
+        finally:
+            if outermost and process == os.getpid():
+                here.in_block = here.undone = False
+                here.connection = connection
 
     def erase_traces(self) -> None:
-        """Empty the write-ahead log, so that no older state of a deleted row is left on disk.
+        """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.
+
+        `secure_delete` overwrites a deleted row, but not what was left of it when a page was split, or by a
+        program that deleted without it; only VACUUM, which writes every page anew, reaches all of that.
 
         Raises:
-            DatabaseBusy: another connection was reading an older state for longer than the timeout.
+            DatabaseBusy: another connection read an older state, or wrote, for longer than the timeout.
+            DatabaseFull: there is no room for the new pages.
         """
-        busy, _, _ = self.row("PRAGMA wal_checkpoint(TRUNCATE)")
-        if busy:
-            raise DatabaseBusy(
-                f"what was deleted is still in {self.location.path}-wal, which another connection reads: "
-                "do it again when that has finished"
-            )
+        deadline = time.monotonic() + self.location.timeout
+        try:
+            self.write("VACUUM")
+            # SQLite does not wait while another connection moves the log's pages, so this waits.
+            while self.row("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+                if time.monotonic() > deadline:
+                    self._give_up()
+                time.sleep(0.005)
+        except StorageError as error:
+            raise type(error)(
+                f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"
+            ) from error
+
+    def _give_up(self) -> NoReturn:
+        raise DatabaseBusy("Another connection goes on reading an older state.")
 
     def close(self) -> None:
-        """Close every thread's connection; a second time does nothing."""
+        """Close every thread's connection, as soon as nobody is inside a statement; twice does nothing."""
         self._closed = True
-        with self._opening:
-            for held in list(self._all):
+        for held in list(self._all):
+            with held.lock:
                 held.close()
 
     def _raise(self, error: Exception) -> NoReturn:
+        here = self._here
+        if here.in_block and here.connection and not _is_in_transaction(here.connection):
+            # A full disk makes SQLite undo a transaction by itself. What follows in the block must not be
+            # committed alone, so it finds no connection.
+            here.undone, here.connection = True, None
         raise explain(error, self.location) from error
 
 
 _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 
-# What a fork leaves behind. SQLite forbids a child to use its parent's connections, and closing one there
-# could take the write-ahead log from under the parent, so the child keeps them, untouched, for ever.
+
+def _is_in_transaction(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.in_transaction
+    except sqlite3.ProgrammingError:  # it has been closed, and what it had not committed is undone
+        return False
+
+
+# SQLite forbids a forked child to use its parent's connections, and closing one there could take the
+# write-ahead log from under the parent. So the child keeps them, untouched, for ever; they are held from
+# before the fork, since in the child the threads that held them are gone.
 _databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
-_left_by_fork: list[object] = []
+_held_for_fork: list[tuple[_PerThread, list[_Held]]] = []
+_kept_for_ever: list[object] = []
 
 
-def _after_fork() -> None:
-    for database in list(_databases):
-        _left_by_fork.append((database._here, list(database._all)))
-        for held in database._all:
+def _before_fork() -> None:
+    _held_for_fork.extend((database._here, list(database._all)) for database in list(_databases))
+
+
+def _after_fork_in_child() -> None:
+    for _, all_held in _held_for_fork:
+        for held in all_held:
             held.close.detach()
-        database._forget_connections()
+    _kept_for_ever.extend(_held_for_fork)
+    _held_for_fork.clear()
+    for database in list(_databases):
+        database._here = _PerThread()
+        database._all = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def find_file(path: Path, *, create: bool) -> None:
-    """Make sure that there is a file at `path`, an empty one for its owner alone if `create`."""
-    if path.is_dir():
-        raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
-    if not path.parent.is_dir():
-        raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
-    if path.exists():
-        return
-    if not create:
-        raise DatabaseNotFound(
-            f"there is no database {path}: correct the path, or make one with `yoyo apply`"
-        )
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:  # another process was quicker
-        pass
-    except OSError as error:
-        raise DatabaseReadOnly(
-            f"cannot make {path} ({error.strerror}): may you write to its folder?"
-        ) from error
-
-
-def open_connection(location: Location) -> sqlite3.Connection:
-    """Return a new connection to an existing file, with the settings of every connection of ours.
-
-    Raises:
-        sqlite3.Error: whatever the driver says; `explain` turns it into one of our errors.
-    """
-    connection = sqlite3.connect(
-        location.path.as_uri().replace("file://", "file:", 1) + "?mode=rw",
-        uri=True,
-        timeout=location.timeout,
-        isolation_level=None,
-        check_same_thread=False,  # close() comes from another thread; otherwise each has its own
-    )
-    try:
-        connection.execute(f"PRAGMA synchronous = {location.synchronous}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
-    """Let readers and a writer work at once; kept in the file, so only the first connection writes.
-
-    SQLite does not wait for the lock here as it does elsewhere: of many starters on a new file some fail at
-    once, so this waits for them. A database that may not be written stays as it is.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            if mode != "wal":
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
-                return
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-        else:
-            return
-
-
-# By SQLite's primary result code; https://sqlite.org/rescode.html
-_EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
-    sqlite3.SQLITE_BUSY: (
-        DatabaseBusy,
-        "{path} stayed locked for {timeout:g} seconds: find the program that keeps a transaction open",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        DatabaseReadOnly,
-        "{path} may not be written: correct the rights of the file and its folder",
-    ),
-    sqlite3.SQLITE_FULL: (
-        DatabaseFull,
-        "there is no room left for {path}: free some; nothing was changed",
-    ),
-    sqlite3.SQLITE_NOTADB: (
-        DatabaseUnreadable,
-        "{path} is not an SQLite database: correct the path",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        DatabaseUnreadable,
-        "{path} is damaged ({reason}): restore a backup",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        DatabaseNotFound,
-        "cannot open {path} ({reason}): check the path and the rights of its folder",
-    ),
-    sqlite3.SQLITE_CONSTRAINT: (
-        InvalidInput,
-        "the database refused a value ({reason}): correct it",
-    ),
-    sqlite3.SQLITE_TOOBIG: (
-        InvalidInput,
-        "a value is larger than a database can hold ({reason}): save it in parts",
-    ),
-}
-_CLOSED = "the storage is closed: open it again with get_pattern_storage()"
-
-
-def explain(error: Exception, location: Location) -> PokerTherapistError:
-    """Return our own error for one that the driver raised about the database at `location`."""
-    reason, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _EXPLANATIONS:
-        kind, sentence = _EXPLANATIONS[code]
-    elif not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.DataError):
-        kind, sentence = InvalidInput, "a value cannot be stored ({reason}): correct it"
-    elif "closed database" in reason:
-        kind, sentence = StorageClosed, _CLOSED
-    elif "no such table" in reason or "no such column" in reason:
-        kind, sentence = (
-            SchemaMissing,
-            "{path} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
-        )
-    else:
-        kind, sentence = StorageError, "{path}: {reason}"
-    return kind(sentence.format(path=location.path, reason=reason, timeout=location.timeout))
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_held_for_fork.clear, after_in_child=_after_fork_in_child
+)

@@ -166,5 +166,8 @@ def _is_unicode(text: str) -> bool:
 
 def _show(value: object) -> str:
     """Return a value for a message, shortened: it may be a player's, and long."""
-    shown = ascii(value)
+    try:
+        shown = ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list inside itself
+        shown = "one that cannot be shown"
     return f"{shown if len(shown) <= 40 else shown[:37] + '...'} ({type(value).__name__})"

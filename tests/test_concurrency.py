@@ -87,7 +87,7 @@ def test_threads_share_a_storage_and_lose_nothing(storage: PatternStorage) -> No
 
 
 def test_threads_open_the_same_new_database_at_once(database_path: Path) -> None:
-    barrier = threading.Barrier(8)
+    barrier = threading.Barrier(8, timeout=60)
 
     def start(number: int) -> None:
         barrier.wait()
@@ -120,7 +120,7 @@ def test_a_thread_that_ends_closes_its_connection(storage: PatternStorage) -> No
 
 @linux
 def test_closing_in_one_thread_closes_the_connections_of_all(storage: PatternStorage) -> None:
-    saved, closed = threading.Barrier(5), threading.Event()
+    saved, closed = threading.Barrier(5, timeout=60), threading.Event()
 
     def work(number: int) -> str:
         storage.save_insight(USER, "leak", number)

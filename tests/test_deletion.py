@@ -202,11 +202,11 @@ def test_no_byte_is_left_while_another_connection_writes(storage: PatternStorage
     writer = threading.Thread(target=keep_writing)
     writer.start()
     try:
-        saved.acquire()
+        assert saved.acquire(timeout=60)
         storage.forget_user(USER)
         left = marks(storage)
         for _ in range(20):
-            saved.acquire()
+            assert saved.acquire(timeout=60)
         left_later = marks(storage)
     finally:
         stop.set()

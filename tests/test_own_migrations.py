@@ -4,8 +4,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from poker_therapist import get_pattern_storage
 from poker_therapist.migrations.testing import MigrationTests
 from tests import old_app

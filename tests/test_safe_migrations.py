@@ -16,7 +16,7 @@ from yoyo.scripts.main import main
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.database import Location
 from poker_therapist.errors import DatabaseFull, MigrationFailed
-from poker_therapist.sqlite import open_connection
+from poker_therapist.sqlite_file import open_connection
 from tests import old_app, snapshots
 from tests.migrating import FOLDER, IDS, plain_up, up, yoyo_command
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from poker_therapist.database import Location
 from poker_therapist.errors import DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
-from poker_therapist.sqlite import explain, find_file, open_connection
+from poker_therapist.sqlite_file import explain, find_file, open_connection
 
 # The tables that hold what is known of a player, in every version of the schema.
 TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")

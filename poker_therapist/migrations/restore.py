@@ -8,7 +8,7 @@ from poker_therapist.database import Location
 from poker_therapist.errors import DatabaseUnreadable, SchemaTooNew
 from poker_therapist.migrations.backup import TABLES, back_up, explained, read_only
 from poker_therapist.migrations.status import State, read_status
-from poker_therapist.sqlite import find_file, open_connection
+from poker_therapist.sqlite_file import find_file, open_connection
 
 
 def restore(location: Location, backup: Path) -> Path | None:

@@ -17,7 +17,7 @@ from poker_therapist.errors import MigrationFailed, PokerTherapistError
 from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
 from poker_therapist.migrations.backup import back_up
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.sqlite import explain, find_file, open_connection
+from poker_therapist.sqlite_file import explain, find_file, open_connection
 
 _QUERIES = QUERIES | read_queries(Path(__file__).with_name("sqlite.sql"))
 

@@ -26,7 +26,7 @@ from poker_therapist.migrations.compare import Two, stored_sql
 from poker_therapist.migrations.files import SQLMigration, read_migrations, split
 from poker_therapist.migrations.rehearse import Verdict, rehearse
 from poker_therapist.migrations.scaffold import REASON
-from poker_therapist.sqlite import open_connection
+from poker_therapist.sqlite_file import open_connection
 
 
 class MigrationTests:

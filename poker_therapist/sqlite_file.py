@@ -1,0 +1,162 @@
+"""An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from poker_therapist.database import Location
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseFull,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    DatabaseUnreadable,
+    InvalidInput,
+    PokerTherapistError,
+    SchemaMissing,
+    StorageClosed,
+    StorageError,
+)
+
+
+def find_file(path: Path, *, create: bool) -> None:
+    """Make sure that there is a file at `path`, an empty one for its owner alone if `create`."""
+    try:
+        is_folder, has_folder, is_there = path.is_dir(), path.parent.is_dir(), path.exists()
+    except OSError as error:
+        raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
+    if is_folder:
+        raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
+    if not has_folder:
+        raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
+    if is_there:
+        return
+    if not create:
+        raise DatabaseNotFound(
+            f"there is no database {path}: correct the path, or make one with `yoyo apply`"
+        )
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:  # another process was quicker
+        pass
+    except OSError as error:
+        raise DatabaseReadOnly(
+            f"cannot make {path} ({error.strerror}): may you write to its folder?"
+        ) from error
+
+
+def open_connection(location: Location) -> sqlite3.Connection:
+    """Return a new connection to an existing file, with the settings of every connection of ours.
+
+    Raises:
+        sqlite3.Error: whatever the driver says; `explain` turns it into one of our errors.
+    """
+    connection = sqlite3.connect(
+        f"{location.path.as_uri()}?{_mode(location.path)}",
+        uri=True,
+        timeout=location.timeout,
+        isolation_level=None,
+        check_same_thread=False,  # close() may come from another; otherwise each thread has its own
+    )
+    try:
+        connection.execute(f"PRAGMA synchronous = {location.synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _mode(path: Path) -> str:
+    """Return how to open a file.
+
+    A database with a write-ahead log cannot be read where its files cannot be made, on a read-only disk say.
+    If there is no log, nobody has it open and all of it is in the one file.
+    """
+    if not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if file.read(20)[18:20] == b"\2\2":  # https://sqlite.org/fileformat.html: write and read version
+                return "mode=ro&immutable=1"
+    return "mode=rw"
+
+
+def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
+    """Let readers and a writer work at once; kept in the file, so only the first connection writes.
+
+    SQLite does not wait for the lock here as it does elsewhere: of many starters on a new file some fail at
+    once, so this waits for them. A database that may not be written stays as it is.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+            if mode != "wal":
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+                return
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+# By SQLite's primary result code; https://sqlite.org/rescode.html
+_EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
+    sqlite3.SQLITE_BUSY: (
+        DatabaseBusy,
+        "{path} stayed locked for {timeout:g} seconds: find the program that keeps a transaction open",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        DatabaseReadOnly,
+        "{path} may not be written: correct the rights of the file and its folder",
+    ),
+    sqlite3.SQLITE_FULL: (
+        DatabaseFull,
+        "there is no room left for {path}: free some; nothing was changed",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        DatabaseUnreadable,
+        "{path} is not an SQLite database: correct the path",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        DatabaseUnreadable,
+        "{path} is damaged ({reason}): restore a backup",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        DatabaseNotFound,
+        "cannot open {path} ({reason}): check the path and the rights of its folder",
+    ),
+    sqlite3.SQLITE_CONSTRAINT: (
+        InvalidInput,
+        "the database refused a value ({reason}): correct it",
+    ),
+    sqlite3.SQLITE_TOOBIG: (
+        InvalidInput,
+        "a value is larger than a database can hold ({reason}): save it in parts",
+    ),
+}
+CLOSED = "the storage is closed: open it again with get_pattern_storage()"
+
+
+def explain(error: Exception, location: Location) -> PokerTherapistError:
+    """Return our own error for one that the driver raised about the database at `location`."""
+    reason, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _EXPLANATIONS:
+        kind, sentence = _EXPLANATIONS[code]
+    elif not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.DataError):
+        kind, sentence = InvalidInput, "a value cannot be stored ({reason}): correct it"
+    elif "closed database" in reason:
+        kind, sentence = StorageClosed, CLOSED
+    elif "no such table" in reason or "no such column" in reason:
+        kind, sentence = (
+            SchemaMissing,
+            "{path} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
+        )
+    else:
+        kind, sentence = StorageError, "{path}: {reason}"
+    return kind(sentence.format(path=location.path, reason=reason, timeout=location.timeout))

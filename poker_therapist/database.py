@@ -40,8 +40,10 @@ def locate(database: str | os.PathLike[str]) -> Location:
     if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
         raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
     name = os.fspath(database)
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", name, re.IGNORECASE):
         return Location(_file(name))
+    if re.search(r"[\t\r\n]", name):  # which urlsplit() would drop
+        raise InvalidInput(f"{name!r} names no file: write %09, %0D and %0A for a tab and line ends in it")
     try:
         url = urlsplit(name)
     except ValueError as error:

@@ -73,6 +73,9 @@ class SQLiteDatabase:
         here.lock = here.held.lock
         here.connection = connection
         self._all.add(here.held)
+        if self._closed:  # by another thread, meanwhile
+            here.held.close()
+            raise StorageClosed(CLOSED)
         return connection
 
     def take_into_use(self) -> None:

@@ -143,7 +143,7 @@ class PatternStorage:
         self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
     ) -> list[Any]:
         """Return the live values of a key, newest first: of one session, or of all if it is None."""
-        now, most = values.timestamp(values.now()), check_limit(limit)
+        now, most = values.timestamp(values.now()), check_limit("limit", limit)
         if session_id is None:
             rows = self._database.rows(
                 _QUERIES["get_context"],
@@ -185,7 +185,7 @@ class PatternStorage:
         limit: int | None = 50,
     ) -> list[Insight]:
         """Return a player's insights of one type, or of all, that are at least so important, newest first."""
-        least, most = check_score("min_importance", min_importance), check_limit(limit)
+        least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
         if insight_type is None:
             rows = self._database.rows(_QUERIES["get_insights"], (check_user(user_id), least, most))
         else:
@@ -209,7 +209,10 @@ class PatternStorage:
         one session, or of all if it is None; and the insights that matter most.
         """
         user, session = check_user(user_id), check_session(session_id)
-        context_most, insight_most = check_limit(context_limit), check_limit(insight_limit)
+        context_most, insight_most = (
+            check_limit("context_limit", context_limit),
+            check_limit("insight_limit", insight_limit),
+        )
         now = values.timestamp(values.now())
         with self._one_moment():
             pattern_rows = self._database.rows(_QUERIES["recall_patterns"], (user,))

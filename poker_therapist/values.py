@@ -5,6 +5,7 @@ bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,8 +64,11 @@ def _check_nested(value: Any, depth: int) -> None:
 def decode(text: str) -> Any:
     """Return the value of a stored JSON text.
 
-    Text that SQLite takes for JSON and Python does not (an integer of more than 4,300 digits, more levels
-    than the stack holds) comes back as it is, as the earlier app read it.
+    What SQLite takes for JSON and Python cannot read (an integer of more than 4,300 digits, more levels than
+    are stored here) comes back as its text, as the earlier app read it.
+
+    Raises:
+        RecursionError: the caller stands so deep in its own calls that no room is left to read the value.
     """
     try:
         value, end = _from_json(text)
@@ -72,8 +76,21 @@ def decode(text: str) -> Any:
     except (ValueError, RecursionError):
         try:
             return _decoder.decode(text)  # blanks before the value, as adopted rows may have
-        except (ValueError, RecursionError):
+        except ValueError:
             return text
+        except RecursionError:
+            if _depth(text) <= MAX_DEPTH:
+                raise
+            return text
+
+
+def _depth(text: str) -> int:
+    """Return how many levels a JSON text is nested."""
+    depth = deepest = 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def decode_all(texts: list[str]) -> list[Any]:
@@ -113,13 +130,13 @@ def check_score(name: str, score: float) -> float:
     raise InvalidInput(f"{name} must be a number from 0 to 1, not {_show(score)}")
 
 
-def check_limit(limit: int | None) -> int:
-    """Return how many rows to read at most, all of them for None; raise InvalidInput if it is no count."""
+def check_limit(name: str, limit: int | None) -> int:
+    """Return how many rows to read at most, all for None; raise InvalidInput naming it if it is no count."""
     if limit is None:
         return 2**63 - 1
     if _is_integer(limit) and 0 <= limit < 2**63:
         return limit
-    raise InvalidInput(f"limit must be None or an integer of at least 0, not {_show(limit)}")
+    raise InvalidInput(f"{name} must be None or an integer of at least 0, not {_show(limit)}")
 
 
 def timestamp(moment: datetime) -> str:

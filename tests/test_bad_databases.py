@@ -41,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("", "no path"),
         (" ", "no path"),
         ("a\0.db", "no path"),
-        ("sqlite:///%00.db", "%00"),
+        ("sqlite:///%00.db", "no path"),
         (b"RexVoice.db", "bytes"),
         (7, "int"),
         (None, "NoneType"),

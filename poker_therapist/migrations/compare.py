@@ -55,34 +55,43 @@ class Two:
         if table not in self.shared_tables():
             side = "main" if table in self._before else "other"
             return self._count(f"FROM {side}.{quoted(table)}")
-        keys, columns = self._keys(table), self._columns(table)
-        missing = sum(self._count(f"FROM ({sql})") for _, sql in self._missing(table))
-        if not keys or not columns:
-            return missing
-        unequal = " OR ".join(f"a.{quoted(column)} IS NOT b.{quoted(column)}" for column in columns)
-        return missing + self._count(f"FROM {self._pairs(table)} WHERE {unequal}")
+        unequal = " OR ".join(_unequal(column) for column in self._columns(table)) or "0"
+        complete, (changed,) = self._pass(table, [f"({unequal})"])
+        missing = () if complete else self._missing(table)
+        return changed + sum(self._count(f"FROM ({sql})") for _, sql in missing)
 
     def compare(self, table: str) -> Iterator[RowDifference]:
         """Yield what is not the same in a table that both have, types of values included."""
         counter = table == "sqlite_sequence"  # where ids go on; no row of anybody's
-        for side, sql in self._missing(table):
+        columns = self._columns(table)
+        complete, unequal = self._pass(table, [_unequal(column) for column in columns])
+        for side, sql in () if complete else self._missing(table):
             if count := self._count(f"FROM ({sql})"):
                 example = f"{side} {_shown(self._first(sql))}"
                 yield RowDifference(table, "seq" if counter else None, count, example)
-        keys = self._keys(table)
-        if not keys:
-            return
-        listed = ", ".join(f"a.{quoted(key)}" for key in keys)
-        for column in self._columns(table):
-            value = quoted(column)
-            unequal = (
-                f"FROM {self._pairs(table)} "
-                f"WHERE a.{value} IS NOT b.{value} OR typeof(a.{value}) <> typeof(b.{value})"
-            )
-            if count := self._count(unequal):
-                *key, was, is_now = self._first(f"SELECT {listed}, a.{value}, b.{value} {unequal}")
+        listed = ", ".join(f"a.{quoted(key)}" for key in self._keys(table))
+        for column, count in zip(columns, unequal, strict=True):
+            if count:
+                values = f"{listed}, a.{quoted(column)}, b.{quoted(column)}"
+                *key, was, is_now = self._first(
+                    f"SELECT {values} FROM {self._pairs(table)} WHERE {_unequal(column)}"
+                )
                 example = f"{_shown(key)}: {_shown([was])} became {_shown([is_now])}"
                 yield RowDifference(table, column, count, example)
+
+    def _pass(self, table: str, conditions: list[str]) -> tuple[bool, list[int]]:
+        """Go once through the pairs of rows with the same key.
+
+        Returns:
+            Whether every row of both has its pair, and how many pairs meet each condition. A table without a
+            key has no pairs.
+        """
+        if not self._keys(table):
+            return False, [0] * len(conditions)
+        sums = "".join(f", coalesce(sum({condition}), 0)" for condition in conditions)
+        pairs, *met = self._first(f"SELECT count(*){sums} FROM {self._pairs(table)}")
+        sizes = [self._count(f"FROM {side}.{quoted(table)}") for side in ("main", "other")]
+        return sizes == [pairs, pairs], met
 
     def _read_tables(self, side: str) -> dict[str, dict[str, int]]:
         """Return the tables of one side: columns, and their places in the primary key."""
@@ -139,6 +148,12 @@ def stored_sql(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """Return the text of everything in the schema but bookkeeping, to the letter."""
     rows = connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
     return sorted((name, sql) for name, table, sql in rows if not table.startswith(BOOKKEEPING))
+
+
+def _unequal(column: str) -> str:
+    """Return the condition that a column of a pair has another value, or one of another type."""
+    value = quoted(column)
+    return f"(a.{value} IS NOT b.{value} OR typeof(a.{value}) <> typeof(b.{value}))"
 
 
 def quoted(name: str) -> str:

@@ -1,0 +1,132 @@
+"""The operator's commands: run in this process, in one of their own, and on a terminal."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from poker_therapist import cli
+
+PROGRAM = Path(sys.executable).with_name("poker-therapist")
+# What would make a terminal of a pipe, or a pipe of a terminal.
+_SETTINGS = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    error: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed, line by line."""
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> Any:
+        """What it printed for a program."""
+        return json.loads(self.out)
+
+
+def command(*arguments: str | Path, folder: Path, answer: str = "") -> Ran:
+    """Run a command in this process and in a folder; whatever is no error of ours is raised."""
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        patched.setattr(sys, "argv", ["poker-therapist", *map(str, arguments)])
+        patched.setattr(sys, "stdin", io.StringIO(answer))
+        for name in _SETTINGS:
+            patched.delenv(name, raising=False)
+        try:
+            cli.main()
+        except SystemExit as end:
+            assert end.code is None or isinstance(end.code, int)
+            code = end.code or 0
+    return Ran(code, out.getvalue(), error.getvalue())
+
+
+def refused(*arguments: str | Path, folder: Path) -> str:
+    """Run a command that ends in one message, with nothing else printed, and return that."""
+    ran = command(*arguments, folder=folder)
+
+    assert (ran.code, ran.out) == (1, ""), ran
+    assert ran.error.startswith("poker-therapist: ")
+    assert ran.error.count("poker-therapist: ") == 1
+    return ran.error.removeprefix("poker-therapist: ").rstrip()
+
+
+def program(
+    *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None, answer: str = ""
+) -> Ran:
+    """Run the program as an operator's script does, in a pipe."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", PROGRAM, *arguments],
+        cwd=folder,
+        env=_surroundings(environment),
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def on_terminal(
+    *arguments: str | Path, folder: Path, columns: int, environment: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Run the program on a terminal so many columns wide; return its exit code and all that it drew."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", PROGRAM, *arguments],
+        cwd=folder,
+        env=_surroundings({"TERM": "xterm-256color", **(environment or {})}),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    ) as running:
+        os.close(its)
+        drawn = b""
+        with contextlib.suppress(OSError):  # it has ended
+            while part := os.read(ours, 65_536):
+                drawn += part
+    os.close(ours)
+    return running.returncode, drawn.decode()
+
+
+def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    return kept | (environment or {})
+
+
+def seen(drawn: str) -> list[str]:
+    """Return the lines that a terminal shows, without colours and what was wiped away again."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.replace("\r\n", "\n"))
+    return [line.rpartition("\r")[2] for line in plain.split("\n")]
+
+
+def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the bytes and the time of change of each file below a folder."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

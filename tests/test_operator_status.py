@@ -1,0 +1,288 @@
+"""`poker-therapist status`: each state of a migration, drift of the schema, exit codes."""
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import get_pattern_storage
+from poker_therapist.database import Location
+from poker_therapist.migrations import status
+from poker_therapist.migrations.files import read_migrations
+from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.status import State, read_status
+from poker_therapist.migrations.testing import run_killed_at
+from tests import old_app, snapshots
+from tests.migrating import IDS, up
+from tests.operating import Ran, command, program, refused, state_of
+from tests.test_safe_migrations import Project
+
+UNVERIFIED = "by plain yoyo: not verified"
+
+
+@pytest.fixture
+def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with two migrations, which the command takes for those of this version."""
+    project = Project(tmp_path / "project")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
+    project.write(
+        "002_add_bets",
+        "-- transactional: false\n-- depends: 001_add_hands\n"
+        "CREATE TABLE IF NOT EXISTS bets (id INTEGER);\nCREATE TABLE IF NOT EXISTS pots (id INTEGER);",
+        "DROP TABLE pots;\nDROP TABLE bets;",
+    )
+    monkeypatch.setattr(status, "migrations_folder", lambda _engine: project.sql)
+    return project
+
+
+def ask(project: Project, *options: str) -> Ran:
+    """Ask for the status of a project's database."""
+    return command("status", "--database", project.database, *options, folder=project.folder)
+
+
+def apply(project: Project, scheme: str = "sqlite+atomic") -> None:
+    assert project.yoyo("apply", scheme=scheme).returncode == 0
+
+
+def nothing(project: Project) -> None:
+    """There is no database."""
+
+
+def only_the_first(project: Project) -> None:
+    assert project.yoyo("apply", "-m", "001").returncode == 0
+
+
+def edited(project: Project) -> None:
+    apply(project)
+    with (project.sql / "001_add_hands.rollback.sql").open("a") as file:
+        file.write("\n-- seen by Ann")
+
+
+def missing(project: Project) -> None:
+    apply(project)
+    for file in project.sql.glob("001*"):
+        file.unlink()
+    text = (project.sql / "002_add_bets.sql").read_text()
+    (project.sql / "002_add_bets.sql").write_text(text.replace("-- depends: 001_add_hands\n", ""))
+
+
+def unknown(project: Project) -> None:
+    apply(project)
+    for file in project.sql.glob("002*"):
+        file.unlink()
+
+
+def unknown_to_plain_yoyo(project: Project) -> None:
+    apply(project, "sqlite")
+    for file in project.sql.glob("002*"):
+        file.unlink()
+
+
+def stopped_in_the_middle(project: Project) -> None:
+    project.write(
+        "002_add_bets",
+        "-- transactional: false\n-- depends: 001_add_hands\nCREATE TABLE bets (id INTEGER);\nNONSENSE;",
+    )
+    assert project.yoyo("apply").returncode == 1
+
+
+def taken_over_from_plain_yoyo(project: Project) -> None:
+    """Ours has looked at what plain yoyo applied, and applied one more."""
+    assert project.yoyo("apply", "-m", "001", scheme="sqlite").returncode == 0
+    apply(project)
+
+
+def applied_again_by_plain_yoyo(project: Project) -> None:
+    """From another text than ours had applied before."""
+    apply(project)
+    for word in ("rollback", "apply"):
+        assert project.yoyo(word, "-m", "002", scheme="sqlite").returncode == 0
+        project.write(
+            "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets (id TEXT);", "DROP TABLE bets;"
+        )
+
+
+EDIT = """001_add_hands was applied, and its file has been edited since:
+  sql/001_add_hands.rollback.sql
+    @@ -1,0 +2 @@
+    +-- seen by Ann
+Restore the file"""
+STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]] = {
+    "no database": (nothing, 3, [(State.PENDING, ""), (State.PENDING, "")]),
+    "one applied": (only_the_first, 3, [(State.APPLIED, ""), (State.PENDING, "")]),
+    "all applied": (apply, 0, [(State.APPLIED, ""), (State.APPLIED, "")]),
+    "edited": (edited, 4, [(State.EDITED, EDIT), (State.APPLIED, "")]),
+    "unknown": (
+        unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its text is kept: `yoyo rollback` can undo it")],
+    ),
+    "unknown, by plain yoyo": (
+        unknown_to_plain_yoyo, 4, [(State.APPLIED, UNVERIFIED), (State.UNKNOWN, "its text was not kept")],
+    ),
+    "interrupted": (stopped_in_the_middle, 4, [(State.APPLIED, ""), (State.INTERRUPTED, "")]),
+    "plain yoyo": (
+        partial(apply, scheme="sqlite"), 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, UNVERIFIED)],
+    ),
+    "plain yoyo, then ours": (
+        taken_over_from_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, "")],
+    ),
+    "ours, then plain yoyo": (
+        applied_again_by_plain_yoyo, 0, [(State.APPLIED, ""), (State.APPLIED, UNVERIFIED)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_each_state_is_named_and_ends_in_its_exit_code(case: str, game: Project) -> None:
+    """Text and JSON say the same; the JSON can be parsed whatever the state is."""
+    make, code, states = STATES[case]
+    make(game)
+    text, machine = ask(game), ask(game, "--json")
+    found = machine.json["migrations"]
+
+    assert (text.code, machine.code) == (code, code)
+    assert machine.json["state"] == {0: "up to date", 3: "pending", 4: "trouble"}[code]
+    assert [one["state"] for one in found] == [state for state, _ in states]
+    assert [line.split("\t")[:2] for line in text.lines[: len(found)]] == [
+        [one["id"], one["state"]] for one in found
+    ]
+    for one, (state, note) in zip(found, states, strict=True):
+        assert one["note"].startswith(note)
+        assert bool(one["note"]) == bool(note)
+        assert (one["applied_at"] is None) == (state in (State.PENDING, State.INTERRUPTED))
+
+
+def test_a_migration_whose_file_is_gone_is_missing(game: Project) -> None:
+    """Unlike an unknown one it is older than the newest file."""
+    missing(game)
+    found = ask(game, "--json")
+
+    assert found.code == 4
+    assert [(one["id"], one["state"]) for one in found.json["migrations"]][0] == ("001_add_hands", "missing")
+    assert "its text is kept" in found.json["migrations"][0]["note"]
+
+
+def test_json_says_all_that_there_is_to_say(game: Project) -> None:
+    only_the_first(game)
+    with snapshots.connect(game.database) as connection:
+        connection.execute("ALTER TABLE hands ADD COLUMN mine TEXT")
+        ((time,),) = connection.execute("SELECT applied_at_utc FROM _yoyo_migration").fetchall()
+
+    assert ask(game, "--json").json == {
+        "database": str(game.database),
+        "exists": True,
+        "state": "trouble",
+        "migrations": [
+            {"id": "001_add_hands", "state": "applied", "applied_at": time, "note": ""},
+            {"id": "002_add_bets", "state": "pending", "applied_at": None, "note": ""},
+        ],
+        "drift": [{"about": "column hands.mine", "expected": None, "actual": "TEXT"}],
+    }
+
+
+def test_a_migration_outside_a_transaction_that_was_killed_is_interrupted_until_it_is_applied(
+    game: Project,
+) -> None:
+    """Killed at each of its statements: pending at first, then interrupted, at the end applied."""
+    seen: list[State] = []
+    while seen.count(State.APPLIED) < 2:
+        game.database.unlink(missing_ok=True)
+        step = len(seen) + 1
+        ended = run_killed_at(step, partial(apply_here, game))
+        states = {one.id: one.state for one in read_status(Location(game.database)).migrations}
+        seen.append(states["002_add_bets"])
+
+        assert (ended == -signal.SIGKILL) == (seen.count(State.APPLIED) < 1) or seen[-1] is State.APPLIED
+
+        apply(game)
+
+        assert ask(game).code == 0
+
+    assert sorted(set(seen), key=seen.index) == [State.PENDING, State.INTERRUPTED, State.APPLIED]
+    assert sorted(seen, key=[State.PENDING, State.INTERRUPTED, State.APPLIED].index) == seen
+
+
+def apply_here(project: Project) -> None:
+    """Apply in this process, which may be killed."""
+    with AtomicSQLiteBackend(Location(project.database)) as backend:
+        backend.apply_migrations(backend.to_apply(read_migrations([str(project.sql)])))
+
+
+def old(path: Path) -> None:
+    old_app.make(path)
+
+
+def half_way(path: Path) -> None:
+    old_app.make(path)
+    up(path, IDS[1])
+
+
+def in_use(path: Path) -> None:
+    with get_pattern_storage(path) as storage:
+        storage.save_pattern(7, "tilt", "after_bad_beat", 1)
+
+
+def drifted(path: Path) -> None:
+    in_use(path)
+    with snapshots.connect(path) as connection:
+        connection.execute("CREATE INDEX mine ON user_patterns (confidence)")
+
+
+@pytest.mark.parametrize("make", [old, half_way, in_use, drifted])
+def test_looking_changes_no_byte(make: Callable[[Path], None], tmp_path: Path) -> None:
+    """Nor the time of change, and no file is made."""
+    make(tmp_path / "RexVoice.db")
+    for companion in ("-wal", "-shm"):  # empty, if at all: everything is closed
+        (tmp_path / f"RexVoice.db{companion}").unlink(missing_ok=True)
+    before = state_of(tmp_path)
+    command("status", folder=tmp_path)
+    command("status", "--json", folder=tmp_path)
+
+    assert state_of(tmp_path) == before
+    assert list(before) == ["RexVoice.db"]
+
+
+def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    """It is not an error: everything is pending, and the command that makes it is named."""
+    ran = program("status", folder=tmp_path)
+
+    assert (ran.code, ran.error) == (3, "")
+    assert ran.lines[:-1] == [f"{name}\tpending" for name in IDS]
+    assert ran.lines[-1] == f"There is no database {tmp_path}/RexVoice.db yet; `yoyo apply` makes it."
+    assert command("status", "--json", folder=tmp_path).json["exists"] is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_reads_one_line_a_migration_with_tabs_between(tmp_path: Path) -> None:
+    """Of an up-to-date database, through the program itself."""
+    get_pattern_storage(tmp_path / "RexVoice.db").close()
+    ran = program("status", folder=tmp_path)
+    rows = [line.split("\t") for line in ran.lines[:-1]]
+
+    assert (ran.code, ran.error) == (0, "")
+    assert [row[:2] for row in rows] == [[name, "applied"] for name in IDS]
+    assert all(len(row) == 3 and len(row[2]) == len("2026-01-05 18:12:01") for row in rows)
+    assert ran.lines[-1] == f"{tmp_path}/RexVoice.db: up to date."
+
+
+def test_what_is_recorded_counts_and_not_the_files(game: Project) -> None:
+    """A file that was edited is named once, as edited; the schema is still what was applied."""
+    apply(game)
+    game.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT);")
+
+    assert ask(game, "--json").json["drift"] == []
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    assert "there is no folder" in refused("status", "-d", "nowhere/x.db", folder=tmp_path)
+
+
+def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(game: Project) -> None:
+    """In memory there is no such table, so what the migrations build must be found in another way."""
+    with snapshots.connect(game.database) as connection:
+        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    game.write("003_fill_hands", "-- depends: 002_add_bets\nINSERT INTO hands SELECT id FROM users;")
+    apply(game)
+
+    assert ask(game).code == 0

@@ -23,7 +23,7 @@ check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist/queries.sql
+	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

@@ -21,18 +21,27 @@ from poker_therapist.errors import (
 )
 
 
-def find_file(path: Path, *, create: bool) -> None:
-    """Make sure that there is a file at `path`, an empty one for its owner alone if `create`."""
+def is_there(path: Path) -> bool:
+    """Return whether there is something at a path; raise DatabaseNotFound if one may not even look."""
     try:
-        is_folder, has_folder, is_there = path.is_dir(), path.parent.is_dir(), path.exists()
-    except OSError as error:
+        return path.exists()
+    except OSError as error:  # a folder that may not be entered, a name that is too long
         raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
-    if is_folder:
-        raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
-    if not has_folder:
-        raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
-    if is_there:
+
+
+def find_file(path: Path, *, create: bool) -> None:
+    """Make sure that there is a file at `path`, an empty one for its owner alone if `create`.
+
+    Raises:
+        DatabaseNotFound: there is none, or no folder for one.
+        DatabaseReadOnly: none can be made there.
+    """
+    if is_there(path):
+        if path.is_dir():
+            raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
         return
+    if not path.parent.is_dir():
+        raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
     if not create:
         raise DatabaseNotFound(
             f"there is no database {path}: correct the path, or make one with `yoyo apply`"
@@ -43,7 +52,7 @@ def find_file(path: Path, *, create: bool) -> None:
         pass
     except OSError as error:
         raise DatabaseReadOnly(
-            f"cannot make {path} ({error.strerror}): may you write to its folder?"
+            f"cannot make {path} ({error.strerror}): correct the rights of its folder"
         ) from error
 
 

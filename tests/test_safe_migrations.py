@@ -689,3 +689,26 @@ def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
 
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["RexVoice.db"]
+
+
+def test_a_hook_runs_after_every_apply_and_is_never_recorded(project: Project) -> None:
+    """yoyo's post-apply files: without a rollback, and only where something was applied."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    project.write("post-apply", "INSERT INTO hands VALUES (1);", rollback=None)
+
+    assert project.yoyo("apply").returncode == 0
+    assert project.yoyo("apply").returncode == 0
+    assert snapshots.rows(project.database)["hands"] == [(1,)]
+    assert snapshots.applied(project.database) == ["001_add_hands"]
+
+
+def test_the_library_logs_where_the_backup_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the command prints, an app finds in its log."""
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    with caplog.at_level("INFO", logger="poker_therapist.migrations"):
+        get_pattern_storage(path).close()
+    (backup,) = tmp_path.glob("*.backup")
+
+    assert f"backup: {backup}" in caplog.messages
+    assert f"applied {IDS[-1]}" in caplog.messages

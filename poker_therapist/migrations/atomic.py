@@ -51,6 +51,8 @@ class AtomicBackend(DatabaseBackend):
     name: str
     # Where the operator is told what was done; the yoyo command prints it.
     tell: Callable[[str], None] = staticmethod(logger.info)
+    # All migrations that yoyo has read, for a part of them may rest on another.
+    _known: Sequence[SQLMigration] = ()
 
     def exists(self) -> bool:
         """Return whether there is a database."""
@@ -133,7 +135,7 @@ class AtomicBackend(DatabaseBackend):
         migrations = []
         for name, applied_at in self.applied().items():
             text = kept.get(name)
-            if text is not None and text.applied_at == applied_at and text.apply_sql is not None:
+            if text and text.apply_sql is not None and text.applied_at in (applied_at, None):
                 source, apply_sql, rollback_sql = KEPT_IN_DATABASE, text.apply_sql, text.rollback_sql
             else:  # plain yoyo applied it, perhaps again and from another text
                 source, apply_sql, rollback_sql = GONE, "", None
@@ -165,9 +167,8 @@ class AtomicBackend(DatabaseBackend):
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)
-        known = getattr(self, "_known", [])
-        self.require_unedited(known)
-        for migration in known:
+        self.require_unedited(self._known)
+        for migration in self._known:
             if migration.file is None:
                 self.tell(
                     f"{migration.id} is applied and has no file here: is the database newer than the code?"
@@ -196,7 +197,8 @@ class AtomicBackend(DatabaseBackend):
         """Apply one migration, unless somebody else has done so meanwhile."""
         _refuse_force(force)
         statements = migration.statements("apply")
-        migration.statements("rollback")  # what cannot be taken back is not applied
+        if mark:
+            migration.statements("rollback")  # what cannot be taken back is not applied
         self.make()
         with self.one_transaction():
             applied = self.applied()
@@ -230,7 +232,7 @@ class AtomicBackend(DatabaseBackend):
                 return
             dependents = [
                 other.id
-                for other in (*self.kept_migrations(), *getattr(self, "_known", ()))
+                for other in (*self.kept_migrations(), *self._known)
                 if migration.id in other.depends_on and other.id in applied
             ]
             if dependents:
@@ -243,6 +245,8 @@ class AtomicBackend(DatabaseBackend):
             if migration.use_transactions:
                 self._run(migration, statements, "rollback")
                 self._unrecord(migration)
+            else:
+                self._keep(migration, None)
         if not migration.use_transactions:
             self._run_unprotected(migration, statements, "rollback")
             with self.one_transaction():
@@ -255,10 +259,11 @@ class AtomicBackend(DatabaseBackend):
         with self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
-            for migration in migrations:
-                if migration.id not in applied:
-                    self._record(migration, operation="mark")
-                    self.tell(f"marked {migration.id} as applied")
+            marked = [migration for migration in migrations if migration.id not in applied]
+            for migration in marked:
+                self._record(migration, operation="mark")
+        for migration in marked:
+            self.tell(f"marked {migration.id} as applied")
 
     def unmark_migrations(self, migrations: MigrationList) -> None:
         """Remove the record of migrations without rolling them back."""
@@ -266,10 +271,11 @@ class AtomicBackend(DatabaseBackend):
         with self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
-            for migration in migrations:
-                if migration.id in applied:
-                    self._unrecord(migration, operation="unmark")
-                    self.tell(f"unmarked {migration.id}")
+            unmarked = [migration for migration in migrations if migration.id in applied]
+            for migration in unmarked:
+                self._unrecord(migration, operation="unmark")
+        for migration in unmarked:
+            self.tell(f"unmarked {migration.id}")
 
     @contextmanager
     def one_transaction(self) -> Iterator[None]:

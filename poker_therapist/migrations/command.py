@@ -48,7 +48,10 @@ def _is_running_command(frame: FrameType | None) -> bool:
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of ours as one message; leave every other to Python."""
+    """Print an error of ours, or the operator's Ctrl-C, as one message; leave every other to Python."""
+    if isinstance(error, KeyboardInterrupt):
+        print("yoyo: stopped; a migration that was not finished has been undone", file=sys.stderr)
+        return
     ours = isinstance(error, PokerTherapistError)
     if not ours or logging.getLogger().isEnabledFor(logging.INFO):
         sys.__excepthook__(kind, error, trace)

@@ -109,8 +109,13 @@ class SQLMigration(Migration):
                 )
         return statements
 
+    @property
+    def is_hook(self) -> bool:
+        """Whether it runs after every apply, is never recorded and so never taken back."""
+        return bool(self.id.startswith("post-apply"))
+
     def _require_pair(self) -> None:
-        if self.file is not None and self.rollback_sql is None:
+        if self.file is not None and self.rollback_sql is None and not self.is_hook:
             raise InvalidMigration(
                 f"{self.place('rollback')} is missing, so {self.id} could not be taken back: "
                 "write it (a comment alone, if there is nothing to undo)"
@@ -188,8 +193,11 @@ def read_migrations(sources: Sequence[str], kept: Collection[SQLMigration] = ())
     for migration in kept:
         found.setdefault(migration.id, migration)
     _link(found)
-    hooks = [found[name] for name in found if name.startswith("post-apply")]
-    return MigrationList([found[name] for name in sorted(found) if found[name] not in hooks], hooks)
+    ordered = [found[name] for name in sorted(found)]
+    return MigrationList(
+        [migration for migration in ordered if not migration.is_hook],
+        [migration for migration in ordered if migration.is_hook],
+    )
 
 
 def _files(source: str) -> Iterable[Path]:

@@ -17,7 +17,7 @@ from poker_therapist.errors import MigrationFailed, PokerTherapistError
 from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
 from poker_therapist.migrations.backup import back_up
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.sqlite_file import explain, find_file, open_connection
+from poker_therapist.sqlite_file import explain, find_file, is_there, open_connection
 
 _QUERIES = QUERIES | read_queries(Path(__file__).with_name("sqlite.sql"))
 
@@ -55,11 +55,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def exists(self) -> bool:
         """Return whether there is a file."""
-        return self.location.path.exists()
+        return is_there(self.location.path)
 
     def make(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
-        if not self.location.path.exists():
+        if not self.exists():
             find_file(self.location.path, create=True)
             self.tell(f"made {self.location.path}")
 

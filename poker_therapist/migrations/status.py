@@ -78,9 +78,10 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
         found = []
         for name in sorted(files.keys() | applied.keys()):
             text, file = kept.get(name), files.get(name)
-            if name not in applied:
-                interrupted = text is not None and text.applied_at is None
-                found.append(MigrationStatus(name, State.INTERRUPTED if interrupted else State.PENDING))
+            if text and text.apply_sql and text.applied_at is None:
+                found.append(MigrationStatus(name, State.INTERRUPTED, note="run the same command again"))
+            elif name not in applied:
+                found.append(MigrationStatus(name, State.PENDING))
             elif file is None:
                 state = State.UNKNOWN if name > newest else State.MISSING
                 can = text is not None and text.apply_sql is not None

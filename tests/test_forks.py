@@ -70,7 +70,10 @@ def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(database_path
 
 
 FORK_WITH_THREADS = """
-import gc, sqlite3
+import gc, sqlite3, warnings
+
+# Python warns of what this is about: a fork while there are threads.
+warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
 
 ready, done = threading.Barrier(2), threading.Event()
 

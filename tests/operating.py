@@ -57,8 +57,7 @@ def command(*arguments: str | Path, folder: Path, answer: str = "") -> Ran:
         try:
             cli.main()
         except SystemExit as end:
-            assert end.code is None or isinstance(end.code, int)
-            code = end.code or 0
+            code = int(end.code or 0)
     return Ran(code, out.getvalue(), error.getvalue())
 
 

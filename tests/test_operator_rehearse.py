@@ -1,4 +1,4 @@
-"""`poker-therapist rehearse`: on a copy, with nothing left behind, in flat memory, for people and programs."""
+"""`poker-therapist rehearse`: on a copy, with nothing left behind, in flat memory, for people and scripts."""
 
 import re
 import sqlite3
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import InvalidMigration, MigrationEdited, get_pattern_storage
+from poker_therapist import MigrationEdited, get_pattern_storage
 from poker_therapist.database import Location
 from poker_therapist.migrations.rehearse import Verdict, rehearse
-from tests import old_app, snapshots
+from tests import old_app
 from tests.conftest import run_script, run_sql
 from tests.migrating import IDS, up
 from tests.operating import command, program, refused, state_of
@@ -73,7 +73,9 @@ def test_an_old_database_is_rehearsed_from_start_to_end(old: Path) -> None:
         f"{IDS[1]}: user_patterns.pattern_value: 45 values differ, "
         "such as 1: 'plays tight' became '\"plays tight\"'" in ran.lines
     )
-    assert re.fullmatch(r"The real run needs up to [\d,]+ bytes of room, its backup included\.", ran.lines[-2])
+    assert re.fullmatch(
+        r"The real run needs up to [\d,]+ bytes of room, its backup included\.", ran.lines[-2]
+    )
 
 
 def test_json_says_the_same_as_the_text(old: Path) -> None:
@@ -123,9 +125,7 @@ def test_nothing_pending_is_nothing_to_do(tmp_path: Path) -> None:
     ran, machine = (command("rehearse", *options, folder=tmp_path) for options in ((), ("--json",)))
 
     assert (ran.code, machine.code) == (0, 0)
-    assert ran.lines == [
-        f"{tmp_path}/RexVoice.db: nothing is pending, so there is nothing to rehearse."
-    ]
+    assert ran.lines == [f"{tmp_path}/RexVoice.db: nothing is pending, so there is nothing to rehearse."]
     assert machine.json == {
         "database": f"{tmp_path}/RexVoice.db", "safe": True, "room_in_bytes": 0, "migrations": [],
     }  # fmt: skip
@@ -155,9 +155,7 @@ def test_what_comes_after_a_failure_is_not_tried(three: Project) -> None:
 def test_what_is_being_done_is_told(three: Project) -> None:
     """Each step by name, and how many migrations are behind it."""
     told: list[tuple[str, int, int]] = []
-    rehearse(
-        Location(three.database), sources=[str(three.sql)], progress=lambda *step: told.append(step)
-    )
+    rehearse(Location(three.database), sources=[str(three.sql)], progress=lambda *step: told.append(step))
     steps = ("applying", "rolling back", "comparing", "applying again")
 
     assert told == [
@@ -208,20 +206,15 @@ def test_the_room_that_is_named_suffices(old: Path) -> None:
     assert room >= backup.stat().st_size + old.stat().st_size
 
 
-@pytest.mark.parametrize("rows", [2_000, 20_000])
-def make_large(path: Path, rows: int) -> None:
-    """Make an old database with so many rows of a kilobyte."""
-
-
-MEASURE = """
-import resource
+MEASURE = r"""
+import re
 import sys
 from pathlib import Path
 from poker_therapist.database import Location
 from poker_therapist.migrations.rehearse import rehearse
 
 print(len(rehearse(Location(Path(sys.argv[1]))).migrations))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 SAID = """
     WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {count})
@@ -230,6 +223,7 @@ SAID = """
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
 def test_memory_stays_flat(tmp_path: Path, report: Callable[[str], None]) -> None:
     """A database of 20 MB takes hardly more than one of 2 MB, of which every value is changed."""
     peaks = []
@@ -247,10 +241,9 @@ def test_memory_stays_flat(tmp_path: Path, report: Callable[[str], None]) -> Non
     assert peaks[1] - peaks[0] < 15
 
 
-@pytest.mark.xfail(reason="a rehearsal does not ask whether applied files were edited", raises=AssertionError)
+@pytest.mark.xfail(reason="a rehearsal does not ask whether applied files were edited")
 def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(three: Project) -> None:
     assert three.yoyo("apply", "-m", "001").returncode == 0
     three.write("001_add_bets", "CREATE TABLE bets (id TEXT);", "DROP TABLE bets;")
     with pytest.raises(MigrationEdited):
         rehearse(Location(three.database), sources=[str(three.sql)])
-        pytest.fail("it went on")

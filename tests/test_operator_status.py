@@ -157,11 +157,12 @@ def test_each_state_is_named_and_ends_in_its_exit_code(case: str, game: Project)
 def test_a_migration_whose_file_is_gone_is_missing(game: Project) -> None:
     """Unlike an unknown one it is older than the newest file."""
     missing(game)
-    found = ask(game, "--json")
+    ran = ask(game, "--json")
+    first, second = ran.json["migrations"]
 
-    assert found.code == 4
-    assert [(one["id"], one["state"]) for one in found.json["migrations"]][0] == ("001_add_hands", "missing")
-    assert "its text is kept" in found.json["migrations"][0]["note"]
+    assert (ran.code, first["id"], first["state"]) == (4, "001_add_hands", State.MISSING)
+    assert first["note"] == "its text is kept: `yoyo rollback` can undo it"
+    assert second["state"] == State.EDITED  # it named the one that is gone
 
 
 def test_json_says_all_that_there_is_to_say(game: Project) -> None:

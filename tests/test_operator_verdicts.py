@@ -34,7 +34,10 @@ class Case(NamedTuple):
 EXACT = {
     "a column": Case("ALTER TABLE hands ADD COLUMN mood TEXT;", "ALTER TABLE hands DROP COLUMN mood;"),
     "a table with rows": Case(
-        "CREATE TABLE bets (id INTEGER); INSERT INTO bets VALUES (1), (2);", "DROP TABLE bets;", (), {"bets": 2}
+        "CREATE TABLE bets (id INTEGER); INSERT INTO bets VALUES (1), (2);",
+        "DROP TABLE bets;",
+        (),
+        {"bets": 2},
     ),
     "a value there and back": Case(
         "UPDATE hands SET stake = stake * 2;", "UPDATE hands SET stake = stake / 2;", (), {"hands": 2}
@@ -115,7 +118,10 @@ IRREVERSIBLE = {
     "a column that is not given back": Case(
         "ALTER TABLE hands DROP COLUMN note;",
         "ALTER TABLE hands ADD COLUMN note INTEGER;",
-        ("column hands.note is INTEGER, not TEXT", "hands.note: 3 values differ, such as 1: 'river' became None"),
+        (
+            "column hands.note is INTEGER, not TEXT",
+            "hands.note: 3 values differ, such as 1: 'river' became None",
+        ),
     ),
     "an index that stays": Case(
         "CREATE INDEX IF NOT EXISTS by_note ON hands (note);",
@@ -265,4 +271,6 @@ def test_nothing_that_differs_goes_unseen(name: str, project: Project) -> None:
     tried = try_it(project, case)
 
     assert tried.verdict == verdict
-    assert [reason for reason in case.reasons if not any(one.startswith(reason) for one in tried.reasons)] == []
+    assert [
+        reason for reason in case.reasons if not any(one.startswith(reason) for one in tried.reasons)
+    ] == []

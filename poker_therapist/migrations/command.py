@@ -34,9 +34,13 @@ class SQLiteBackend(AtomicSQLiteBackend):
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
-        if not self.exists():
-            print(f"there is no database {self.location.path} yet: nothing is applied", file=sys.stderr)
         return read_migrations(sources, self.kept_migrations())
+
+    def to_rollback(self, migrations: MigrationList) -> MigrationList:
+        """Return what is applied; say so where that is nothing for want of a database."""
+        if not self.exists():
+            print(f"there is no database {self.name} yet: nothing is applied", file=sys.stderr)
+        return super().to_rollback(migrations)
 
 
 def _is_running_command(frame: FrameType | None) -> bool:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from poker_therapist import get_pattern_storage
+from poker_therapist.migrations.catalog import Catalog, Table, describe
 
 PAGE = Path(__file__).with_name("STORAGE_ARCHITECTURE.md")
 BEGIN, END = "<!-- schema: written by `make docs` -->\n", "<!-- end of schema -->\n"
@@ -19,85 +20,62 @@ def main() -> None:
         path = Path(folder, "fresh.db")
         get_pattern_storage(path).close()
         with closing(sqlite3.connect(path)) as database:
-            schema = "\n".join(draw(database))
+            schema = "\n".join(draw(describe(database)))
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     PAGE.write_text(f"{before}{BEGIN}\n{schema}\n\n{END}{after}", encoding="utf-8")
 
 
-def draw(database: sqlite3.Connection) -> Iterator[str]:
+def draw(schema: Catalog) -> Iterator[str]:
     """Return the lines of the diagram, and of two lists for each table: columns and indexes."""
-    tables = [
-        name
-        for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-        if not name.startswith(("sqlite_", "_yoyo", "yoyo_")) and name != "_migration_text"
-    ]
     yield from ("```mermaid", "erDiagram")
-    yield from (f'    player ||..o{{ {table} : "user_id"' for table in tables)
-    for table in tables:
-        unique = _unique_columns(database, table)
-        yield f"    {table} {{"
-        for _, name, kind, _, _, primary in database.execute(f"PRAGMA table_info({table})"):
-            yield f"        {kind} {name}{' PK' if primary else ' UK' if name in unique else ''}"
+    yield from (f'    player ||..o{{ {name} : "user_id"' for name in schema.tables)
+    for name, table in schema.tables.items():
+        yield f"    {name} {{"
+        for column, described in table.columns.items():
+            key = {"primary": " PK", "unique": " UK"}.get(_key(table, column), "")
+            yield f"        {described.type} {column}{key}"
         yield "    }"
     yield "```"
-    for table in tables:
-        yield from ("", f"### `{table}`", "")
-        yield from _columns(database, table)
+    for name, table in schema.tables.items():
+        yield from ("", f"### `{name}`", "")
+        yield from _columns(table)
         yield ""
-        yield from _indexes(database, table)
+        yield from _indexes(schema, name)
 
 
-def _columns(database: sqlite3.Connection, table: str) -> Iterator[str]:
+def _columns(table: Table) -> Iterator[str]:
     yield from ("| column | type | nullable | default | key | check |", "|---|---|---|---|---|---|")
-    checks, unique = _checks(_stored_sql(database, table)), _unique_columns(database, table)
-    for _, name, kind, not_null, default, primary in database.execute(f"PRAGMA table_info({table})"):
-        nullable = "" if not_null or primary else "yes"
-        key = "primary" if primary else "unique" if name in unique else ""
-        yield f"| `{name}` | {kind} | {nullable} | {_code(default)} | {key} | {_code(checks.get(name))} |"
+    for name, column in table.columns.items():
+        nullable = "yes" if column.nullable else ""
+        checks = " and ".join(_code(check) for check in sorted(table.checks) if _is_about(check, name))
+        yield (
+            f"| `{name}` | {column.type} | {nullable} | {_code(column.default)} | {_key(table, name)} "
+            f"| {checks} |"
+        )
 
 
-def _indexes(database: sqlite3.Connection, table: str) -> Iterator[str]:
+def _indexes(schema: Catalog, name: str) -> Iterator[str]:
+    """Return the indexes of a table, and its keys, which SQLite keeps as indexes too."""
     yield from ("| index | columns | only where |", "|---|---|---|")
-    for _, name, _, origin, _ in sorted(
-        database.execute(f"PRAGMA index_list({table})"), key=lambda row: row[1]
-    ):
-        shown = {"c": f"`{name}`", "u": "of the unique key", "pk": "of the primary key"}[origin]
-        condition = _stored_sql(database, name).partition("WHERE ")[2]
-        yield f"| {shown} | {_code(', '.join(_indexed_columns(database, name)))} | {_code(condition)} |"
+    for index, described in schema.indexes.items():
+        if described.table == name:
+            yield f"| `{index}` | {_code(', '.join(described.columns))} | {_code(described.where)} |"
+    table = schema.tables[name]
+    for key in sorted(table.unique_keys):
+        yield f"| of the unique key | {_code(', '.join(key))} |  |"
+    if "WITHOUT ROWID" in table.options:  # elsewhere it is the number of the row
+        yield f"| of the primary key | {_code(', '.join(table.primary_key))} |  |"
 
 
-def _unique_columns(database: sqlite3.Connection, table: str) -> set[str]:
-    indexes = list(database.execute(f"PRAGMA index_list({table})"))
-    return {
-        column
-        for _, name, _, origin, _ in indexes
-        if origin == "u"
-        for column in _indexed_columns(database, name)
-    }
+def _key(table: Table, column: str) -> str:
+    if column in table.primary_key:
+        return "primary"
+    return "unique" if any(column in key for key in table.unique_keys) else ""
 
 
-def _indexed_columns(database: sqlite3.Connection, index: str) -> list[str]:
-    return [column for _, _, column in database.execute(f"PRAGMA index_info({index})")]
-
-
-def _checks(sql: str) -> dict[str, str]:
-    """Return the CHECK of each column that has one; it is the last thing said of the column."""
-    body = re.sub(r"--.*", "", sql).partition("(")[2].rpartition(")")[0]
-    definitions, depth = [""], 0
-    for character in body:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == "," and not depth:
-            definitions.append("")
-        else:
-            definitions[-1] += character
-    found = (re.fullmatch(r"\s*(\w+)\s.*CHECK \((.*)\)\s*", text, re.DOTALL) for text in definitions)
-    return {column[1]: column[2] for column in found if column}
-
-
-def _stored_sql(database: sqlite3.Connection, name: str) -> str:
-    row = database.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
-    return row[0] or "" if row else ""  # the index of a constraint has no SQL of its own
+def _is_about(check: str, column: str) -> bool:
+    return re.search(rf"\b{column}\b", check) is not None
 
 
 def _code(text: str | None) -> str:

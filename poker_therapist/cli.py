@@ -55,6 +55,9 @@ def main() -> None:
     except PokerTherapistError as error:
         print(f"poker-therapist: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # a backup that may not be deleted, say
+        print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _show_version(wanted: bool) -> None:
@@ -222,8 +225,10 @@ def forget(
             )
         for table, count in storage.forget_user(user).items():
             print(f"{table}: {count} deleted")
-    for path in backups_with_player(location, user):
-        if backups:
+    for path, holds in backups_with_player(location, user).items():
+        if holds is None:
+            print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+        elif backups:
             path.unlink()
             print(f"deleted {path}")
         else:

@@ -38,9 +38,15 @@ def progress() -> Iterator[Progress]:
 def print_status(location: Location, found: Status) -> None:
     """Print where a database stands, the summary last."""
     _print_rows(
-        ("migration", "state", "applied at (UTC)", "note"),
-        [(one.id, one.state, (one.applied_at or "")[:19], one.note) for one in found.migrations],
+        ("migration", "state", "applied at (UTC)"),
+        [(one.id, one.state, (one.applied_at or "")[:19]) for one in found.migrations],
     )
+    for one in found.migrations:
+        if one.note:
+            _print(
+                one.note if one.note.startswith(one.id) else f"{one.id}: {one.note}",
+                STYLES.get(one.state, "red"),
+            )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")
     if not found.exists:

@@ -22,8 +22,14 @@ from poker_therapist.errors import (
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is something at a path; raise DatabaseNotFound if one may not even look."""
+    """Return whether there is something at a path.
+
+    Raises:
+        DatabaseNotFound: there is no folder for it, or one may not even look.
+    """
     try:
+        if not path.parent.is_dir():
+            raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
         return path.exists()
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
@@ -40,8 +46,6 @@ def find_file(path: Path, *, create: bool) -> None:
         if path.is_dir():
             raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
         return
-    if not path.parent.is_dir():
-        raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
     if not create:
         raise DatabaseNotFound(
             f"there is no database {path}: correct the path, or make one with `yoyo apply`"

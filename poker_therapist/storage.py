@@ -271,7 +271,8 @@ class PatternStorage:
     def forget_user(self, user_id: int) -> Forgotten:
         """Delete everything that is stored about a player, and every trace of it in the file and its log.
 
-        Backups and exports made before are not reached.
+        The file is written anew for that, which takes time and free room in proportion to its size. Backups
+        and exports made before are not reached.
 
         Raises:
             StorageError: called inside `transaction()`, where the log cannot be emptied; nothing was deleted.

@@ -72,7 +72,11 @@ def refused(*arguments: str | Path, folder: Path) -> str:
 
 
 def program(
-    *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None, answer: str = ""
+    *arguments: str | Path,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    answer: str = "",
+    timeout: float = 60,
 ) -> Ran:
     """Run the program as an operator's script does, in a pipe."""
     done = subprocess.run(
@@ -82,7 +86,7 @@ def program(
         input=answer,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -117,9 +121,25 @@ def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:
 
 
 def seen(drawn: str) -> list[str]:
-    """Return the lines that a terminal shows, without colours and what was wiped away again."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.replace("\r\n", "\n"))
-    return [line.rpartition("\r")[2] for line in plain.split("\n")]
+    """Return the lines that a terminal shows at the end, without what was wiped away and without colours."""
+    screen, row, column = [""], 0, 0
+    for code, up, wipe, end, text in re.findall(
+        r"(\x1b\[(?:(\d+)A|(2)?K|[0-9;?]*[A-Za-z]))|([\r\n])|([^\x1b\r\n]+)", drawn
+    ):
+        if up:
+            row -= int(up)
+        elif wipe:
+            screen[row] = ""
+        elif end == "\r":
+            column = 0
+        elif end:
+            row += 1
+            screen += [""] * (row + 1 - len(screen))
+        elif not code:
+            line = screen[row].ljust(column)
+            screen[row] = line[:column] + text + line[column + len(text) :]
+            column += len(text)
+    return screen
 
 
 def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:

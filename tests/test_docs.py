@@ -92,13 +92,17 @@ def _sentences(page: Path) -> str:
 
 def run_block(block: Block, checkout: Path) -> None:
     """Do with a block what a reader would: write it to the file that its lead names, or run it."""
-    lead = re.fullmatch(r"(To the end of |To )?`([\w./]+)`(?:, above `(.+)`)?:", block.lead)
+    lead = re.fullmatch(
+        r"(To the end of |To |Instead of what is in )?`([\w./]+)`(?:, above `(.+)`)?:", block.lead
+    )
     try:
         if lead and lead[3]:
             _insert(checkout / lead[2], lead[3], block.text)
         elif lead:
-            with (checkout / lead[2]).open("a" if lead[1] else "x", encoding="utf-8") as file:
-                file.write(block.text)
+            file = checkout / lead[2]
+            assert file.exists() == bool(lead[1]), f"{lead[2]} is to be made, or to be there already"
+            with file.open("w" if lead[1] == "Instead of what is in " else "a", encoding="utf-8") as opened:
+                opened.write(block.text)
         else:
             assert block.language in RUNNERS, f"no test knows how to run a block of {block.language!r}"
             RUNNERS[block.language](block.text.replace("/path/to", str(checkout.parent)), checkout)
@@ -153,12 +157,13 @@ def _python(text: str, checkout: Path) -> None:
 
 
 def _compare(shown: str, printed: str) -> None:
-    """Compare but for widths of columns, which follow from the length of a path, and for times of backups.
+    """Compare but for widths of columns, which follow from the length of a path, and for times.
 
     `...` is anything.
     """
     shown, printed = (re.sub(r"-{3,}", "---", text) for text in (shown, printed))
-    shown, printed = (re.sub(r"\d{8}T\d{6}\.\d{6}Z", "TIME", text) for text in (shown, printed))
+    times = r"\d{8}T\d{6}\.\d{6}Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?=\n)"
+    shown, printed = (re.sub(times, "TIME", text) for text in (shown, printed))
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
     assert doctest.OutputChecker().check_output(shown, printed, options), (
@@ -295,7 +300,7 @@ def test_the_worked_example_adds_a_migration(checkout: Path) -> None:
     for block in blocks(CONTRIBUTING):
         run_block(block, checkout)
 
-    with closing(sqlite3.connect(checkout / "copy.db")) as connection:
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection:
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(conversation_context)")]
         applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
     assert columns[-3:] == ["created_at", "expires_at", "mood"]
@@ -427,6 +432,13 @@ def test_every_migration_is_explained() -> None:
 
 
 # How each trouble of the operator's page comes about; the answer is what one then reads.
+
+
+def _drifted(checkout: Path) -> str:
+    _migrated(checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection:
+        connection.execute("CREATE INDEX by_confidence ON user_patterns (confidence)")
+    return run(["poker-therapist", "status"], checkout, fails=True)
 
 
 def _edited(checkout: Path) -> str:
@@ -606,6 +618,7 @@ def _error(call: Callable[[], object]) -> str:
 
 
 SYMPTOMS: dict[str, Callable[[Path], str]] = {
+    "`drift:`": _drifted,
     "`and its file has been edited since`": _edited,
     "`004_index_reads.rollback.sql is missing`": _no_rollback_file,
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
@@ -642,6 +655,7 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
     if remedy:
         run(["yoyo", "apply"], checkout)
         get_pattern_storage(checkout / "RexVoice.db", migrate=False).close()
+        run(["poker-therapist", "status"], checkout)
 
 
 def test_every_trouble_of_the_page_is_tried() -> None:

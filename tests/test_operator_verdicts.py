@@ -1,6 +1,5 @@
 """The verdicts of a rehearsal, and what it says of each thing that does not come back."""
 
-import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,11 +115,11 @@ IRREVERSIBLE = {
         ("table bets is there and should not be", "applying again it failed"),
     ),
     "a column that is not given back": Case(
-        "ALTER TABLE hands DROP COLUMN note;",
-        "ALTER TABLE hands ADD COLUMN note INTEGER;",
+        "ALTER TABLE hands DROP COLUMN stake;",
+        "ALTER TABLE hands ADD COLUMN stake INTEGER;",
         (
-            "column hands.note is INTEGER, not TEXT",
-            "hands.note: 3 values differ, such as 1: 'river' became None",
+            "column hands.stake is INTEGER, not REAL",
+            "hands.stake: 2 values differ, such as 1: 1.5 became None",
         ),
     ),
     "an index that stays": Case(
@@ -211,8 +210,8 @@ def test_each_migration_gets_its_verdict_and_each_reason_is_given(
     assert tried.seconds > 0 or verdict is None
 
 
-# What is not the same and was not seen, or seen as less than it is.
-BUGS: dict[str, tuple[Verdict, Case]] = {
+# What is easily overlooked, or taken for more or less than it is.
+SUBTLE: dict[str, tuple[Verdict, Case]] = {
     "one of two equal rows is lost": (
         Verdict.IRREVERSIBLE,
         Case("SELECT 1;", "DELETE FROM notes WHERE rowid = 1;", ("notes: 1 rows are not the same",)),
@@ -263,11 +262,10 @@ BUGS: dict[str, tuple[Verdict, Case]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BUGS)
-@pytest.mark.xfail(reason="see BUGS", raises=(AssertionError, sqlite3.OperationalError))
+@pytest.mark.parametrize("name", SUBTLE)
 def test_nothing_that_differs_goes_unseen(name: str, project: Project) -> None:
     """Not in tables without a key, not under a collation, not in what SQLite's PRAGMAs do not tell."""
-    verdict, case = BUGS[name]
+    verdict, case = SUBTLE[name]
     tried = try_it(project, case)
 
     assert tried.verdict == verdict

@@ -4,12 +4,13 @@ import contextlib
 import glob
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
+from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
 from poker_therapist.sqlite_file import explain, find_file, open_connection
 
 # The tables that hold what is known of a player, in every version of the schema.
@@ -34,7 +35,7 @@ def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
     path = location.path
     for killed in path.parent.glob(f"{glob.escape(path.name)}.*.backup.part*"):
         killed.unlink(missing_ok=True)
-    target = path.with_name(f"{path.name}.{_time()}.before-{before}.backup")
+    target = path.with_name(f"{path.name}.{time_now()}.before-{before}.backup")
     try:
         _write_whole(location, target)
     except DatabaseFull as error:
@@ -49,7 +50,8 @@ def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
     return target
 
 
-def _time() -> str:
+def time_now() -> str:
+    """Return this moment as it stands in the names of backups, which it sorts."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
@@ -82,7 +84,7 @@ def copy_database(location: Location, target: Path) -> None:
         contextlib.closing(open_connection(location)) as source,
         contextlib.closing(sqlite3.connect(target)) as copy,
     ):
-        source.backup(copy)
+        source.backup(copy, progress=patience(location))
         (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
@@ -92,6 +94,23 @@ def copy_database(location: Location, target: Path) -> None:
         )
     with target.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def patience(location: Location) -> Callable[[int, int, int], None]:
+    """Return what ends a copy that another connection's lock holds up for longer than the timeout."""
+    deadline = time.monotonic() + location.timeout
+
+    def give_up(status: int, _remaining: int, _total: int) -> None:
+        nonlocal deadline
+        if status & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            deadline = time.monotonic() + location.timeout
+        elif time.monotonic() > deadline:
+            raise DatabaseBusy(
+                f"{location.path} stayed locked for {location.timeout:g} seconds: "
+                "find the program that keeps a transaction open"
+            )
+
+    return give_up
 
 
 def backups_of(location: Location) -> list[Path]:
@@ -112,29 +131,33 @@ def save_backup(location: Location, output: Path | None = None) -> Path:
         DatabaseFull: there is no room; nothing is left of it.
     """
     find_file(location.path, create=False)
-    target = output or location.path.with_name(f"{location.path.name}.{_time()}.backup")
+    target = output or location.path.with_name(f"{location.path.name}.{time_now()}.backup")
     if target.exists():
         raise InvalidInput(f"{target} is there already: choose another name")
     _write_whole(location, target)
     return target
 
 
-def backups_with_player(location: Location, user_id: int) -> list[Path]:
-    """Return the backups beside a database that still hold something about a player."""
-    return [backup for backup in backups_of(location) if _holds(backup, user_id)]
+def backups_with_player(location: Location, user_id: int) -> dict[Path, bool | None]:
+    """Return the backups beside a database that still hold something about a player.
+
+    None for a file that cannot be read, of which nobody knows.
+    """
+    found = {backup: _holds(backup, user_id) for backup in backups_of(location)}
+    return {backup: holds for backup, holds in found.items() if holds is not False}
 
 
-def _holds(backup: Path, user_id: int) -> bool:
-    with explained(Location(backup)), contextlib.closing(read_only(backup)) as copy:
-        tables = [
-            name
-            for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-            if name in TABLES
-        ]
-        return any(
-            copy.execute(f"SELECT 1 FROM {table} WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
-            for table in tables
-        )
+def _holds(backup: Path, user_id: int) -> bool | None:
+    try:
+        with contextlib.closing(read_only(backup)) as copy:
+            names = [name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            return any(
+                copy.execute(f"SELECT 1 FROM {table} WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
+                for table in TABLES
+                if table in names
+            )
+    except sqlite3.Error:
+        return None
 
 
 def read_only(path: Path) -> sqlite3.Connection:

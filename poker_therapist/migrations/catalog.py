@@ -9,8 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
-import sqlparse
-from sqlparse import tokens
+from poker_therapist.migrations.sql_words import parts_of, text_of, words_of
 
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
 BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_text")
@@ -23,14 +22,13 @@ class Column:
     type: str
     nullable: bool
     default: str | None
+    # COLLATE and GENERATED, which PRAGMAs do not tell.
+    extra: str = ""
 
     def __str__(self) -> str:
         """Return the column as SQL would say it."""
-        parts = [
-            self.type,
-            "" if self.nullable else "NOT NULL",
-            f"DEFAULT {self.default}" if self.default else "",
-        ]
+        default = f"DEFAULT {self.default}" if self.default else ""
+        parts = [self.type, "" if self.nullable else "NOT NULL", default, self.extra]
         return " ".join(part for part in parts if part)
 
 
@@ -41,12 +39,14 @@ class ForeignKey:
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
-    on_delete: str
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
 
     def __str__(self) -> str:
         """Return the key as SQL would say it."""
-        deletion = "" if self.on_delete == "NO ACTION" else f" ON DELETE {self.on_delete}"
-        return f"({', '.join(self.columns)}) -> {self.parent} ({', '.join(self.parent_columns)}){deletion}"
+        actions = {"DELETE": self.on_delete, "UPDATE": self.on_update}
+        said = "".join(f" ON {event} {action}" for event, action in actions.items() if action != "NO ACTION")
+        return f"({', '.join(self.columns)}) -> {self.parent} ({', '.join(self.parent_columns)}){said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,10 @@ def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
     """Return what is not the same, sorted; of a table that only one has, nothing but that."""
     both = expected.tables.keys() & actual.tables.keys()
     wanted, found = dict(expected._facts(both)), dict(actual._facts(both))
+    for name in both:  # the order says something only where the columns are the same
+        orders = [", ".join(catalog.tables[name].columns) for catalog in (expected, actual)]
+        if sorted(expected.tables[name].columns) == sorted(actual.tables[name].columns):
+            wanted[f"order of columns in {name}"], found[f"order of columns in {name}"] = orders
     return [
         Difference(about, wanted.get(about), found.get(about))
         for about in sorted(wanted.keys() | found.keys())
@@ -165,43 +169,56 @@ def describe(connection: sqlite3.Connection) -> Catalog:
             case "index":
                 catalog.indexes[name] = _index(connection, name, table, sql)
             case "trigger":
-                catalog.triggers[name] = (table, _text(_words(sql)))
+                catalog.triggers[name] = (table, text_of(words_of(sql)))
             case "view":
-                catalog.views[name] = _text(_words(sql))
+                catalog.views[name] = text_of(words_of(sql))
     return catalog
 
 
 def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     columns, primary_key = {}, {}
+    words = words_of(sql)
+    upper = [word.upper() for word in words]
+    parts = {part[0]: part[1:] for part in parts_of(words, words.index("(") if "(" in words else len(words))}
     for column, kind, not_null, default, place in connection.execute(
         'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
     ):
         rowid_alias = place and kind == "INTEGER"
-        columns[column] = Column(kind, not (not_null or rowid_alias), default and _text(_words(default)))
+        columns[column] = Column(
+            kind,
+            not (not_null or rowid_alias),
+            default and text_of(words_of(default)),
+            _extra(parts.get(column, [])),
+        )
         if place:
             primary_key[place] = column
     unique = connection.execute(
         "SELECT name FROM pragma_index_list(?) WHERE origin = 'u'", (name,)
     ).fetchall()
-    foreign: dict[int, list[tuple[str, str, str, str]]] = {}
+    foreign: dict[int, list[tuple[str, str, str, str, str]]] = {}
     for number, *key in connection.execute(
-        'SELECT id, "from", "table", "to", on_delete FROM pragma_foreign_key_list(?) ORDER BY id, seq',
+        'SELECT id, "from", "table", "to", on_delete, on_update FROM pragma_foreign_key_list(?) '
+        "ORDER BY id, seq",
         (name,),
     ):
-        foreign.setdefault(number, []).append((key[0], key[1], key[2] or "", key[3]))
-    words = _words(sql)
-    options = {word for word in ("STRICT", "AUTOINCREMENT") if word in (item.upper() for item in words)}
-    if "WITHOUT ROWID" in " ".join(words).upper():
-        options.add("WITHOUT ROWID")
+        foreign.setdefault(number, []).append((key[0], key[1], key[2] or "", key[3], key[4]))
+    line = " ".join(upper)
+    options: set[str] = {option for option in ("STRICT", "AUTOINCREMENT") if option in upper}
+    options |= {option for option in ("WITHOUT ROWID", "INITIALLY DEFERRED") if option in line}
+    options |= set(re.findall(r"ON CONFLICT \w+", line))
     return Table(
         columns,
         tuple(primary_key[place] for place in sorted(primary_key)),
         frozenset(_key_columns(connection, index) for (index,) in unique),
         frozenset(
             ForeignKey(
-                tuple(part[0] for part in parts), parts[0][1], tuple(part[2] for part in parts), parts[0][3]
+                tuple(key[0] for key in keys),
+                keys[0][1],
+                tuple(key[2] for key in keys),
+                on_delete=keys[0][3],
+                on_update=keys[0][4],
             )
-            for parts in foreign.values()
+            for keys in foreign.values()
         ),
         frozenset(_checks(words)),
         frozenset(options),
@@ -209,48 +226,43 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
 
 
 def _index(connection: sqlite3.Connection, name: str, table: str, sql: str) -> Index:
-    words = _words(sql)
+    words = words_of(sql)
     upper = [word.upper() for word in words]
-    where = _text(words[upper.index("WHERE") + 1 :]) if "WHERE" in upper else None
-    return Index(table, _key_columns(connection, name), "UNIQUE" in upper[: upper.index("ON")], where)
+    where = text_of(words[upper.index("WHERE") + 1 :]) if "WHERE" in upper else None
+    parts = parts_of(words, words.index("(", upper.index("ON")))
+    return Index(table, _key_columns(connection, name, parts), "UNIQUE" in upper[: upper.index("ON")], where)
 
 
-def _key_columns(connection: sqlite3.Connection, index: str) -> tuple[str, ...]:
+def _key_columns(
+    connection: sqlite3.Connection, index: str, parts: Sequence[list[str]] = ()
+) -> tuple[str, ...]:
+    """Return the columns of an index; `parts` are their texts, for those that are expressions."""
     rows = connection.execute(
-        'SELECT name, "desc", coll FROM pragma_index_xinfo(?) WHERE "key" ORDER BY seqno', (index,)
+        'SELECT seqno, name, "desc", coll FROM pragma_index_xinfo(?) WHERE "key" ORDER BY seqno', (index,)
     )
     return tuple(
-        (name or "expression")
-        + (" DESC" if down else "")
-        + ("" if order == "BINARY" else f" COLLATE {order}")
-        for name, down, order in rows
+        (name + (" DESC" if down else "") + ("" if order == "BINARY" else f" COLLATE {order}"))
+        if name
+        else text_of(parts[place])
+        for place, name, down, order in rows
     )
 
 
-def _words(sql: str) -> list[str]:
-    """Return the words of a statement without blanks, comments and the quotes of names."""
-    return [
-        token.value.strip('"`[]') if token.ttype is tokens.Literal.String.Symbol else token.value
-        for token in sqlparse.parse(sql)[0].flatten()  # type: ignore[no-untyped-call]  # sqlparse is half typed
-        if not token.is_whitespace and token.ttype not in tokens.Comment
-    ]
-
-
-def _text(words: Sequence[str]) -> str:
-    """Return words as one line, laid out the same whatever the layout was."""
-    line = ""
-    for word in words:
-        glued = not line or word in ",)." or line[-1] in "(." or (word == "(" and line[-1].islower())
-        line += word if glued else f" {word}"
-    return line
+def _extra(definition: list[str]) -> str:
+    """Return what a column's definition says of its collation and of what it is computed from."""
+    upper = [word.upper() for word in definition]
+    said = ""
+    if "AS" in upper:
+        start = upper.index("AS")
+        (expression, *_) = parts_of(definition, start + 1) or [[]]
+        said = f"AS ({text_of(expression)})"
+    if "COLLATE" in upper:
+        said += f" COLLATE {upper[upper.index('COLLATE') + 1]}"
+    return said.strip()
 
 
 def _checks(words: list[str]) -> Iterator[str]:
     """Return the conditions of the CHECKs in a CREATE TABLE, wherever they stand."""
     for start, word in enumerate(words):
         if word.upper() == "CHECK" and words[start + 1] == "(":
-            depth, end = 1, start + 2
-            while depth:
-                depth += {"(": 1, ")": -1}.get(words[end], 0)
-                end += 1
-            yield _text(words[start + 2 : end - 1])
+            yield ", ".join(text_of(part) for part in parts_of(words, start + 1))

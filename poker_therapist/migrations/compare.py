@@ -31,6 +31,7 @@ class Two:
     def __init__(self, before: Path, after: Path) -> None:
         """Open both."""
         self._connection = sqlite3.connect(before, isolation_level=None)
+        self._connection.text_factory = _readable
         self._connection.execute("ATTACH ? AS other", (str(after),))
         self._before, self._after = self._read_tables("main"), self._read_tables("other")
 
@@ -69,6 +70,10 @@ class Two:
             if count := self._count(f"FROM ({sql})"):
                 example = f"{side} {_shown(self._first(sql))}"
                 yield RowDifference(table, "seq" if counter else None, count, example)
+        same = " OR ".join(_unequal(key) for key in self._keys(table)) or "0"
+        if count := self._pass(table, [f"({same})"])[1][0]:  # keys that only a collation takes for equal
+            example = _shown(self._first(f"SELECT a.* FROM {self._pairs(table)} WHERE {same}"))
+            yield RowDifference(table, None, count, example)
         listed = ", ".join(f"a.{quoted(key)}" for key in self._keys(table))
         for column, count in zip(columns, unequal, strict=True):
             if count:
@@ -125,16 +130,21 @@ class Two:
 
     def _missing(self, table: str) -> Iterator[tuple[str, str]]:
         """Yield the queries for rows that only one side has: by key, by whole rows where there is none."""
-        keys = self._keys(table)
-        listed = ", ".join(quoted(column) for column in keys or self._columns(table))
+        keys, columns = self._keys(table), self._columns(table)
         same = " AND ".join(f"a.{quoted(key)} IS b.{quoted(key)}" for key in keys)
         for side, one, other in (("only before:", "main", "other"), ("only after:", "other", "main")):
             here, there = f"{one}.{quoted(table)}", f"{other}.{quoted(table)}"
             if keys:
+                listed = ", ".join(quoted(key) for key in keys)
                 unmatched = f"NOT EXISTS (SELECT 1 FROM {there} AS b WHERE {same})"
                 yield side, f"SELECT {listed} FROM {here} AS a WHERE {unmatched}"
+            elif columns:  # equal rows are counted, and types and case tell values apart
+                values = ", ".join(f"{quoted(column)} COLLATE BINARY" for column in columns)
+                types = ", ".join(f"typeof({quoted(column)})" for column in columns)
+                counted = f"SELECT {values}, {types}, count(*) FROM {{}} GROUP BY {values}, {types}"
+                yield side, f"{counted.format(here)} EXCEPT {counted.format(there)}"
             else:
-                yield side, f"SELECT {listed} FROM {here} EXCEPT SELECT {listed} FROM {there}"
+                yield side, f"SELECT * FROM {here}"
 
     def _count(self, source: str) -> int:
         (count,) = self._connection.execute(f"SELECT count(*) {source}").fetchone()
@@ -153,7 +163,12 @@ def stored_sql(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 def _unequal(column: str) -> str:
     """Return the condition that a column of a pair has another value, or one of another type."""
     value = quoted(column)
-    return f"(a.{value} IS NOT b.{value} OR typeof(a.{value}) <> typeof(b.{value}))"
+    return f"(a.{value} COLLATE BINARY IS NOT b.{value} OR typeof(a.{value}) <> typeof(b.{value}))"
+
+
+def _readable(text: bytes) -> str:
+    """Return a stored text for an example, also one that is no UTF-8."""
+    return text.decode(errors="replace")
 
 
 def quoted(name: str) -> str:

@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import MigrationFailed, PokerTherapistError
+from poker_therapist.errors import MigrationFailed, PokerTherapistError, StorageError
 from poker_therapist.migrations import migrations_folder
-from poker_therapist.migrations.backup import copy_database
+from poker_therapist.migrations.backup import copy_database, explained
 from poker_therapist.migrations.catalog import describe, differences
 from poker_therapist.migrations.compare import RowDifference, Two, stored_sql
 from poker_therapist.migrations.files import SQLMigration, read_migrations
 from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.sqlite_file import find_file
 
 
 class Verdict(StrEnum):
@@ -98,14 +99,14 @@ def rehearse(
         MigrationError: a file cannot be used, or `to` is not pending.
         StorageError: the database cannot be read, or there is no room for its copies.
     """
-    with tempfile.TemporaryDirectory(
-        prefix=f"{location.path.name}.rehearsal-", dir=location.path.parent
-    ) as name:
-        work = replace(location, path=Path(name) / "work.db", backups=0)
+    find_file(location.path, create=False)
+    with _folder_beside(location) as folder, explained(location):
+        work = replace(location, path=folder / "work.db", backups=0)
         copy_database(location, work.path)
         files = read_migrations(sources or [str(migrations_folder("sqlite"))])
         with AtomicSQLiteBackend(work) as backend:
             pending = list(backend.to_apply(files))
+            backend.require_unedited(list(files))
         if to is not None:
             ids = [one.id for one in pending]
             if to not in ids:
@@ -121,6 +122,19 @@ def rehearse(
             if done[-1].verdict is None:
                 break
         return Rehearsal(done, room + size if pending else 0)
+
+
+@contextlib.contextmanager
+def _folder_beside(location: Location) -> Iterator[Path]:
+    """Make a folder for copies, and remove it with all that is in it."""
+    name = f"{location.path.name}.rehearsal-"
+    try:
+        with tempfile.TemporaryDirectory(prefix=name, dir=location.path.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
+        ) from error
 
 
 def _tell(progress: Progress, done: int, total: int, doing: str) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from poker_therapist.database import Location
 from poker_therapist.errors import DatabaseUnreadable, SchemaTooNew
-from poker_therapist.migrations.backup import TABLES, back_up, explained, read_only
+from poker_therapist.migrations.backup import TABLES, back_up, explained, patience, read_only, time_now
 from poker_therapist.migrations.status import State, read_status
-from poker_therapist.sqlite_file import find_file, open_connection
+from poker_therapist.sqlite_file import find_file, is_there, open_connection
 
 
 def restore(location: Location, backup: Path) -> Path | None:
     """Put a backup in the place of a database, while others are connected to it.
 
-    Readers go on with what they saw until they read anew; writers wait.
+    Readers go on with what they saw until they read anew. What others write while this runs is replaced too,
+    and is not in the backup of what was there: stop writers first.
 
     Args:
         location: the database; made if it is not there.
@@ -28,6 +29,8 @@ def restore(location: Location, backup: Path) -> Path | None:
         SchemaTooNew: it was made by a later version of the code.
     """
     find_file(backup, create=False)
+    if is_there(location.path):
+        find_file(location.path, create=False)
     source_location = replace(location, path=backup.absolute())
     with explained(source_location), contextlib.closing(read_only(backup)) as source:
         (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()
@@ -44,7 +47,7 @@ def restore(location: Location, backup: Path) -> Path | None:
         replaced = _set_aside(location, backup)
         find_file(location.path, create=True)
         with explained(location), contextlib.closing(open_connection(location)) as target:
-            source.backup(target)
+            source.backup(target, progress=patience(location))
     return replaced
 
 
@@ -56,8 +59,9 @@ def _set_aside(location: Location, backup: Path) -> Path | None:
     try:
         return back_up(location, "restore", spare=backup)
     except DatabaseUnreadable:
+        damaged = path.with_name(f"{path.name}.{time_now()}.damaged")
         for ending in ("", "-wal", "-shm"):
             part = Path(f"{path}{ending}")
             if part.exists():
-                part.rename(f"{path}.damaged{ending}")
-        return Path(f"{path}.damaged")
+                part.rename(f"{damaged}{ending}")
+        return damaged

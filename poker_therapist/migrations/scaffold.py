@@ -34,11 +34,13 @@ def new_migration(description: str, folder: Path) -> list[Path]:
             f"{description!r} is no name for a migration: say verb and noun, add session mood"
         )
     name = "_".join(words)
+    if len(name) > 100:
+        raise InvalidMigration(f"{len(name)} letters are too long for a name: say it in a few words")
     engines = [folder / "sqlite", folder / "postgresql"]
     known = {engine: sorted(_ids(engine)) for engine in engines}
     if same := [one for ids in known.values() for one in ids if one.partition("_")[2] == name]:
         raise InvalidMigration(f"there is {same[0]} already: choose another name")
-    number = 1 + max(int(one[:3]) for ids in known.values() for one in ids)
+    number = 1 + max((int(one[:3]) for ids in known.values() for one in ids), default=0)
     written = []
     for engine, ids in known.items():
         engine.mkdir(exist_ok=True)

@@ -106,16 +106,32 @@ def _drift(backend: AtomicSQLiteBackend, files: dict[str, SQLMigration]) -> list
     for name, one in history.items():
         if not one.apply_sql and name in files:  # plain yoyo kept no text; its file is the best guess
             history[name] = files[name]
-    expected = build(history[name] for name in sorted(history))
     with backend.explained():
         actual = describe(backend.connection)
-    # The app's own tables are not ours, a table that no migration is known to make is not judged.
+        tables = dict(backend.connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    expected = _build([history[name] for name in sorted(history)], tables)
+    # The app's own tables are not ours: a table that no migration is known to make is not judged.
     return differences(expected, actual.only(set(expected.tables)))
 
 
-def build(migrations: Iterable[SQLMigration]) -> Catalog:
-    """Return the schema that migrations build on an empty database, in memory."""
+def _build(migrations: list[SQLMigration], tables: dict[str, str]) -> Catalog:
+    """Return the schema that migrations build in memory, beside those of the app's tables that they name."""
+    named: list[str] = []
+    while True:
+        try:
+            return build(migrations, named)
+        except sqlite3.OperationalError as error:
+            missing = str(error).removeprefix("no such table: ").removeprefix("main.")
+            if missing not in tables or tables[missing] in named:
+                raise
+            named.append(tables[missing])
+
+
+def build(migrations: Iterable[SQLMigration], tables: Iterable[str] = ()) -> Catalog:
+    """Return the schema that migrations build in memory, after the SQL of tables that are there before."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for sql in tables:
+            connection.execute(sql)
         for migration in migrations:
             for statement in split(migration.apply_sql):
                 connection.execute(statement.text).fetchall()

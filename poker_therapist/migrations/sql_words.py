@@ -1,0 +1,58 @@
+"""SQL as words, so that layout, comments, quotes of names and case of keywords make no difference."""
+
+import re
+from collections.abc import Sequence
+
+import sqlparse
+from sqlparse import tokens
+
+# Whose case says nothing. sqlparse takes many more words for keywords, names of columns among them.
+_KEYWORD = re.compile(
+    r"""
+    and | as | asc | autoincrement | begin | between | by | case | cast | check | collate | conflict
+    | constraint | create | default | deferrable | deferred | delete | desc | distinct | else | end | exists
+    | foreign | from | glob | group | in | index | initially | insert | into | is | join | key | like | limit
+    | not | null | on | or | order | primary | references | replace | rowid | select | set | strict | table
+    | then | trigger | unique | update | values | view | when | where | without
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def words_of(sql: str) -> list[str]:
+    """Return the words of a statement without blanks, comments, the quotes of names and case of keywords."""
+    words = []
+    for token in sqlparse.parse(sql)[0].flatten():  # type: ignore[no-untyped-call]  # sqlparse is half typed
+        if token.is_whitespace or token.ttype in tokens.Comment:
+            continue
+        if token.ttype in tokens.Keyword:  # some are of several words
+            words += [word.upper() if _KEYWORD.fullmatch(word) else word for word in token.value.split()]
+        elif token.ttype is tokens.Literal.String.Symbol or token.ttype in tokens.Name:
+            words.append(token.value.strip('"`[]'))
+        else:
+            words.append(token.value)
+    return words
+
+
+def parts_of(words: Sequence[str], start: int) -> list[list[str]]:
+    """Return what stands between the commas of the parentheses that open at `start`."""
+    parts: list[list[str]] = [[]]
+    depth = 0
+    for word in words[start:]:
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if depth == 0:
+            break
+        if word == "," and depth == 1:
+            parts.append([])
+        elif not (word == "(" and depth == 1 and parts == [[]]):
+            parts[-1].append(word)
+    return [part for part in parts if part]
+
+
+def text_of(words: Sequence[str]) -> str:
+    """Return words as one line, laid out the same whatever the layout was."""
+    line = ""
+    for word in words:
+        glued = not line or word in ",)." or line[-1] in "(." or (word == "(" and line[-1].islower())
+        line += word if glued else f" {word}"
+    return line

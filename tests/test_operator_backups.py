@@ -1,0 +1,247 @@
+"""`poker-therapist backup` and `restore`: while others use the database, and with nothing lost."""
+
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import get_pattern_storage
+from tests import old_app, snapshots
+from tests.migrating import IDS
+from tests.operating import command, program, refused, state_of
+
+USER = 7
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database that holds one pattern."""
+    path = tmp_path / "RexVoice.db"
+    with get_pattern_storage(path) as storage:
+        storage.save_pattern(USER, "tilt", "after_bad_beat", "first")
+    return path
+
+
+def value(path: Path) -> object:
+    """Return the one pattern of a database."""
+    with get_pattern_storage(path) as storage:
+        return storage.get_pattern(USER, "tilt", "after_bad_beat")
+
+
+def save(path: Path, text: str) -> None:
+    with get_pattern_storage(path) as storage:
+        storage.save_pattern(USER, "tilt", "after_bad_beat", text)
+
+
+def back_up(database: Path, *options: str) -> Path:
+    """Make a backup and return its file."""
+    ran = command("backup", *options, folder=database.parent)
+
+    assert (ran.code, ran.error, len(ran.lines)) == (0, "", 1)
+    return database.parent / ran.lines[0]
+
+
+def restore(file: Path | str, database: Path) -> list[str]:
+    """Restore a backup and return what was said."""
+    ran = command("restore", file, "--database", database, folder=database.parent)
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines[-1] == f"restored {database}"
+    return ran.lines[:-1]
+
+
+def test_a_backup_lies_beside_the_database_and_is_named_by_the_time(database: Path) -> None:
+    """By the program; whole, and no more readable than the database."""
+    database.chmod(0o640)
+    ran = program("backup", folder=database.parent)
+    backup = Path(ran.lines[0])
+
+    assert (ran.code, ran.error) == (0, "")
+    assert backup.match("RexVoice.db.????????T??????.??????Z.backup")
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
+    assert snapshots.everything(backup) == snapshots.everything(database)
+    assert snapshots.is_whole(backup)
+
+
+def test_a_backup_goes_where_it_is_told(database: Path) -> None:
+    """And is never deleted, however many are made by themselves."""
+    backup = back_up(database, "--output", "monday.backup")
+
+    assert backup.name == "monday.backup"
+    assert snapshots.everything(backup) == snapshots.everything(database)
+
+
+@pytest.mark.parametrize("output", ["there.txt", ".", "RexVoice.db"])
+def test_a_backup_writes_over_nothing(output: str, database: Path) -> None:
+    (database.parent / "there.txt").write_text("a letter")
+    before = state_of(database.parent)
+
+    assert refused("backup", "-o", output, folder=database.parent) == (
+        f"{Path(output)} is there already: choose another name"
+    )
+    assert state_of(database.parent) == before
+
+
+def test_a_backup_into_a_folder_that_is_not_there_says_so(database: Path) -> None:
+    message = refused("backup", "-o", "nowhere/monday.backup", folder=database.parent)
+
+    assert message == "cannot write nowhere/monday.backup: No such file or directory"
+
+
+# Saves a pattern and reads it, again and again, until its input ends; prints how often.
+APP = """
+import select, sys
+from poker_therapist import get_pattern_storage
+
+with get_pattern_storage(sys.argv[1]) as storage:
+    count = 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        with storage.transaction():
+            storage.save_pattern(7, "count", "one", count)
+            storage.save_pattern(7, "count", "other", count)
+        counts = storage.recall(7)["patterns"].get("count", {})
+        assert counts.get("one", {}).get("value") == counts.get("other", {}).get("value")
+        count += 1
+        if count == 1:
+            print("ready", flush=True)
+print(count)
+"""
+
+
+@pytest.fixture
+def app(database: Path) -> Iterator[Callable[[], int]]:
+    """The app, writing and reading in a process of its own; call it to end it and see how often it did."""
+    with subprocess.Popen(
+        [sys.executable, "-c", APP, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "ready\n"
+
+        def end() -> int:
+            out, error = running.communicate("end\n")
+
+            assert (running.returncode, error) == (0, "")
+            return int(out)
+
+        yield end
+        if running.poll() is None:
+            running.kill()
+
+
+def test_backups_are_made_while_another_process_writes_and_reads(
+    database: Path, app: Callable[[], int]
+) -> None:
+    """Each is of one moment; nobody is refused anything."""
+    for number in range(5):
+        backup = back_up(database, "--output", f"{number}.backup")
+
+        assert snapshots.is_whole(backup)
+        with get_pattern_storage(backup) as storage:
+            one, other = (storage.get_pattern(USER, "count", key) for key in ("one", "other"))
+        assert one == other is not None
+
+    assert app() > 1
+
+
+def test_a_backup_is_restored_while_another_process_writes_and_reads(
+    database: Path, app: Callable[[], int]
+) -> None:
+    """It goes on with what was restored; nobody is refused anything and the file is whole."""
+    backup = back_up(database, "--output", "monday.backup")
+    for _ in range(3):
+        restore(backup, database)
+
+    assert app() > 1
+    assert snapshots.is_whole(database)
+
+
+def test_a_reader_that_is_connected_sees_what_was_restored(database: Path) -> None:
+    """A storage that is open sees it at once; a transaction sees its own moment to the end."""
+    backup = back_up(database)
+    with get_pattern_storage(database) as storage, closing(sqlite3.connect(database)) as reader:
+        storage.save_pattern(USER, "tilt", "after_bad_beat", "second")
+        reader.execute("BEGIN")
+        texts = "SELECT pattern_value FROM user_patterns"
+
+        assert reader.execute(texts).fetchall() == [('"second"',)]
+
+        restore(backup, database)
+
+        assert reader.execute(texts).fetchall() == [('"second"',)]
+        assert storage.get_pattern(USER, "tilt", "after_bad_beat") == "first"
+
+        reader.rollback()
+
+        assert reader.execute(texts).fetchall() == [('"first"',)]
+
+
+def test_what_is_replaced_is_backed_up(database: Path) -> None:
+    """By the program; a restore can be undone by another."""
+    backup = back_up(database)
+    save(database, "second")
+    ran = program("restore", backup.name, folder=database.parent)
+    replaced = Path(ran.lines[0].removeprefix("backup: "))
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines == [f"backup: {replaced}", f"restored {database}"]
+    assert replaced.match("RexVoice.db.*.before-restore.backup")
+    assert value(database) == "first"
+
+    restore(replaced, database)
+
+    assert value(database) == "second"
+
+
+def test_restoring_the_oldest_of_five_backups_does_not_delete_it(database: Path) -> None:
+    """The backup of what is replaced would make six; the oldest but this one goes."""
+    for number in range(5):
+        shutil.copy(database, f"{database}.2026010{number + 1}T000000.000000Z.before-apply-{IDS[0]}.backup")
+    oldest, second, *others = sorted(database.parent.glob("*.backup"))
+    save(database, "second")
+    restore(oldest, database)
+
+    assert oldest.exists()
+    assert all(path.exists() for path in others)
+    assert len(list(database.parent.glob("*.before-restore.backup"))) == 1
+    assert value(database) == "first"
+    assert second  # it may stay or go
+
+
+def test_a_restored_database_of_an_older_version_is_brought_up_to_date_when_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    """Which is how one gets back below 001: the earlier app's own tables are there again, to the letter."""
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    old_app.add_odd_rows(path)
+    before = snapshots.stored_sql(path), snapshots.rows(path)
+    get_pattern_storage(path).close()
+    (backup,) = tmp_path.glob("*.backup")
+    restore(backup, path)
+
+    assert (snapshots.stored_sql(path), snapshots.rows(path)) == before
+    assert snapshots.applied(path) == []
+
+    get_pattern_storage(path).close()
+
+    assert snapshots.applied(path) == IDS
+
+
+def test_a_database_that_is_not_there_is_made(database: Path) -> None:
+    """For its owner alone; nothing is replaced, so nothing is backed up."""
+    backup = back_up(database)
+    new = database.parent / "new.db"
+
+    assert restore(backup, new) == []
+    assert snapshots.everything(new) == snapshots.everything(backup)
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600

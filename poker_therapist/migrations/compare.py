@@ -103,7 +103,8 @@ class Two:
         names = self._connection.execute(
             f"SELECT name FROM {side}.sqlite_schema WHERE type = 'table'"
         ).fetchall()
-        columns = "SELECT name, pk FROM pragma_table_xinfo(?, ?)"
+        # 1: a column that a virtual table, an index for full text say, has for its own use
+        columns = "SELECT name, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1"
         return {
             name: dict(self._connection.execute(columns, (name, side)).fetchall())
             for (name,) in names

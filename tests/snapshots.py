@@ -5,6 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from poker_therapist.migrations.catalog import describe
+
 BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
 
 
@@ -19,23 +21,12 @@ def tables(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in names if name not in BOOKKEEPING]
 
 
-def schema(path: Path) -> dict[str, Any]:
-    """Return what SQLite's PRAGMAs say of each table: columns, keys and indexes."""
-    described: dict[str, Any] = {}
+def schema(path: Path) -> dict[str, str]:
+    """Return what the catalog says of each table, index, trigger and view, and the order of columns."""
     with connect(path) as connection:
-        for table in tables(connection):
-            if table == "sqlite_sequence":
-                continue
-            indexes = connection.execute(f"PRAGMA index_list({table})").fetchall()
-            described[table] = {
-                "columns": connection.execute(f"PRAGMA table_xinfo({table})").fetchall(),
-                "foreign keys": connection.execute(f"PRAGMA foreign_key_list({table})").fetchall(),
-                "indexes": {
-                    name: (unique, origin, connection.execute(f"PRAGMA index_xinfo({name})").fetchall())
-                    for _, name, unique, origin, _ in indexes
-                },
-            }
-    return described
+        catalog = describe(connection)
+    order = {f"columns of {name}": ", ".join(table.columns) for name, table in catalog.tables.items()}
+    return catalog.facts() | order
 
 
 def stored_sql(path: Path) -> list[tuple[Any, ...]]:

@@ -336,7 +336,7 @@ def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
 
 def test_make_test_runs_the_tests() -> None:
     """The word that the README promises runs pytest over everything."""
-    command = ["make", "--dry-run", "--old-file=.venv/installed", "test"]
+    command = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "test"]
 
     assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
 

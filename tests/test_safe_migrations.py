@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yoyo.scripts.main import main
@@ -676,9 +677,9 @@ def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
     before = path.read_bytes()
 
     class Small(sqlite3.Connection):
-        def backup(self, target: sqlite3.Connection) -> None:  # type: ignore[override]  # as it is called
+        def backup(self, target: sqlite3.Connection, **options: Any) -> None:
             target.execute("PRAGMA max_page_count = 3")
-            super().backup(target)
+            super().backup(target, **options)
 
     def small(location: Location) -> sqlite3.Connection:
         return sqlite3.connect(location.path, factory=Small)

@@ -1,9 +1,11 @@
 """`poker-therapist rehearse`: on a copy, with nothing left behind, in flat memory, for people and scripts."""
 
 import re
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from poker_therapist import MigrationEdited, get_pattern_storage
 from poker_therapist.database import Location
 from poker_therapist.migrations.rehearse import Verdict, rehearse
+from poker_therapist.migrations.testing import run_killed_at
 from tests import old_app
 from tests.conftest import run_script, run_sql
 from tests.migrating import IDS, up
@@ -178,6 +181,19 @@ def test_an_interrupted_rehearsal_leaves_nothing(three: Project) -> None:
 
     assert state_of(three.folder) == before
     assert sorted(path.name for path in three.folder.iterdir()) == ["game.db", "sql"]
+
+
+def test_what_a_killed_rehearsal_left_goes_with_the_next(three: Project) -> None:
+    """Its copies hold every player's data, and as much room as the database."""
+    before = sorted(path.name for path in three.folder.iterdir())
+    action = partial(rehearse, Location(three.database), sources=[str(three.sql)])
+
+    assert run_killed_at(30, action) == -signal.SIGKILL
+    assert sorted(path.name for path in three.folder.iterdir()) != before
+
+    action()
+
+    assert sorted(path.name for path in three.folder.iterdir()) == before
 
 
 def test_a_database_in_use_is_rehearsed_as_it_stands(three: Project) -> None:

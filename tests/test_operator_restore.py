@@ -146,3 +146,14 @@ def test_a_writer_that_does_not_end_is_waited_for_no_longer_than_the_timeout(dat
     assert ran.code == 1
     assert "stayed locked for 0.1 seconds" in ran.error
     assert value(database) == "second"
+
+
+def test_a_backup_with_pages_of_another_size_is_restored(database: Path) -> None:
+    """As an old database has them that SQLite made before 2016."""
+    old = database.with_name("old.db")
+    run_sql(old, "PRAGMA page_size = 1024; CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    with get_pattern_storage(old) as storage:
+        storage.save_pattern(7, "tilt", "after_bad_beat", "old")
+    restore(old, database)
+
+    assert value(database) == "old"

@@ -5,6 +5,8 @@ there is room for the real run, and rows are compared inside SQLite, so that mem
 """
 
 import contextlib
+import glob
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -126,15 +128,30 @@ def rehearse(
 
 @contextlib.contextmanager
 def _folder_beside(location: Location) -> Iterator[Path]:
-    """Make a folder for copies, and remove it with all that is in it."""
+    """Make a folder for copies, and remove it afterwards; and first what killed rehearsals have left."""
     name = f"{location.path.name}.rehearsal-"
     try:
-        with tempfile.TemporaryDirectory(prefix=name, dir=location.path.parent) as folder:
+        for left in location.path.parent.glob(f"{glob.escape(name)}*-*"):
+            if not _is_running(left.name.removeprefix(name).partition("-")[0]):
+                shutil.rmtree(left)
+        own = f"{name}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise StorageError(
             f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
         ) from error
+
+
+def _is_running(process: str) -> bool:
+    """Return whether there is a process of that number; one that may not be asked is there, too."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _tell(progress: Progress, done: int, total: int, doing: str) -> None:

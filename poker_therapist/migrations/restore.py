@@ -47,6 +47,9 @@ def restore(location: Location, backup: Path) -> Path | None:
         replaced = _set_aside(location, backup)
         find_file(location.path, create=True)
         with explained(location), contextlib.closing(open_connection(location)) as target:
+            sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
+            if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected
+                target.execute("PRAGMA journal_mode = DELETE").fetchone()
             source.backup(target, progress=patience(location))
     return replaced
 

@@ -109,7 +109,7 @@ def _drift(backend: AtomicSQLiteBackend, files: dict[str, SQLMigration]) -> list
     with backend.explained():
         actual = describe(backend.connection)
         tables = dict(backend.connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-    expected = _build([history[name] for name in sorted(history)], tables)
+        expected = _build([history[name] for name in sorted(history)], tables)
     # The app's own tables are not ours: a table that no migration is known to make is not judged.
     return differences(expected, actual.only(set(expected.tables)))
 

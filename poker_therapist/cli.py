@@ -184,7 +184,7 @@ def restore(
     print(f"restored {location.path}")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # a player may have a number below 0
 def export(
     user: Player,
     database: Database = None,
@@ -207,7 +207,7 @@ def export(
         raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def forget(
     user: Player,
     database: Database = None,

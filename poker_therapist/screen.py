@@ -9,6 +9,7 @@ import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from poker_therapist.database import Location
 from poker_therapist.migrations.rehearse import Progress, Rehearsal, Verdict, no_progress
@@ -80,10 +81,14 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
         for reason in one.reasons:
             _print(f"{one.id}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
     _print(f"The real run needs up to {found.room:,} bytes of room, its backup included.")
+    lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
+    failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
         _print("Every migration works, and can be taken back.", "green")
-    else:
-        _print("Not every migration works and can be taken back: see above.", "red")
+    if failed:
+        _print(f"{failed[0]} fails: see above.", "red")
+    if lost:
+        _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", "red")
 
 
 def print_json(value: Any) -> None:
@@ -104,6 +109,6 @@ def _print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
             print("\t".join(str(item).replace("\n", " ") for item in row).rstrip())
         return
     table = Table(*titles)
-    for row in rows:
-        table.add_row(*(str(item) for item in row), style=STYLES.get(row[1], "red"))
+    for name, state, *rest in rows:
+        table.add_row(name, Text(str(state), style=STYLES.get(state, "red")), *rest)
     console.print(table, markup=False)

@@ -175,3 +175,8 @@ def test_a_database_of_a_newer_version_is_refused_with_what_to_do(
     up(tmp_path / "RexVoice.db", "999", folder=newer)
 
     assert "does not know 005_add_mood: update the code" in refused(*call, folder=tmp_path)
+
+
+def test_a_player_may_have_a_number_below_0(database: Path) -> None:
+    """A number is no option."""
+    assert command("export", "-52", folder=database.parent).json["user_id"] == -52

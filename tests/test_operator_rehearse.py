@@ -108,8 +108,10 @@ def test_what_001_has_adopted_can_be_taken_back(old: Path) -> None:
     assert ran.lines[-1] == "Every migration works, and can be taken back."
 
 
-def test_a_rehearsal_ends_where_it_is_told(old: Path) -> None:
-    ran = command("rehearse", "--to", IDS[1], "--json", folder=old.parent)
+@pytest.mark.parametrize("wanted", [IDS[1], IDS[1][:3]])
+def test_a_rehearsal_ends_where_it_is_told(wanted: str, old: Path) -> None:
+    """By an id, or by how it begins, as yoyo takes it."""
+    ran = command("rehearse", "--to", wanted, "--json", folder=old.parent)
 
     assert [one["id"] for one in ran.json["migrations"]] == IDS[:2]
 

@@ -157,3 +157,10 @@ def test_a_backup_with_pages_of_another_size_is_restored(database: Path) -> None
     restore(old, database)
 
     assert value(database) == "old"
+
+
+def test_a_database_is_no_backup_of_itself(database: Path) -> None:
+    before = state_of(database.parent)
+
+    assert "is the database itself" in refused("restore", database.name, folder=database.parent)
+    assert state_of(database.parent) == before

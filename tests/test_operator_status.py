@@ -19,7 +19,7 @@ from tests.migrating import IDS, up
 from tests.operating import Ran, command, program, refused, state_of
 from tests.test_safe_migrations import Project
 
-AGAIN = "run the same command again"
+AGAIN = "run again the command that was stopped"
 UNVERIFIED = "by plain yoyo: not verified"
 
 

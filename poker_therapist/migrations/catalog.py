@@ -179,7 +179,10 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     columns, primary_key = {}, {}
     words = words_of(sql)
     upper = [word.upper() for word in words]
-    parts = {part[0]: part[1:] for part in parts_of(words, words.index("(") if "(" in words else len(words))}
+    parts = {
+        part[0].lower(): part[1:]
+        for part in parts_of(words, words.index("(") if "(" in words else len(words))
+    }
     for column, kind, not_null, default, place in connection.execute(
         'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
     ):
@@ -188,7 +191,7 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
             kind,
             not (not_null or rowid_alias),
             default and text_of(words_of(default)),
-            _extra(parts.get(column, [])),
+            _extra(parts.get(column.lower(), [])),
         )
         if place:
             primary_key[place] = column
@@ -255,7 +258,7 @@ def _extra(definition: list[str]) -> str:
     if "AS" in upper:
         start = upper.index("AS")
         (expression, *_) = parts_of(definition, start + 1) or [[]]
-        said = f"AS ({text_of(expression)})"
+        said = f"AS ({text_of(expression)}){' STORED' if 'STORED' in upper else ''}"
     if "COLLATE" in upper:
         said += f" COLLATE {upper[upper.index('COLLATE') + 1]}"
     return said.strip()

@@ -93,7 +93,7 @@ def rehearse(
 
     Args:
         location: the database; it is read, never written.
-        to: the last migration to try; all pending unless given.
+        to: the last migration to try, or how its id begins; all pending unless given.
         sources: folders of migrations; those of this version unless given.
         progress: called with what is being done, how much is done and how much there is.
 
@@ -111,9 +111,12 @@ def rehearse(
             backend.require_unedited(list(files))
         if to is not None:
             ids = [one.id for one in pending]
-            if to not in ids:
-                raise MigrationFailed(f"{to} is not pending: {', '.join(ids) or 'nothing'} is")
-            pending = pending[: ids.index(to) + 1]
+            named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
+            if len(named) != 1:
+                raise MigrationFailed(
+                    f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
+                )
+            pending = pending[: ids.index(named[0]) + 1]
         size = work.path.stat().st_size
         done: list[Rehearsed] = []
         room = 0
@@ -232,8 +235,8 @@ class _Steps:
             self.result.verdict = Verdict.IRREVERSIBLE
         elif rows or texts[0] != texts[1]:
             self.result.verdict = Verdict.SCHEMA_EXACT
-            for name in sorted({name for name, _ in texts[0] ^ texts[1]}):
-                self.result.reasons.append(f"the SQL text of {name} is laid out differently")
+            if names := sorted({name for name, _ in texts[0] ^ texts[1]}):
+                self.result.reasons.append(f"the SQL text of {', '.join(names)} is laid out differently")
         else:
             self.result.verdict = Verdict.EXACT
 

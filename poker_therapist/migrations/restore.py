@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import DatabaseUnreadable, SchemaTooNew
+from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNew
 from poker_therapist.migrations.backup import TABLES, back_up, explained, patience, read_only, time_now
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite_file import find_file, is_there, open_connection
@@ -27,10 +27,13 @@ def restore(location: Location, backup: Path) -> Path | None:
     Raises:
         DatabaseUnreadable: the file is no database or damaged, or is none of ours.
         SchemaTooNew: it was made by a later version of the code.
+        InvalidInput: it is the database itself.
     """
     find_file(backup, create=False)
     if is_there(location.path):
         find_file(location.path, create=False)
+        if location.path.samefile(backup):
+            raise InvalidInput(f"{backup} is the database itself: name a backup of it")
     source_location = replace(location, path=backup.absolute())
     with explained(source_location), contextlib.closing(read_only(backup)) as source:
         (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()

@@ -9,11 +9,13 @@ from sqlparse import tokens
 # Whose case says nothing. sqlparse takes many more words for keywords, names of columns among them.
 _KEYWORD = re.compile(
     r"""
-    and | as | asc | autoincrement | begin | between | by | case | cast | check | collate | conflict
-    | constraint | create | default | deferrable | deferred | delete | desc | distinct | else | end | exists
-    | foreign | from | glob | group | in | index | initially | insert | into | is | join | key | like | limit
-    | not | null | on | or | order | primary | references | replace | rowid | select | set | strict | table
-    | then | trigger | unique | update | values | view | when | where | without
+    after | all | and | as | asc | autoincrement | before | begin | between | by | case | cast | check |
+    collate | conflict | constraint | create | default | deferrable | deferred | delete | desc |
+    distinct | else | end | exists | except | for | foreign | from | generated | glob | group | in |
+    index | initially | insert | instead | into | is | join | key | left | like | limit | not | null |
+    of | on | or | order | primary | references | replace | rowid | select | set | stored | strict |
+    table | then | trigger | union | unique | update | using | values | view | virtual | when | where |
+    without
     """,
     re.IGNORECASE | re.VERBOSE,
 )

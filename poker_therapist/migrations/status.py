@@ -79,7 +79,9 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
         for name in sorted(files.keys() | applied.keys()):
             text, file = kept.get(name), files.get(name)
             if text and text.apply_sql and text.applied_at is None:
-                found.append(MigrationStatus(name, State.INTERRUPTED, note="run the same command again"))
+                found.append(
+                    MigrationStatus(name, State.INTERRUPTED, note="run again the command that was stopped")
+                )
             elif name not in applied:
                 found.append(MigrationStatus(name, State.PENDING))
             elif file is None:

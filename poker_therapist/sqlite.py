@@ -144,10 +144,12 @@ class SQLiteDatabase:
             if process == os.getpid():  # a forked child may leave the block, but not end it
                 self.write(commit)
         except BaseException:
-            if process == os.getpid() and _is_in_transaction(connection):
-                connection.execute(rollback)
-                if not outermost:
-                    connection.execute(commit)
+            if process == os.getpid():
+                with here.lock:  # nobody closes it between the question and the answer
+                    if _is_in_transaction(connection):
+                        connection.execute(rollback)
+                        if not outermost:
+                            connection.execute(commit)
             raise
         finally:
             if outermost and process == os.getpid():

@@ -41,18 +41,38 @@ def test_each_migration_depends_on_the_one_before_it() -> None:
     assert depends == [[], *([name] for name in IDS[:-1])]
 
 
-def test_committed_migrations_stay_as_they_were_released() -> None:
-    """A file of a released version is never edited; git knows."""
-    if not (CHECKOUT / ".git").exists():
-        pytest.skip("not a git checkout: nothing to compare with")
-    tags = subprocess.run(["git", "tag"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    for tag in tags.stdout.split():
-        changed = subprocess.run(
-            ["git", "diff", "--name-only", "--diff-filter=MDR", tag, "--", "sql_migrations"],
-            cwd=CHECKOUT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+def git(folder: Path, *arguments: str) -> list[str]:
+    command = ["git", "-c", "user.name=Ann", "-c", "user.email=ann@example.org", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
-        assert [name for name in changed.stdout.split() if name.endswith(".sql")] == []
+
+def edited_since_a_release(checkout: Path) -> set[str]:
+    """Return the migrations that are not what they were in a released version; git knows."""
+    compare = ("diff", "--name-only", "--diff-filter=MDR")
+    changed = [
+        name for tag in git(checkout, "tag") for name in git(checkout, *compare, tag, "sql_migrations")
+    ]
+    return {name for name in changed if name.endswith(".sql")}
+
+
+@pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="not a git checkout: nothing to compare with")
+def test_released_migrations_stay_as_they_were() -> None:
+    """A file of a released version is never edited."""
+    assert edited_since_a_release(CHECKOUT) == set()
+
+
+def test_an_edit_of_a_released_migration_would_be_seen(tmp_path: Path) -> None:
+    """Of a release: what is new since it may be edited."""
+    shutil.copytree(FOLDER, tmp_path / "sql_migrations" / "sqlite")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "Release")
+    git(tmp_path, "tag", "v1")
+    name = f"sql_migrations/sqlite/{IDS[0]}.sql"
+    (tmp_path / name).write_text("-- edited\n")
+    (tmp_path / "sql_migrations" / "sqlite" / "005_add_mood.sql").write_text("-- new\n")
+
+    assert edited_since_a_release(tmp_path) == {name}
 
 
 @pytest.mark.parametrize("name", IDS)

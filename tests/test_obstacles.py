@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import DatabaseBusy, DatabaseFull, PatternStorage, get_pattern_storage
-from poker_therapist.migrations import migrations_folder
 from tests.snapshots import everything, rows
 
 USER = 7
@@ -100,7 +99,7 @@ NOBODY = 65_534
 AS_SOMEBODY_ELSE = f"""
 import os, sys
 from pathlib import Path
-import poker_therapist
+import poker_therapist.migrations
 from poker_therapist import get_pattern_storage
 
 def attempt(what, *arguments):
@@ -112,6 +111,8 @@ def attempt(what, *arguments):
     else:
         print(result if isinstance(result, str) else "ok")
 
+ids = poker_therapist.migrations.shipped_ids("sqlite")
+poker_therapist.migrations.shipped_ids = lambda engine: ids
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})
@@ -135,9 +136,6 @@ def public_folder() -> Iterator[Path]:
 def run_as_somebody_else(folder: Path, script: str) -> list[str]:
     """Run a script as a user whom rights concern; return the lines that it prints."""
     if os.geteuid() == 0:
-        migrations = migrations_folder("sqlite")
-        if not all(place.stat().st_mode & 0o005 == 0o005 for place in (migrations, *migrations.parents)):
-            pytest.skip("another user may not read the migrations of this checkout")
         for path in (folder, *folder.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
     done = subprocess.run(

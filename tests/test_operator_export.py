@@ -7,34 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import PatternStorage, get_pattern_storage
-from tests import old_app, snapshots
-from tests.conftest import LEGACY_ROWS, run_sql
+from poker_therapist import get_pattern_storage
+from tests import old_app, players, snapshots
+from tests.conftest import run_sql
 from tests.migrating import FOLDER, IDS, up
 from tests.operating import command, program, refused, state_of
-
-TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
-
-
-def fill(storage: PatternStorage, user: int) -> None:
-    """Save something of every kind for a player."""
-    storage.save_pattern(user, "tilt", "after_bad_beat", {"bets_up": 1.8, "note": "♠ naïve"}, confidence=0.7)
-    storage.save_pattern(user, "sleep", "hours", [5, None, True])
-    storage.save_context(user, "mood", "tired", session_id="monday", expires_minutes=60)
-    storage.save_context(user, "mood", "angry")
-    storage.save_context(user, "topic", "long ago", expires_minutes=0)
-    storage.save_insight(user, "advice", "Stop after two lost buy-ins.", importance=0.9)
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """A database with two players, and rows that a migration had to change."""
-    path = tmp_path / "RexVoice.db"
-    with get_pattern_storage(path) as storage:
-        fill(storage, 7)
-        fill(storage, 8)
-    run_sql(path, LEGACY_ROWS)
-    return path
+    return players.make(tmp_path / "RexVoice.db")
 
 
 def test_an_export_holds_every_value_of_every_row(database: Path) -> None:
@@ -46,7 +29,9 @@ def test_an_export_holds_every_value_of_every_row(database: Path) -> None:
     assert "♠ naïve" in ran.out
     assert found["user_id"] == 7
     with snapshots.connect(database) as connection:
-        for table, part in zip(TABLES, ("patterns", "context", "insights", "legacy_rows"), strict=True):
+        for table, part in zip(
+            players.TABLES, ("patterns", "context", "insights", "legacy_rows"), strict=True
+        ):
             rows = connection.execute(f"SELECT * FROM {table} WHERE user_id = 7").fetchall()
             place = [column for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")].index(
                 "user_id"
@@ -126,12 +111,6 @@ def test_an_export_writes_over_nothing(output: str, why: str, database: Path) ->
     assert (database.parent / "there.json").read_text() == "a letter"
 
 
-def is_known(database: Path, user: int = 7) -> bool:
-    with get_pattern_storage(database, migrate=False) as storage:
-        found = storage.export_user(user)
-    return any(found[part] for part in ("patterns", "context", "insights", "legacy_rows"))
-
-
 BAD_USERS = {"x": 2, "": 2, "1.5": 2, "9223372036854775808": 1, "-9223372036854775809": 1, "1e3": 2}
 
 
@@ -146,7 +125,7 @@ def test_a_user_that_is_no_number_is_refused(word: str, user: str, database: Pat
     assert (ran.code, ran.out) == (BAD_USERS[user], "")
     assert "USER" in ran.error or "user_id must be an integer of at most 64 bits" in ran.error
     assert state_of(database.parent).keys() == before.keys()
-    assert is_known(database)
+    assert players.is_known(database)
 
 
 CALLS = [("export", "3"), ("forget", "3", "--yes"), ("purge",)]

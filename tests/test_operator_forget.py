@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app
+from tests import old_app, players
 from tests.conftest import LEGACY_ROWS, run_sql
 from tests.operating import Ran, command, program, state_of
-from tests.test_operator_export import TABLES, fill, is_known
 
 QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "
 
@@ -18,12 +17,7 @@ QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """A database with two players, and rows that a migration had to change."""
-    path = tmp_path / "RexVoice.db"
-    with get_pattern_storage(path) as storage:
-        fill(storage, 7)
-        fill(storage, 8)
-    run_sql(path, LEGACY_ROWS)
-    return path
+    return players.make(tmp_path / "RexVoice.db")
 
 
 def forget(database: Path, *options: str, answer: str = "") -> Ran:
@@ -41,8 +35,8 @@ def test_forgetting_asks_and_a_yes_deletes(answer: str, database: Path) -> None:
         "]: user_patterns: 2 deleted\nconversation_context: 3 deleted\n"
         "user_insights: 1 deleted\nlegacy_rows: 4 deleted\n"
     )
-    assert not is_known(database)
-    assert is_known(database, 8)
+    assert not players.is_known(database)
+    assert players.is_known(database, 8)
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "no\n", "", "what?\n"])
@@ -91,7 +85,7 @@ def make_backups(database: Path) -> tuple[list[Path], list[Path]]:
 
     def the_other(path: Path) -> None:
         with get_pattern_storage(path) as storage:
-            fill(storage, 8)
+            players.fill(storage, 8)
 
     def only_kept(path: Path) -> None:
         get_pattern_storage(path).close()
@@ -140,7 +134,7 @@ def test_forgetting_deletes_the_backups_that_hold_the_player_if_told_so(database
 
     assert ran.code == 0
     assert ran.lines == [
-        *(f"{table}: 0 deleted" for table in TABLES),
+        *(f"{table}: 0 deleted" for table in players.TABLES),
         *(f"deleted {path}" for path in sorted(with_player)),
     ]
     assert [path for path in with_player if path.exists()] == []

@@ -128,8 +128,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         self.query("note_violations")
         self.query("note_foreign_keys")
         yield
-        question = "new_violation" if direction == "apply" else "new_violation_of_old_key"
-        for child, row_id, parent in self.query(question):
+        for child, row_id, parent in self.query("new_violation", (direction == "rollback",)):
             raise MigrationFailed(
                 f"{migration.place(direction)}: row {row_id} of {child} would refer to no row of {parent}: "
                 f"correct the migration. Nothing of {migration.id} was kept."

@@ -30,31 +30,22 @@ SELECT
 FROM sqlite_schema AS child, pragma_foreign_key_list(child.name) AS foreign_key
 WHERE child.type = 'table';
 
--- name: new_violation()^
+-- name: new_violation(old_keys_only)^
+-- A rollback may bring back a foreign key that never held, as 003 does: there, only the keys from before it
+-- are asked about.
 SELECT
     "table",
     "rowid",
     parent
 FROM pragma_foreign_key_check
-EXCEPT
-SELECT
-    child,
-    row_id,
-    parent
-FROM noted_violation
-LIMIT 1;
-
--- name: new_violation_of_old_key()^
--- A rollback may bring back a foreign key that never held, as 003 does; only what held before must hold.
-SELECT
-    "table",
-    "rowid",
-    parent
-FROM pragma_foreign_key_check
-WHERE ("table", parent) IN (SELECT
-    noted.child,
-    noted.parent
-FROM noted_foreign_key AS noted)
+WHERE
+    NOT :old_keys_only
+    OR ("table", parent) IN (
+        SELECT
+            noted.child,
+            noted.parent
+        FROM noted_foreign_key AS noted
+    )
 EXCEPT
 SELECT
     child,

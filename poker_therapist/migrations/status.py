@@ -74,7 +74,7 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
     with AtomicSQLiteBackend(location) as backend:
         files = {one.id: one for one in read_migrations(sources or [str(migrations_folder("sqlite"))])}
         applied, kept = backend.applied(), backend.kept()
-        newest = max(files)
+        newest = max(files, default="")
         found = []
         for name in sorted(files.keys() | applied.keys()):
             text, file = kept.get(name), files.get(name)

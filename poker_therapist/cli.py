@@ -4,7 +4,6 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 4 trouble: somebody must look.
 """
 
-import json
 import os
 import sys
 from importlib.metadata import version
@@ -195,14 +194,14 @@ def export(
 ) -> None:
     """Write everything that is stored about a player as JSON, in an order that stays the same."""
     with _storage(database) as storage:
-        text = json.dumps(storage.export_user(user), ensure_ascii=False, indent=2)
+        found = storage.export_user(user)
     if output is None:
-        print(text)
+        screen.print_json(found)
         return
     try:
         owner_alone = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(owner_alone, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+            file.write(f"{screen.json_text(found, 'utf-8')}\n")
     except OSError as error:
         raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
 

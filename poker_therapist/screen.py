@@ -1,6 +1,7 @@
 """What the operator's commands print: tables and colours on a terminal, plain lines in a pipe."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,7 +94,21 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value for a program."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(json_text(value, sys.stdout.encoding or "utf-8"))
+
+
+def json_text(value: Any, encoding: str) -> str:
+    """Return a value as JSON that can be written in an encoding.
+
+    As it reads; with escapes where it holds what the encoding has not, such as the lone surrogates that the
+    earlier app could write.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 def _print(line: str, style: str | None = None) -> None:

@@ -159,3 +159,25 @@ def test_a_database_of_a_newer_version_is_refused_with_what_to_do(
 def test_a_player_may_have_a_number_below_0(database: Path) -> None:
     """A number is no option."""
     assert command("export", "-52", folder=database.parent).json["user_id"] == -52
+
+
+@pytest.mark.parametrize(("text", "encoding"), [('"\\ud800"', "utf-8"), ('"♠"', "ascii")])
+def test_what_cannot_be_written_as_it_reads_is_written_with_escapes(
+    text: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone surrogate of the earlier app, a terminal of another encoding: JSON all the same."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path, rows=0)
+    run_sql(
+        path,
+        "INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value) "
+        f"VALUES (7, 'a', 'b', '{text}')",
+    )
+    get_pattern_storage(path).close()
+    printed = program("export", "7", folder=tmp_path)
+    program("export", "7", "--output", "ann.json", folder=tmp_path)
+
+    assert (printed.code, printed.error) == (0, "")
+    assert printed.json["patterns"][0]["value"] == json.loads(text)
+    assert json.loads((tmp_path / "ann.json").read_text(encoding="utf-8")) == printed.json

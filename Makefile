@@ -24,6 +24,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist
+	$(BIN)/squawk 'sql_migrations/postgresql/*.sql' 'sql_migrations/citus/*.sql'
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

@@ -16,7 +16,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from poker_therapist.database import locate, read_queries
+from poker_therapist.database import SQLiteLocation, read_queries
 from poker_therapist.sqlite_file import open_connection
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.values import JSON
@@ -106,7 +106,7 @@ def compare(folder: Path) -> dict[str, list[float]]:
     with (
         get_pattern_storage(folder / "ours.db") as ours,
         get_pattern_storage(folder / "raw.db"),
-        closing(open_connection(locate(folder / "raw.db"))) as connection,
+        closing(open_connection(SQLiteLocation(folder / "raw.db"))) as connection,
     ):
         raw = Raw(connection)
         ratios: dict[str, list[float]] = {}

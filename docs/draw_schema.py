@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.migrations.catalog import Catalog, Table, describe
+from poker_therapist.migrations.catalog import Catalog, Table
+from poker_therapist.migrations.sqlite.catalog import describe
 
 PAGE = Path(__file__).with_name("STORAGE_ARCHITECTURE.md")
 BEGIN, END = "<!-- schema: written by `make docs` -->\n", "<!-- end of schema -->\n"

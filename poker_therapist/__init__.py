@@ -5,6 +5,7 @@ from poker_therapist.errors import (
     DatabaseFull,
     DatabaseNotFound,
     DatabaseReadOnly,
+    DatabaseUnreachable,
     DatabaseUnreadable,
     InvalidInput,
     InvalidMigration,
@@ -17,6 +18,7 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageClosed,
     StorageError,
+    TransactionConflict,
 )
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 
@@ -25,6 +27,7 @@ __all__ = [
     "DatabaseFull",
     "DatabaseNotFound",
     "DatabaseReadOnly",
+    "DatabaseUnreachable",
     "DatabaseUnreadable",
     "InvalidInput",
     "InvalidMigration",
@@ -38,5 +41,6 @@ __all__ = [
     "SchemaTooNew",
     "StorageClosed",
     "StorageError",
+    "TransactionConflict",
     "get_pattern_storage",
 ]

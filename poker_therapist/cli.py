@@ -16,9 +16,8 @@ from yoyo.config import find_config, read_config
 from poker_therapist import screen
 from poker_therapist.database import Location, locate
 from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.migrations.backup import backups_with_player, save_backup
+from poker_therapist.migrations.engine import engine_for
 from poker_therapist.migrations.rehearse import rehearse as rehearse_database
-from poker_therapist.migrations.restore import restore as restore_database
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.status import read_status
 from poker_therapist.storage import PatternStorage, get_pattern_storage
@@ -86,13 +85,14 @@ def status(database: Database = None, as_json: AsJson = False) -> None:
     if as_json:
         screen.print_json(
             {
-                "database": str(location.path),
+                "database": location.name,
                 "exists": found.exists,
                 "state": {0: "up to date", PENDING: "pending", TROUBLE: "trouble"}[code],
                 "migrations": [
                     {"id": one.id, "state": one.state, "applied_at": one.applied_at, "note": one.note}
                     for one in found.migrations
                 ],
+                "unjudged": found.unjudged,
                 "drift": [
                     {"about": one.about, "expected": one.expected, "actual": one.actual}
                     for one in found.drift
@@ -124,9 +124,10 @@ def rehearse(
     if as_json:
         screen.print_json(
             {
-                "database": str(location.path),
+                "database": location.name,
                 "safe": found.is_safe,
                 "room_in_bytes": found.room,
+                "reason": found.reason,
                 "migrations": [
                     {
                         "id": one.id,
@@ -168,7 +169,7 @@ def backup(
     ] = None,
 ) -> None:
     """Copy the database to a file while others use it, and check the copy."""
-    print(save_backup(_location(database), output))
+    print(engine_for(_location(database)).save_backup(output))
 
 
 @app.command()
@@ -177,10 +178,10 @@ def restore(
 ) -> None:
     """Put a backup in the place of the database, which is backed up first; others may be connected."""
     location = _location(database)
-    replaced = restore_database(location, file)
+    replaced = engine_for(location).restore(file)
     if replaced:
         print(f"backup: {replaced}")
-    print(f"restored {location.path}")
+    print(f"restored {location.name}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a player may have a number below 0
@@ -220,11 +221,11 @@ def forget(
     with _storage(database) as storage:
         if not yes:
             typer.confirm(
-                f"Delete everything about player {user} from {location.path}, for ever?", abort=True
+                f"Delete everything about player {user} from {location.name}, for ever?", abort=True
             )
         for table, count in storage.forget_user(user).items():
             print(f"{table}: {count} deleted")
-    for path, holds in backups_with_player(location, user).items():
+    for path, holds in engine_for(location).backups_with_player(user).items():
         if holds is None:
             print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
         elif backups:

@@ -1,22 +1,29 @@
-"""From a path or URL to a place, and from a .sql file to the queries for it: which engines there are."""
+"""From a path or URL to a database, and from a .sql file to queries: which engines there are."""
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import aiosql
 
 from poker_therapist.errors import InvalidInput
 
-SCHEMES = ("sqlite", "sqlite+atomic")
+SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
+POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
+
+CLOSED = "the storage is closed: open it again with get_pattern_storage()"
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """Where a database is and how it is opened.
+class SQLiteLocation:
+    """Where an SQLite database is and how it is opened.
 
     Attributes:
         path: the absolute path of the file.
@@ -30,6 +37,102 @@ class Location:
     timeout: float = 30.0
     backups: int = 5
 
+    @property
+    def name(self) -> str:
+        """What an operator calls the database: its path."""
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgreSQLLocation:
+    """Where a PostgreSQL database is and how it is reached.
+
+    Attributes:
+        conninfo: what libpq needs beyond its own defaults, the `PG*` variables and password files among them.
+        name: what an operator calls the database: a URL without a password.
+        schema: where the tables are; what the server's `search_path` says unless given.
+        timeout: seconds to wait for a free connection, or for somebody else's migration.
+        connections: how many connections the storage opens at most.
+    """
+
+    conninfo: str = field(repr=False)
+    name: str
+    schema: str | None = None
+    timeout: float = 30.0
+    connections: int = 10
+
+
+Location = SQLiteLocation | PostgreSQLLocation
+
+
+class Mode(Enum):
+    """What a transaction is for."""
+
+    # Several queries see the state of one moment.
+    READ = "read"
+    # Several statements that do not rest on what was read.
+    WRITE = "write"
+    # What is read does not change before what rests on it is written.
+    READ_THEN_WRITE = "read, then write"
+
+
+class Database(Protocol):
+    """A database in use, by any number of threads and processes; each engine has one.
+
+    Every method raises an error of ours for one of the driver's.
+    """
+
+    @property
+    def location(self) -> Location:
+        """Where it is."""
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of a query."""
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first row of a query, None if there is none."""
+
+    def write(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement, committed at once outside a transaction; return how many rows it changed."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction."""
+
+    def transaction(self, mode: Mode) -> AbstractContextManager[None]:
+        """Run a block as one transaction, or, inside another, as a part that can fail by itself."""
+
+    def original(self, column: str, stored: Any) -> Any:
+        """Return what a column of `legacy_rows` keeps, as it can be written in JSON."""
+
+    def erase_traces(self) -> None:
+        """Leave as little as the engine can of deleted rows."""
+
+    def take_into_use(self) -> None:
+        """Let this and all later connections write; until then looking changes nothing."""
+
+    def close(self) -> None:
+        """Close all connections; twice does nothing."""
+
+
+def open_database(location: Location, *, create: bool) -> Database:
+    """Connect to a database.
+
+    Args:
+        location: where it is.
+        create: whether to make an SQLite file that is not there; a server's databases are never made here.
+
+    Raises:
+        StorageError: there is none, or it cannot be used; its subclasses say why.
+    """
+    if isinstance(location, SQLiteLocation):
+        from poker_therapist.sqlite import SQLiteDatabase
+
+        return SQLiteDatabase(location, create=create)
+    from poker_therapist.postgresql import PostgreSQLDatabase
+
+    return PostgreSQLDatabase(location)
+
 
 def locate(database: str | os.PathLike[str]) -> Location:
     """Return where `database` is: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL`.
@@ -41,17 +144,25 @@ def locate(database: str | os.PathLike[str]) -> Location:
         raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
     name = os.fspath(database)
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", name, re.IGNORECASE):
-        return Location(_file(name))
+        return SQLiteLocation(_file(name))
+    scheme = name.partition(":")[0].lower()
+    if scheme in SQLITE_SCHEMES:
+        return _locate_file(name)
+    if scheme in POSTGRESQL_SCHEMES:
+        return _locate_server(name)
+    raise InvalidInput(
+        f"{scheme}:// is no database that this version knows: use sqlite:///path/to.db "
+        "or postgresql://host/database"
+    )
+
+
+def _locate_file(name: str) -> SQLiteLocation:
     if re.search(r"[\t\r\n]", name):  # which urlsplit() would drop
         raise InvalidInput(f"{name!r} names no file: write %09, %0D and %0A for a tab and line ends in it")
     try:
         url = urlsplit(name)
     except ValueError as error:
         raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
-    if url.scheme not in SCHEMES:
-        raise InvalidInput(
-            f"{url.scheme}:// is no database that this version knows: use sqlite:///path/to.db"
-        )
     if url.netloc or url.fragment or len(url.path) < 2:
         raise InvalidInput(
             f"{name!r} names no file: three slashes before a relative path, four before an absolute one, "
@@ -59,19 +170,68 @@ def locate(database: str | os.PathLike[str]) -> Location:
         )
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "NORMAL").upper()
-    timeout = options.pop("timeout", "30")
+    timeout = _seconds(options)
     backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
         raise InvalidInput(f"synchronous={synchronous} in the URL: it must be NORMAL or FULL")
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
-        raise InvalidInput(f"timeout={timeout} in the URL: it must be a number of seconds")
     if not re.fullmatch(r"\d{1,3}", backups):
         raise InvalidInput(f"backups={backups} in the URL: it must be how many to keep, 0 for none")
     if options:
         raise InvalidInput(
             f"unknown option {min(options)!r} in the URL: there are backups, synchronous and timeout"
         )
-    return Location(_file(unquote(url.path[1:])), synchronous, float(timeout), int(backups))
+    return SQLiteLocation(_file(unquote(url.path[1:])), synchronous, timeout, int(backups))
+
+
+def _seconds(options: dict[str, str]) -> float:
+    timeout = options.pop("timeout", "30")
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
+        raise InvalidInput(f"timeout={timeout} in the URL: it must be a number of seconds")
+    return float(timeout)
+
+
+def _locate_server(name: str) -> PostgreSQLLocation:
+    """Return where a URL leads; options that are not ours are libpq's, TLS and several hosts included."""
+    try:
+        from psycopg import Error, conninfo, pq
+    except ImportError as error:
+        raise InvalidInput(
+            "PostgreSQL needs its driver: install it with pip install 'poker-therapist[postgresql]'"
+        ) from error
+    start, _, query = name.partition("://")[2].partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    timeout = _seconds(options)
+    connections = options.pop("connections", "10")
+    if not re.fullmatch(r"[1-9]\d{0,2}", connections):
+        raise InvalidInput(f"connections={connections} in the URL: it must be a number from 1 to 999")
+    schema = options.pop("schema", None)
+    if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
+        raise InvalidInput(f"schema={schema} in the URL: it must be a name of letters, digits and _")
+    try:
+        given = conninfo.conninfo_to_dict(
+            f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
+        )
+        defaults = {one.keyword.decode(): one.val.decode() for one in pq.Conninfo.get_defaults() if one.val}
+    except Error as error:
+        # libpq repeats the URL, password and all.
+        reason = re.sub(r"\S*://\S*", "…", " ".join(str(error).split()))
+        raise InvalidInput(
+            f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
+        ) from error
+    whole = {**defaults, **{key: str(value) for key, value in given.items()}}
+    host, port = whole.get("host", ""), whole.get("port", "5432")
+    folder = host.startswith("/")  # of a socket
+    shown = "".join(
+        (
+            "postgresql://",
+            "" if folder else host,
+            "" if folder or port == "5432" else f":{port}",
+            f"/{whole.get('dbname') or whole.get('user', '')}",
+            f"?host={host}" if folder else "",
+            f"&port={port}" if folder and port != "5432" else "",
+        )
+    )
+    return PostgreSQLLocation(conninfo.make_conninfo("", **given), shown, schema, timeout, int(connections))
 
 
 def _file(name: str) -> Path:

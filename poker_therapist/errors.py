@@ -8,6 +8,8 @@ PokerTherapistError
 │   ├── DatabaseReadOnly   the file or its folder may not be written
 │   ├── DatabaseFull       the disk, or the size allowed to the database, is used up
 │   ├── DatabaseBusy       somebody else kept it locked for longer than the timeout
+│   ├── DatabaseUnreachable the server does not answer, refuses the user, or broke the connection
+│   ├── TransactionConflict somebody else changed the same data meanwhile
 │   ├── SchemaMissing      a table that the storage needs is not there
 │   └── StorageClosed      the storage was used after close()
 └── MigrationError         the schema could not be brought to where the code needs it
@@ -49,6 +51,14 @@ class DatabaseFull(StorageError):
 
 class DatabaseBusy(StorageError):
     """Somebody else kept the database locked for longer than the timeout."""
+
+
+class DatabaseUnreachable(StorageError):
+    """The server cannot be used, or broke the connection; its message says if a write may have been saved."""
+
+
+class TransactionConflict(StorageError):
+    """Somebody else changed the same data meanwhile; nothing was saved, and doing it again may work."""
 
 
 class SchemaMissing(StorageError):

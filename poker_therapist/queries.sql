@@ -1,5 +1,6 @@
--- Every query of the storage. Each reads or writes the rows of one player (purge_expired alone is for all),
--- finds them by an index of 004 and reads them in its order; both engines understand every one.
+-- Every query of the storage. Each reads or writes the rows of one player, its first parameter
+-- (next_player_with_expired alone looks at all), finds them by an index of 004 and reads them in its order;
+-- both engines understand every one.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, now)!
 -- Upsert: a belief that is there already is replaced, and keeps its id and created_at.
@@ -97,15 +98,25 @@ WHERE
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: purge_expired(now, limit)!
--- The longest expired first, of all players; a few at a time, so that nobody waits long for the lock.
+-- name: purge_expired(user_id, now, limit)!
+-- The longest expired first; a few at a time, so that nobody waits long for the lock.
 DELETE FROM conversation_context
-WHERE id IN (
-    SELECT expired.id FROM conversation_context AS expired
-    WHERE expired.expires_at <= :now
-    ORDER BY expired.expires_at
-    LIMIT :limit
-);
+WHERE
+    user_id = :user_id
+    AND id IN (
+        SELECT expired.id FROM conversation_context AS expired
+        WHERE expired.user_id = :user_id AND expired.expires_at <= :now
+        ORDER BY expired.expires_at
+        LIMIT :limit
+    );
+
+-- name: next_player_with_expired(first_user_id, now)^
+-- For the purge of all, which goes from player to player; the one query that no single shard can answer, for
+-- nothing else knows who the players are.
+SELECT user_id FROM conversation_context
+WHERE user_id >= :first_user_id AND expires_at <= :now
+ORDER BY user_id
+LIMIT 1;
 
 -- name: save_insight(user_id, insight_type, insight_data, importance, now)!
 INSERT INTO user_insights (user_id, insight_type, insight_data, importance, created_at)

@@ -51,20 +51,22 @@ def print_status(location: Location, found: Status) -> None:
             )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")
+    if found.unjudged:
+        _print(found.unjudged, "yellow")
     if not found.exists:
-        _print(f"There is no database {location.path} yet; `yoyo apply` makes it.", "yellow")
+        _print(f"There is no database {location.name} yet; `yoyo apply` makes it.", "yellow")
     elif found.is_trouble:
-        _print(f"{location.path}: trouble, see above.", "red")
+        _print(f"{location.name}: trouble, see above.", "red")
     elif found.pending:
-        _print(f"{location.path}: {len(found.pending)} pending; `yoyo apply` applies them.", "yellow")
+        _print(f"{location.name}: {len(found.pending)} pending; `yoyo apply` applies them.", "yellow")
     else:
-        _print(f"{location.path}: up to date.", "green")
+        _print(f"{location.name}: up to date.", "green")
 
 
 def print_rehearsal(location: Location, found: Rehearsal) -> None:
     """Print the verdicts, then the reasons, the summary last."""
     if not found.migrations:
-        _print(f"{location.path}: nothing is pending, so there is nothing to rehearse.", "green")
+        _print(f"{location.name}: nothing is pending, so there is nothing to rehearse.", "green")
         return
     _print_rows(
         ("migration", "verdict", "seconds", "rows changed"),
@@ -81,7 +83,9 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     for one in found.migrations:
         for reason in one.reasons:
             _print(f"{one.id}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
-    _print(f"The real run needs up to {found.room:,} bytes of room, its backup included.")
+    if found.reason:
+        _print(found.reason, "yellow")
+    _print(f"The real run needs up to {found.room:,} bytes of room.")
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:

@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from poker_therapist.database import Location
+from poker_therapist.database import CLOSED, Mode, SQLiteLocation
 from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
-from poker_therapist.sqlite_file import CLOSED, explain, find_file, open_connection, use_write_ahead_log
+from poker_therapist.sqlite_file import explain, find_file, open_connection, use_write_ahead_log
 
 
 class _Held:
@@ -41,7 +41,7 @@ class _PerThread(threading.local):
 class SQLiteDatabase:
     """Connections to one SQLite file, and the few ways in which the storage uses them."""
 
-    def __init__(self, location: Location, *, create: bool) -> None:
+    def __init__(self, location: SQLiteLocation, *, create: bool) -> None:
         """Check that the file can be opened; make an empty one, for its owner alone, if `create`.
 
         Raises:
@@ -123,17 +123,17 @@ class SQLiteDatabase:
         return (not self._closed and self._here.connection) or self._connect()
 
     @contextlib.contextmanager
-    def transaction(self, mode: str = "IMMEDIATE") -> Iterator[None]:
+    def transaction(self, mode: Mode) -> Iterator[None]:
         """Run a block as one transaction, or, inside another, as a part that can fail by itself.
 
-        IMMEDIATE takes the write lock at once: a block that reads first and then writes would otherwise find
-        that somebody else has written in between. DEFERRED is for reading one moment's state.
+        One that writes takes the write lock at once: a block that reads first and then writes would otherwise
+        find that somebody else has written in between.
         """
         here, process = self._here, os.getpid()
         connection = self._open_connection()
         outermost = not connection.in_transaction
         begin, commit, rollback = (
-            (f"BEGIN {mode}", "COMMIT", "ROLLBACK")
+            ("BEGIN DEFERRED" if mode is Mode.READ else "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
             if outermost
             else ("SAVEPOINT block", "RELEASE block", "ROLLBACK TO block")
         )
@@ -155,6 +155,10 @@ class SQLiteDatabase:
             if outermost and process == os.getpid():
                 here.in_block = here.undone = False
                 here.connection = connection
+
+    def original(self, column: str, stored: Any) -> Any:  # noqa: ARG002  # for the other engine
+        """Return what a column of `legacy_rows` keeps, bytes as their hexadecimal digits."""
+        return stored.hex() if isinstance(stored, bytes) else stored
 
     def erase_traces(self) -> None:
         """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.

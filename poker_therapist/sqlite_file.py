@@ -6,7 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from poker_therapist.database import Location
+from poker_therapist.database import CLOSED, SQLiteLocation
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -60,7 +60,7 @@ def find_file(path: Path, *, create: bool) -> None:
         ) from error
 
 
-def open_connection(location: Location) -> sqlite3.Connection:
+def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
     """Return a new connection to an existing file, with the settings of every connection of ours.
 
     Raises:
@@ -154,10 +154,9 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
         "a value is larger than a database can hold ({reason}): save it in parts",
     ),
 }
-CLOSED = "the storage is closed: open it again with get_pattern_storage()"
 
 
-def explain(error: Exception, location: Location) -> PokerTherapistError:
+def explain(error: Exception, location: SQLiteLocation) -> PokerTherapistError:
     """Return our own error for one that the driver raised about the database at `location`."""
     reason, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _EXPLANATIONS:

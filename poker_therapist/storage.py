@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from poker_therapist import migrations, values
-from poker_therapist.database import locate, read_queries
+from poker_therapist.database import Database, Mode, locate, open_database, read_queries
 from poker_therapist.errors import StorageError
 from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
-from poker_therapist.sqlite import SQLiteDatabase
 from poker_therapist.values import JSON, check_key, check_limit, check_score, check_session, check_user
 
 _QUERIES = read_queries(Path(__file__).with_name("queries.sql"))
@@ -44,7 +43,7 @@ def get_pattern_storage(
         StorageError: the database cannot be opened; its subclasses say why.
         MigrationError: a migration failed, or the database is newer than this version of the code.
     """
-    connections = SQLiteDatabase(locate(database), create=migrate)
+    connections = open_database(locate(database), create=migrate)
     try:
         migrations.bring_up_to_date(connections, migrate=migrate)
         connections.take_into_use()
@@ -66,14 +65,14 @@ class PatternStorage:
     StorageError, by its subclasses, where the database fails, and then nothing was changed.
     """
 
-    def __init__(self, database: SQLiteDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._context_saves = 0
 
     @property
     def db_path(self) -> str:
-        """The absolute path of the database file."""
-        return str(self._database.location.path)
+        """The absolute path of the database file, or the URL of the server's database without a password."""
+        return self._database.location.name
 
     def save_pattern(
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
@@ -134,9 +133,11 @@ class PatternStorage:
         if self._context_saves % _SAVES_PER_PURGE:
             self._database.write(_QUERIES["save_context"], row)
         else:
-            with self._database.transaction():
+            with self._database.transaction(Mode.WRITE):
                 self._database.write(_QUERIES["save_context"], row)
-                self._database.write(_QUERIES["purge_expired"], (values.timestamp(moment), _ROWS_PER_PURGE))
+                self._database.write(
+                    _QUERIES["purge_expired"], (user_id, values.timestamp(moment), _ROWS_PER_PURGE)
+                )
         self._context_saves += 1
 
     def get_context(
@@ -235,14 +236,14 @@ class PatternStorage:
     def clear_user_patterns(self, user_id: int) -> int:
         """Delete all patterns of a player; return how many there were."""
         user = check_user(user_id)
-        with self._database.transaction():
+        with self._database.transaction(Mode.WRITE):
             self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "user_patterns"))
             return self._database.write(_QUERIES["delete_patterns"], (user,))
 
     def clear_user_context(self, user_id: int, session_id: str | None = None) -> int:
         """Delete a player's context of one session, or of all if it is None; return how much there was."""
         user, session = check_user(user_id), check_session(session_id)
-        with self._database.transaction():
+        with self._database.transaction(Mode.WRITE):
             if session is None:
                 self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "conversation_context"))
                 return self._database.write(_QUERIES["delete_context"], (user,))
@@ -251,9 +252,16 @@ class PatternStorage:
 
     def purge_expired(self) -> int:
         """Delete the expired context of all players, a part at a time; return how much there was."""
-        now, purged = values.timestamp(values.now()), 0
-        while deleted := self._database.write(_QUERIES["purge_expired"], (now, _ROWS_PER_BIG_PURGE)):
-            purged += deleted
+        now, purged, next_player = values.timestamp(values.now()), 0, -(2**63)
+        while found := self._database.row(_QUERIES["next_player_with_expired"], (next_player, now)):
+            player: int = found[0]
+            while deleted := self._database.write(
+                _QUERIES["purge_expired"], (player, now, _ROWS_PER_BIG_PURGE)
+            ):
+                purged += deleted
+            if player == 2**63 - 1:
+                break
+            next_player = player + 1
         return purged
 
     def export_user(self, user_id: int) -> Export:
@@ -282,7 +290,7 @@ class PatternStorage:
         user = check_user(user_id)
         if self._database.in_transaction:
             raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")
-        with self._database.transaction():
+        with self._database.transaction(Mode.WRITE):
             forgotten: Forgotten = {
                 "user_patterns": self._database.write(_QUERIES["delete_patterns"], (user,)),
                 "conversation_context": self._database.write(_QUERIES["delete_context"], (user,)),
@@ -299,7 +307,7 @@ class PatternStorage:
         It holds the write lock from its start, so keep it short. A block inside a block is undone by itself
         when it raises, and is kept only if the outer one is.
         """
-        with self._database.transaction():
+        with self._database.transaction(Mode.READ_THEN_WRITE):
             yield
 
     def close(self) -> None:
@@ -320,7 +328,7 @@ class PatternStorage:
         if self._database.in_transaction:
             yield
         else:
-            with self._database.transaction("DEFERRED"):
+            with self._database.transaction(Mode.READ):
                 yield
 
     def _export(self, query: str, user: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -328,8 +336,8 @@ class PatternStorage:
         for row in rows:
             if columns is not _LEGACY_COLUMNS:
                 row["value"] = values.decode(row["value"])
-            else:  # as it was, but for bytes, which JSON cannot hold
-                row.update({name: item.hex() for name, item in row.items() if isinstance(item, bytes)})
+            else:  # as it was
+                row.update({name: self._database.original(name, item) for name, item in row.items()})
         return rows
 
 

@@ -4,13 +4,20 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
+from tests.databases import Databases, Run, begin_run
+from tests.server import Server, keep_server
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 # As a migration leaves them behind for player 7, and one for player 8.
 LEGACY_ROWS = """
@@ -22,6 +29,8 @@ LEGACY_ROWS = """
         ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
         ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
 """
+
+RUN = pytest.StashKey[Run]()
 
 
 class Clock:
@@ -40,6 +49,11 @@ class Clock:
 def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
     """Return what is kept of a player's rows that a migration had to change."""
     return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]
+
+
+def migrate(url: str) -> None:
+    """Bring a database up to date."""
+    get_pattern_storage(url).close()
 
 
 def run_script(script: str, path: Path) -> list[str]:
@@ -72,6 +86,54 @@ def storage(database_path: Path) -> Iterator[PatternStorage]:
     """An empty, up-to-date storage."""
     with get_pattern_storage(database_path) as opened:
         yield opened
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
+def pytest_configure_node(node: "WorkerController") -> None:
+    """Tell a worker which PostgreSQL server all of them share: one that ends with this process."""
+    config = node.config
+    if RUN not in config.stash:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[RUN] = stack.enter_context(begin_run())
+    node.workerinput["run"] = asdict(config.stash[RUN])
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """The PostgreSQL server of the run."""
+    with ExitStack() as stack:
+        told = getattr(request.config, "workerinput", None)
+        run = Run(**told["run"]) if told else stack.enter_context(begin_run())
+        yield stack.enter_context(closing(Databases(run)))
+
+
+@pytest.fixture
+def postgresql_url(databases: Databases) -> Iterator[str]:
+    """A PostgreSQL database of the test's own; nothing is in it."""
+    with databases.fresh() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(databases: Databases) -> str:
+    """The PostgreSQL database from which the up-to-date ones are copied: migrating takes longer."""
+    return databases.template(migrate)
+
+
+@pytest.fixture
+def migrated_postgresql_url(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """A PostgreSQL database of the test's own, empty and up to date."""
+    with databases.fresh(migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def private_server() -> Iterator[Server]:
+    """A running PostgreSQL server of the test's own, to stop, kill and start again."""
+    with keep_server() as server:
+        server.start()
+        yield server
 
 
 @pytest.fixture

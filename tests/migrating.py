@@ -11,7 +11,7 @@ from yoyo.migrations import MigrationList
 from poker_therapist.database import locate
 from poker_therapist.migrations import migrations_folder
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 
 FOLDER = migrations_folder("sqlite")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))

@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         (["RexVoice.db"], "list"),
         ("sqlit:///RexVoice.db", "sqlit://"),
         ("sqlite3:///RexVoice.db", "sqlite3://"),
-        ("postgresql://host/name", "postgresql://"),
+        ("postgresql://host/name?sslmod=require", "sslmod"),
         ("file:///RexVoice.db", "file://"),
         ("sqlite://", "names no file"),
         ("sqlite:///", "names no file"),

@@ -13,9 +13,9 @@ from poker_therapist.migrations.catalog import (
     ForeignKey,
     Index,
     Table,
-    describe,
     differences,
 )
+from poker_therapist.migrations.sqlite.catalog import describe
 from tests import old_app, snapshots
 
 HANDS = "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT, stake REAL);"

@@ -20,7 +20,7 @@ from yoyo.scripts.main import main
 from poker_therapist import get_pattern_storage
 from poker_therapist.migrations import testing
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from tests import old_app, snapshots
 from tests.migrating import FOLDER, IDS
 

@@ -71,19 +71,24 @@ def test_the_purge_deletes_all_that_has_expired_and_says_how_much(
     assert storage.export_user(OTHER)["context"] == []
 
 
-def test_saving_context_purges_a_few_expired_rows_at_a_time(storage: PatternStorage, clock: Clock) -> None:
+def test_saving_context_purges_a_few_expired_rows_of_the_player_at_a_time(
+    storage: PatternStorage, clock: Clock
+) -> None:
+    """Those of others go when they come back, or with the purge of all."""
     with storage.transaction():
         for number in range(200):
-            storage.save_context(OTHER, "topic", number, expires_minutes=1)
+            for user in (USER, OTHER):
+                storage.save_context(user, "topic", number, expires_minutes=1)
     clock.advance(minutes=1)
     left = [200]
     while left[-1] and len(left) < 200:
-        storage.save_context(USER, "topic", "new")
-        left.append(len(storage.export_user(OTHER)["context"]))
+        storage.save_context(USER, "new", len(left))
+        left.append(sum(row["key"] == "topic" for row in storage.export_user(USER)["context"]))
 
     assert left[-1] == 0
     assert max(before - after for before, after in itertools.pairwise(left)) < 100
-    assert len(storage.get_context(USER, "topic")) == len(left) - 1
+    assert len(storage.get_context(USER, "new")) == len(left) - 1
+    assert len(storage.export_user(OTHER)["context"]) == 200
 
 
 # Forgetting

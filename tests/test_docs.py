@@ -22,7 +22,7 @@ import pytest
 import yoyo
 
 from poker_therapist import PokerTherapistError, get_pattern_storage, storage
-from poker_therapist.migrations import backup
+from poker_therapist.migrations.sqlite import backup
 from tests import old_app
 from tests.checkout import ROOT, copy_checkout, environment
 
@@ -217,7 +217,7 @@ from yoyo.scripts.main import main
 
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and Path(code.co_filename).parent.name == "migrations":
+    if event == "call" and "migrations" in Path(code.co_filename).parts[-3:-1]:
         print(frame.f_locals["name"] if code.co_name == "query" else code.co_name)
 
 sys.setprofile(note)

@@ -99,7 +99,7 @@ NOBODY = 65_534
 AS_SOMEBODY_ELSE = f"""
 import os, sys
 from pathlib import Path
-import poker_therapist.migrations
+import poker_therapist.migrations, poker_therapist.sqlite
 from poker_therapist import get_pattern_storage
 
 def attempt(what, *arguments):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.database import Location
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.migrations import status
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.migrations.testing import run_killed_at
 from tests import old_app, snapshots
@@ -34,7 +34,7 @@ def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         "CREATE TABLE IF NOT EXISTS bets (id INTEGER);\nCREATE TABLE IF NOT EXISTS pots (id INTEGER);",
         "DROP TABLE pots;\nDROP TABLE bets;",
     )
-    monkeypatch.setattr(status, "migrations_folder", lambda _engine: project.sql)
+    monkeypatch.setattr(status, "folders_for", lambda _location, _applied: [project.sql])
     return project
 
 
@@ -190,6 +190,7 @@ def test_json_says_all_that_there_is_to_say(game: Project) -> None:
             {"id": "001_add_hands", "state": "applied", "applied_at": time, "note": ""},
             {"id": "002_add_bets", "state": "pending", "applied_at": None, "note": ""},
         ],
+        "unjudged": "",
         "drift": [{"about": "column hands.mine", "expected": None, "actual": "TEXT"}],
     }
 
@@ -207,7 +208,11 @@ def test_a_migration_outside_a_transaction_that_was_killed_is_interrupted_until_
         game.database.write_bytes(start)
         ended = run_killed_at(len(seen) + 1, partial(apply_here, game))
         seen.append(
-            {one.id: one.state for one in read_status(Location(game.database)).migrations}["002_add_bets"]
+            next(
+                one.state
+                for one in read_status(SQLiteLocation(game.database)).migrations
+                if one.id == "002_add_bets"
+            )
         )
 
         assert run_killed_at(0, partial(apply_here, game)) == 0
@@ -219,7 +224,7 @@ def test_a_migration_outside_a_transaction_that_was_killed_is_interrupted_until_
 
 def apply_here(project: Project) -> None:
     """Apply in this process, which may be killed."""
-    with AtomicSQLiteBackend(Location(project.database)) as backend:
+    with AtomicSQLiteBackend(SQLiteLocation(project.database)) as backend:
         backend.apply_migrations(backend.to_apply(read_migrations([str(project.sql)])))
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from poker_therapist.database import Location
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.migrations.rehearse import Rehearsed, Verdict, rehearse
 from tests.conftest import run_sql
 from tests.operating import state_of
@@ -178,7 +178,7 @@ def try_it(project: Project, case: Case) -> Rehearsed:
     run_sql(project.database, case.setup)
     project.write("001_try_it", case.apply, case.rollback)
     before = state_of(project.folder)
-    rehearsal = rehearse(Location(project.database), sources=["sql"])
+    rehearsal = rehearse(SQLiteLocation(project.database), sources=["sql"])
 
     assert state_of(project.folder) == before
     (tried,) = rehearsal.migrations

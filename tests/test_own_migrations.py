@@ -10,7 +10,7 @@ import pytest
 
 from poker_therapist import InvalidMigration, get_pattern_storage
 from poker_therapist.migrations.scaffold import REASON
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.migrations.testing import MigrationTests
 from tests import old_app
 from tests.conftest import run_sql

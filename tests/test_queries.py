@@ -40,10 +40,11 @@ def test_no_query_reads_a_whole_table_or_sorts(storage: PatternStorage, name: st
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_query_but_the_purge_is_about_one_player(name: str) -> None:
+def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) -> None:
+    """So that a single shard answers it, and a block knows whose rows it is about."""
     one_player = re.search(r"WHERE\s+user_id = \?1\b|INSERT INTO \w+ \(\s*user_id,", QUERIES[name])
 
-    assert (one_player is None) == (name == "purge_expired")
+    assert (one_player is None) == (name == "next_player_with_expired")
 
 
 @pytest.mark.parametrize("name", [name for name, sql in QUERIES.items() if "ed_at DESC" in sql])

@@ -15,7 +15,7 @@ import pytest
 from yoyo.scripts.main import main
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
-from poker_therapist.database import Location
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.errors import DatabaseFull, MigrationFailed
 from poker_therapist.sqlite_file import open_connection
 from tests import old_app, snapshots
@@ -458,13 +458,13 @@ def test_a_full_database_undoes_the_migration(tmp_path: Path, monkeypatch: pytes
     up(path, IDS[0])
     before = snapshots.everything(path)
 
-    def small(location: Location) -> sqlite3.Connection:
+    def small(location: SQLiteLocation) -> sqlite3.Connection:
         connection = open_connection(location)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 20}")
         return connection
 
-    monkeypatch.setattr("poker_therapist.migrations.sqlite.open_connection", small)
+    monkeypatch.setattr("poker_therapist.migrations.sqlite.backend.open_connection", small)
     with pytest.raises(MigrationFailed, match=r"\.sql:\d+: there is no room left"):
         up(path)
     monkeypatch.undo()
@@ -681,10 +681,10 @@ def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
             target.execute("PRAGMA max_page_count = 3")
             super().backup(target, **options)
 
-    def small(location: Location) -> sqlite3.Connection:
+    def small(location: SQLiteLocation) -> sqlite3.Connection:
         return sqlite3.connect(location.path, factory=Small)
 
-    monkeypatch.setattr("poker_therapist.migrations.backup.open_connection", small)
+    monkeypatch.setattr("poker_therapist.migrations.sqlite.backup.open_connection", small)
     with pytest.raises(DatabaseFull, match="no room for a backup"):
         get_pattern_storage(path)
 

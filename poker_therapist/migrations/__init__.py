@@ -3,12 +3,12 @@
 Opening an up-to-date database needs this module alone: it compares ids and imports no yoyo.
 """
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
-from poker_therapist.database import read_queries
+from poker_therapist.database import Database, Location, SQLiteLocation, read_queries
 from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
-from poker_therapist.sqlite import SQLiteDatabase
 
 _QUERIES = read_queries(Path(__file__).with_name("bookkeeping.sql"))
 
@@ -30,7 +30,18 @@ def shipped_ids(engine: str) -> set[str]:
     }
 
 
-def bring_up_to_date(database: SQLiteDatabase, *, migrate: bool) -> None:
+def folders_for(location: Location, applied: Collection[str]) -> list[Path]:
+    """Return the folders whose migrations a database is to have.
+
+    One that has been distributed over a cluster is to have the migrations that distribute, too.
+    """
+    engines = ["sqlite"] if isinstance(location, SQLiteLocation) else ["postgresql"]
+    if engines == ["postgresql"] and shipped_ids("citus") & set(applied):
+        engines.append("citus")
+    return [migrations_folder(engine) for engine in engines]
+
+
+def bring_up_to_date(database: Database, *, migrate: bool) -> None:
     """Apply the pending migrations, if `migrate`; write nothing where there are none.
 
     Raises:
@@ -38,25 +49,27 @@ def bring_up_to_date(database: SQLiteDatabase, *, migrate: bool) -> None:
         SchemaOutdated: some are pending and `migrate` is false.
         MigrationError: one failed; the database is as it was before it.
     """
-    shipped, applied = shipped_ids("sqlite"), applied_ids(database)
+    applied = applied_ids(database)
+    folders = folders_for(database.location, applied)
+    shipped = set().union(*(shipped_ids(folder.name) for folder in folders))
     if unknown := sorted(applied - shipped):
         raise SchemaTooNew(
-            f"{database.location.path} is ahead of this version of the code, which does not know "
+            f"{database.location.name} is ahead of this version of the code, which does not know "
             f"{', '.join(unknown)}: update the code, or take them back with "
             f"`yoyo rollback --revision {unknown[0]}`"
         )
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
-                f"{database.location.path} lacks {', '.join(pending)}: run `yoyo apply`, "
+                f"{database.location.name} lacks {', '.join(pending)}: run `yoyo apply`, "
                 "or open it with migrate=True"
             )
         from poker_therapist.migrations.apply import apply_pending
 
-        apply_pending(database.location)
+        apply_pending(database.location, folders)
 
 
-def applied_ids(database: SQLiteDatabase) -> set[str]:
+def applied_ids(database: Database) -> set[str]:
     """Return the ids of the migrations that yoyo's table says have been applied."""
     try:
         return {migration_id for (migration_id,) in database.rows(_QUERIES["applied_migrations"])}

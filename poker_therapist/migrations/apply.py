@@ -1,18 +1,18 @@
 """Applying the pending migrations in the app's own process."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from poker_therapist.database import Location
-from poker_therapist.migrations import migrations_folder
-from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.engine import engine_for
 
 
-def apply_pending(location: Location) -> None:
+def apply_pending(location: Location, folders: Sequence[Path]) -> None:
     """Apply what is pending, as `yoyo apply` does; see docs/MIGRATIONS.md.
 
     Raises:
         MigrationError: a migration failed and was undone; those before it are applied.
         StorageError: the database cannot be written.
     """
-    migrations = read_migrations([str(migrations_folder("sqlite"))])
-    with AtomicSQLiteBackend(location) as backend:
-        backend.apply_migrations(backend.to_apply(migrations))
+    with engine_for(location).backend() as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(folder) for folder in folders])))

@@ -11,19 +11,28 @@ import getpass
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from poker_therapist.database import read_queries
-from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError, SchemaMissing
-from poker_therapist.migrations.files import GONE, KEPT_IN_DATABASE, SQLMigration, Statement
+from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
+from poker_therapist.migrations.catalog import Catalog
+from poker_therapist.migrations.files import (
+    GONE,
+    KEPT_IN_DATABASE,
+    Split,
+    SQLMigration,
+    Statement,
+    read_migrations,
+    split,
+)
 
 logger = logging.getLogger("poker_therapist.migrations")
 
@@ -47,12 +56,22 @@ class AtomicBackend(DatabaseBackend):
     """
 
     has_transactional_ddl = True
-    # What an operator calls the database.
-    name: str
+    location: Any  # each engine says of which kind
+    # Where a statement ends, to the engine.
+    split: Split = staticmethod(split)
     # Where the operator is told what was done; the yoyo command prints it.
     tell: Callable[[str], None] = staticmethod(logger.info)
     # All migrations that yoyo has read, for a part of them may rest on another.
     _known: Sequence[SQLMigration] = ()
+
+    def __enter__(self) -> Self:
+        """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """What an operator calls the database."""
+        return str(self.location.name)
 
     def exists(self) -> bool:
         """Return whether there is a database."""
@@ -75,7 +94,19 @@ class AtomicBackend(DatabaseBackend):
         raise NotImplementedError
 
     def back_up(self, before: str) -> None:
-        """Back the database up, once in a run, if it holds data."""
+        """Back the database up, once in a run, if it holds data and the engine makes backups of its own."""
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other migrations away for a block, where the lock of a transaction is not enough."""
+        yield
+
+    def describe(self) -> Catalog:
+        """Return the live schema."""
+        raise NotImplementedError
+
+    def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
+        """Return the schema that migrations build, somewhere that nobody sees."""
         raise NotImplementedError
 
     @contextmanager
@@ -104,30 +135,27 @@ class AtomicBackend(DatabaseBackend):
 
     # Reading
 
+    def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
+        """Return the migrations of some folders, and those that were kept and have no file."""
+        return read_migrations(sources, kept, self.split)
+
     def applied(self) -> dict[str, str]:
         """Return what is applied: ids, and the times that yoyo recorded."""
-        if not self.exists():
-            return {}
         sql = self.format_sql(
             "SELECT {quoted.migration_id}, {quoted.applied_at_utc} FROM {0.migration_table_quoted}"
         )
-        try:
-            with self.explained():
-                return {name: str(time) for name, time in self.execute(sql).fetchall()}
-        except SchemaMissing:
-            return {}
+        with self.explained():
+            if not self.exists() or self.migration_table not in self.list_tables():
+                return {}
+            return {name: str(time) for name, time in self.execute(sql).fetchall()}
 
     def kept(self) -> dict[str, Kept]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
-        if not self.exists():
-            return {}
-        try:
-            with self.explained():
-                return {
-                    name: Kept(*rest) for name, *rest in self.query("kept_texts", (self.migration_table,))
-                }
-        except SchemaMissing:
-            return {}
+        with self.explained():
+            if not self.exists() or "_migration_text" not in self.list_tables():
+                return {}
+            rows = self.query("kept_texts", (self.migration_table,))
+            return {name: Kept(*rest) for name, *rest in rows}
 
     def kept_migrations(self) -> list[SQLMigration]:
         """Return every applied migration as the database has kept it; without texts if others applied it."""
@@ -139,8 +167,19 @@ class AtomicBackend(DatabaseBackend):
                 source, apply_sql, rollback_sql = KEPT_IN_DATABASE, text.apply_sql, text.rollback_sql
             else:  # plain yoyo applied it, perhaps again and from another text
                 source, apply_sql, rollback_sql = GONE, "", None
-            migrations.append(SQLMigration(name, None, source, apply_sql, rollback_sql))
+            migrations.append(SQLMigration(name, None, source, apply_sql, rollback_sql, self.split))
         return migrations
+
+    def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
+        """Return what is applied, in order, as it was applied.
+
+        Plain yoyo kept no text of what it applied; the file of that id is the best guess.
+        """
+        applied = {one.id: one for one in self.kept_migrations()}
+        for name, one in applied.items():
+            if not one.apply_sql and name in files:
+                applied[name] = files[name]
+        return [applied[name] for name in sorted(applied)]
 
     def get_applied_migration_hashes(self) -> list[str]:
         """Return yoyo's hashes of what is applied, in the order in which it was."""
@@ -200,10 +239,15 @@ class AtomicBackend(DatabaseBackend):
         if mark:
             migration.statements("rollback")  # what cannot be taken back is not applied
         self.make()
+        with self.explained(), self.alone():
+            if self._apply_alone(migration, statements, mark):
+                self.tell(f"applied {migration.id}")
+
+    def _apply_alone(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
             applied = self.applied()
             if mark and migration.id in applied:
-                return
+                return False
             if missing := sorted(migration.depends_on - applied.keys()):
                 raise MigrationError(
                     f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first"
@@ -220,16 +264,21 @@ class AtomicBackend(DatabaseBackend):
             with self.one_transaction():
                 if migration.id not in self.applied():
                     self._record(migration, mark)
-        self.tell(f"applied {migration.id}")
+        return True
 
     def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
         """Take one migration back, unless somebody else has done so meanwhile."""
         _refuse_force(force)
         statements = migration.statements("rollback")
+        with self.explained(), self.alone():
+            if self._rollback_alone(migration, statements):
+                self.tell(f"rolled back {migration.id}")
+
+    def _rollback_alone(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():
             applied = self.applied()
             if migration.id not in applied:
-                return
+                return False
             dependents = [
                 other.id
                 for other in (*self.kept_migrations(), *self._known)
@@ -251,7 +300,7 @@ class AtomicBackend(DatabaseBackend):
             self._run_unprotected(migration, statements, "rollback")
             with self.one_transaction():
                 self._unrecord(migration)
-        self.tell(f"rolled back {migration.id}")
+        return True
 
     def mark_migrations(self, migrations: MigrationList) -> None:
         """Record migrations as applied without running them, with the texts of their files."""

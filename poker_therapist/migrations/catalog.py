@@ -5,11 +5,8 @@ what its comments say make no difference.
 """
 
 import re
-import sqlite3
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-
-from poker_therapist.migrations.sql_words import parts_of, text_of, words_of
 
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
 BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_text")
@@ -22,7 +19,7 @@ class Column:
     type: str
     nullable: bool
     default: str | None
-    # COLLATE and GENERATED, which PRAGMAs do not tell.
+    # COLLATE and GENERATED, which SQLite's PRAGMAs do not tell.
     extra: str = ""
 
     def __str__(self) -> str:
@@ -59,6 +56,8 @@ class Table:
     foreign_keys: frozenset[ForeignKey]
     checks: frozenset[str]
     options: frozenset[str]
+    # What each key and check demands, by name, where a name is what the next migration needs: PostgreSQL.
+    constraints: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,13 @@ class Index:
     columns: tuple[str, ...]
     unique: bool
     where: str | None
+    # What PostgreSQL knows besides: another method than a tree, INCLUDE, and whether the index is INVALID.
+    extra: str = ""
 
     def __str__(self) -> str:
         """Return the index as SQL would say it."""
         kind, rows = "unique " if self.unique else "", f" WHERE {self.where}" if self.where else ""
-        return f"{kind}on {self.table} ({', '.join(self.columns)}){rows}"
+        return f"{kind}on {self.table} ({', '.join(self.columns)}){rows} {self.extra}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,10 @@ class Catalog:
                 continue
             for column, described in table.columns.items():
                 yield f"column {name}.{column}", str(described)
+            if table.constraints is not None:
+                for constraint, definition in table.constraints.items():
+                    yield f"constraint {constraint} of {name}", definition
+                continue
             yield f"primary key of {name}", f"({', '.join(table.primary_key)})"
             for key in table.unique_keys:
                 yield f"unique key of {name} on ({', '.join(key)})", "present"
@@ -137,6 +142,22 @@ class Difference:
         return f"{self.about} is {self.actual}, not {self.expected}"
 
 
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """What is not the same in a table: values of one column, or, without a column, whole rows."""
+
+    table: str
+    column: str | None
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        """Return the difference as a sentence."""
+        if self.column is None:
+            return f"{self.table}: {self.count:,} rows are not the same, such as {self.example}"
+        return f"{self.table}.{self.column}: {self.count:,} values differ, such as {self.example}"
+
+
 def _shown(fact: str | None) -> str:
     return "" if fact in ("present", "plain") else f" ({fact})"
 
@@ -154,118 +175,3 @@ def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
         for about in sorted(wanted.keys() | found.keys())
         if wanted.get(about) != found.get(about)
     ]
-
-
-def describe(connection: sqlite3.Connection) -> Catalog:
-    """Return the schema of an SQLite database; nothing is written."""
-    catalog = Catalog()
-    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    for kind, name, table, sql in rows:
-        if table.startswith(BOOKKEEPING) or sql is None:
-            continue
-        match kind:
-            case "table":
-                catalog.tables[name] = _table(connection, name, sql)
-            case "index":
-                catalog.indexes[name] = _index(connection, name, table, sql)
-            case "trigger":
-                catalog.triggers[name] = (table, text_of(words_of(sql)))
-            case "view":
-                catalog.views[name] = text_of(words_of(sql))
-    return catalog
-
-
-def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
-    columns, primary_key = {}, {}
-    words = words_of(sql)
-    upper = [word.upper() for word in words]
-    parts = {
-        part[0].lower(): part[1:]
-        for part in parts_of(words, words.index("(") if "(" in words else len(words))
-    }
-    for column, kind, not_null, default, place in connection.execute(
-        'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
-    ):
-        rowid_alias = place and kind == "INTEGER"
-        columns[column] = Column(
-            kind,
-            not (not_null or rowid_alias),
-            default and text_of(words_of(default)),
-            _extra(parts.get(column.lower(), [])),
-        )
-        if place:
-            primary_key[place] = column
-    unique = connection.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE origin = 'u'", (name,)
-    ).fetchall()
-    foreign: dict[int, list[tuple[str, str, str, str, str]]] = {}
-    for number, *key in connection.execute(
-        'SELECT id, "from", "table", "to", on_delete, on_update FROM pragma_foreign_key_list(?) '
-        "ORDER BY id, seq",
-        (name,),
-    ):
-        foreign.setdefault(number, []).append((key[0], key[1], key[2] or "", key[3], key[4]))
-    line = " ".join(upper)
-    options: set[str] = {option for option in ("STRICT", "AUTOINCREMENT") if option in upper}
-    options |= {option for option in ("WITHOUT ROWID", "INITIALLY DEFERRED") if option in line}
-    options |= set(re.findall(r"ON CONFLICT \w+", line))
-    return Table(
-        columns,
-        tuple(primary_key[place] for place in sorted(primary_key)),
-        frozenset(_key_columns(connection, index) for (index,) in unique),
-        frozenset(
-            ForeignKey(
-                tuple(key[0] for key in keys),
-                keys[0][1],
-                tuple(key[2] for key in keys),
-                on_delete=keys[0][3],
-                on_update=keys[0][4],
-            )
-            for keys in foreign.values()
-        ),
-        frozenset(_checks(words)),
-        frozenset(options),
-    )
-
-
-def _index(connection: sqlite3.Connection, name: str, table: str, sql: str) -> Index:
-    words = words_of(sql)
-    upper = [word.upper() for word in words]
-    where = text_of(words[upper.index("WHERE") + 1 :]) if "WHERE" in upper else None
-    parts = parts_of(words, words.index("(", upper.index("ON")))
-    return Index(table, _key_columns(connection, name, parts), "UNIQUE" in upper[: upper.index("ON")], where)
-
-
-def _key_columns(
-    connection: sqlite3.Connection, index: str, parts: Sequence[list[str]] = ()
-) -> tuple[str, ...]:
-    """Return the columns of an index; `parts` are their texts, for those that are expressions."""
-    rows = connection.execute(
-        'SELECT seqno, name, "desc", coll FROM pragma_index_xinfo(?) WHERE "key" ORDER BY seqno', (index,)
-    )
-    return tuple(
-        (name + (" DESC" if down else "") + ("" if order == "BINARY" else f" COLLATE {order}"))
-        if name
-        else text_of(parts[place])
-        for place, name, down, order in rows
-    )
-
-
-def _extra(definition: list[str]) -> str:
-    """Return what a column's definition says of its collation and of what it is computed from."""
-    upper = [word.upper() for word in definition]
-    said = ""
-    if "AS" in upper:
-        start = upper.index("AS")
-        (expression, *_) = parts_of(definition, start + 1) or [[]]
-        said = f"AS ({text_of(expression)}){' STORED' if 'STORED' in upper else ''}"
-    if "COLLATE" in upper:
-        said += f" COLLATE {upper[upper.index('COLLATE') + 1]}"
-    return said.strip()
-
-
-def _checks(words: list[str]) -> Iterator[str]:
-    """Return the conditions of the CHECKs in a CREATE TABLE, wherever they stand."""
-    for start, word in enumerate(words):
-        if word.upper() == "CHECK" and words[start + 1] == "(":
-            yield ", ".join(text_of(part) for part in parts_of(words, start + 1))

@@ -1,4 +1,4 @@
-"""What the ordinary `yoyo` command loads for `sqlite+atomic://`: the backend, and manners for an operator.
+"""Manners for an operator: what a backend does when it is the ordinary `yoyo` command that loads it.
 
 yoyo's command reads the files itself and lets every error end in a traceback. It has no hook for either, so
 the backend, which yoyo makes before it reads anything, puts our reading in the place of yoyo's and lets our
@@ -16,12 +16,11 @@ from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
 from poker_therapist.errors import PokerTherapistError
-from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.migrations.atomic import AtomicBackend
 
 
-class SQLiteBackend(AtomicSQLiteBackend):
-    """The backend as yoyo's entry point names it."""
+class Manners(AtomicBackend):
+    """What a backend does where the yoyo command makes it."""
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
@@ -34,7 +33,7 @@ class SQLiteBackend(AtomicSQLiteBackend):
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
-        return read_migrations(sources, self.kept_migrations())
+        return self.read(sources, self.kept_migrations())
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
         """Return what is applied; say so where that is nothing for want of a database."""

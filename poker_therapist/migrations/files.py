@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,7 +16,7 @@ from yoyo.migrations import Migration, MigrationList, _expand_sources
 from poker_therapist.errors import InvalidMigration, MigrationEdited
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
-_TRANSACTION_CONTROL = {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
+_TRANSACTION_CONTROL = {"ABORT", "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "START"}
 _LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
 
@@ -55,6 +55,9 @@ def split(text: str) -> list[Statement]:
     return statements
 
 
+Split = Callable[[str], list[Statement]]
+
+
 def _blank(text: str) -> int:
     """Return how far blanks and comments reach from the start of a text."""
     found = _LEADING_COMMENTS.match(text)
@@ -64,11 +67,18 @@ def _blank(text: str) -> int:
 class SQLMigration(Migration):
     """A migration of yoyo's whose texts are read, split and run by us."""
 
-    def __init__(
-        self, migration_id: str, path: Path | None, source: str, apply_sql: str, rollback_sql: str | None
+    def __init__(  # noqa: PLR0917  # what a pair of files is
+        self,
+        migration_id: str,
+        path: Path | None,
+        source: str,
+        apply_sql: str,
+        rollback_sql: str | None,
+        split: Split = split,
     ) -> None:
         """Take the texts of a pair; there is no path if they were kept in the database."""
         super().__init__(migration_id, str(path or f"{migration_id}.sql"), source)
+        self.split = split
         self.steps: list[object] = []  # yoyo takes it for loaded
         self.source = apply_sql
         self.file = path
@@ -99,7 +109,7 @@ class SQLMigration(Migration):
             raise InvalidMigration(
                 f"the files of {self.id} are gone, and the database has kept no text of it: restore them"
             )
-        statements = split(text)
+        statements = self.split(text)
         for statement in statements:
             first_word = re.match(r"\w*", statement.text)
             if self.use_transactions and first_word and first_word[0].upper() in _TRANSACTION_CONTROL:
@@ -166,13 +176,16 @@ def shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def read_migrations(sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
+def read_migrations(
+    sources: Sequence[str], kept: Collection[SQLMigration] = (), split: Split = split
+) -> MigrationList:
     """Return the migrations of some folders, each linked to those that it depends on.
 
     Args:
         sources: folders, or whatever else yoyo takes for a source. yoyo splits its setting at blanks, so
             a folder with blanks in its name arrives in pieces; it is put together again.
         kept: applied migrations whose texts the database has kept; those without a file are added.
+        split: how the engine divides a text into statements.
 
     Raises:
         InvalidMigration: a source has no migration, or one of its files cannot be used; says which and why.
@@ -184,7 +197,7 @@ def read_migrations(sources: Sequence[str], kept: Collection[SQLMigration] = ())
         if not files:
             raise InvalidMigration(f"there is no migration in {source}: correct `sources` in yoyo.ini")
         for path in files:
-            migration = _read(path, source)
+            migration = _read(path, source, split)
             if migration.id in found:
                 raise InvalidMigration(
                     f"{shown(path)} and {found[migration.id].place()} have the same id: rename one of them"
@@ -213,9 +226,10 @@ def _files(source: str) -> Iterable[Path]:
             raise InvalidMigration(f"{shown(path)} is one half of a pair: {half.name} is missing beside it")
 
 
-def _read(path: Path, source: str) -> SQLMigration:
+def _read(path: Path, source: str, split: Split) -> SQLMigration:
     rollback = rollback_file(path)
-    return SQLMigration(path.stem, path, source, _text(path), _text(rollback) if rollback.exists() else None)
+    rollback_sql = _text(rollback) if rollback.exists() else None
+    return SQLMigration(path.stem, path, source, _text(path), rollback_sql, split)
 
 
 def _text(path: Path) -> str:

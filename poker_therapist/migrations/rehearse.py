@@ -1,31 +1,20 @@
 """Trying the pending migrations on a copy of a database, there and back and there again.
 
-Nothing is written to the original. The copies lie in a temporary folder beside it, so that there is room if
-there is room for the real run, and rows are compared inside SQLite, so that memory stays flat.
+Nothing is written to the original's tables, and rows are compared inside the database, so that memory stays
+flat. Each engine has a bench of its own to do that on.
 """
 
-import contextlib
-import glob
-import os
-import shutil
-import sqlite3
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 
 from poker_therapist.database import Location
-from poker_therapist.errors import MigrationFailed, PokerTherapistError, StorageError
-from poker_therapist.migrations import migrations_folder
-from poker_therapist.migrations.backup import copy_database, explained
-from poker_therapist.migrations.catalog import describe, differences
-from poker_therapist.migrations.compare import RowDifference, Two, stored_sql
-from poker_therapist.migrations.files import SQLMigration, read_migrations
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
-from poker_therapist.sqlite_file import find_file
+from poker_therapist.errors import MigrationFailed, PokerTherapistError
+from poker_therapist.migrations import folders_for
+from poker_therapist.migrations.engine import Bench, engine_for
+from poker_therapist.migrations.files import SQLMigration
 
 
 class Verdict(StrEnum):
@@ -63,10 +52,12 @@ class Rehearsal:
 
     Attributes:
         room: how many bytes the real run needs at most, for its backup, its journal and what it adds.
+        reason: why the copy was of a lesser kind than it could be, empty if it was not.
     """
 
     migrations: list[Rehearsed]
     room: int
+    reason: str = ""
 
     @property
     def is_safe(self) -> bool:
@@ -101,12 +92,12 @@ def rehearse(
         MigrationError: a file cannot be used, or `to` is not pending.
         StorageError: the database cannot be read, or there is no room for its copies.
     """
-    find_file(location.path, create=False)
-    with _folder_beside(location) as folder, explained(location):
-        work = replace(location, path=folder / "work.db", backups=0)
-        copy_database(location, work.path)
-        files = read_migrations(sources or [str(migrations_folder("sqlite"))])
-        with AtomicSQLiteBackend(work) as backend:
+    engine = engine_for(location)
+    with engine.backend() as backend:
+        folders = sources or [str(folder) for folder in folders_for(location, backend.applied())]
+        files = backend.read(folders)
+    with engine.bench({one.id: one for one in files}) as bench:
+        with bench.backend() as backend:
             pending = list(backend.to_apply(files))
             backend.require_unedited(list(files))
         if to is not None:
@@ -117,44 +108,13 @@ def rehearse(
                     f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
                 )
             pending = pending[: ids.index(named[0]) + 1]
-        size = work.path.stat().st_size
         done: list[Rehearsed] = []
-        room = 0
         for number, migration in enumerate(pending):
-            steps = _Steps(work, migration, partial(_tell, progress, number, len(pending)))
+            steps = _Steps(bench, migration, partial(_tell, progress, number, len(pending)))
             done.append(steps.run())
-            room = max(room, steps.room)
-            if done[-1].verdict is None:
+            if done[-1].verdict is None or not bench.return_to_after():
                 break
-        return Rehearsal(done, room + size if pending else 0)
-
-
-@contextlib.contextmanager
-def _folder_beside(location: Location) -> Iterator[Path]:
-    """Make a folder for copies, and remove it afterwards; and first what killed rehearsals have left."""
-    name = f"{location.path.name}.rehearsal-"
-    try:
-        for left in location.path.parent.glob(f"{glob.escape(name)}*-*"):
-            if not _is_running(left.name.removeprefix(name).partition("-")[0]):
-                shutil.rmtree(left)
-        own = f"{name}{os.getpid()}-"
-        with tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
-        ) from error
-
-
-def _is_running(process: str) -> bool:
-    """Return whether there is a process of that number; one that may not be asked is there, too."""
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        return Rehearsal(done, bench.room if pending else 0, bench.reason)
 
 
 def _tell(progress: Progress, done: int, total: int, doing: str) -> None:
@@ -162,24 +122,20 @@ def _tell(progress: Progress, done: int, total: int, doing: str) -> None:
 
 
 class _Steps:
-    """What is done with one migration, on the copy and on a copy of that from before."""
+    """What is done with one migration on the bench."""
 
-    def __init__(self, work: Location, migration: SQLMigration, progress: Callable[[str], None]) -> None:
-        self.work = work
-        self.before = work.path.with_name("before.db")
-        self.after = work.path.with_name("after.db")
+    def __init__(self, bench: Bench, migration: SQLMigration, progress: Callable[[str], None]) -> None:
+        self.bench = bench
         self.migration = migration
         self.progress = progress
         self.result = Rehearsed(migration.id)
-        self.room = 0
 
     def run(self) -> Rehearsed:
-        shutil.copy(self.work.path, self.before)
+        """Apply, roll back, compare, apply again; leave the bench as after applying."""
+        self.bench.keep_before()
         if self._attempt("applying", self._apply):
-            shutil.copy(self.work.path, self.after)
-            # A journal holds at most every page that there was.
-            self.room = max(self.before.stat().st_size, self.after.stat().st_size)
-            self.result.changed = dict(self._changed())
+            self.bench.keep_after()
+            self.result.changed = dict(self.bench.changed_rows())
             if self._attempt("rolling back", self._roll_back):
                 self.progress(f"comparing {self.migration.id}")
                 self._judge()
@@ -187,59 +143,42 @@ class _Steps:
                     self.result.verdict = Verdict.IRREVERSIBLE
             else:
                 self.result.verdict = Verdict.IRREVERSIBLE
-            shutil.copy(self.after, self.work.path)
         return self.result
 
     def _attempt(self, doing: str, action: Callable[[], None]) -> bool:
         self.progress(f"{doing} {self.migration.id}")
         try:
             action()
-            with _open(self.work.path) as connection:
-                (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            damage = self.bench.damage()
         except PokerTherapistError as error:
             self.result.reasons.append(f"{doing} it failed: {error}")
             return False
-        if verdict != "ok":
-            self.result.reasons.append(f"{doing} it damaged the database: {verdict}")
-        return bool(verdict == "ok")
+        if damage:
+            self.result.reasons.append(f"{doing} it damaged the database: {damage}")
+        return not damage
 
     def _apply(self) -> None:
         start = time.perf_counter()
-        with AtomicSQLiteBackend(self.work) as backend:
+        with self.bench.backend() as backend:
             backend.apply_one(self.migration)
         self.result.seconds = self.result.seconds or time.perf_counter() - start
 
     def _roll_back(self) -> None:
-        with AtomicSQLiteBackend(self.work) as backend:
+        with self.bench.backend() as backend:
             backend.rollback_one(self.migration)
-
-    def _changed(self) -> Iterator[tuple[str, int]]:
-        """Return how many rows of each table are new, gone or different after applying."""
-        with Two(self.before, self.after) as two:
-            for table in two.all_tables():
-                if count := two.changed_rows(table):
-                    yield table, count
 
     def _judge(self) -> None:
         """Compare what came back with what there was."""
-        with _open(self.before) as before, _open(self.work.path) as back:
-            schema = differences(describe(before), describe(back))
-            texts = [set(stored_sql(connection)) for connection in (before, back)]
-        with Two(self.before, self.work.path) as two:
-            rows: list[RowDifference] = [part for table in two.shared_tables() for part in two.compare(table)]
-            for table in sorted(set(two.all_tables()) - set(two.shared_tables())):
-                if count := two.changed_rows(table):
-                    self.result.reasons.append(f"{count:,} rows of {table} are gone or left over with it")
+        schema, rows = self.bench.schema_differences(), list(self.bench.row_differences())
+        for table, count in self.bench.tables_of_one():
+            self.result.reasons.append(f"{count:,} rows of {table} are gone or left over with it")
         self.result.reasons += [str(part) for part in (*schema, *rows)]
+        texts = self.bench.texts_laid_out_differently()
         if schema or any(part.column is None for part in rows):
             self.result.verdict = Verdict.IRREVERSIBLE
-        elif rows or texts[0] != texts[1]:
+        elif rows or texts:
             self.result.verdict = Verdict.SCHEMA_EXACT
-            if names := sorted({name for name, _ in texts[0] ^ texts[1]}):
-                self.result.reasons.append(f"the SQL text of {', '.join(names)} is laid out differently")
+            if texts:
+                self.result.reasons.append(f"the SQL text of {', '.join(texts)} is laid out differently")
         else:
             self.result.verdict = Verdict.EXACT
-
-
-def _open(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(path, isolation_level=None))

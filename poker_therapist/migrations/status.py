@@ -1,17 +1,15 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
-import contextlib
-import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from poker_therapist.database import Location
-from poker_therapist.errors import InvalidMigration, MigrationEdited
-from poker_therapist.migrations import migrations_folder
-from poker_therapist.migrations.catalog import Catalog, Difference, describe, differences
-from poker_therapist.migrations.files import SQLMigration, read_migrations, split
-from poker_therapist.migrations.sqlite import AtomicSQLiteBackend
+from poker_therapist.errors import DatabaseReadOnly, InvalidMigration, MigrationEdited
+from poker_therapist.migrations import folders_for
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.catalog import Difference, differences
+from poker_therapist.migrations.engine import engine_for
+from poker_therapist.migrations.files import SQLMigration
 
 
 class State(StrEnum):
@@ -47,6 +45,8 @@ class Status:
     exists: bool
     migrations: list[MigrationStatus]
     drift: list[Difference] = field(default_factory=list)
+    # Why nobody can say whether there is drift, empty if one can.
+    unjudged: str = ""
 
     @property
     def is_trouble(self) -> bool:
@@ -71,9 +71,10 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
         InvalidMigration: a file of the code's own cannot be used.
         StorageError: the database cannot be read.
     """
-    with AtomicSQLiteBackend(location) as backend:
-        files = {one.id: one for one in read_migrations(sources or [str(migrations_folder("sqlite"))])}
+    with engine_for(location).backend() as backend:
         applied, kept = backend.applied(), backend.kept()
+        folders = sources or [str(folder) for folder in folders_for(location, applied)]
+        files = {one.id: one for one in backend.read(folders)}
         newest = max(files, default="")
         found = []
         for name in sorted(files.keys() | applied.keys()):
@@ -98,43 +99,17 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
                     except (MigrationEdited, InvalidMigration) as error:
                         state, note = State.EDITED, str(error)
                 found.append(MigrationStatus(name, state, applied[name], note))
-        drift = _drift(backend, files) if applied else []
-        return Status(backend.exists(), found, drift)
+        drift, unjudged = _drift(backend, files) if applied else ([], "")
+        return Status(backend.exists(), found, drift, unjudged)
 
 
-def _drift(backend: AtomicSQLiteBackend, files: dict[str, SQLMigration]) -> list[Difference]:
-    """Return how the live schema differs from what the applied migrations build."""
-    history = {one.id: one for one in backend.kept_migrations()}
-    for name, one in history.items():
-        if not one.apply_sql and name in files:  # plain yoyo kept no text; its file is the best guess
-            history[name] = files[name]
+def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
+    """Return how the live schema differs from what the applied migrations build, or why nobody can say."""
     with backend.explained():
-        actual = describe(backend.connection)
-        tables = dict(backend.connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-        expected = _build([history[name] for name in sorted(history)], tables)
-    # The app's own tables are not ours: a table that no migration is known to make is not judged.
-    return differences(expected, actual.only(set(expected.tables)))
-
-
-def _build(migrations: list[SQLMigration], tables: dict[str, str]) -> Catalog:
-    """Return the schema that migrations build in memory, beside those of the app's tables that they name."""
-    named: list[str] = []
-    while True:
+        actual = backend.describe()
         try:
-            return build(migrations, named)
-        except sqlite3.OperationalError as error:
-            missing = str(error).removeprefix("no such table: ").removeprefix("main.")
-            if missing not in tables or tables[missing] in named:
-                raise
-            named.append(tables[missing])
-
-
-def build(migrations: Iterable[SQLMigration], tables: Iterable[str] = ()) -> Catalog:
-    """Return the schema that migrations build in memory, after the SQL of tables that are there before."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for sql in tables:
-            connection.execute(sql)
-        for migration in migrations:
-            for statement in split(migration.apply_sql):
-                connection.execute(statement.text).fetchall()
-        return describe(connection)
+            expected = backend.build(backend.history(files))
+        except DatabaseReadOnly as error:
+            return [], str(error)
+    # The app's own tables are not ours: a table that no migration is known to make is not judged.
+    return differences(expected, actual.only(set(expected.tables))), ""

@@ -20,12 +20,13 @@ from typing import Any, ClassVar
 import sqlparse
 from yoyo.migrations import topological_sort
 
-from poker_therapist.database import Location
-from poker_therapist.migrations import backup, sqlite
-from poker_therapist.migrations.compare import Two, stored_sql
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.migrations.files import SQLMigration, read_migrations, split
 from poker_therapist.migrations.rehearse import Verdict, rehearse
 from poker_therapist.migrations.scaffold import REASON
+from poker_therapist.migrations.sqlite import backend, backup
+from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.migrations.sqlite.compare import Two, stored_sql
 from poker_therapist.sqlite_file import open_connection
 
 
@@ -73,7 +74,7 @@ class MigrationTests:
             folder.mkdir()
             database = self._at_version(folder / "database.db", place)
             (rehearsed,) = rehearse(
-                Location(database), to=migration.id, sources=[str(self.folder)]
+                SQLiteLocation(database), to=migration.id, sources=[str(self.folder)]
             ).migrations
             known = migration.id in self.irreversible
             expected = (Verdict.IRREVERSIBLE,) if known else (Verdict.EXACT, Verdict.SCHEMA_EXACT)
@@ -107,14 +108,14 @@ class MigrationTests:
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.execute("VACUUM")  # a file with a header, still empty
         self.populate(database, None)
-        with sqlite.AtomicSQLiteBackend(Location(database, backups=0)) as backend:
+        with AtomicSQLiteBackend(SQLiteLocation(database, backups=0)) as backend:
             for migration in migrations[:place]:
                 backend.apply_one(migration)
                 self.populate(database, migration.id)
         return database
 
     def _migrate(self, database: Path, direction: str) -> None:
-        with sqlite.AtomicSQLiteBackend(Location(database, backups=0)) as backend:
+        with AtomicSQLiteBackend(SQLiteLocation(database, backups=0)) as backend:
             files = read_migrations([str(self.folder)])
             if direction == "apply":
                 backend.apply_migrations(backend.to_apply(files))
@@ -162,10 +163,10 @@ def kill_at(step: int) -> None:
         if seen == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def traced(location: Location) -> sqlite3.Connection:
+    def traced(location: SQLiteLocation) -> sqlite3.Connection:
         connection = open_connection(location)
         connection.set_trace_callback(count)
         return connection
 
-    for module in (backup, sqlite):
+    for module in (backend, backup):
         module.open_connection = traced  # type: ignore[attr-defined]  # the name that each has imported

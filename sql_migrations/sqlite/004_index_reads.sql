@@ -29,9 +29,9 @@ ON conversation_context (user_id, session_id, created_at);
 CREATE INDEX idx_conversation_context_created
 ON conversation_context (user_id, created_at);
 
--- Serves the purge; most context never expires and is not in it.
+-- Serves the purge, a player at a time; most context never expires and is not in it.
 CREATE INDEX idx_conversation_context_expires
-ON conversation_context (expires_at)
+ON conversation_context (user_id, expires_at)
 WHERE expires_at IS NOT NULL;
 
 DROP INDEX idx_user_insights_user;

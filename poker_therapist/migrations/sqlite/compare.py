@@ -2,27 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from poker_therapist.migrations.catalog import BOOKKEEPING
-
-
-@dataclass(frozen=True, slots=True)
-class RowDifference:
-    """What is not the same in a table: values of one column, or, without a column, whole rows."""
-
-    table: str
-    column: str | None
-    count: int
-    example: str
-
-    def __str__(self) -> str:
-        """Return the difference as a sentence."""
-        if self.column is None:
-            return f"{self.table}: {self.count:,} rows are not the same, such as {self.example}"
-        return f"{self.table}.{self.column}: {self.count:,} values differ, such as {self.example}"
+from poker_therapist.migrations.catalog import BOOKKEEPING, RowDifference
 
 
 class Two:

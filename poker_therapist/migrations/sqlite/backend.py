@@ -2,33 +2,34 @@
 
 import sqlite3
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode
 
 from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
-from poker_therapist.database import Location, locate, read_queries
+from poker_therapist.database import SQLiteLocation, locate, read_queries
 from poker_therapist.errors import MigrationFailed, PokerTherapistError
 from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
-from poker_therapist.migrations.backup import back_up
+from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.sqlite.backup import back_up
+from poker_therapist.migrations.sqlite.catalog import build_beside, describe
 from poker_therapist.sqlite_file import explain, find_file, is_there, open_connection
 
-_QUERIES = QUERIES | read_queries(Path(__file__).with_name("sqlite.sql"))
+_QUERIES = QUERIES | read_queries(Path(__file__).with_name("backend.sql"))
 
 
 class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     """`sqlite+atomic://`: what `sqlite://` does, safely."""
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
-        """Take yoyo's parsed URL, or a `Location`; open nothing yet, so that looking writes nothing."""
-        self.location = uri if isinstance(uri, Location) else _locate(uri)
-        self.name = str(self.location.path)
+        """Take yoyo's parsed URL, or a `SQLiteLocation`; open nothing yet, so that looking writes nothing."""
+        self.location: SQLiteLocation = uri if isinstance(uri, SQLiteLocation) else _locate(uri)
         self.migration_table = migration_table
         self.DatabaseError = sqlite3.DatabaseError
         self._opened: sqlite3.Connection | None = None
@@ -43,10 +44,6 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 self._opened = open_connection(self.location)
             weakref.finalize(self, self._opened.close)
         return self._opened
-
-    def __enter__(self) -> Self:
-        """Return this; unlike yoyo, change nothing for other users of sqlite3 in the process."""
-        return self
 
     def __exit__(self, *error: object) -> None:
         """Close the connection."""
@@ -122,6 +119,14 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
         return explain(error, self.location) if isinstance(error, sqlite3.Error) else None
 
+    def describe(self) -> Catalog:
+        """Return the live schema."""
+        return describe(self.connection)
+
+    def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
+        """Return the schema that migrations build, in memory."""
+        return build_beside(list(migrations), self.connection)
+
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse a row without its parent that was not without it before; foreign keys are off meanwhile."""
@@ -147,6 +152,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._backed_up = True
 
 
-def _locate(uri: Any) -> Location:
+def _locate(uri: Any) -> SQLiteLocation:
     options = f"?{urlencode(uri.args)}" if uri.args else ""
-    return locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
+    location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
+    assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
+    return location

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from poker_therapist.database import Location
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
 from poker_therapist.sqlite_file import explain, find_file, open_connection
 
@@ -17,7 +17,7 @@ from poker_therapist.sqlite_file import explain, find_file, open_connection
 TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
 
 
-def back_up(location: Location, before: str, spare: Path | None = None) -> Path:
+def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) -> Path:
     """Copy a database to a file beside it, and return that file's path.
 
     The copy is of one moment, is checked before it gets its name, and the newest `location.backups` are kept.
@@ -55,7 +55,7 @@ def time_now() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
-def _write_whole(location: Location, target: Path) -> None:
+def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
     unfinished = target.with_name(f"{target.name}.part")
     try:
@@ -73,7 +73,7 @@ def _write_whole(location: Location, target: Path) -> None:
         raise
 
 
-def copy_database(location: Location, target: Path) -> None:
+def copy_database(location: SQLiteLocation, target: Path) -> None:
     """Copy a database, as of one moment, while others use it; check the copy and bring it to the disk.
 
     Raises:
@@ -96,7 +96,7 @@ def copy_database(location: Location, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def patience(location: Location) -> Callable[[int, int, int], None]:
+def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
     """Return what ends a copy that another connection's lock holds up for longer than the timeout."""
     deadline = time.monotonic() + location.timeout
 
@@ -113,12 +113,12 @@ def patience(location: Location) -> Callable[[int, int, int], None]:
     return give_up
 
 
-def backups_of(location: Location) -> list[Path]:
+def backups_of(location: SQLiteLocation) -> list[Path]:
     """Return the backups beside a database, oldest first, those made by hand included."""
     return sorted(location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup"))
 
 
-def save_backup(location: Location, output: Path | None = None) -> Path:
+def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     """Copy a database to a file, while others use it, and return that file's path.
 
     Args:
@@ -138,7 +138,7 @@ def save_backup(location: Location, output: Path | None = None) -> Path:
     return target
 
 
-def backups_with_player(location: Location, user_id: int) -> dict[Path, bool | None]:
+def backups_with_player(location: SQLiteLocation, user_id: int) -> dict[Path, bool | None]:
     """Return the backups beside a database that still hold something about a player.
 
     None for a file that cannot be read, of which nobody knows.
@@ -166,7 +166,7 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def explained(location: Location) -> Iterator[None]:
+def explained(location: SQLiteLocation) -> Iterator[None]:
     """Turn the driver's errors into our own."""
     try:
         yield

@@ -4,14 +4,14 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.database import Location
+from poker_therapist.database import SQLiteLocation
 from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.migrations.backup import TABLES, back_up, explained, patience, read_only, time_now
+from poker_therapist.migrations.sqlite.backup import TABLES, back_up, explained, patience, read_only, time_now
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite_file import find_file, is_there, open_connection
 
 
-def restore(location: Location, backup: Path) -> Path | None:
+def restore(location: SQLiteLocation, backup: Path) -> Path | None:
     """Put a backup in the place of a database, while others are connected to it.
 
     Readers go on with what they saw until they read anew. What others write while this runs is replaced too,
@@ -57,7 +57,7 @@ def restore(location: Location, backup: Path) -> Path | None:
     return replaced
 
 
-def _set_aside(location: Location, backup: Path) -> Path | None:
+def _set_aside(location: SQLiteLocation, backup: Path) -> Path | None:
     """Keep what a backup replaces: as a backup, or, if it is damaged, as it is."""
     path = location.path
     if not path.exists() or not path.stat().st_size:

@@ -1,0 +1,60 @@
+-- What a rehearsal asks.
+
+-- name: databases_named(prefix)
+SELECT datname FROM pg_database
+WHERE starts_with(datname, :prefix);
+
+-- name: schemas_named(prefix)
+SELECT nspname FROM pg_namespace
+WHERE starts_with(nspname, :prefix);
+
+-- name: claim(name)^
+-- Held as long as its session lives: what nobody claims, a killed rehearsal has left behind.
+SELECT pg_try_advisory_lock(hashtextextended(:name, 0));
+
+-- name: release(name)^
+SELECT pg_advisory_unlock(hashtextextended(:name, 0));
+
+-- name: database_and_schema()^
+SELECT
+    current_database() AS database_name,
+    current_schema() AS schema_name;
+
+-- name: counters(schema)
+-- Where the ids of each table go on.
+SELECT
+    sequencename,
+    last_value
+FROM pg_sequences
+WHERE schemaname = :schema AND last_value IS NOT NULL;
+
+-- name: set_counter(schema, sequence, last_value)^
+-- A sequence of a table that is not ours has no twin, and NULL does nothing.
+SELECT setval(to_regclass(format('%I.%I', CAST(:schema AS TEXT), CAST(:sequence AS TEXT))), :last_value);
+
+-- name: written_columns(schema, table)
+-- All but those that the server computes.
+SELECT attribute.attname FROM pg_attribute AS attribute
+INNER JOIN pg_class AS relation ON attribute.attrelid = relation.oid
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+WHERE
+    namespace.nspname = :schema
+    AND relation.relname = :table
+    AND attribute.attnum > 0
+    AND NOT attribute.attisdropped
+    AND attribute.attgenerated = ''
+ORDER BY attribute.attnum;
+
+-- name: invalid_index(schema)^
+SELECT entry.relname FROM pg_index AS made
+INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
+INNER JOIN pg_namespace AS namespace ON entry.relnamespace = namespace.oid
+WHERE namespace.nspname = :schema AND NOT made.indisvalid
+ORDER BY entry.relname
+LIMIT 1;
+
+-- name: size(schema)^
+SELECT coalesce(sum(pg_total_relation_size(relation.oid)), 0) AS bytes
+FROM pg_class AS relation
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+WHERE namespace.nspname = :schema AND relation.relkind IN ('r', 'm');

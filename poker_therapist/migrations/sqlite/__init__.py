@@ -1,0 +1,1 @@
+"""What is SQLite's own about migrating: the backend, backups, reading a schema, comparing rows."""

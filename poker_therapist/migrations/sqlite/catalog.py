@@ -1,0 +1,150 @@
+"""Reading the schema of an SQLite database."""
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
+from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.sqlite.sql_words import parts_of, text_of, words_of
+
+
+def describe(connection: sqlite3.Connection) -> Catalog:
+    """Return the schema of an SQLite database; nothing is written."""
+    catalog = Catalog()
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    for kind, name, table, sql in rows:
+        if table.startswith(BOOKKEEPING) or sql is None:
+            continue
+        match kind:
+            case "table":
+                catalog.tables[name] = _table(connection, name, sql)
+            case "index":
+                catalog.indexes[name] = _index(connection, name, table, sql)
+            case "trigger":
+                catalog.triggers[name] = (table, text_of(words_of(sql)))
+            case "view":
+                catalog.views[name] = text_of(words_of(sql))
+    return catalog
+
+
+def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
+    columns, primary_key = {}, {}
+    words = words_of(sql)
+    upper = [word.upper() for word in words]
+    parts = {
+        part[0].lower(): part[1:]
+        for part in parts_of(words, words.index("(") if "(" in words else len(words))
+    }
+    for column, kind, not_null, default, place in connection.execute(
+        'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
+    ):
+        rowid_alias = place and kind == "INTEGER"
+        columns[column] = Column(
+            kind,
+            not (not_null or rowid_alias),
+            default and text_of(words_of(default)),
+            _extra(parts.get(column.lower(), [])),
+        )
+        if place:
+            primary_key[place] = column
+    unique = connection.execute(
+        "SELECT name FROM pragma_index_list(?) WHERE origin = 'u'", (name,)
+    ).fetchall()
+    foreign: dict[int, list[tuple[str, str, str, str, str]]] = {}
+    for number, *key in connection.execute(
+        'SELECT id, "from", "table", "to", on_delete, on_update FROM pragma_foreign_key_list(?) '
+        "ORDER BY id, seq",
+        (name,),
+    ):
+        foreign.setdefault(number, []).append((key[0], key[1], key[2] or "", key[3], key[4]))
+    line = " ".join(upper)
+    options: set[str] = {option for option in ("STRICT", "AUTOINCREMENT") if option in upper}
+    options |= {option for option in ("WITHOUT ROWID", "INITIALLY DEFERRED") if option in line}
+    options |= set(re.findall(r"ON CONFLICT \w+", line))
+    return Table(
+        columns,
+        tuple(primary_key[place] for place in sorted(primary_key)),
+        frozenset(_key_columns(connection, index) for (index,) in unique),
+        frozenset(
+            ForeignKey(
+                tuple(key[0] for key in keys),
+                keys[0][1],
+                tuple(key[2] for key in keys),
+                on_delete=keys[0][3],
+                on_update=keys[0][4],
+            )
+            for keys in foreign.values()
+        ),
+        frozenset(_checks(words)),
+        frozenset(options),
+    )
+
+
+def _index(connection: sqlite3.Connection, name: str, table: str, sql: str) -> Index:
+    words = words_of(sql)
+    upper = [word.upper() for word in words]
+    where = text_of(words[upper.index("WHERE") + 1 :]) if "WHERE" in upper else None
+    parts = parts_of(words, words.index("(", upper.index("ON")))
+    return Index(table, _key_columns(connection, name, parts), "UNIQUE" in upper[: upper.index("ON")], where)
+
+
+def _key_columns(
+    connection: sqlite3.Connection, index: str, parts: Sequence[list[str]] = ()
+) -> tuple[str, ...]:
+    """Return the columns of an index; `parts` are their texts, for those that are expressions."""
+    rows = connection.execute(
+        'SELECT seqno, name, "desc", coll FROM pragma_index_xinfo(?) WHERE "key" ORDER BY seqno', (index,)
+    )
+    return tuple(
+        (name + (" DESC" if down else "") + ("" if order == "BINARY" else f" COLLATE {order}"))
+        if name
+        else text_of(parts[place])
+        for place, name, down, order in rows
+    )
+
+
+def _extra(definition: list[str]) -> str:
+    """Return what a column's definition says of its collation and of what it is computed from."""
+    upper = [word.upper() for word in definition]
+    said = ""
+    if "AS" in upper:
+        start = upper.index("AS")
+        (expression, *_) = parts_of(definition, start + 1) or [[]]
+        said = f"AS ({text_of(expression)}){' STORED' if 'STORED' in upper else ''}"
+    if "COLLATE" in upper:
+        said += f" COLLATE {upper[upper.index('COLLATE') + 1]}"
+    return said.strip()
+
+
+def _checks(words: list[str]) -> Iterator[str]:
+    """Return the conditions of the CHECKs in a CREATE TABLE, wherever they stand."""
+    for start, word in enumerate(words):
+        if word.upper() == "CHECK" and words[start + 1] == "(":
+            yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
+
+
+def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
+    """Return the schema that migrations build in memory, beside those of the app's tables that they name."""
+    tables = dict(live.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    named: list[str] = []
+    while True:
+        try:
+            return build(migrations, named)
+        except sqlite3.OperationalError as error:
+            missing = str(error).removeprefix("no such table: ").removeprefix("main.")
+            if missing not in tables or tables[missing] in named:
+                raise
+            named.append(tables[missing])
+
+
+def build(migrations: Iterable[SQLMigration], tables: Iterable[str] = ()) -> Catalog:
+    """Return the schema that migrations build in memory, after the SQL of tables that are there before."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for sql in tables:
+            connection.execute(sql)
+        for migration in migrations:
+            for statement in migration.split(migration.apply_sql):
+                connection.execute(statement.text).fetchall()
+        return describe(connection)

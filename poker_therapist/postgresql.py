@@ -1,0 +1,378 @@
+"""Connections to a PostgreSQL database.
+
+A call borrows a connection from a pool; a block keeps one until it ends. A forked child starts without any.
+What the driver raises becomes one of this package's errors.
+"""
+
+import contextlib
+import hashlib
+import os
+import select
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import pq
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from poker_therapist.database import CLOSED, Mode, PostgreSQLLocation, read_queries
+from poker_therapist.errors import DatabaseBusy, DatabaseUnreachable, StorageClosed, StorageError
+from poker_therapist.postgresql_server import Adapters, configure, explain, is_lost, open_connection
+from poker_therapist.values import decode
+
+_QUERIES = read_queries(Path(__file__).with_name("postgresql.sql"))
+_BEGIN = {
+    Mode.READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    Mode.WRITE: "BEGIN",
+    # What somebody else changes meanwhile is a conflict, not a lost update.
+    Mode.READ_THEN_WRITE: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+}
+# The columns of `legacy_rows` that keep a value of any type, as JSON.
+_ORIGINALS = frozenset({"kind", "item_key", "value", "score", "created_at", "updated_at", "expires_at"})
+_DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection of the pool, with the one cursor that all of its statements use."""
+
+    kept_cursor: "psycopg.RawCursor[Any]"
+
+    def set_up(self, location: PostgreSQLLocation) -> None:
+        """Make the connection ready, which its adapters have to be before its cursor."""
+        configure(self, location)
+        self.kept_cursor = psycopg.RawCursor(self)
+        self._poll = select.poll()
+        self._poll.register(self.pgconn.socket, select.POLLIN)
+
+    def has_news(self) -> bool:
+        """Return whether the server has said something unasked, as a rule that it closed the connection."""
+        return bool(self._poll.poll(0))
+
+
+class _Block:
+    """A transaction, and the connection that it keeps."""
+
+    def __init__(self, connection: _Connection, mode: Mode) -> None:
+        self.connection = connection
+        self.mode = mode
+        self.begun = False
+
+    def begin(self, player: Any) -> None:
+        """Begin the transaction with its first statement, which says whose rows it is about.
+
+        Blocks that are about one player wait for each other, as all writers do on SQLite, so that none of
+        them fails for having read what another was about to change.
+        """
+        cursor = self.connection.kept_cursor
+        if self.mode is Mode.READ_THEN_WRITE:
+            cursor.execute(_dollars(_QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
+        cursor.execute(_BEGIN[self.mode])
+        self.begun = True
+
+    def end(self, how: str) -> None:
+        """Commit or roll back, and let go of the player, in one round trip."""
+        if self.begun and not is_lost(self.connection):
+            unlock = "; SELECT pg_advisory_unlock_all()" if self.mode is Mode.READ_THEN_WRITE else ""
+            self.begun = False
+            self.connection.kept_cursor.execute(f"{how}{unlock}")
+
+
+class _PerThread(threading.local):
+    block: _Block | None = None
+
+
+class PostgreSQLDatabase:
+    """Connections to one PostgreSQL database, and the few ways in which the storage uses them."""
+
+    def __init__(self, location: PostgreSQLLocation) -> None:
+        """Connect once, so that whatever is wrong with the address is said at once.
+
+        Raises:
+            StorageError: there is no such server or database, or it refuses this user.
+        """
+        self.location = location
+        self._closed = False
+        self._here = _PerThread()
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[_Connection] | None = None
+        try:
+            self._first: psycopg.Connection[Any] | None = open_connection(location)
+        except _DRIVER_ERRORS as error:
+            raise explain(error, location) from error
+        _databases.add(self)
+
+    # Connections
+
+    def _open_pool(self) -> "ConnectionPool[_Connection]":
+        with self._lock:
+            if self._closed:
+                raise StorageClosed(CLOSED)
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self.location.conninfo,
+                    connection_class=_Connection,
+                    kwargs={
+                        "autocommit": True,
+                        "context": Adapters(),
+                        "fallback_application_name": "poker-therapist",
+                    },
+                    configure=lambda connection: connection.set_up(self.location),
+                    min_size=0,
+                    max_size=self.location.connections,
+                    timeout=self.location.timeout,
+                    num_workers=1,
+                    open=True,
+                )
+            return self._pool
+
+    def _borrow(self) -> _Connection:
+        """Take a connection that works from the pool."""
+        pool = self._pool or self._open_pool()
+        try:
+            while True:
+                connection = pool.getconn()
+                if not connection.has_news():
+                    return connection
+                # The server was restarted, or somebody ended the session; the pool makes another.
+                connection.close()
+                pool.putconn(connection)
+        except PoolClosed as error:
+            raise StorageClosed(CLOSED) from error
+        except PoolTimeout as error:
+            self._give_up(error)
+
+    def _give_up(self, error: PoolTimeout) -> NoReturn:
+        """Say why there was no connection: nobody gave one back, or none can be made."""
+        try:
+            open_connection(self.location).close()
+        except _DRIVER_ERRORS as reason:
+            raise explain(reason, self.location) from reason
+        raise DatabaseBusy(
+            f"all {self.location.connections} connections to {self.location.name} were in use for "
+            f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
+        ) from error
+
+    def _give_back(self, connection: _Connection) -> None:
+        pool = self._pool
+        if pool is None:  # forked meanwhile
+            return
+        pool.putconn(connection)
+
+    # Statements
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of a query."""
+        return self._run(sql, values, _all, again=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first row of a query, None if there is none."""
+        return self._run(sql, values, _one, again=True)
+
+    def write(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement, committed at once outside a transaction; return how many rows it changed."""
+        return int(self._run(sql, values, _count, again=False))
+
+    def _run(
+        self, sql: str, values: Sequence[Any], result: Callable[[psycopg.RawCursor[Any]], Any], *, again: bool
+    ) -> Any:
+        """Run a statement; `again`, on another connection, where that is lost and nothing was written."""
+        block = self._here.block
+        if block is not None:
+            return self._run_in(block, sql, values, result)
+        connection = self._first or self._borrow()
+        try:
+            cursor = connection.kept_cursor if isinstance(connection, _Connection) else _cursor(connection)
+            return result(cursor.execute(_dollars(sql), values, prepare=True))
+        except _DRIVER_ERRORS as error:
+            if not is_lost(connection):
+                raise explain(error, self.location) from error
+            if not again:
+                self._raise_lost(error)
+        finally:
+            if isinstance(connection, _Connection):
+                self._give_back(connection)
+        return self._run(sql, values, result, again=False)
+
+    def _run_in(
+        self,
+        block: _Block,
+        sql: str,
+        values: Sequence[Any],
+        result: Callable[[psycopg.RawCursor[Any]], Any],
+    ) -> Any:
+        if self._closed:
+            raise StorageClosed(CLOSED)
+        try:
+            if not block.begun:
+                block.begin(values[0] if values else None)
+            return result(block.connection.kept_cursor.execute(_dollars(sql), values, prepare=True))
+        except _DRIVER_ERRORS as error:
+            raise explain(error, self.location) from error
+
+    def _raise_lost(self, error: Exception) -> NoReturn:
+        raise DatabaseUnreachable(
+            f"the connection to {self.location.name} was lost ({explain(error, self.location)}): "
+            "whether this was saved is not known; look, and do it again"
+        ) from error
+
+    # Transactions
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction."""
+        if self._closed:
+            raise StorageClosed(CLOSED)
+        return self._here.block is not None
+
+    @contextlib.contextmanager
+    def transaction(self, mode: Mode) -> Iterator[None]:
+        """Run a block as one transaction, or, inside another, as a part that can fail by itself.
+
+        A block that reads before it writes sees one moment's state. If somebody else changes the same rows
+        before it does, it fails with TransactionConflict; nothing of the other's is lost.
+        """
+        if self._closed:
+            raise StorageClosed(CLOSED)
+        here, process = self._here, os.getpid()
+        if here.block is not None:
+            with self._part(here.block):
+                yield
+            return
+        block = here.block = _Block(self._borrow(), mode)
+        try:
+            yield
+            if process == os.getpid():  # a forked child may leave the block, but not end it
+                self._commit(block)
+        except BaseException:
+            if process == os.getpid():
+                with contextlib.suppress(psycopg.Error):  # the connection is lost, so it is undone
+                    block.end("ROLLBACK")
+            raise
+        finally:
+            if process == os.getpid():
+                here.block = None
+                self._give_back(block.connection)
+
+    def _commit(self, block: _Block) -> None:
+        if self._closed:
+            raise StorageClosed(CLOSED)
+        if block.begun and block.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+            raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
+        if block.begun and is_lost(block.connection):
+            raise DatabaseUnreachable(
+                f"the connection to {self.location.name} was lost, so the block was undone: run it again"
+            )
+        try:
+            block.end("COMMIT")
+        except psycopg.Error as error:
+            if is_lost(block.connection):
+                self._raise_lost(error)
+            raise explain(error, self.location) from error
+
+    @contextlib.contextmanager
+    def _part(self, block: _Block) -> Iterator[None]:
+        """Run a block inside a block, which can fail by itself."""
+        process = os.getpid()
+        # The first part of a block that has not begun is undone with what has begun since.
+        saved = block.begun
+        cursor = block.connection.kept_cursor
+        try:
+            if saved:
+                cursor.execute("SAVEPOINT block")
+            try:
+                yield
+            except BaseException:
+                if process == os.getpid() and not is_lost(block.connection):
+                    if saved:
+                        cursor.execute("ROLLBACK TO block; RELEASE block")
+                    else:
+                        block.end("ROLLBACK")
+                raise
+            if saved and process == os.getpid():
+                cursor.execute("RELEASE block")
+        except psycopg.Error as error:
+            raise explain(error, self.location) from error
+
+    # The rest
+
+    def original(self, column: str, stored: Any) -> Any:
+        """Return what a column of `legacy_rows` keeps, as it can be written in JSON."""
+        if column not in _ORIGINALS or stored is None:
+            return stored
+        value = decode(stored)
+        return next(iter(value.values())) if isinstance(value, dict) else value
+
+    def erase_traces(self) -> None:
+        """Free the room of deleted rows, which is then written over.
+
+        Until then, and in the server's log, archives and replicas for as long as those are kept, their bytes
+        are still there: see docs/SCALING.md.
+        """
+        self.write(_QUERIES["erase_deleted_rows"])
+
+    def take_into_use(self) -> None:
+        """End the first look; from now on connections come from the pool."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
+
+    def close(self) -> None:
+        """Close all connections, those that are in use as soon as they are not; twice does nothing."""
+        with self._lock:
+            self._closed = True
+            pool, first = self._pool, self._first
+            self._first = None
+        if first is not None:
+            first.close()
+        if pool is not None:
+            pool.close()
+
+
+def _dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
+    """Return a query with PostgreSQL's numbered parameters."""
+    found = _known.get(sql)
+    if found is None:
+        found = _known[sql] = sql.replace("?", "$")
+    return found
+
+
+def _cursor(connection: psycopg.Connection[Any]) -> "psycopg.RawCursor[Any]":
+    return psycopg.RawCursor(connection)
+
+
+def _all(cursor: "psycopg.RawCursor[Any]") -> list[Any]:
+    return cursor.fetchall()
+
+
+def _one(cursor: "psycopg.RawCursor[Any]") -> Any:
+    return cursor.fetchone()
+
+
+def _count(cursor: "psycopg.RawCursor[Any]") -> int:
+    return cursor.rowcount
+
+
+def _lock_key(player: Any) -> int:
+    """Return the key of a player's lock, which nobody else's is likely to be."""
+    digest = hashlib.blake2b(f"poker-therapist player {player}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+# A forked child must not use its parent's connections; psycopg does not close them there, but the pool's
+# threads are gone. So the child keeps them, untouched, for ever, and makes its own.
+_databases: weakref.WeakSet[PostgreSQLDatabase] = weakref.WeakSet()
+_kept_for_ever: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_databases):
+        _kept_for_ever.append((database._pool, database._first, database._here))
+        database._pool = None
+        database._here = _PerThread()
+        database._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,164 @@
+"""A PostgreSQL server: connecting to it, and saying in our own words what it says."""
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg import adapters, pq
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import TextLoader
+
+from poker_therapist.database import PostgreSQLLocation
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseFull,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    DatabaseUnreachable,
+    DatabaseUnreadable,
+    InvalidInput,
+    PokerTherapistError,
+    SchemaMissing,
+    StorageError,
+    TransactionConflict,
+)
+
+
+class TimestampLoader(Loader):
+    """Loads a time as the one text form that the storage returns; the session's time zone is UTC."""
+
+    def load(self, data: Buffer) -> str:
+        """Return `2026-01-05 18:12:01.5+00` as `2026-01-05T18:12:01.500000+00:00`."""
+        text = bytes(data).decode()
+        if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: nobody writes that here
+            return text
+        return f"{text[:10]}T{text[11:19]}.{text[20:-3]:0<6}+00:00"
+
+
+class Adapters:
+    """How values come and go: JSON and times as texts, every integer as 64 bits.
+
+    Integers as wide as their value, psycopg's way, would be another statement to prepare for each width.
+    """
+
+    adapters: AdaptersMap = AdaptersMap(adapters)
+    connection = None
+
+
+Adapters.adapters.register_dumper(int, Int8Dumper)
+Adapters.adapters.register_loader("json", TextLoader)
+Adapters.adapters.register_loader("timestamptz", TimestampLoader)
+
+
+def settings_of(location: PostgreSQLLocation) -> list[tuple[str, str]]:
+    """Return the settings of every session of ours."""
+    settings = [
+        ("TimeZone", "UTC"),
+        ("DateStyle", "ISO"),
+        ("client_encoding", "UTF8"),
+        ("lock_timeout", f"{location.timeout:g}s"),
+    ]
+    return settings + ([("search_path", location.schema)] if location.schema else [])
+
+
+def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation) -> None:
+    """Give a new connection the settings of every session of ours, in one round trip."""
+    settings = settings_of(location)
+    calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+    psycopg.ClientCursor(connection).execute(
+        f"SELECT {calls}", [item for setting in settings for item in setting]
+    )
+
+
+def open_connection(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
+    """Return a new connection, each statement of which commits by itself.
+
+    Raises:
+        psycopg.Error: whatever the driver says; `explain` turns it into one of our errors.
+    """
+    context: AdaptContext = Adapters()
+    connection = psycopg.connect(
+        location.conninfo,
+        autocommit=True,
+        context=context,
+        fallback_application_name="poker-therapist",
+    )
+    try:
+        configure(connection, location)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+# By SQLSTATE, or its first two letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
+_EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
+    "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),
+    "57P": (DatabaseUnreachable, "{name} is stopping or starting ({reason}): try again"),
+    "3D000": (DatabaseNotFound, "there is no database {name} ({reason}): create it with createdb"),
+    "28": (DatabaseUnreachable, "{name} refuses this user ({reason}): correct PGUSER and the password"),
+    "53100": (DatabaseFull, "there is no room left for {name} ({reason}): free some; nothing was changed"),
+    "53200": (DatabaseFull, "{name} has no memory left ({reason}): free some; nothing was changed"),
+    "53300": (DatabaseBusy, "{name} takes no more connections ({reason}): raise max_connections, or pool"),
+    "53": (DatabaseFull, "{name} has not enough of something ({reason}): nothing was changed"),
+    "55P03": (
+        DatabaseBusy,
+        "{name} stayed locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
+    ),
+    "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find what takes so long"),
+    "40": (
+        TransactionConflict,
+        "somebody else changed the same data in {name} ({reason}): nothing was changed; do it again",
+    ),
+    "25006": (DatabaseReadOnly, "{name} may not be written ({reason}): connect to the primary"),
+    "25P02": (StorageError, "the transaction failed and was undone: leave its block, then run it again"),
+    "42501": (StorageError, "{name}: {reason}: grant this role what it needs"),
+    "42P01": (
+        SchemaMissing,
+        "{name} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
+    ),
+    "42703": (
+        SchemaMissing,
+        "{name} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
+    ),
+    "3F000": (SchemaMissing, "{name} lacks the schema that search_path names ({reason}): create it"),
+    "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
+    "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
+    "54": (InvalidInput, "a value is larger than a database can hold ({reason}): save it in parts"),
+    "XX001": (DatabaseUnreadable, "{name} is damaged ({reason}): restore a backup"),
+    "XX002": (DatabaseUnreadable, "{name} has a damaged index ({reason}): run REINDEX"),
+}
+# A failed connection has no SQLSTATE, only what the server wrote, in the language that it speaks.
+_AT_CONNECTING = (
+    ("3D000", re.compile(r'database "[^"]*" does not exist')),
+    ("28", re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|role \"[^\"]*\"")),
+    ("53300", re.compile(r"too many clients|remaining connection slots")),
+)
+
+
+def explain(error: Exception, location: PostgreSQLLocation) -> PokerTherapistError:
+    """Return our own error for one that the driver raised about the database at `location`."""
+    reason = reason_of(error)
+    code = (error.sqlstate if isinstance(error, psycopg.Error) else None) or ""
+    if not code and isinstance(error, psycopg.OperationalError):
+        code = next((known for known, said in _AT_CONNECTING if said.search(str(error))), "08")
+    if not code and isinstance(error, psycopg.DataError | OverflowError | UnicodeEncodeError):
+        code = "22"
+    for length in (5, 3, 2):
+        if code[:length] in _EXPLANATIONS:
+            kind, sentence = _EXPLANATIONS[code[:length]]
+            return kind(sentence.format(name=location.name, reason=reason, timeout=location.timeout))
+    return StorageError(f"{location.name}: {reason}")
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the server said, on one line and without the statement that it repeats."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return said or " ".join(str(error).split())
+
+
+def is_lost(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a connection cannot be used any more."""
+    return connection.closed or connection.pgconn.status != pq.ConnStatus.OK

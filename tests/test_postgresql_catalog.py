@@ -1,0 +1,148 @@
+"""Reading a PostgreSQL schema: what makes two of them different, and what does not."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from poker_therapist.migrations.catalog import Catalog, Column, ForeignKey, Index, Table, differences
+from poker_therapist.migrations.postgresql.catalog import describe
+
+HANDS = """
+    CREATE TABLE players (id INT, team INT, CONSTRAINT players_pkey PRIMARY KEY (id));
+    CREATE TABLE hands (
+        id BIGINT GENERATED ALWAYS AS IDENTITY,
+        number SERIAL,
+        player INT CONSTRAINT hands_player REFERENCES players (id) ON DELETE CASCADE,
+        note VARCHAR(9) COLLATE "C" DEFAULT 'none' NOT NULL,
+        length INT GENERATED ALWAYS AS (length(note)) STORED,
+        CONSTRAINT hands_pkey PRIMARY KEY (player, id),
+        CONSTRAINT hands_note UNIQUE (note, player),
+        CONSTRAINT numbered CHECK (number > 0)
+    );
+    CREATE UNIQUE INDEX big ON hands (lower(note) text_pattern_ops DESC, player) INCLUDE (id)
+    WHERE number > 1;
+    CREATE INDEX hashed ON hands USING hash (note COLLATE "POSIX");
+    CREATE VIEW notes AS SELECT hands.note FROM hands JOIN players ON players.id = hands.player;
+    CREATE FUNCTION nothing() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER noted AFTER INSERT ON hands FOR EACH ROW EXECUTE FUNCTION nothing();
+    CREATE TABLE _yoyo_version (version INT);
+"""
+
+
+@pytest.fixture
+def connection(postgresql_url: str) -> Iterator[psycopg.Connection]:
+    """A connection to a database with HANDS in two schemas, of which neither is in the search path."""
+    with psycopg.connect(postgresql_url, autocommit=True) as opened:
+        for schema in ("ours", 'Their "own"'):
+            name = sql.Identifier(schema)
+            opened.execute(sql.SQL("CREATE SCHEMA {0}; SET search_path = {0}").format(name))
+            opened.execute(HANDS.encode())
+        opened.execute("RESET search_path")
+        yield opened
+
+
+def test_everything_is_described(connection: psycopg.Connection) -> None:
+    found = describe(connection, "ours")
+
+    assert found.tables["hands"] == Table(
+        columns={
+            "id": Column("bigint", False, None, "GENERATED ALWAYS AS IDENTITY"),
+            "number": Column("integer", False, "nextval('hands_number_seq'::regclass)"),
+            "player": Column("integer", False, None),
+            "note": Column("character varying(9)", False, "'none'::character varying", 'COLLATE "C"'),
+            "length": Column("integer", True, None, "GENERATED ALWAYS AS (length((note)::text)) STORED"),
+        },
+        primary_key=("player", "id"),
+        unique_keys=frozenset({("note", "player")}),
+        foreign_keys=frozenset({ForeignKey(("player",), "players", ("id",), "CASCADE")}),
+        checks=frozenset({"number > 0"}),
+        options=frozenset(),
+        constraints={
+            "hands_note": "UNIQUE (note, player)",
+            "numbered": "CHECK (number > 0)",
+            "hands_pkey": "PRIMARY KEY (player, id)",
+            "hands_player": "FOREIGN KEY (player) REFERENCES players(id) ON DELETE CASCADE",
+        },
+    )
+    assert found.indexes == {
+        "big": Index(
+            "hands",
+            ('lower(note::text) COLLATE "C" text_pattern_ops DESC', "player"),
+            unique=True,
+            where="number > 1",
+            extra="INCLUDE (id)",
+        ),
+        "hashed": Index("hands", ('note COLLATE "POSIX"',), unique=False, where=None, extra="USING hash"),
+    }
+    assert found.triggers["hands.noted"][1].endswith("ON hands FOR EACH ROW EXECUTE FUNCTION nothing()")
+    assert found.views.keys() == {"notes"}
+    assert found.tables.keys() == {"hands", "players"}
+
+
+def test_the_schema_itself_makes_no_difference(connection: psycopg.Connection) -> None:
+    """What the same SQL builds under another name is equal."""
+    assert describe(connection, "ours") == describe(connection, 'Their "own"')
+    assert describe(connection, "public") == Catalog()
+
+
+def test_reading_changes_nothing(connection: psycopg.Connection) -> None:
+    """Neither the search path, nor a transaction that is open, nor that there is none."""
+    connection.autocommit = False
+    connection.execute("SET search_path = ours")
+    connection.execute("CREATE TABLE bets ()")
+
+    assert "bets" in describe(connection, "ours").tables
+    assert connection.execute("SHOW search_path").fetchone() == ("ours",)
+
+    connection.rollback()
+    describe(connection, "ours")
+    assert connection.info.transaction_status == TransactionStatus.IDLE
+
+
+CHANGES = {
+    "ALTER TABLE hands RENAME CONSTRAINT hands_note TO hands_key": [
+        ("constraint hands_key of hands", None, "UNIQUE (note, player)"),
+        ("constraint hands_note of hands", "UNIQUE (note, player)", None),
+    ],
+    "ALTER TABLE hands DROP CONSTRAINT numbered, ADD CONSTRAINT numbered CHECK (number > 0) NOT VALID": [
+        ("constraint numbered of hands", "CHECK (number > 0)", "CHECK (number > 0) NOT VALID")
+    ],
+    "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'hashed'::REGCLASS": [
+        (
+            "index hashed",
+            'on hands (note COLLATE "POSIX") USING hash',
+            'on hands (note COLLATE "POSIX") USING hash INVALID',
+        )
+    ],
+    "ALTER TABLE hands ALTER id SET GENERATED BY DEFAULT": [
+        (
+            "column hands.id",
+            "bigint NOT NULL GENERATED ALWAYS AS IDENTITY",
+            "bigint NOT NULL GENERATED BY DEFAULT AS IDENTITY",
+        )
+    ],
+    "ALTER TABLE players ALTER team SET NOT NULL": [
+        ("column players.team", "integer", "integer NOT NULL"),
+    ],
+    "ALTER TABLE players SET (fillfactor = 70)": [("table players", "plain", "fillfactor=70")],
+    "ALTER TABLE hands DISABLE TRIGGER noted": [
+        (
+            "trigger hands.noted",
+            "CREATE TRIGGER noted AFTER INSERT ON hands FOR EACH ROW EXECUTE FUNCTION nothing()",
+            "CREATE TRIGGER noted AFTER INSERT ON hands FOR EACH ROW EXECUTE FUNCTION nothing() DISABLED",
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_difference_is_named(change: str, connection: psycopg.Connection) -> None:
+    before = describe(connection, "ours")
+    connection.execute("SET search_path = ours")
+    connection.execute(change.encode())
+
+    found = differences(before, describe(connection, "ours"))
+    assert [(each.about, each.expected, each.actual) for each in found] == CHANGES[change]

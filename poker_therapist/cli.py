@@ -16,6 +16,7 @@ from yoyo.config import find_config, read_config
 from poker_therapist import screen
 from poker_therapist.database import Location, locate
 from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.migrations.copy import copy as copy_database
 from poker_therapist.migrations.engine import engine_for
 from poker_therapist.migrations.rehearse import rehearse as rehearse_database
 from poker_therapist.migrations.scaffold import new_migration
@@ -164,7 +165,10 @@ def backup(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to; beside the database unless given.", show_default=False
+            "--output",
+            "-o",
+            help="Where to; beside an SQLite file, or here for a server, unless given.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -182,6 +186,26 @@ def restore(
     if replaced:
         print(f"backup: {replaced}")
     print(f"restored {location.name}")
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A path or URL.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An empty database, or a new file.", show_default=False)
+    ],
+) -> None:
+    """Copy all players from one database to another, from SQLite to PostgreSQL say, or back.
+
+    All of it or nothing, with the same ids, and compared row by row before it counts. What others save in
+    SOURCE meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
+    """
+    places = locate(source), locate(target)
+    with screen.progress() as progress:
+        copied = copy_database(*places, progress=progress)
+    for table, count in copied.items():
+        print(f"{table}: {count} copied")
+    print(f"copied {places[0].name} to {places[1].name}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a player may have a number below 0

@@ -11,7 +11,7 @@ from tests import old_app, snapshots
 from tests.migrating import IDS
 from tests.operating import command, on_terminal, program, refused, seen, state_of
 
-COMMANDS = ("status", "rehearse", "new", "backup", "restore", "export", "forget", "purge")
+COMMANDS = ("status", "rehearse", "new", "backup", "restore", "copy", "export", "forget", "purge")
 # Each command that takes a database, with what else it needs.
 CALLS: dict[str, tuple[str, ...]] = {
     "status": (),

@@ -1,9 +1,9 @@
 """What an operator can do with a database, whichever engine it is on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from poker_therapist.database import Location, SQLiteLocation
 from poker_therapist.migrations.atomic import AtomicBackend
@@ -53,6 +53,46 @@ class Bench(Protocol):
         """Return what has the same meaning as before and another text, where the engine keeps texts."""
 
 
+Row = tuple[Any, ...]
+
+
+class Reader(Protocol):
+    """The rows of a database as of one moment, in the form in which they go from engine to engine.
+
+    Every method raises an error of ours for one of the driver's.
+    """
+
+    @property
+    def location(self) -> Location:
+        """Where they are."""
+
+    def columns(self, table: str) -> list[str]:
+        """Return the columns of a table, in its order."""
+
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+
+    def next_id(self, table: str) -> int:
+        """Return the id that the next row of a table would get, or would if no row were in the way."""
+
+    def rows(self, table: str, columns: Sequence[str]) -> Generator[Row, None, None]:
+        """Yield the rows of a table by its key, a few in memory at a time."""
+
+
+class Writer(Reader, Protocol):
+    """A transaction that nobody else can write beside; it sees what it has written."""
+
+    def write(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+        """Write rows as they come, a few in memory at a time.
+
+        Raises:
+            RefusedRow: this engine cannot hold one of them.
+        """
+
+    def go_on_at(self, table: str, next_id: int) -> None:
+        """Have the next row of a table get this id."""
+
+
 class Engine(Protocol):
     """The tools for one database."""
 
@@ -77,6 +117,22 @@ class Engine(Protocol):
 
     def backups_with_player(self, user_id: int) -> dict[Path, bool | None]:
         """Return the known backups that still hold something about a player; None: cannot be read."""
+
+    def identity(self) -> Hashable:
+        """Return what is the same for every name of the database and for no other; None if there is none."""
+
+    def reader(self) -> AbstractContextManager[Reader]:
+        """Open the database to read all of it as of one moment; it is not written."""
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Open the database to fill it in one transaction, committed when the block ends well."""
+
+    def unmake(self, before: Collection[str] | None) -> None:
+        """Take away what we have made in a database where nothing of ours was.
+
+        Args:
+            before: the tables that were there, which stay; None if there was no database.
+        """
 
 
 def engine_for(location: Location) -> Engine:

@@ -74,6 +74,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         self.connection.rollback()
         self._in_transaction = False
 
+    def savepoint_rollback(self, id: str) -> None:  # noqa: A002  # yoyo's signature
+        """Undo a part of the transaction, unless SQLite has undone all of it by itself: for want of room."""
+        if self.connection.in_transaction:
+            super().savepoint_rollback(id)
+
     def commit(self) -> None:
         """Commit the transaction, or undo it if that fails: for want of room, say."""
         try:

@@ -6,12 +6,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.database import SQLiteLocation
-from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput, StorageError
-from poker_therapist.sqlite_file import explain, find_file, open_connection
+from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
+from poker_therapist.migrations.backups import time_now
+from poker_therapist.sqlite_file import explain, find_file, kind_of, open_connection
 
 # The tables that hold what is known of a player, in every version of the schema.
 TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
@@ -50,11 +50,6 @@ def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) ->
     return target
 
 
-def time_now() -> str:
-    """Return this moment as it stands in the names of backups, which it sorts."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-
-
 def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
     unfinished = target.with_name(f"{target.name}.part")
@@ -69,7 +64,7 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
         for ending in ("", "-journal", "-wal", "-shm"):
             Path(f"{unfinished}{ending}").unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise StorageError(f"cannot write {target}: {error.strerror}") from error
+            raise kind_of(error)(f"cannot write {target}: {error.strerror}") from error
         raise
 
 

@@ -14,13 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.database import SQLiteLocation
-from poker_therapist.errors import StorageError
 from poker_therapist.migrations.catalog import Difference, RowDifference, differences
 from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.migrations.sqlite.backup import copy_database, explained
 from poker_therapist.migrations.sqlite.catalog import describe
 from poker_therapist.migrations.sqlite.compare import Two, stored_sql
-from poker_therapist.sqlite_file import find_file
+from poker_therapist.sqlite_file import find_file, kind_of
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise StorageError(
+        raise kind_of(error)(
             f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
         ) from error
 

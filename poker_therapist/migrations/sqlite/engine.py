@@ -1,13 +1,14 @@
 """The operator's tools for an SQLite file."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poker_therapist.database import SQLiteLocation
+from poker_therapist.migrations.copy import take_back
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.sqlite import backup, bench, restore
+from poker_therapist.migrations.sqlite import backup, bench, restore, transfer
 from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 
 
@@ -36,3 +37,24 @@ class SQLiteEngine:
     def backups_with_player(self, user_id: int) -> dict[Path, bool | None]:
         """Return the backups beside the file that still hold something about a player."""
         return backup.backups_with_player(self.location, user_id)
+
+    def identity(self) -> Hashable:
+        """Return which file it is, whatever links lead to it."""
+        return transfer.identity(self.location)
+
+    def reader(self) -> AbstractContextManager[transfer.SQLiteReader]:
+        """Open the file to read all of it as of one moment; it is not written."""
+        return transfer.reader(self.location)
+
+    def writer(self) -> AbstractContextManager[transfer.SQLiteWriter]:
+        """Open the file to fill it in one transaction, committed when the block ends well."""
+        return transfer.writer(self.location)
+
+    def unmake(self, before: Collection[str] | None) -> None:
+        """Take away what we have made where nothing of ours was: the file, or what is ours in it."""
+        if before is None:
+            transfer.remove(self.location)
+            return
+        # What is taken back is empty, and the app's own rows beside it are not touched: no backup for that.
+        with AtomicSQLiteBackend(replace(self.location, backups=0)) as backend:
+            take_back(backend, before)

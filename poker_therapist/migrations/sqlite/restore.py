@@ -6,7 +6,8 @@ from pathlib import Path
 
 from poker_therapist.database import SQLiteLocation
 from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.migrations.sqlite.backup import TABLES, back_up, explained, patience, read_only, time_now
+from poker_therapist.migrations.backups import time_now
+from poker_therapist.migrations.sqlite.backup import TABLES, back_up, explained, patience, read_only
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite_file import find_file, is_there, open_connection
 

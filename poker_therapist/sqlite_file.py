@@ -1,7 +1,9 @@
 """An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
 
 import contextlib
+import errno
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -58,6 +60,11 @@ def find_file(path: Path, *, create: bool) -> None:
         raise DatabaseReadOnly(
             f"cannot make {path} ({error.strerror}): correct the rights of its folder"
         ) from error
+
+
+def kind_of(error: OSError) -> type[StorageError]:
+    """Return which error of ours tells one of the system's about a file that is written."""
+    return DatabaseFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
 
 
 def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
@@ -133,6 +140,10 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
         DatabaseFull,
         "there is no room left for {path}: free some; nothing was changed",
     ),
+    sqlite3.SQLITE_IOERR: (
+        StorageError,
+        "{path} cannot be read or written ({reason}): look at the disk, and at the limits of this process",
+    ),
     sqlite3.SQLITE_NOTADB: (
         DatabaseUnreadable,
         "{path} is not an SQLite database: correct the path",
@@ -158,7 +169,11 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
 
 def explain(error: Exception, location: SQLiteLocation) -> PokerTherapistError:
     """Return our own error for one that the driver raised about the database at `location`."""
-    reason, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # sqlite3 repeats a text that is no UTF-8, and that may be a player's.
+    reason = re.sub(r"(Could not decode to UTF-8 .*?) with text .*", r"\1", str(error), flags=re.DOTALL)
+    code = getattr(error, "sqlite_errorcode", 0)
+    # A full disk has no room for the index of the log either, which SQLite reports in another way.
+    code = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
     if code in _EXPLANATIONS:
         kind, sentence = _EXPLANATIONS[code]
     elif not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.DataError):

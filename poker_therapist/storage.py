@@ -22,8 +22,8 @@ from poker_therapist.values import JSON, check_key, check_limit, check_score, ch
 _QUERIES = read_queries(Path(__file__).with_name("queries.sql"))
 
 # One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
-_SAVES_PER_PURGE = 16
-_ROWS_PER_PURGE = 64
+_SAVES_PER_PURGE = 64
+_ROWS_PER_PURGE = 256
 _ROWS_PER_BIG_PURGE = 1_000
 
 

@@ -126,7 +126,7 @@ def check_session(session_id: str | None) -> str | None:
 def check_score(name: str, score: float) -> float:
     """Return `score` as a float if it is a number from 0 to 1; raise InvalidInput naming it if not."""
     if (type(score) is float or isinstance(score, float) or _is_integer(score)) and 0 <= score <= 1:
-        return float(score)
+        return score + 0.0  # without the sign of a zero, which only one engine keeps
     raise InvalidInput(f"{name} must be a number from 0 to 1, not {_show(score)}")
 
 

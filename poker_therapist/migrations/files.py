@@ -16,7 +16,10 @@ from yoyo.migrations import Migration, MigrationList, _expand_sources
 from poker_therapist.errors import InvalidMigration, MigrationEdited
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
-_TRANSACTION_CONTROL = {"ABORT", "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "START"}
+_TRANSACTION_CONTROL = {
+    "ABORT", "BEGIN", "COMMIT", "END", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START",
+}  # fmt: skip
+_FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
 _LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
 
@@ -111,10 +114,11 @@ class SQLMigration(Migration):
             )
         statements = self.split(text)
         for statement in statements:
-            first_word = re.match(r"\w*", statement.text)
-            if self.use_transactions and first_word and first_word[0].upper() in _TRANSACTION_CONTROL:
+            found = _FIRST_WORD.match(statement.text)
+            first_word = " ".join(found[0].upper().split()) if found else ""
+            if self.use_transactions and first_word in _TRANSACTION_CONTROL:
                 raise InvalidMigration(
-                    f"{self.place(direction)}:{statement.line}: {first_word[0].upper()} would end the "
+                    f"{self.place(direction)}:{statement.line}: {first_word} would end the "
                     f"transaction that keeps {self.id} whole: remove it\n    {statement}"
                 )
         return statements
@@ -192,7 +196,7 @@ def read_migrations(
     """
     found: dict[str, SQLMigration] = {}
     whole = " ".join(sources)
-    for source in [whole] if Path(whole).is_dir() else sources:
+    for source in [whole] if whole and Path(whole).is_dir() else sources:
         files = list(_files(source))
         if not files:
             raise InvalidMigration(f"there is no migration in {source}: correct `sources` in yoyo.ini")

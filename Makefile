@@ -34,5 +34,11 @@ format: .venv/installed
 docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks.storage_against_raw
+# What only the benchmarks need, on top of the rest.
+.venv/bench-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	touch $@
+
+# Writes benchmarks/results.json, docs/BENCHMARKS.md and its pictures; needs 8 GB of room in $TMPDIR.
+bench: .venv/bench-installed
+	$(BIN)/python -m benchmarks

@@ -42,6 +42,11 @@ class SQLiteLocation:
         """What an operator calls the database: its path."""
         return str(self.path)
 
+    @property
+    def apply_command(self) -> str:
+        """What an operator runs to bring it up to date."""
+        return "yoyo apply"
+
 
 @dataclass(frozen=True, slots=True)
 class PostgreSQLLocation:
@@ -60,6 +65,11 @@ class PostgreSQLLocation:
     schema: str | None = None
     timeout: float = 30.0
     connections: int = 10
+
+    @property
+    def apply_command(self) -> str:
+        """What an operator runs to bring it up to date."""
+        return "yoyo -c yoyo.postgresql.ini apply"
 
 
 Location = SQLiteLocation | PostgreSQLLocation

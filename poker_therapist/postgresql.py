@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL database.
+"""The storage's way to a PostgreSQL database.
 
 A call borrows a connection from a pool; a block keeps one until it ends. A forked child starts without any.
 What the driver raises becomes one of this package's errors.
@@ -7,7 +7,6 @@ What the driver raises becomes one of this package's errors.
 import contextlib
 import hashlib
 import os
-import select
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,11 @@ from typing import Any, NoReturn
 
 import psycopg
 from psycopg import pq
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from poker_therapist.database import CLOSED, Mode, PostgreSQLLocation, read_queries
-from poker_therapist.errors import DatabaseBusy, DatabaseUnreachable, StorageClosed, StorageError
-from poker_therapist.postgresql_server import Adapters, configure, explain, is_lost, open_connection
+from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
+from poker_therapist.postgresql_pool import Connection, Pool
+from poker_therapist.postgresql_server import explain, is_lost, reason_of
 from poker_therapist.values import decode
 
 _QUERIES = read_queries(Path(__file__).with_name("postgresql.sql"))
@@ -32,32 +31,17 @@ _BEGIN = {
 }
 # The columns of `legacy_rows` that keep a value of any type, as JSON.
 _ORIGINALS = frozenset({"kind", "item_key", "value", "score", "created_at", "updated_at", "expires_at"})
+_Cursor = psycopg.RawCursor[Any]
 _DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
-
-
-class _Connection(psycopg.Connection[Any]):
-    """A connection of the pool, with the one cursor that all of its statements use."""
-
-    kept_cursor: "psycopg.RawCursor[Any]"
-
-    def set_up(self, location: PostgreSQLLocation) -> None:
-        """Make the connection ready, which its adapters have to be before its cursor."""
-        configure(self, location)
-        self.kept_cursor = psycopg.RawCursor(self)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
-
-    def has_news(self) -> bool:
-        """Return whether the server has said something unasked, as a rule that it closed the connection."""
-        return bool(self._poll.poll(0))
 
 
 class _Block:
     """A transaction, and the connection that it keeps."""
 
-    def __init__(self, connection: _Connection, mode: Mode) -> None:
+    def __init__(self, connection: Connection, mode: Mode) -> None:
         self.connection = connection
         self.mode = mode
+        self.locked = False
         self.begun = False
 
     def begin(self, player: Any) -> None:
@@ -68,16 +52,17 @@ class _Block:
         """
         cursor = self.connection.kept_cursor
         if self.mode is Mode.READ_THEN_WRITE:
+            self.locked = True  # or perhaps, if Ctrl-C comes now
             cursor.execute(_dollars(_QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
         cursor.execute(_BEGIN[self.mode])
         self.begun = True
 
     def end(self, how: str) -> None:
         """Commit or roll back, and let go of the player, in one round trip."""
-        if self.begun and not is_lost(self.connection):
-            unlock = "; SELECT pg_advisory_unlock_all()" if self.mode is Mode.READ_THEN_WRITE else ""
-            self.begun = False
-            self.connection.kept_cursor.execute(f"{how}{unlock}")
+        statements = [how] * self.begun + ["SELECT pg_advisory_unlock_all()"] * self.locked
+        if statements and not is_lost(self.connection):
+            self.connection.kept_cursor.execute("; ".join(statements))
+        self.begun = self.locked = False
 
 
 class _PerThread(threading.local):
@@ -94,116 +79,55 @@ class PostgreSQLDatabase:
             StorageError: there is no such server or database, or it refuses this user.
         """
         self.location = location
-        self._closed = False
         self._here = _PerThread()
-        self._lock = threading.Lock()
-        self._pool: ConnectionPool[_Connection] | None = None
-        try:
-            self._first: psycopg.Connection[Any] | None = open_connection(location)
-        except _DRIVER_ERRORS as error:
-            raise explain(error, location) from error
+        self._pool = Pool(location)
+        self._pool.give_back(self._borrow())
         _databases.add(self)
 
-    # Connections
-
-    def _open_pool(self) -> "ConnectionPool[_Connection]":
-        with self._lock:
-            if self._closed:
-                raise StorageClosed(CLOSED)
-            if self._pool is None:
-                self._pool = ConnectionPool(
-                    self.location.conninfo,
-                    connection_class=_Connection,
-                    kwargs={
-                        "autocommit": True,
-                        "context": Adapters(),
-                        "fallback_application_name": "poker-therapist",
-                    },
-                    configure=lambda connection: connection.set_up(self.location),
-                    min_size=0,
-                    max_size=self.location.connections,
-                    timeout=self.location.timeout,
-                    num_workers=1,
-                    open=True,
-                )
-            return self._pool
-
-    def _borrow(self) -> _Connection:
-        """Take a connection that works from the pool."""
-        pool = self._pool or self._open_pool()
+    def _borrow(self) -> Connection:
         try:
-            while True:
-                connection = pool.getconn()
-                if not connection.has_news():
-                    return connection
-                # The server was restarted, or somebody ended the session; the pool makes another.
-                connection.close()
-                pool.putconn(connection)
-        except PoolClosed as error:
-            raise StorageClosed(CLOSED) from error
-        except PoolTimeout as error:
-            self._give_up(error)
-
-    def _give_up(self, error: PoolTimeout) -> NoReturn:
-        """Say why there was no connection: nobody gave one back, or none can be made."""
-        try:
-            open_connection(self.location).close()
-        except _DRIVER_ERRORS as reason:
-            raise explain(reason, self.location) from reason
-        raise DatabaseBusy(
-            f"all {self.location.connections} connections to {self.location.name} were in use for "
-            f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
-        ) from error
-
-    def _give_back(self, connection: _Connection) -> None:
-        pool = self._pool
-        if pool is None:  # forked meanwhile
-            return
-        pool.putconn(connection)
+            return self._pool.borrow()
+        except _DRIVER_ERRORS as error:
+            raise explain(error, self.location) from error
 
     # Statements
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
-        return self._run(sql, values, _all, again=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
+        return self._run(sql, values, _all, reads=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first row of a query, None if there is none."""
-        return self._run(sql, values, _one, again=True)
+        return self._run(sql, values, _one, reads=True)
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run a statement, committed at once outside a transaction; return how many rows it changed."""
-        return int(self._run(sql, values, _count, again=False))
+        return int(self._run(sql, values, _count, reads=False))
 
-    def _run(
-        self, sql: str, values: Sequence[Any], result: Callable[[psycopg.RawCursor[Any]], Any], *, again: bool
-    ) -> Any:
-        """Run a statement; `again`, on another connection, where that is lost and nothing was written."""
-        block = self._here.block
-        if block is not None:
+    def _run(self, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any], *, reads: bool) -> Any:
+        """Run a statement; one that `reads` once more if its connection is lost meanwhile."""
+        if (block := self._here.block) is not None:
             return self._run_in(block, sql, values, result)
-        connection = self._first or self._borrow()
-        try:
-            cursor = connection.kept_cursor if isinstance(connection, _Connection) else _cursor(connection)
-            return result(cursor.execute(_dollars(sql), values, prepare=True))
-        except _DRIVER_ERRORS as error:
-            if not is_lost(connection):
-                raise explain(error, self.location) from error
-            if not again:
-                self._raise_lost(error)
-        finally:
-            if isinstance(connection, _Connection):
-                self._give_back(connection)
-        return self._run(sql, values, result, again=False)
+        again = reads
+        while True:
+            connection = self._borrow()
+            try:
+                return result(connection.kept_cursor.execute(_dollars(sql), values, prepare=True))
+            except _DRIVER_ERRORS as error:
+                if not is_lost(connection):
+                    raise explain(error, self.location) from error
+                if not reads:
+                    self._raise_unknown(error)
+                if not again:
+                    raise explain(error, self.location) from error
+                again = False
+            finally:
+                self._pool.give_back(connection)
 
     def _run_in(
-        self,
-        block: _Block,
-        sql: str,
-        values: Sequence[Any],
-        result: Callable[[psycopg.RawCursor[Any]], Any],
+        self, block: _Block, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]
     ) -> Any:
-        if self._closed:
+        if self._pool.closed:
             raise StorageClosed(CLOSED)
         try:
             if not block.begun:
@@ -212,9 +136,9 @@ class PostgreSQLDatabase:
         except _DRIVER_ERRORS as error:
             raise explain(error, self.location) from error
 
-    def _raise_lost(self, error: Exception) -> NoReturn:
+    def _raise_unknown(self, error: Exception) -> NoReturn:
         raise DatabaseUnreachable(
-            f"the connection to {self.location.name} was lost ({explain(error, self.location)}): "
+            f"the connection to {self.location.name} was lost ({reason_of(error)}): "
             "whether this was saved is not known; look, and do it again"
         ) from error
 
@@ -223,7 +147,7 @@ class PostgreSQLDatabase:
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""
-        if self._closed:
+        if self._pool.closed:
             raise StorageClosed(CLOSED)
         return self._here.block is not None
 
@@ -234,7 +158,7 @@ class PostgreSQLDatabase:
         A block that reads before it writes sees one moment's state. If somebody else changes the same rows
         before it does, it fails with TransactionConflict; nothing of the other's is lost.
         """
-        if self._closed:
+        if self._pool.closed:
             raise StorageClosed(CLOSED)
         here, process = self._here, os.getpid()
         if here.block is not None:
@@ -254,10 +178,10 @@ class PostgreSQLDatabase:
         finally:
             if process == os.getpid():
                 here.block = None
-                self._give_back(block.connection)
+                self._pool.give_back(block.connection)
 
     def _commit(self, block: _Block) -> None:
-        if self._closed:
+        if self._pool.closed:
             raise StorageClosed(CLOSED)
         if block.begun and block.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
@@ -269,7 +193,7 @@ class PostgreSQLDatabase:
             block.end("COMMIT")
         except psycopg.Error as error:
             if is_lost(block.connection):
-                self._raise_lost(error)
+                self._raise_unknown(error)
             raise explain(error, self.location) from error
 
     @contextlib.contextmanager
@@ -311,24 +235,19 @@ class PostgreSQLDatabase:
         Until then, and in the server's log, archives and replicas for as long as those are kept, their bytes
         are still there: see docs/SCALING.md.
         """
-        self.write(_QUERIES["erase_deleted_rows"])
+        try:
+            self.write(_QUERIES["erase_deleted_rows"])
+        except StorageError as error:
+            raise type(error)(
+                f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
+            ) from error
 
     def take_into_use(self) -> None:
-        """End the first look; from now on connections come from the pool."""
-        first, self._first = self._first, None
-        if first is not None:
-            first.close()
+        """Do nothing: to look at a server's database changes nothing of it."""
 
     def close(self) -> None:
         """Close all connections, those that are in use as soon as they are not; twice does nothing."""
-        with self._lock:
-            self._closed = True
-            pool, first = self._pool, self._first
-            self._first = None
-        if first is not None:
-            first.close()
-        if pool is not None:
-            pool.close()
+        self._pool.close()
 
 
 def _dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
@@ -339,19 +258,15 @@ def _dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kep
     return found
 
 
-def _cursor(connection: psycopg.Connection[Any]) -> "psycopg.RawCursor[Any]":
-    return psycopg.RawCursor(connection)
-
-
-def _all(cursor: "psycopg.RawCursor[Any]") -> list[Any]:
+def _all(cursor: _Cursor) -> list[Any]:
     return cursor.fetchall()
 
 
-def _one(cursor: "psycopg.RawCursor[Any]") -> Any:
+def _one(cursor: _Cursor) -> Any:
     return cursor.fetchone()
 
 
-def _count(cursor: "psycopg.RawCursor[Any]") -> int:
+def _count(cursor: _Cursor) -> int:
     return cursor.rowcount
 
 
@@ -361,18 +276,17 @@ def _lock_key(player: Any) -> int:
     return int.from_bytes(digest, signed=True)
 
 
-# A forked child must not use its parent's connections; psycopg does not close them there, but the pool's
-# threads are gone. So the child keeps them, untouched, for ever, and makes its own.
+# A forked child must not use its parent's connections, so it starts with none. That it drops them does not
+# close them: libpq's wrapper knows which process opened one.
 _databases: weakref.WeakSet[PostgreSQLDatabase] = weakref.WeakSet()
-_kept_for_ever: list[object] = []
 
 
 def _after_fork_in_child() -> None:
     for database in list(_databases):
-        _kept_for_ever.append((database._pool, database._first, database._here))
-        database._pool = None
+        closed = database._pool.closed
         database._here = _PerThread()
-        database._lock = threading.Lock()
+        database._pool = Pool(database.location)
+        database._pool.closed = closed
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

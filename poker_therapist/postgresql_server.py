@@ -1,11 +1,14 @@
 """A PostgreSQL server: connecting to it, and saying in our own words what it says."""
 
+import math
+import os
 import re
-from typing import Any
+import time
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import adapters, pq
-from psycopg.abc import AdaptContext, Buffer
+from psycopg import adapters, conninfo, pq
+from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import TextLoader
@@ -24,6 +27,16 @@ from poker_therapist.errors import (
     StorageError,
     TransactionConflict,
 )
+
+# Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
+_PATIENCE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_Kind = TypeVar("_Kind", bound=psycopg.Connection[Any])
 
 
 class TimestampLoader(Loader):
@@ -58,13 +71,16 @@ def settings_of(location: PostgreSQLLocation) -> list[tuple[str, str]]:
         ("TimeZone", "UTC"),
         ("DateStyle", "ISO"),
         ("client_encoding", "UTF8"),
-        ("lock_timeout", f"{location.timeout:g}s"),
+        # Floats come back to the last digit.
+        ("extra_float_digits", "1"),
+        # In milliseconds; 0 would be to wait for ever.
+        ("lock_timeout", f"{max(location.timeout * 1000, 1):.0f}"),
     ]
     return settings + ([("search_path", location.schema)] if location.schema else [])
 
 
 def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation) -> None:
-    """Give a new connection the settings of every session of ours, in one round trip."""
+    """Give a connection the settings of every session of ours, in one round trip."""
     settings = settings_of(location)
     calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
     psycopg.ClientCursor(connection).execute(
@@ -73,17 +89,39 @@ def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
 
 
 def open_connection(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
-    """Return a new connection, each statement of which commits by itself.
+    """Return a new connection; see `connect`."""
+    return connect(location, psycopg.Connection)
+
+
+def connect(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
+    """Return a new connection with our settings, each statement of which commits by itself.
+
+    A server that is starting is waited for.
 
     Raises:
         psycopg.Error: whatever the driver says; `explain` turns it into one of our errors.
     """
-    context: AdaptContext = Adapters()
-    connection = psycopg.connect(
+    start = time.monotonic()
+    while True:
+        try:
+            return _connect_once(location, kind)
+        except psycopg.OperationalError as error:
+            if time.monotonic() - start >= min(location.timeout, _seconds_to_wait(str(error))):
+                raise
+        time.sleep(0.05)
+
+
+def _connect_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
+    given = conninfo.conninfo_to_dict(location.conninfo)
+    patience = {name: value for name, value in _PATIENCE.items() if name not in given}
+    if "PGCONNECT_TIMEOUT" in os.environ:
+        patience.pop("connect_timeout", None)
+    connection = kind.connect(
         location.conninfo,
         autocommit=True,
-        context=context,
+        context=Adapters(),
         fallback_application_name="poker-therapist",
+        **patience,
     )
     try:
         configure(connection, location)
@@ -93,7 +131,19 @@ def open_connection(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
     return connection
 
 
-# By SQLSTATE, or its first two letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
+def _seconds_to_wait(refusal: str) -> float:
+    """Return how long to try again after a refusal."""
+    if re.search("the database system is (starting up|not yet accepting|in recovery mode)", refusal):
+        return math.inf
+    # As a server does that is about to recover from a crash; but so does what is no server.
+    return 1 if "server closed the connection unexpectedly" in refusal else 0
+
+
+_LACKING = (
+    "{name} lacks a part of the schema ({reason}): "
+    "bring it up to date with `yoyo -c yoyo.postgresql.ini apply`"
+)
+# By SQLSTATE, or its first letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),
     "57P": (DatabaseUnreachable, "{name} is stopping or starting ({reason}): try again"),
@@ -108,6 +158,8 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
         "{name} stayed locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
     ),
     "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find what takes so long"),
+    "25P03": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
+    "25P04": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
     "40": (
         TransactionConflict,
         "somebody else changed the same data in {name} ({reason}): nothing was changed; do it again",
@@ -115,14 +167,8 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "25006": (DatabaseReadOnly, "{name} may not be written ({reason}): connect to the primary"),
     "25P02": (StorageError, "the transaction failed and was undone: leave its block, then run it again"),
     "42501": (StorageError, "{name}: {reason}: grant this role what it needs"),
-    "42P01": (
-        SchemaMissing,
-        "{name} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
-    ),
-    "42703": (
-        SchemaMissing,
-        "{name} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
-    ),
+    "42P01": (SchemaMissing, _LACKING),
+    "42703": (SchemaMissing, _LACKING),
     "3F000": (SchemaMissing, "{name} lacks the schema that search_path names ({reason}): create it"),
     "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
     "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
@@ -133,8 +179,8 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
 # A failed connection has no SQLSTATE, only what the server wrote, in the language that it speaks.
 _AT_CONNECTING = (
     ("3D000", re.compile(r'database "[^"]*" does not exist')),
+    ("53300", re.compile(r"too many (clients|connections)|remaining connection slots")),
     ("28", re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|role \"[^\"]*\"")),
-    ("53300", re.compile(r"too many clients|remaining connection slots")),
 )
 
 

@@ -54,11 +54,14 @@ def print_status(location: Location, found: Status) -> None:
     if found.unjudged:
         _print(found.unjudged, "yellow")
     if not found.exists:
-        _print(f"There is no database {location.name} yet; `yoyo apply` makes it.", "yellow")
+        _print(f"There is no database {location.name} yet; `{location.apply_command}` makes it.", "yellow")
     elif found.is_trouble:
         _print(f"{location.name}: trouble, see above.", "red")
     elif found.pending:
-        _print(f"{location.name}: {len(found.pending)} pending; `yoyo apply` applies them.", "yellow")
+        _print(
+            f"{location.name}: {len(found.pending)} pending; `{location.apply_command}` applies them.",
+            "yellow",
+        )
     else:
         _print(f"{location.name}: up to date.", "green")
 

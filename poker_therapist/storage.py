@@ -35,7 +35,9 @@ def get_pattern_storage(
     Args:
         database: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
             is NORMAL (a crash of the app loses nothing that was saved) or FULL (nor does a power cut);
-            `timeout` is how many seconds to wait for a lock, 30 unless given.
+            `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
+            `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is how
+            many to open at most, 10 unless given, `schema` where the tables are, and all else is libpq's.
         migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
 
     Raises:

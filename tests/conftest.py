@@ -1,6 +1,6 @@
 """What every test may ask for."""
 
-import sqlite3
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
 from tests.databases import Databases, Run, begin_run
+from tests.engines import is_server, run_sql
 from tests.server import Server, keep_server
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ LEGACY_ROWS = """
         ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
         ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
 """
+# PostgreSQL keeps the value as JSON.
+LEGACY_ROWS_AS_JSON = re.sub(r"'([^']+)'\)", r"""'"\1"')""", LEGACY_ROWS)
+
+# For tests of what one engine alone does.
+sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 RUN = pytest.StashKey[Run]()
 
@@ -56,10 +63,15 @@ def migrate(url: str) -> None:
     get_pattern_storage(url).close()
 
 
-def run_script(script: str, path: Path) -> list[str]:
+def add_legacy_rows(database: str | Path) -> None:
+    """Leave rows behind as a migration, or the copying of a database, does."""
+    run_sql(database, LEGACY_ROWS_AS_JSON if is_server(database) else LEGACY_ROWS)
+
+
+def run_script(script: str, database: str | Path) -> list[str]:
     """Run a script by itself and return the lines that it prints."""
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", script, str(path)],
+        [sys.executable, "-X", "faulthandler", "-c", script, str(database)],
         check=False,
         capture_output=True,
         text=True,
@@ -69,22 +81,50 @@ def run_script(script: str, path: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def run_sql(database: str | Path, sql: str) -> None:
-    """Run statements on a connection of their own, as another program would."""
-    with closing(sqlite3.connect(database)) as connection:
-        connection.executescript(sql)
-
-
 @pytest.fixture
 def database_path(tmp_path: Path) -> Path:
-    """Where a database may be made; nothing is there yet."""
+    """Where an SQLite database may be made; nothing is there yet."""
     return tmp_path / "RexVoice.db"
 
 
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn, for a test that asks for `database`, `migrated` or `storage`; see the marks."""
+    return str(request.param)
+
+
 @pytest.fixture
-def storage(database_path: Path) -> Iterator[PatternStorage]:
+def database(engine: str, request: pytest.FixtureRequest) -> str:
+    """The path or URL of a database with nothing in it."""
+    return str(request.getfixturevalue("database_path" if engine == "sqlite" else "postgresql_url"))
+
+
+@pytest.fixture
+def migrated(engine: str, request: pytest.FixtureRequest) -> str:
+    """The path or URL of an empty, up-to-date database."""
+    if engine == "postgresql":
+        return str(request.getfixturevalue("migrated_postgresql_url"))
+    path: Path = request.getfixturevalue("tmp_path") / "migrated" / "RexVoice.db"
+    path.parent.mkdir()
+    migrate(str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def lasting(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The path or URL of an up-to-date database for all tests of a module."""
+    if engine == "sqlite":
+        yield str(request.getfixturevalue("tmp_path_factory").mktemp("lasting") / "RexVoice.db")
+        return
+    databases: Databases = request.getfixturevalue("databases")
+    with databases.fresh(request.getfixturevalue("migrated_template")) as url:
+        yield url
+
+
+@pytest.fixture
+def storage(migrated: str) -> Iterator[PatternStorage]:
     """An empty, up-to-date storage."""
-    with get_pattern_storage(database_path) as opened:
+    with get_pattern_storage(migrated) as opened:
         yield opened
 
 
@@ -151,8 +191,8 @@ def report(record_property: Callable[[str, object], None]) -> Callable[[str], No
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests have counted."""
-    for result in terminalreporter.getreports("passed"):
+    """Print what the tests have counted, and what some have to say of why they did not run."""
+    for result in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("skipped")):
         for name, line in result.user_properties:
             if name == "report":
                 terminalreporter.write_line(f"  {line}")

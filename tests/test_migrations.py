@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from poker_therapist import get_pattern_storage
+from poker_therapist.migrations import migrations_folder, shipped_ids
 from tests import old_app, snapshots
 from tests.migrating import FOLDER, IDS, down, plain_up, up
 
@@ -19,26 +20,29 @@ CHECKOUT = Path(__file__).parents[1]
 OURS = set(old_app.TABLES)
 
 
-def test_every_migration_is_a_pair_with_a_number_a_verb_and_a_reason() -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_every_migration_is_a_pair_with_a_number_a_verb_and_a_reason(engine: str) -> None:
     """NNN_verb_noun.sql and NNN_verb_noun.rollback.sql, numbered without gaps, opening with a comment."""
-    assert [int(name[:3]) for name in IDS] == list(range(1, len(IDS) + 1))
-    for name in IDS:
+    ids = sorted(shipped_ids(engine))
+
+    assert [int(name[:3]) for name in ids] == list(range(1, len(ids) + 1))
+    for name in ids:
         assert re.fullmatch(r"\d{3}(_[a-z0-9]+){2,}", name)
         for ending in (".sql", ".rollback.sql"):
-            text = (FOLDER / (name + ending)).read_text(encoding="utf-8")
+            text = (migrations_folder(engine) / (name + ending)).read_text(encoding="utf-8")
             assert text.startswith("-- ")
             assert "depends:" not in text.splitlines()[0]
             assert len(text.split()) > 10
 
 
-def test_each_migration_depends_on_the_one_before_it() -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_each_migration_depends_on_the_one_before_it(engine: str) -> None:
     """So that `yoyo rollback --revision 002` takes back 002 and all after it."""
-    depends = [
-        re.findall(r"^-- depends: (.*)$", (FOLDER / f"{name}.sql").read_text(encoding="utf-8"), re.MULTILINE)
-        for name in IDS
-    ]
+    ids = sorted(shipped_ids(engine))
+    texts = [(migrations_folder(engine) / f"{name}.sql").read_text(encoding="utf-8") for name in ids]
+    depends = [re.findall(r"^-- depends: (.*)$", text, re.MULTILINE) for text in texts]
 
-    assert depends == [[], *([name] for name in IDS[:-1])]
+    assert depends == [[], *([name] for name in ids[:-1])]
 
 
 def git(folder: Path, *arguments: str) -> list[str]:

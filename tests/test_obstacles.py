@@ -1,4 +1,4 @@
-"""A full disk, somebody else's lock, missing rights: named, and what was saved before is there."""
+"""Somebody else's lock, missing rights: named, and what was saved before is there."""
 
 import os
 import re
@@ -13,70 +13,57 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import DatabaseBusy, DatabaseFull, PatternStorage, get_pattern_storage
+from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
+from tests.conftest import sqlite_only
+from tests.engines import with_options
 from tests.snapshots import everything, rows
 
 USER = 7
-
-
-# No room
-
-
-def test_a_full_disk_loses_nothing_that_was_saved_and_saving_works_again_when_there_is_room(
-    storage: PatternStorage,
-) -> None:
-    storage.save_pattern(USER, "tilt", "before", "x" * 10_000)
-    (pages,) = storage._database.row("PRAGMA page_count")
-    storage._database.row(f"PRAGMA max_page_count = {pages}")
-
-    def save_until_it_is_full() -> None:
-        for number in range(10_000):
-            storage.save_pattern(USER, "tilt", f"key {number}", "x" * 1_000)
-
-    with pytest.raises(DatabaseFull, match=re.escape(storage.db_path)):
-        save_until_it_is_full()
-    kept = storage.get_patterns_by_type(USER, "tilt")
-
-    # What was saved before is there to the last one, and the file is whole.
-    assert set(kept) == {"before", *(f"key {number}" for number in range(len(kept) - 1))}
-    with pytest.raises(DatabaseFull):
-        storage.save_pattern(USER, "tilt", "before", "y" * 100_000)
-    with pytest.raises(DatabaseFull):
-        storage.save_context(USER, "topic", "y" * 100_000)
-    with pytest.raises(DatabaseFull):
-        storage.save_insight(USER, "leak", "y" * 100_000)
-    assert storage.get_patterns_by_type(USER, "tilt") == kept
-    assert storage._database.rows("PRAGMA integrity_check") == [("ok",)]
-
-    storage._database.row("PRAGMA max_page_count = 1000000")
-    storage.save_pattern(USER, "tilt", "after", "y" * 100_000)
-    assert set(storage.get_patterns_by_type(USER, "tilt")) == {*kept, "after"}
 
 
 # Locked
 
 
 @pytest.fixture
-def impatient(storage: PatternStorage) -> Iterator[PatternStorage]:
-    with get_pattern_storage(f"sqlite:///{storage.db_path}?timeout=0.1") as opened:
+def impatient(migrated: str) -> Iterator[PatternStorage]:
+    with get_pattern_storage(with_options(migrated, "timeout=0.1")) as opened:
         yield opened
 
 
 def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
     storage: PatternStorage, impatient: PatternStorage
 ) -> None:
+    """On PostgreSQL only what the block has changed is locked, and the player for other blocks."""
+
+    def add_one() -> None:
+        with impatient.transaction():
+            impatient.save_pattern(USER, "count", "all", impatient.get_pattern(USER, "count", "all", 0) + 1)
+
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
     with storage.transaction():
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-            impatient.save_pattern(USER, "tilt", "bad_beat", 2)
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-            impatient.save_context(USER, "topic", 2)
-        with pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
+        storage.save_pattern(USER, "tilt", "bad_beat", 2)
+        with pytest.raises(DatabaseBusy, match=f"{re.escape(storage.db_path)}.* locked"):
+            impatient.save_pattern(USER, "tilt", "bad_beat", 3)
+        with pytest.raises(DatabaseBusy):
+            impatient.clear_user_patterns(USER)
+        with pytest.raises(DatabaseBusy):
             impatient.forget_user(USER)
+        with pytest.raises(DatabaseBusy):
+            add_one()
         assert impatient.get_pattern(USER, "tilt", "bad_beat") == 1
 
-    impatient.save_pattern(USER, "tilt", "bad_beat", 3)
-    assert storage.get_pattern(USER, "tilt", "bad_beat") == 3
+    impatient.save_pattern(USER, "tilt", "bad_beat", impatient.get_pattern(USER, "tilt", "bad_beat") + 2)
+    add_one()
+    assert storage.get_pattern(USER, "tilt", "bad_beat") == 4
+    assert storage.get_pattern(USER, "count", "all") == 1
+
+
+@sqlite_only
+def test_a_lock_that_somebody_else_keeps_is_of_the_whole_file(
+    storage: PatternStorage, impatient: PatternStorage
+) -> None:
+    with storage.transaction(), pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
+        impatient.save_context(USER, "topic", 2)
 
 
 def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: Path) -> None:

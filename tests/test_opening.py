@@ -2,8 +2,6 @@
 
 import hashlib
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
+from tests.conftest import run_script, sqlite_only
+from tests.engines import everything
 
 USER = 7
 
@@ -95,6 +95,7 @@ def test_a_relative_path_is_of_the_folder_at_the_opening(
         assert list(Path().iterdir()) == []
 
 
+@sqlite_only
 def test_a_new_file_is_its_owner_s_alone(storage: PatternStorage) -> None:
     """So are the files that SQLite makes beside it."""
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
@@ -141,7 +142,8 @@ def test_the_timeout_of_the_url_is_used(database_path: Path) -> None:
         assert setting(storage, "busy_timeout") == 2_500
 
 
-def test_opening_an_up_to_date_database_writes_nothing(storage: PatternStorage) -> None:
+@sqlite_only
+def test_opening_an_up_to_date_database_writes_no_file(storage: PatternStorage) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
     storage.close()
 
@@ -162,19 +164,22 @@ def test_opening_an_up_to_date_database_writes_nothing(storage: PatternStorage) 
         assert state() == before
 
 
-def test_opening_an_up_to_date_database_does_not_import_yoyo(database_path: Path) -> None:
+def test_opening_an_up_to_date_database_writes_nothing(migrated: str) -> None:
+    before = everything(migrated)
+    for migrate in (True, False):
+        get_pattern_storage(migrated, migrate=migrate).close()
+
+    assert everything(migrated) == before
+
+
+def test_opening_an_up_to_date_database_does_not_import_yoyo(database: str) -> None:
     script = (
         "import sys; from poker_therapist import get_pattern_storage; "
         "get_pattern_storage(sys.argv[1]).close(); print('yoyo' in sys.modules)"
     )
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", script, str(database_path)], check=True, capture_output=True, text=True
-        ).stdout
-        for _ in ("new", "up to date")
-    ]
+    printed = [run_script(script, database) for _ in ("new", "up to date")]
 
-    assert printed == ["True\n", "False\n"]
+    assert printed == [["True"], ["False"]]
 
 
 # Closing
@@ -204,7 +209,9 @@ def test_every_method_is_in_the_list_of_methods() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_closed_storage_says_so_and_does_nothing(storage: PatternStorage, method: str) -> None:
+def test_a_closed_storage_says_so_and_does_nothing(
+    migrated: str, storage: PatternStorage, method: str
+) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
     before = storage.export_user(USER)
     storage.close()
@@ -212,20 +219,27 @@ def test_a_closed_storage_says_so_and_does_nothing(storage: PatternStorage, meth
     with pytest.raises(StorageClosed, match="get_pattern_storage"):
         METHODS[method](storage)
 
-    with get_pattern_storage(storage.db_path) as again:
+    with get_pattern_storage(migrated) as again:
         assert again.export_user(USER) == before
 
 
-def test_a_with_block_closes_the_storage_even_when_it_raises(database_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), get_pattern_storage(database_path) as storage:
+def test_a_with_block_closes_the_storage_even_when_it_raises(migrated: str) -> None:
+    with pytest.raises(ZeroDivisionError), get_pattern_storage(migrated) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1 // 0)
 
     with pytest.raises(StorageClosed):
         storage.get_pattern(USER, "tilt", "bad_beat")
-    assert [file.name for file in database_path.parent.iterdir()] == ["RexVoice.db"]
 
 
-def test_closing_inside_a_transaction_undoes_it(storage: PatternStorage) -> None:
+@sqlite_only
+def test_closing_leaves_one_file(storage: PatternStorage) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", 1)
+    storage.close()
+
+    assert [file.name for file in Path(storage.db_path).parent.iterdir()] == ["RexVoice.db"]
+
+
+def test_closing_inside_a_transaction_undoes_it(migrated: str, storage: PatternStorage) -> None:
     def save_and_close() -> None:
         with storage.transaction():
             storage.save_pattern(USER, "tilt", "bad_beat", 1)
@@ -234,5 +248,5 @@ def test_closing_inside_a_transaction_undoes_it(storage: PatternStorage) -> None
     with pytest.raises(StorageClosed):
         save_and_close()
 
-    with get_pattern_storage(storage.db_path) as again:
+    with get_pattern_storage(migrated) as again:
         assert again.get_pattern(USER, "tilt", "bad_beat") is None

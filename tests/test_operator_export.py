@@ -9,7 +9,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests import old_app, players, snapshots
-from tests.conftest import run_sql
+from tests.engines import run_sql
 from tests.migrating import FOLDER, IDS, up
 from tests.operating import command, program, refused, state_of
 

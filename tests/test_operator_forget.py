@@ -8,7 +8,8 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests import old_app, players
-from tests.conftest import LEGACY_ROWS, run_sql
+from tests.conftest import LEGACY_ROWS
+from tests.engines import run_sql
 from tests.operating import Ran, command, program, state_of
 
 QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "

@@ -15,7 +15,8 @@ from poker_therapist.database import SQLiteLocation
 from poker_therapist.migrations.rehearse import Verdict, rehearse
 from poker_therapist.migrations.testing import run_killed_at
 from tests import old_app
-from tests.conftest import run_script, run_sql
+from tests.conftest import run_script
+from tests.engines import run_sql
 from tests.migrating import IDS, up
 from tests.operating import command, program, refused, state_of
 from tests.test_safe_migrations import Project

@@ -10,7 +10,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests import old_app, snapshots
-from tests.conftest import run_sql
+from tests.engines import run_sql
 from tests.migrating import FOLDER, IDS, up
 from tests.operating import program, refused, state_of
 from tests.test_operator_backups import back_up, restore, save, value

@@ -15,8 +15,10 @@ from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.migrations.testing import run_killed_at
 from tests import old_app, snapshots
+from tests.engines import run_sql
 from tests.migrating import IDS, up
 from tests.operating import Ran, command, program, refused, state_of
+from tests.postgresql import ServerProject
 from tests.test_safe_migrations import Project
 
 AGAIN = "run again the command that was stopped"
@@ -26,7 +28,21 @@ UNVERIFIED = "by plain yoyo: not verified"
 @pytest.fixture
 def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with two migrations, which the command takes for those of this version."""
-    project = Project(tmp_path / "project")
+    return with_two_migrations(Project(tmp_path / "project"), monkeypatch)
+
+
+@pytest.fixture
+def either(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """The same, on each engine."""
+    if engine == "sqlite":
+        return with_two_migrations(Project(tmp_path / "project"), monkeypatch)
+    url = request.getfixturevalue("postgresql_url")
+    return with_two_migrations(ServerProject(tmp_path / "project", url), monkeypatch)
+
+
+def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
     project.write(
         "002_add_bets",
@@ -146,11 +162,11 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
 
 
 @pytest.mark.parametrize("case", STATES)
-def test_each_state_is_named_and_ends_in_its_exit_code(case: str, game: Project) -> None:
+def test_each_state_is_named_and_ends_in_its_exit_code(case: str, either: Project) -> None:
     """Text and JSON say the same; the JSON can be parsed whatever the state is."""
     make, code, states = STATES[case]
-    make(game)
-    text, machine = ask(game), ask(game, "--json")
+    make(either)
+    text, machine = ask(either), ask(either, "--json")
     found = machine.json["migrations"]
 
     assert (text.code, machine.code) == (code, code)
@@ -165,10 +181,10 @@ def test_each_state_is_named_and_ends_in_its_exit_code(case: str, game: Project)
         assert (one["applied_at"] is None) == (state in (State.PENDING, State.INTERRUPTED))
 
 
-def test_a_migration_whose_file_is_gone_is_missing(game: Project) -> None:
+def test_a_migration_whose_file_is_gone_is_missing(either: Project) -> None:
     """Unlike an unknown one it is older than the newest file."""
-    missing(game)
-    ran = ask(game, "--json")
+    missing(either)
+    ran = ask(either, "--json")
     first, second = ran.json["migrations"]
 
     assert (ran.code, first["id"], first["state"]) == (4, "001_add_hands", State.MISSING)
@@ -283,23 +299,22 @@ def test_a_script_reads_one_line_a_migration_with_tabs_between(tmp_path: Path) -
     assert ran.lines[-1] == f"{tmp_path}/RexVoice.db: up to date."
 
 
-def test_what_is_recorded_counts_and_not_the_files(game: Project) -> None:
+def test_what_is_recorded_counts_and_not_the_files(either: Project) -> None:
     """A file that was edited is named once, as edited; the schema is still what was applied."""
-    apply(game)
-    game.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT);")
+    apply(either)
+    either.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT);")
 
-    assert ask(game, "--json").json["drift"] == []
+    assert ask(either, "--json").json["drift"] == []
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert "there is no folder" in refused("status", "-d", "nowhere/x.db", folder=tmp_path)
 
 
-def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(game: Project) -> None:
-    """In memory there is no such table, so what the migrations build must be found in another way."""
-    with snapshots.connect(game.database) as connection:
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY)")
-    game.write("003_fill_hands", "-- depends: 002_add_bets\nINSERT INTO hands SELECT id FROM users;")
-    apply(game)
+def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(either: Project) -> None:
+    """Where migrations are built again there is no such table, so it must be found in another way."""
+    run_sql(either.database, "CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    either.write("003_fill_hands", "-- depends: 002_add_bets\nINSERT INTO hands SELECT id FROM users;")
+    apply(either)
 
-    assert ask(game).code == 0
+    assert ask(either).code == 0

@@ -7,7 +7,7 @@ import pytest
 
 from poker_therapist.database import SQLiteLocation
 from poker_therapist.migrations.rehearse import Rehearsed, Verdict, rehearse
-from tests.conftest import run_sql
+from tests.engines import run_sql
 from tests.operating import state_of
 from tests.test_safe_migrations import Project
 

@@ -13,7 +13,7 @@ from poker_therapist.migrations.scaffold import REASON
 from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.migrations.testing import MigrationTests
 from tests import old_app
-from tests.conftest import run_sql
+from tests.engines import run_sql
 from tests.migrating import FOLDER, IDS
 
 

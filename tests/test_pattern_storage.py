@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
-from tests.conftest import LEGACY_ROWS, Clock, legacy_values, run_sql
+from tests.conftest import Clock, add_legacy_rows, legacy_values
+from tests.engines import columns
 
 USER, OTHER = 7, 8
 
@@ -89,8 +90,8 @@ def test_json_that_others_wrote_reads_as_python_reads_it_or_as_its_text(
     storage.save_pattern(USER, "tilt", "bad_beat", "replaced")
     for neighbour in ("first", "replaced", "last"):
         storage.save_context(USER, "topic", neighbour)
-    storage._database.write("UPDATE user_patterns SET pattern_value = ?", (text,))
-    storage._database.write("UPDATE conversation_context SET context_value = ? WHERE id = 2", (text,))
+    storage._database.write("UPDATE user_patterns SET pattern_value = ?1", (text,))
+    storage._database.write("UPDATE conversation_context SET context_value = ?1 WHERE id = 2", (text,))
 
     assert repr(storage.get_pattern(USER, "tilt", "bad_beat")) == repr(value)
     assert repr(storage.get_context(USER, "topic")) == repr(["last", value, "first"])
@@ -268,14 +269,14 @@ def test_recall_returns_patterns_live_context_and_the_insights_that_matter_most(
 
 @pytest.mark.parametrize("method", ["recall", "export_user"])
 def test_all_parts_are_of_one_moment(
-    storage: PatternStorage, monkeypatch: pytest.MonkeyPatch, method: str
+    migrated: str, storage: PatternStorage, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Somebody else saves after the first of its queries: the later ones do not see it."""
     read = storage._database.rows
 
     def read_and_be_overtaken(sql: str, values: Sequence[Any] = ()) -> list[Any]:
         rows = read(sql, values)
-        with get_pattern_storage(storage.db_path) as somebody_else:
+        with get_pattern_storage(migrated) as somebody_else:
             somebody_else.save_context(USER, "topic", "too late")
             somebody_else.save_insight(USER, "leak", "too late")
         return rows
@@ -291,12 +292,14 @@ def test_all_parts_are_of_one_moment(
 # Export
 
 
-def test_an_export_holds_every_column_of_every_row(storage: PatternStorage, clock: Clock) -> None:
+def test_an_export_holds_every_column_of_every_row(
+    migrated: str, storage: PatternStorage, clock: Clock
+) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", "raises", 0.7)
     storage.save_context(USER, "topic", "bankroll", "monday", expires_minutes=1)
     storage.save_context(USER, "topic", ["expired"], expires_minutes=0)
     storage.save_insight(USER, "leak", {"calls": None})
-    run_sql(storage.db_path, LEGACY_ROWS)
+    add_legacy_rows(migrated)
     exported = storage.export_user(USER)
 
     at = {"created_at": FIRST}
@@ -315,8 +318,7 @@ def test_an_export_holds_every_column_of_every_row(storage: PatternStorage, cloc
         ("user_insights", exported["insights"]),
         ("legacy_rows", exported["legacy_rows"]),
     ]:
-        columns = storage._database.rows("SELECT name FROM pragma_table_info(?)", (table,))
-        assert len(columns) - 1 == len(part[0]), f"{table} but for user_id"
+        assert len(columns(migrated)[table]) - 1 == len(part[0]), f"{table} but for user_id"
 
 
 def test_an_export_is_the_same_each_time(storage: PatternStorage, clock: Clock) -> None:

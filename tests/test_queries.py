@@ -1,19 +1,40 @@
 """queries.sql: every query is used, is answered by an index, and is about one player."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 import poker_therapist.storage
 from poker_therapist import PatternStorage
 from poker_therapist.database import read_queries
+from tests.conftest import postgresql_only, sqlite_only
+from tests.players import TABLES
 
 SOURCE = Path(poker_therapist.storage.__file__)
 QUERIES = read_queries(SOURCE.with_name("queries.sql"))
 
 # What the storage's own columns and a table's own keys may be looked up by.
 SEARCH = re.compile(r"SEARCH \w+ USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)\b")
+
+# Three hundred players with sixty rows of each kind; half of the context expires some day.
+FILL = """
+    CREATE TEMP TABLE numbers AS SELECT u.id AS player, n.id AS n FROM
+        generate_series(1, 300) AS u (id), generate_series(1, 60) AS n (id);
+    INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value, confidence)
+    SELECT player, 'type ' || n % 5, 'key ' || n, '1', 1 FROM numbers;
+    INSERT INTO conversation_context (user_id, context_key, context_value, session_id, expires_at)
+    SELECT player, 'key ' || n % 5, '1', 'session ' || n % 7,
+        CASE WHEN n % 2 = 0 THEN now() + n * interval '1 minute' END FROM numbers;
+    INSERT INTO user_insights (user_id, insight_type, insight_data, importance)
+    SELECT player, 'type ' || n % 5, '1', n % 10 / 10.0 FROM numbers;
+    INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id)
+    SELECT '003', 'conversation_context', n, player, 'session ' || n % 7 FROM numbers;
+    ANALYZE;
+"""
 
 
 def test_every_query_of_the_file_is_found_by_its_name() -> None:
@@ -28,8 +49,9 @@ def test_every_query_is_used_by_the_storage(name: str) -> None:
     assert f'"{name}"' in SOURCE.read_text()
 
 
+@sqlite_only
 @pytest.mark.parametrize("name", QUERIES)
-def test_no_query_reads_a_whole_table_or_sorts(storage: PatternStorage, name: str) -> None:
+def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage, name: str) -> None:
     sql = QUERIES[name]
     parameters = [None] * len(set(re.findall(r"\?\d+", sql)))
     plan = [row[3] for row in storage._database.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
@@ -37,6 +59,64 @@ def test_no_query_reads_a_whole_table_or_sorts(storage: PatternStorage, name: st
     others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
     assert others == []
     assert plan or sql.startswith("INSERT")
+
+
+@pytest.fixture(scope="module")
+def full(lasting: str) -> Iterator[psycopg.Connection]:
+    """A connection to a database in which an index is worth its while for every query."""
+    with psycopg.connect(lasting, autocommit=True) as connection:
+        connection.execute(FILL)
+        yield connection
+
+
+@postgresql_only
+@pytest.mark.parametrize("name", QUERIES)
+def test_postgresql_prefers_an_index_to_reading_a_whole_table(full: psycopg.Connection, name: str) -> None:
+    """With the planner's own choice of everything else."""
+    nodes = plan_of(full, QUERIES[name])
+
+    assert [node["Node Type"] for node in nodes if node["Node Type"] == "Seq Scan"] == []
+
+
+@postgresql_only
+@pytest.mark.parametrize("name", QUERIES)
+def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
+    full: psycopg.Connection, name: str
+) -> None:
+    nodes = plan_of(full, QUERIES[name], instead="off")
+
+    reads = [node for node in nodes if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
+    assert {node["Node Type"] for node in reads} <= {"Index Scan", "Index Only Scan"}
+    assert all("user_id" in node.get("Index Cond", "") for node in reads)
+    assert [node["Node Type"] for node in nodes if node["Node Type"].endswith("Sort")] == []
+    assert reads or QUERIES[name].startswith("INSERT")
+
+
+@postgresql_only
+def test_postgresql_has_no_index_that_no_query_needs(full: psycopg.Connection) -> None:
+    """But for two that are there to tell rows apart."""
+    nodes = [node for sql in QUERIES.values() for node in plan_of(full, sql, instead="off")]
+    found = full.execute("SELECT indexname FROM pg_indexes WHERE tablename = ANY(%s)", [list(TABLES)])
+
+    unused = {name for (name,) in found} - {node.get("Index Name") for node in nodes}
+    assert unused == {"user_patterns_pkey", "user_insights_pkey"}
+
+
+def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> list[dict[str, Any]]:
+    """Return all steps of the plan that serves a query whatever its parameters are.
+
+    With `instead` turned off, what is left of other ways to get at rows is what no index can do.
+    """
+
+    def steps(node: dict[str, Any]) -> list[dict[str, Any]]:
+        return [node, *(step for inner in node.get("Plans", []) for step in steps(inner))]
+
+    with connection.transaction(force_rollback=True):
+        for other in ("seqscan", "sort", "incremental_sort", "bitmapscan"):
+            connection.execute(f"SET LOCAL enable_{other} = {instead}".encode())
+        explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql.replace('?', '$')}"
+        ((found,),) = connection.execute(explain.encode()).fetchall()
+    return steps(found[0]["Plan"])
 
 
 @pytest.mark.parametrize("name", QUERIES)

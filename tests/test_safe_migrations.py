@@ -9,15 +9,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from yoyo.scripts.main import main
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.errors import DatabaseFull, MigrationFailed
-from poker_therapist.sqlite_file import open_connection
 from tests import old_app, snapshots
 from tests.migrating import FOLDER, IDS, plain_up, up, yoyo_command
 
@@ -451,34 +447,6 @@ def test_a_damaged_database_is_not_changed(two: Project) -> None:
     assert two.database.read_bytes() == content
 
 
-def test_a_full_database_undoes_the_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The statement that found no room is named, and nothing of its migration is kept."""
-    path = tmp_path / "RexVoice.db"
-    old_app.make(path, rows=2000)
-    up(path, IDS[0])
-    before = snapshots.everything(path)
-
-    def small(location: SQLiteLocation) -> sqlite3.Connection:
-        connection = open_connection(location)
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + 20}")
-        return connection
-
-    monkeypatch.setattr("poker_therapist.migrations.sqlite.backend.open_connection", small)
-    with pytest.raises(MigrationFailed, match=r"\.sql:\d+: there is no room left"):
-        up(path)
-    monkeypatch.undo()
-
-    assert snapshots.applied(path)[0] == IDS[0]
-    assert len(snapshots.applied(path)) < len(IDS)
-    if snapshots.applied(path) == [IDS[0]]:
-        assert snapshots.everything(path) == before
-
-    up(path)
-
-    assert snapshots.applied(path) == IDS
-
-
 def test_a_read_only_database_is_listed_and_not_changed() -> None:
     """By a user who may write neither the file nor its folder."""
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
@@ -666,30 +634,6 @@ def test_the_newest_backups_are_kept(options: str, left: int, project: Project) 
     assert other.read_text() == "mine"
     if backups:
         assert "rollback" in backups[-1].name
-
-
-def test_no_room_for_a_backup_stops_the_run_before_it_changes_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing half-written is left under any name."""
-    path = tmp_path / "RexVoice.db"
-    old_app.make(path)
-    before = path.read_bytes()
-
-    class Small(sqlite3.Connection):
-        def backup(self, target: sqlite3.Connection, **options: Any) -> None:
-            target.execute("PRAGMA max_page_count = 3")
-            super().backup(target, **options)
-
-    def small(location: SQLiteLocation) -> sqlite3.Connection:
-        return sqlite3.connect(location.path, factory=Small)
-
-    monkeypatch.setattr("poker_therapist.migrations.sqlite.backup.open_connection", small)
-    with pytest.raises(DatabaseFull, match="no room for a backup"):
-        get_pattern_storage(path)
-
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["RexVoice.db"]
 
 
 def test_a_hook_runs_after_every_apply_and_is_never_recorded(project: Project) -> None:

@@ -7,6 +7,8 @@ from contextlib import closing, nullcontext, suppress
 import pytest
 
 from poker_therapist import DatabaseFull, PatternStorage, PokerTherapistError, get_pattern_storage
+from poker_therapist.sqlite import SQLiteDatabase
+from tests.conftest import sqlite_only
 
 USER = 7
 
@@ -24,13 +26,13 @@ def saved(storage: PatternStorage) -> set[str]:
     return set(storage.get_patterns_by_type(USER, "t"))
 
 
-def test_a_block_is_kept_when_it_ends(storage: PatternStorage) -> None:
+def test_a_block_is_kept_when_it_ends(migrated: str, storage: PatternStorage) -> None:
     with storage.transaction():
         save(storage, "a")
         storage.save_context(USER, "topic", "b")
         storage.save_insight(USER, "leak", "c")
 
-    with get_pattern_storage(storage.db_path) as other:
+    with get_pattern_storage(migrated) as other:
         assert saved(other) == {"a"}
         assert other.get_context(USER, "topic") == ["b"]
         assert other.get_insights(USER)[0]["data"] == "c"
@@ -59,8 +61,10 @@ def test_a_block_that_raises_leaves_nothing(storage: PatternStorage, error: type
     assert saved(storage) == {"before", "after"}
 
 
-def test_a_block_reads_its_own_writes_and_nobody_else_does_before_it_ends(storage: PatternStorage) -> None:
-    with get_pattern_storage(storage.db_path) as other:
+def test_a_block_reads_its_own_writes_and_nobody_else_does_before_it_ends(
+    migrated: str, storage: PatternStorage
+) -> None:
+    with get_pattern_storage(migrated) as other:
         with storage.transaction():
             save(storage, "a")
             storage.save_context(USER, "topic", "b")
@@ -96,9 +100,11 @@ def test_a_block_inside_a_block_is_kept_only_with_the_outer_one(storage: Pattern
     assert saved(storage) == set()
 
 
+@sqlite_only
 def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: PatternStorage) -> None:
     """A block that reads first and locks later would fail where somebody has written in between."""
     statements: list[str] = []
+    assert isinstance(storage._database, SQLiteDatabase)
     connection = storage._database._here.connection
     assert connection is not None
     connection.set_trace_callback(statements.append)
@@ -117,6 +123,7 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
     assert (words.count("BEGIN"), words.count("COMMIT"), statements[-1]) == (1, 1, "COMMIT")
 
 
+@sqlite_only
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_all(
     storage: PatternStorage, nested: bool

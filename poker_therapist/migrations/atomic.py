@@ -101,6 +101,10 @@ class AtomicBackend(DatabaseBackend):
         """Keep other migrations away for a block, where the lock of a transaction is not enough."""
         yield
 
+    def is_being_changed(self) -> bool:
+        """Return whether somebody migrates right now, where that can be seen."""
+        return False
+
     def describe(self) -> Catalog:
         """Return the live schema."""
         raise NotImplementedError
@@ -305,7 +309,7 @@ class AtomicBackend(DatabaseBackend):
     def mark_migrations(self, migrations: MigrationList) -> None:
         """Record migrations as applied without running them, with the texts of their files."""
         self._require_database()
-        with self.one_transaction():
+        with self.explained(), self.alone(), self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
             marked = [migration for migration in migrations if migration.id not in applied]
@@ -317,7 +321,7 @@ class AtomicBackend(DatabaseBackend):
     def unmark_migrations(self, migrations: MigrationList) -> None:
         """Remove the record of migrations without rolling them back."""
         self._require_database()
-        with self.one_transaction():
+        with self.explained(), self.alone(), self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
             unmarked = [migration for migration in migrations if migration.id in applied]

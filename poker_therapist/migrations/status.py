@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from poker_therapist.database import Location
-from poker_therapist.errors import DatabaseReadOnly, InvalidMigration, MigrationEdited
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseReadOnly,
+    InvalidMigration,
+    MigrationEdited,
+    MigrationFailed,
+)
 from poker_therapist.migrations import folders_for
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, differences
@@ -76,13 +82,18 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
         folders = sources or [str(folder) for folder in folders_for(location, applied)]
         files = {one.id: one for one in backend.read(folders)}
         newest = max(files, default="")
+        begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
+        changing = bool(begun) and backend.is_being_changed()
         found = []
         for name in sorted(files.keys() | applied.keys()):
             text, file = kept.get(name), files.get(name)
-            if text and text.apply_sql and text.applied_at is None:
+            if name in begun and not changing:
                 found.append(
                     MigrationStatus(name, State.INTERRUPTED, note="run again the command that was stopped")
                 )
+            elif name in begun:
+                state = State.APPLIED if name in applied else State.PENDING
+                found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
             elif name not in applied:
                 found.append(MigrationStatus(name, State.PENDING))
             elif file is None:
@@ -99,17 +110,20 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
                     except (MigrationEdited, InvalidMigration) as error:
                         state, note = State.EDITED, str(error)
                 found.append(MigrationStatus(name, state, applied[name], note))
-        drift, unjudged = _drift(backend, files) if applied else ([], "")
+        if changing:
+            drift, unjudged = list[Difference](), "drift cannot be judged while somebody is migrating"
+        else:
+            drift, unjudged = _drift(backend, files) if applied else ([], "")
         return Status(backend.exists(), found, drift, unjudged)
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
     """Return how the live schema differs from what the applied migrations build, or why nobody can say."""
-    with backend.explained():
-        actual = backend.describe()
-        try:
+    try:
+        with backend.explained():
+            actual = backend.describe()
             expected = backend.build(backend.history(files))
-        except DatabaseReadOnly as error:
-            return [], str(error)
+    except (DatabaseBusy, DatabaseReadOnly, MigrationFailed) as error:
+        return [], str(error)
     # The app's own tables are not ours: a table that no migration is known to make is not judged.
     return differences(expected, actual.only(set(expected.tables))), ""

@@ -10,45 +10,35 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import psycopg
-import sqlparse
 from psycopg import pq
 from yoyo import default_migration_table
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
 from poker_therapist.database import PostgreSQLLocation, locate, read_queries
-from poker_therapist.errors import DatabaseBusy, DatabaseReadOnly, MigrationFailed, PokerTherapistError
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseReadOnly,
+    MigrationFailed,
+    PokerTherapistError,
+    SchemaMissing,
+)
 from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.migrations.postgresql.catalog import describe
-from poker_therapist.postgresql_server import explain, is_lost, open_connection, reason_of
+from poker_therapist.migrations.postgresql.scratch import build, require_one_schema
+from poker_therapist.migrations.postgresql.split import split
+from poker_therapist.postgresql_server import configure, explain, is_lost, open_connection, reason_of
 
 _QUERIES = {
     name: sql.replace("?", "$")
     for name, sql in (QUERIES | read_queries(Path(__file__).with_name("backend.sql"))).items()
 }
 
-_SCRATCH = "poker_therapist_scratch"
-
 # How long a migration may wait for a table: everybody who comes after it waits, too.
 _TABLE_TIMEOUT = "5s"
 
-
-def split(text: str) -> list[Statement]:
-    """Return the statements of a file, as plain yoyo divides it; what dollar signs enclose stays whole."""
-    statements, start = [], 0
-    for part in sqlparse.split(text):
-        begin = text.index(part, start)
-        start = begin + len(part)
-        code = part[_blank(part) :]
-        if code.strip(" \t\r\n;"):
-            statements.append(Statement(code.strip(), text.count("\n", 0, start - len(code)) + 1))
-    return statements
-
-
-def _blank(text: str) -> int:
-    found = re.match(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", text, re.DOTALL)
-    return found.end() if found else 0
+_COPY = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
 
 
 class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
@@ -68,8 +58,17 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """The one connection, opened when it is first needed."""
         if self._opened is None:
             with self.explained():
-                self._opened = open_connection(self.location)
-            weakref.finalize(self, self._opened.close)
+                opened = open_connection(self.location)
+            weakref.finalize(self, opened.close)
+            # What was prepared for a table may not fit it after the next migration.
+            opened.prepare_threshold = None
+            self._opened = opened
+            if self._schema() is None:  # where every table would seem to be missing
+                opened.close()
+                raise SchemaMissing(
+                    f"{self.name} lacks the schema that search_path names, or this role may not use it: "
+                    "create it, or grant USAGE on it"
+                )
         return self._opened
 
     def __exit__(self, *error: object) -> None:
@@ -105,9 +104,20 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             self.query("set_lock_timeout", (_TABLE_TIMEOUT,))
             yield
         finally:
+            self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                self.query("reset_timeouts", (f"{self.location.timeout:g}s",))
+                self._settle()
                 self.query("unlock", (key,))
+
+    def is_being_changed(self) -> bool:
+        """Return whether somebody migrates right now."""
+        ((key,),) = self.query("lock_key_of", (self.migration_table,))
+        return bool(self.query("is_locked", (key,))[0][0])
+
+    def _settle(self) -> None:
+        """Take back what a migration has set for its session: a role, a search path, timeouts."""
+        self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
+        configure(self.connection, self.location)
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -139,6 +149,11 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
+        if _COPY.match(statement.text):
+            raise MigrationFailed(
+                f"{migration.place(direction)}:{statement.line}: COPY waits for rows that no file of SQL "
+                f"brings: use INSERT\n    {statement}"
+            )
         try:
             self.connection.execute(statement.text.encode())
         except psycopg.Error as error:
@@ -147,7 +162,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if position and position.isdigit():
                 line += statement.text.count("\n", 0, int(position) - 1)
             in_words = error.sqlstate is None or error.sqlstate[:2] in ("40", "53", "55", "57", "25")
-            reason = str(self.explain(error)) if in_words else reason_of(error)
+            reason = str(self.explain(error)) if in_words else _detailed(error)
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
                 + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else "")
@@ -157,6 +172,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
         return explain(error, self.location) if isinstance(error, psycopg.Error) else None
 
+    def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
+        self._settle()  # so that it is recorded where the others are
+        super()._record(migration, mark, operation)
+
+    def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
+        self._settle()
+        super()._unrecord(migration, operation)
+
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse what only the commit would refuse, so that the message names the migration."""
@@ -165,59 +188,40 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             raise MigrationFailed(
-                f"{migration.place(direction)}: {reason_of(error)}: correct the migration. "
+                f"{migration.place(direction)}: {_detailed(error)}: correct the migration. "
                 f"Nothing of {migration.id} was kept."
             ) from error
 
     def describe(self) -> Catalog:
         """Return the live schema."""
-        return describe(self.connection, self._schema())
+        return describe(self.connection, str(self._schema()))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build in a scratch schema, which is never committed.
-
-        They find nothing but what they have built themselves, unless they need a table of the app's.
-        """
-        live, built = self._schema(), list(migrations)
+        """Return the schema that migrations build in a scratch schema, which is never committed."""
+        built = list(migrations)
+        self.begin()
         try:
-            try:
-                return self._build(built, _SCRATCH)
-            except psycopg.errors.UndefinedTable:
-                return self._build(built, f"{_SCRATCH}, {live}")
+            require_one_schema(self.connection, built, kept=False)
+            return build(self.connection, str(self._schema()), built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DatabaseReadOnly(
                 f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
                 "ask on the primary, as a role that may create a schema"
             ) from error
-
-    def _build(self, migrations: list[SQLMigration], search_path: str) -> Catalog:
-        self.begin()
-        try:
-            self.query("make_scratch_schema")
-            self.query("set_search_path", (search_path,))
-            for migration in migrations:
-                for statement in migration.split(migration.apply_sql):
-                    self._run_in_transaction(migration, statement)
-            return describe(self.connection, _SCRATCH)
+        except MigrationFailed as error:
+            raise MigrationFailed(f"drift cannot be judged: {error}") from error
         finally:
             self.rollback()
 
-    def _run_in_transaction(self, migration: SQLMigration, statement: Statement) -> None:
-        """Run a statement as well as can be inside a transaction.
+    def _schema(self) -> str | None:
+        schema: str | None = self.query("current_schema")[0][0]
+        return schema
 
-        An index is the same without CONCURRENTLY; what else no transaction may hold (VACUUM) makes no schema.
-        """
-        text = statement.text
-        if not migration.use_transactions:
-            text = re.sub(r"(\bINDEX\s+)CONCURRENTLY\b", r"\1", text, flags=re.IGNORECASE)
-        self.connection.execute("SAVEPOINT statement")
-        try:
-            self.connection.execute(text.encode())
-        except psycopg.errors.ActiveSqlTransaction:
-            self.connection.execute("ROLLBACK TO statement")
 
-    def _schema(self) -> str:
-        return str(self.query("current_schema")[0][0])
+def _detailed(error: psycopg.Error) -> str:
+    """Return what the server said, with the row that it is about."""
+    detail = error.diag.message_detail
+    return f"{reason_of(error)} ({detail.rstrip('.')})" if detail else reason_of(error)
 
 
 def _locate(uri: Any) -> PostgreSQLLocation:

@@ -12,6 +12,18 @@ SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.
 -- name: try_lock(key)^
 SELECT pg_try_advisory_lock(:key);
 
+-- name: is_locked(key)^
+-- Of a key of 64 bits, pg_locks shows each half by itself.
+SELECT count(*) > 0 AS is_locked
+FROM pg_locks AS held
+INNER JOIN pg_database AS here ON held.database = here.oid
+WHERE
+    here.datname = current_database()
+    AND held.locktype = 'advisory'
+    AND (CAST(held.classid AS BIGINT) << 32) | CAST(held.objid AS BIGINT) = :key
+    AND held.objsubid = 1
+    AND held.granted;
+
 -- name: unlock(key)^
 SELECT pg_advisory_unlock(:key);
 
@@ -19,20 +31,5 @@ SELECT pg_advisory_unlock(:key);
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
 
--- name: reset_timeouts(lock_timeout)^
--- A migration may have set both.
-SELECT
-    set_config('lock_timeout', :lock_timeout, FALSE) AS lock_timeout,
-    set_config('statement_timeout', reset_val, FALSE) AS statement_timeout
-FROM pg_settings
-WHERE name = 'statement_timeout';
-
 -- name: current_schema()^
 SELECT current_schema();
-
--- name: make_scratch_schema()!
-CREATE SCHEMA poker_therapist_scratch;
-
--- name: set_search_path(search_path)^
--- For this transaction alone.
-SELECT set_config('search_path', :search_path, TRUE);

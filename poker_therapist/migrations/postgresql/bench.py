@@ -6,9 +6,11 @@ copied there. Either goes at the end; what a killed rehearsal has left goes with
 """
 
 import contextlib
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.migrations.postgresql.catalog import describe
 from poker_therapist.migrations.postgresql.compare import Two
+from poker_therapist.migrations.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.postgresql_server import explain, open_connection, reason_of
 
 _QUERIES = {
@@ -29,6 +32,8 @@ _QUERIES = {
 }
 _PREFIX = "poker_therapist_rehearsal_"
 _BEFORE = "poker_therapist_before_rehearsal"
+# Seconds in which a session that was closed a moment ago, such as our own, has ended.
+_PATIENCE = 0.5
 
 
 @contextlib.contextmanager
@@ -42,8 +47,10 @@ def bench(location: PostgreSQLLocation, files: Mapping[str, SQLMigration]) -> It
                 copy = stack.enter_context(_copied_database(location, database))
                 reason = ""
             except psycopg.Error as error:
-                copy = stack.enter_context(_scratch_schema(location, schema, files))
                 reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
+                copy, drift = stack.enter_context(_scratch_schema(location, schema, files, reason))
+                if drift:
+                    reason += "; the drift that `poker-therapist status` shows is not in it"
             connection = stack.enter_context(contextlib.closing(open_connection(copy)))
             yield PostgreSQLBench(copy, connection, copy.schema or schema, reason)
     except psycopg.Error as error:
@@ -65,6 +72,7 @@ class PostgreSQLBench:
         self._two = Two(connection, _BEFORE if not reason else f"{schema}_before", schema)
         self._before = Catalog()
         self._counters: dict[str, int] = {}
+        self._invalid: set[str] = set()
         self._applied_after: set[str] = set()
 
     def backend(self) -> AtomicPostgreSQLBackend:
@@ -75,6 +83,7 @@ class PostgreSQLBench:
         """Keep the schema and copy the rows, to compare with later."""
         self._before = describe(self._connection, self._schema)
         self._counters = self._read_counters()
+        self._invalid = self._invalid_indexes()
         self._size = self._measure()
         self._two.keep(self._before)
 
@@ -89,8 +98,8 @@ class PostgreSQLBench:
 
     def damage(self) -> str:
         """Return what is not as it should be inside the copy, an empty text if nothing is."""
-        found = _ask(self._connection, "invalid_index", (self._schema,))
-        return f"the index {found[0][0]} is not valid" if found else ""
+        found = self._invalid_indexes() - self._invalid
+        return f"the index {min(found)} is not valid" if found else ""
 
     def changed_rows(self) -> Iterator[tuple[str, int]]:
         """Yield how many rows of each table are new, gone or different after applying."""
@@ -130,6 +139,9 @@ class PostgreSQLBench:
     def _read_counters(self) -> dict[str, int]:
         return dict(_ask(self._connection, "counters", (self._schema,)))
 
+    def _invalid_indexes(self) -> set[str]:
+        return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schema,))}
+
     def _read_applied(self) -> set[str]:
         with self.backend() as backend:
             return set(backend.applied())
@@ -147,59 +159,129 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
     with contextlib.closing(open_connection(replace(elsewhere, schema=None))) as administration:
         for (left,) in _ask(administration, "databases_named", (_PREFIX,)):
             if _ask(administration, "claim", (left,))[0][0]:
-                _run(administration, "DROP DATABASE IF EXISTS {}", left)
-        name = f"{_PREFIX}{uuid.uuid4().hex}"
+                with contextlib.suppress(psycopg.Error):  # somebody else's
+                    _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", left)
+        _require_alone(administration, database)
+        name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(administration, "claim", (name,))
-        _run(administration, "CREATE DATABASE {} TEMPLATE {}", name, database)
         try:
+            _run(administration, "CREATE DATABASE {} TEMPLATE {}", name, database)
             yield replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": name})))
         finally:
-            _run(administration, "DROP DATABASE {} WITH (FORCE)", name)
+            _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+def _require_alone(administration: psycopg.Connection[Any], database: str) -> None:
+    """Raise ObjectInUse if others are connected to a database: the server would say so after five seconds."""
+    deadline = time.monotonic() + _PATIENCE
+    while others := _ask(administration, "others", (database,))[0][0]:
+        if time.monotonic() > deadline:
+            raise psycopg.errors.ObjectInUse(f"sessions connected to {database} beside this one: {others}")
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
 def _scratch_schema(
-    location: PostgreSQLLocation, schema: str, files: Mapping[str, SQLMigration]
-) -> Iterator[PostgreSQLLocation]:
-    """Build the tables of the applied migrations in a schema of their own, and copy their rows into it."""
+    location: PostgreSQLLocation, schema: str, files: Mapping[str, SQLMigration], why: str
+) -> Iterator[tuple[PostgreSQLLocation, bool]]:
+    """Build the tables of the applied migrations in a schema of their own, and copy their rows into it.
+
+    Yields:
+        where it is, and whether the original has other tables than those.
+    """
     with contextlib.closing(open_connection(location)) as connection:
         for (left,) in _ask(connection, "schemas_named", (_PREFIX,)):
             if _ask(connection, "claim", (left.removesuffix("_before"),))[0][0]:
-                _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", left)
-        name = f"{_PREFIX}{uuid.uuid4().hex[:20]}"
+                with contextlib.suppress(psycopg.Error):  # somebody else's
+                    _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", left)
+        name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(connection, "claim", (name,))
-        _run(connection, "CREATE SCHEMA {}", name)
-        scratch = replace(location, schema=name)
         try:
-            with AtomicPostgreSQLBackend(location) as live, AtomicPostgreSQLBackend(scratch) as copy:
-                for migration in live.history(files):
-                    copy.apply_one(migration)
-            _copy_rows(connection, schema, name)
-            yield scratch
-        except PokerTherapistError as error:
+            drift = _fill(connection, location, schema, name, files)
+            yield replace(location, schema=name), drift
+        except _Unfit as error:
             raise StorageError(
-                f"the tables of {location.name} could not be built again in a scratch schema: {error}\n"
-                "Rehearse where nobody else is connected, so that the server can copy the database"
+                f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
+                "Rehearse where nobody else is connected, as a role that may create databases"
             ) from error
         finally:
             for one in (name, f"{name}_before"):
                 _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", one)
 
 
+class _Unfit(Exception):
+    """A scratch schema cannot stand for the database."""
+
+
+def _fill(
+    connection: psycopg.Connection[Any],
+    location: PostgreSQLLocation,
+    schema: str,
+    scratch: str,
+    files: Mapping[str, SQLMigration],
+) -> bool:
+    """Make a scratch schema that is like the original; return whether the original has other tables."""
+    try:
+        with (
+            AtomicPostgreSQLBackend(location) as live,
+            AtomicPostgreSQLBackend(replace(location, schema=scratch)) as copy,
+        ):
+            history = live.history(files)
+            all_of_them = [*history, *files.values()]
+            require_one_schema(connection, all_of_them, kept=True)
+            _run(connection, "CREATE SCHEMA {}", scratch)
+            expected, actual = live.build(history), live.describe()
+            texts = [text for one in all_of_them for text in (one.apply_sql, one.rollback_sql or "")]
+            copy_tables(connection, schema, scratch, texts, but=set(expected.tables))
+            for migration in history:
+                copy.apply_one(migration)
+    except PokerTherapistError as error:
+        raise _Unfit(error) from error
+    _copy_rows(connection, schema, scratch)
+    return bool(differences(expected, actual.only(set(expected.tables))))
+
+
 def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -> None:
     """Copy the rows of the tables that both schemas have, as of one moment, and where their ids go on."""
-    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    for table in describe(connection, scratch).tables:
-        columns = [name for (name,) in _ask(connection, "written_columns", (scratch, table))]
-        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
-        connection.execute(
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
-                sql.Identifier(scratch, table), listed, listed, sql.Identifier(schema, table)
-            )
-        )
-    for name, last in _ask(connection, "counters", (schema,)):
-        _ask(connection, "set_counter", (scratch, name, last))
-    connection.execute("COMMIT")
+    catalog = describe(connection, scratch)
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        if catalog.tables:  # which have what migrations put there
+            every = sql.SQL(", ").join(sql.Identifier(scratch, table) for table in catalog.tables)
+            connection.execute(sql.SQL("TRUNCATE {}").format(every))
+        triggers = _ask(connection, "triggers", (scratch,))
+        for table, trigger, _ in triggers:  # they have seen these rows already
+            _run(connection, "ALTER TABLE {}.{} DISABLE TRIGGER {}", scratch, table, trigger)
+        for table in _parents_first(catalog):
+            columns = [name for (name,) in _ask(connection, "written_columns", (scratch, table))]
+            listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+            try:
+                connection.execute(
+                    sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM ONLY {}").format(
+                        sql.Identifier(scratch, table), listed, listed, sql.Identifier(schema, table)
+                    )
+                )
+            except psycopg.Error as error:
+                raise _Unfit(
+                    f"the rows of {table} do not fit the table that the applied migrations build "
+                    f"({reason_of(error)}); see `poker-therapist status`"
+                ) from error
+        for table, trigger, how in triggers:
+            _run(connection, f"ALTER TABLE {{}}.{{}} ENABLE {how} TRIGGER {{}}", scratch, table, trigger)
+        for name, last in _ask(connection, "counters", (schema,)):
+            _ask(connection, "set_counter", (scratch, name, last))
+
+
+def _parents_first(catalog: Catalog) -> Iterable[str]:
+    """Return the tables, each after those that its rows refer to."""
+    parents = {
+        name: {key.parent.strip('"') for key in table.foreign_keys} & catalog.tables.keys() - {name}
+        for name, table in catalog.tables.items()
+    }
+    try:
+        return list(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        raise _Unfit(f"tables refer to each other in a circle: {', '.join(error.args[1])}") from error
 
 
 def _ask(connection: psycopg.Connection[Any], query: str, values: Sequence[Any] = ()) -> list[Any]:

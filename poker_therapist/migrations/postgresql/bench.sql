@@ -12,8 +12,10 @@ WHERE starts_with(nspname, :prefix);
 -- Held as long as its session lives: what nobody claims, a killed rehearsal has left behind.
 SELECT pg_try_advisory_lock(hashtextextended(:name, 0));
 
--- name: release(name)^
-SELECT pg_advisory_unlock(hashtextextended(:name, 0));
+-- name: others(database)^
+-- What has no user is the server's own, and makes way.
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = :database AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
 
 -- name: database_and_schema()^
 SELECT
@@ -45,16 +47,30 @@ WHERE
     AND attribute.attgenerated = ''
 ORDER BY attribute.attnum;
 
--- name: invalid_index(schema)^
+-- name: invalid_indexes(schema)
 SELECT entry.relname FROM pg_index AS made
 INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
 INNER JOIN pg_namespace AS namespace ON entry.relnamespace = namespace.oid
-WHERE namespace.nspname = :schema AND NOT made.indisvalid
-ORDER BY entry.relname
-LIMIT 1;
+WHERE namespace.nspname = :schema AND NOT made.indisvalid;
 
 -- name: size(schema)^
 SELECT coalesce(sum(pg_total_relation_size(relation.oid)), 0) AS bytes
 FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE namespace.nspname = :schema AND relation.relkind IN ('r', 'm');
+
+-- name: triggers(schema)
+-- Those that fire.
+SELECT
+    relation.relname,
+    made.tgname,
+    CASE made.tgenabled WHEN 'R' THEN 'REPLICA' WHEN 'A' THEN 'ALWAYS' ELSE '' END AS how
+FROM pg_trigger AS made
+INNER JOIN pg_class AS relation ON made.tgrelid = relation.oid
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+WHERE
+    namespace.nspname = :schema
+    AND NOT made.tgisinternal
+    AND made.tgparentid = 0
+    AND made.tgenabled <> 'D'
+ORDER BY relation.relname, made.tgname;

@@ -79,7 +79,7 @@ def save_backup(location: PostgreSQLLocation, output: Path | None = None) -> Pat
         if not relations:
             raise SchemaMissing(
                 f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the "
-                "schema, or bring it up to date with `yoyo apply`"
+                "schema, or bring it up to date with `yoyo -c yoyo.postgresql.ini apply`"
             )
         return _dump(backend, relations, output or _named_by_time(backend))
 

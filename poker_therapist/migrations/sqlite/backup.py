@@ -43,8 +43,9 @@ def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) ->
             f"there is no room for a backup of {path}, so nothing was changed: make room for "
             f"{path.stat().st_size:,} bytes beside it, or turn backups off with ?backups=0 in the URL"
         ) from error
-    automatic = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup"))
-    for old in automatic[: -location.backups] if location.backups else ():
+    others = sorted({*path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup")} - {target})
+    # This one is kept though its name may sort before the others', where the clock was put back.
+    for old in others[: max(len(others) + 1 - location.backups, 0)] if location.backups else ():
         if spare is None or not old.samefile(spare):
             old.unlink(missing_ok=True)
     return target

@@ -1,0 +1,68 @@
+"""Where a statement of PostgreSQL ends; psql judges alike."""
+
+import re
+
+from poker_therapist.migrations.files import Statement
+
+_TOKEN = re.compile(
+    r"""
+      (?P<comment> --[^\n]* | /\* )
+    | [eE]'(?: [^'\\] | \\. | '' )*'        # a backslash escapes only here
+    | '[^']*'                               # a doubled quote is two texts with nothing between
+    | "[^"]*"
+    | (?P<tag> \$(?:[^\W\d]\w*)?\$ ) .*? (?P=tag)
+    | (?P<word> [^\W\d][\w$]* )
+    | [\d.]+\w*
+    | \S                                    # what is left, and a quote without its end
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_ENDS = re.compile(r"/\*|\*/")
+_ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
+
+
+def split(text: str) -> list[Statement]:
+    """Return the statements of a file.
+
+    A semicolon ends none inside a text, a comment, brackets, what dollar signs enclose, or the BEGIN ATOMIC
+    of a routine.
+    """
+    statements: list[Statement] = []
+    begin: int | None = None  # of the statement, after blanks and comments
+    words: list[str] = []  # the first few of it
+    brackets = blocks = place = counted = 0
+    line = 1
+    while token := _TOKEN.search(text, place):
+        place = token.end()
+        if token["comment"]:
+            if token["comment"] == "/*":
+                place = _end_of_comment(text, place)
+            continue
+        found = token[0].lower()
+        if found == ";" and brackets <= 0 and not blocks:
+            if begin is not None:
+                statements.append(Statement(text[begin:place], line))
+            begin, words, brackets = None, [], 0
+            continue
+        if begin is None:
+            begin = token.start()
+            line += text.count("\n", counted, begin)
+            counted = begin
+        brackets += (found == "(") - (found == ")")
+        if token["word"]:
+            words = [*words, found] if len(words) < 4 else words
+            if brackets <= 0 and _ROUTINE.match(" ".join(words)):
+                blocks += found == "begin" or (found == "case" and blocks > 0)
+                blocks -= found == "end" and blocks > 0
+    if begin is not None:
+        statements.append(Statement(text[begin:].strip(), line))
+    return statements
+
+
+def _end_of_comment(text: str, place: int) -> int:
+    """Return where a comment ends that has begun before `place`; comments nest."""
+    depth = 1
+    while depth and (found := _COMMENT_ENDS.search(text, place)):
+        depth += 1 if found[0] == "/*" else -1
+        place = found.end()
+    return len(text) if depth else place

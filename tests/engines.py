@@ -1,0 +1,85 @@
+"""What the tests of the storage ask of a database beside the storage, whichever engine it is on."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from poker_therapist.migrations.postgresql.catalog import describe
+from tests import snapshots
+
+
+def is_server(database: str | Path) -> bool:
+    """Return whether a database is PostgreSQL's: a URL, and no path."""
+    return str(database).startswith("postgresql://")
+
+
+def with_options(database: str, options: str) -> str:
+    """Return the URL of a database with options, such as `timeout=0.1`."""
+    if is_server(database):
+        return f"{database}{'&' if '?' in database else '?'}{options}"
+    return f"sqlite:///{database}?{options}"
+
+
+def query(database: str | Path, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query on a connection of its own, as another program would read them."""
+    if is_server(database):
+        with psycopg.connect(str(database), autocommit=True) as connection:
+            return connection.execute(sql.encode()).fetchall()
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def run_sql(database: str | Path, sql: str) -> None:
+    """Run statements on a connection of their own, as another program would."""
+    if is_server(database):
+        with psycopg.connect(str(database), autocommit=True) as connection:
+            connection.execute(sql.encode())
+    else:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.executescript(sql)
+
+
+def columns(database: str | Path) -> dict[str, set[str]]:
+    """Return the names of all tables and of their columns."""
+    found = query(
+        database,
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        if is_server(database)
+        else "SELECT tables.name, columns.name "
+        "FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'",
+    )
+    return {table: {column for of, column in found if of == table} for table, _ in found}
+
+
+def schema(database: str | Path) -> Any:
+    """Return everything that the migrations have made."""
+    if not is_server(database):
+        return snapshots.stored_sql(Path(database))
+    with psycopg.connect(str(database), autocommit=True) as connection:
+        return describe(connection, "public").facts()
+
+
+def everything(database: str | Path) -> tuple[Any, ...]:
+    """Return the whole state that a call may change: schema, rows and record of migrations."""
+    if not is_server(database):
+        return snapshots.everything(Path(database))
+    with psycopg.connect(str(database), autocommit=True) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+        ).fetchall()
+        rows = {
+            table: connection.execute(
+                f"SELECT to_jsonb(t)::text FROM {table} AS t ORDER BY 1".encode()
+            ).fetchall()
+            for (table,) in tables
+            if table not in ("yoyo_lock", "_yoyo_log")
+        }
+        return describe(connection, "public").facts(), rows
+
+
+def is_whole(database: str | Path) -> bool:
+    """Return whether the engine finds nothing wrong with its files, as far as it can be asked."""
+    return is_server(database) or snapshots.is_whole(Path(database))

@@ -1,0 +1,259 @@
+"""Migrations on PostgreSQL in tests: what is in a database, and yoyo run on it in a child of this process."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import yoyo.backends.core.postgresql
+import yoyo.scripts.init
+import yoyo.scripts.migrate
+import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
+from psycopg import sql
+from yoyo.scripts.main import main
+
+from poker_therapist.database import PostgreSQLLocation, locate
+from poker_therapist.migrations import migrations_folder
+from poker_therapist.migrations.postgresql.catalog import describe
+from tests.engines import query, run_sql
+from tests.operating import Ran
+from tests.test_safe_migrations import Project
+
+FOLDER = migrations_folder("postgresql")
+IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))
+
+# Seconds after which a child that hangs is killed.
+PATIENCE = 60
+
+BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
+
+
+def atomic(url: str) -> str:
+    """Return the URL of a database for our backend."""
+    return url.replace("postgresql:", "postgresql+atomic:", 1)
+
+
+def place(url: str) -> PostgreSQLLocation:
+    """Return where a URL leads."""
+    location = locate(url)
+    assert isinstance(location, PostgreSQLLocation)
+    return location
+
+
+def name_of(url: str) -> str:
+    """Return the name of the database at a URL."""
+    return urlsplit(url).path[1:]
+
+
+def everything(url: str, schema: str = "public") -> tuple[Any, ...]:
+    """Return the whole state that a migration may change: schema, rows, counters of ids, and record."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        catalog = describe(connection, schema)
+        order = {name: list(table.columns) for name, table in catalog.tables.items()}
+        rows = {
+            table: sorted(
+                text
+                for (text,) in connection.execute(
+                    sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
+                )
+            )
+            for table in catalog.tables
+        }
+        counters = connection.execute(
+            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
+        ).fetchall()
+        return catalog.facts(), order, rows, counters, _ids(connection, "_yoyo_migration", schema)
+
+
+def applied(url: str, schema: str = "public") -> list[str]:
+    """Return the ids that yoyo's record holds, sorted."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return _ids(connection, "_yoyo_migration", schema)
+
+
+def interrupted(url: str) -> list[str]:
+    """Return the migrations that our record calls interrupted."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return _ids(connection, "_migration_text", condition="applied_at IS NULL AND apply_sql IS NOT NULL")
+
+
+def _ids(
+    connection: psycopg.Connection, table: str, schema: str = "public", condition: str = "TRUE"
+) -> list[str]:
+    with contextlib.suppress(psycopg.errors.UndefinedTable):
+        found = connection.execute(f"SELECT migration_id FROM {schema}.{table} WHERE {condition}".encode())
+        return sorted(name for (name,) in found)
+    return []
+
+
+def operations(url: str) -> dict[str, int]:
+    """Return how often each migration was applied, from yoyo's log."""
+    found = query(url, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
+    return dict(found)
+
+
+def locks(url: str) -> list[tuple[Any, ...]]:
+    """Return the advisory locks that sessions hold in a database."""
+    return query(
+        url,
+        "SELECT pid, classid, objid FROM pg_locks WHERE locktype = 'advisory' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+
+
+def kill_at(step: int | str, kill: Callable[[], None]) -> None:
+    """Have the driver watch what this process asks of servers, COMMIT included, and kill once.
+
+    Before the statement of that number, or the first with that text.
+    """
+    seen = 0
+    execute = psycopg.Cursor.execute
+
+    def watched(self: psycopg.Cursor, query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor:
+        nonlocal seen
+        seen += 1
+        if step == seen or (isinstance(step, str) and step in _text(query)):
+            psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+            kill()
+        return execute(self, query, *arguments, **options)
+
+    psycopg.Cursor.execute = watched  # type: ignore[assignment, method-assign]
+
+
+def in_child(action: Callable[[], Any]) -> Ran:
+    """Run something in a child of this process, which has loaded all that it needs; nobody is asked."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        child = os.fork()
+        if not child:
+            signal.alarm(PATIENCE)
+            code = 1
+            os.dup2(out.fileno(), 1)
+            os.dup2(error.fileno(), 2)
+            with (
+                contextlib.suppress(BaseException),
+                open(1, "w", closefd=False) as sys.stdout,
+                open(2, "w", closefd=False) as sys.stderr,
+            ):
+                try:
+                    code = int(action() or 0)
+                except SystemExit as end:
+                    code = end.code if isinstance(end.code, int) else bool(end.code)
+                except BaseException:
+                    sys.excepthook(*sys.exc_info())
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for file in (out, error):
+            file.seek(0)
+        return Ran(code, out.read(), error.read())
+
+
+def _text(query: Any) -> str:
+    return query.decode() if isinstance(query, bytes) else str(query)
+
+
+def kill_itself() -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def yoyo_in_child(
+    *arguments: str | Path,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    step: int | str = 0,
+    kill: Callable[[], None] = kill_itself,
+) -> Ran:
+    """Run the yoyo command in a folder; it is killed at a step, unless that is 0: see `kill_at`."""
+
+    def action() -> Any:
+        os.chdir(folder)
+        os.environ.update(environment or {})
+        sys.excepthook = sys.__excepthook__
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        warnings.resetwarnings()
+        logging.getLogger().handlers.clear()
+        kill_at(step, kill)
+        return main([str(argument) for argument in arguments])
+
+    return in_child(action)
+
+
+def migrate(
+    command: Sequence[str], url: str, step: int | str = 0, kill: Callable[[], None] = kill_itself
+) -> Ran:
+    """Run a yoyo command with the project's own migrations; see `yoyo_in_child`."""
+    options = ["--no-config-file", "--batch", "--database", atomic(url)]
+    return yoyo_in_child(*command, *options, FOLDER, folder=FOLDER, step=step, kill=kill)
+
+
+def until(url: str, counted: str) -> None:
+    """Wait until a query counts something."""
+    deadline = time.monotonic() + 30
+    while query(url, counted) == [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill_family(process: int) -> None:
+    """Kill a child of this process, and its own."""
+    for one in [*psutil.Process(process).children(recursive=True), psutil.Process(process)]:
+        one.kill()
+    os.waitpid(process, 0)
+
+
+class ServerProject(Project):
+    """A folder with migrations of its own for a PostgreSQL database."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        super().__init__(folder)
+        self.url = url
+        self.database = url  # type: ignore[assignment]  # as the operator's commands take it
+
+    def yoyo(  # in a child, which is quicker
+        self,
+        *arguments: str,
+        scheme: str = "postgresql+atomic",
+        options: str = "",
+        sources: Sequence[str] = ("sql",),
+    ) -> Any:
+        """Run yoyo on the database of this project; what runs plain yoyo or ours on SQLite, does so here."""
+        scheme = {"sqlite": "postgresql+psycopg", "sqlite+atomic": "postgresql+atomic"}.get(scheme, scheme)
+        url = self.url.replace("postgresql:", f"{scheme}:", 1) + options
+        ran = yoyo_in_child(
+            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
+        )
+        return _Completed(ran)
+
+    def tables(self) -> list[str]:
+        """Return the tables that the migrations have made."""
+        found = query(self.url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        return [name for (name,) in found if name not in BOOKKEEPING]
+
+    def applied(self) -> list[str]:
+        """Return the ids that yoyo's record holds."""
+        return applied(self.url)
+
+    def run_sql(self, statements: str) -> None:
+        """Run statements as another program would."""
+        run_sql(self.url, statements)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return query(self.url, statement)
+
+
+class _Completed:
+    """A command that has ended, as `subprocess` tells it."""
+
+    def __init__(self, ran: Ran) -> None:
+        self.returncode, self.stdout, self.stderr = ran

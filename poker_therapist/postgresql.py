@@ -7,6 +7,7 @@ What the driver raises becomes one of this package's errors.
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -251,10 +252,10 @@ class PostgreSQLDatabase:
 
 
 def _dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
-    """Return a query with PostgreSQL's numbered parameters."""
+    """Return a query with PostgreSQL's numbered parameters, and without the hints for SQLite's planner."""
     found = _known.get(sql)
     if found is None:
-        found = _known[sql] = sql.replace("?", "$")
+        found = _known[sql] = re.sub(r"\+(?=[a-z_])", "", sql.replace("?", "$"))
     return found
 
 

@@ -99,10 +99,11 @@ ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
 -- name: purge_expired(user_id, now, limit)!
--- The longest expired first; a few at a time, so that nobody waits long for the lock.
+-- The longest expired first; a few at a time, so that nobody waits long for the lock. With the plus SQLite
+-- finds each row by its id, and does not go through all rows of the player.
 DELETE FROM conversation_context
 WHERE
-    user_id = :user_id
+    +user_id = :user_id
     AND id IN (
         SELECT expired.id FROM conversation_context AS expired
         WHERE expired.user_id = :user_id AND expired.expires_at <= :now
@@ -123,7 +124,7 @@ INSERT INTO user_insights (user_id, insight_type, insight_data, importance, crea
 VALUES (:user_id, :insight_type, :insight_data, :importance, :now);
 
 -- name: get_insights(user_id, min_importance, limit)
--- Of every type, newest first; the plus keeps the index on importance out, which has another order.
+-- Of every type, newest first; the plus keeps SQLite off the index on importance, which has another order.
 SELECT
     insight_type,
     insight_data,

@@ -228,6 +228,7 @@ class ServerProject(Project):
     ) -> Any:
         """Run yoyo on the database of this project; what runs plain yoyo or ours on SQLite, does so here."""
         scheme = {"sqlite": "postgresql+psycopg", "sqlite+atomic": "postgresql+atomic"}.get(scheme, scheme)
+        options = options if "?" in self.url else options.replace("&", "?", 1)
         url = self.url.replace("postgresql:", f"{scheme}:", 1) + options
         ran = yoyo_in_child(
             *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder

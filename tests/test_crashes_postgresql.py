@@ -14,7 +14,7 @@ from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBacken
 from poker_therapist.migrations.status import State, read_status
 from tests.conftest import add_legacy_rows
 from tests.databases import Databases
-from tests.engines import query, run_sql
+from tests.engines import query, run_sql, with_options
 from tests.postgresql import (
     FOLDER,
     IDS,
@@ -197,7 +197,7 @@ def test_what_a_killed_process_had_begun_keeps_the_next_waiting_and_not_for_ever
         until(postgresql_url, "SELECT count(*) FROM pg_stat_progress_create_index")
         builders = query(postgresql_url, "SELECT pid FROM pg_stat_progress_create_index")
         kill_family(child)
-        early = migrate(["apply"], f"{postgresql_url}&timeout=0.1")
+        early = migrate(["apply"], with_options(postgresql_url, "timeout=0.1"))
 
         assert early.code == 1
         assert "somebody else has been migrating" in early.error

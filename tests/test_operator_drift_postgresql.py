@@ -11,7 +11,7 @@ import pytest
 from poker_therapist.migrations import status
 from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.migrations.postgresql.scratch import build
-from tests.engines import query, run_sql
+from tests.engines import query, run_sql, with_options
 from tests.operating import Ran, command, refused
 from tests.postgresql import IDS, ServerProject, migrate, name_of, place, until
 from tests.test_postgresql_files import ROWS
@@ -181,7 +181,7 @@ def test_what_the_app_does_with_its_own_tables_is_no_drift(url: str) -> None:
 
 def test_a_schema_of_another_name_is_judged_as_public_is(postgresql_url: str) -> None:
     run_sql(postgresql_url, "CREATE SCHEMA rex")
-    beside = f"{postgresql_url}&schema=rex"
+    beside = with_options(postgresql_url, "schema=rex")
     assert migrate(["apply"], beside).code == 0
 
     assert (ask(beside).code, ask(postgresql_url).code) == (0, 3)
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_built_drift_is_not_judged_and_that_is_said(
 ) -> None:
     """A standby, or a role that may not make a schema: it is told why; that alone is no trouble."""
     run_sql(url, "ALTER TABLE users ADD COLUMN name TEXT")
-    session = f"{url}&options=-c%20{setting.format(role=role).replace('=', '%3D')}"
+    session = with_options(url, f"options=-c%20{setting.format(role=role).replace('=', '%3D')}")
     ran, machine = ask(session), ask(session, "--json")
 
     assert (ran.code, machine.code) == (0, 0)
@@ -219,7 +219,7 @@ def test_where_nothing_can_be_built_drift_is_not_judged_and_that_is_said(
 
 def test_a_role_that_may_not_look_is_told_so(url: str, role: str) -> None:
     run_sql(url, f"REVOKE SELECT ON _yoyo_migration FROM {role}")
-    message = refused("status", "-d", f"{url}&options=-c%20role%3D{role}", folder=Path.cwd())
+    message = refused("status", "-d", with_options(url, f"options=-c%20role%3D{role}"), folder=Path.cwd())
 
     assert "permission denied for table _yoyo_migration: grant this role what it needs" in message
 
@@ -232,6 +232,14 @@ FOREIGN = {
     "names the schema": ("CREATE TABLE public.hands (id INT);", "001_foreign (kept in the database):1 names"),
     "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ":1"),
     "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", "search_path"),
+    "has transactions of its own": (
+        "-- transactional: false\nBEGIN; CREATE TABLE hands (id INT); COMMIT; START TRANSACTION; END;",
+        "",
+    ),
+    "commits in a block": (
+        "-- transactional: false\nDO $$BEGIN CREATE TABLE hands (); COMMIT; END$$;",
+        "invalid transaction termination",
+    ),
     "makes an extension": ("CREATE EXTENSION hstore; CREATE TABLE hands (id INT);", "hstore"),
     "needs a function": ("CREATE TABLE hands (id INT DEFAULT lucky());", "lucky"),
 }
@@ -255,7 +263,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     before = query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid")
     with psycopg.connect(postgresql_url) as player:
         player.execute("UPDATE users SET email = ''")
-        ran = ask(f"{postgresql_url}&timeout=0.5", "--json")
+        ran = ask(with_options(postgresql_url, "timeout=0.5"), "--json")
     text = ran.json["unjudged"]
 
     assert ran.code == 0, ran
@@ -265,6 +273,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     assert unjudged in text
     assert text.startswith("drift cannot be judged: ") or not text
     assert query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid") == before
+    assert query(postgresql_url, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^poker'") == [(0,)]
     assert query(postgresql_url, "SELECT last_value, is_called FROM users_id_seq") == [(1, True)]
 
 
@@ -283,7 +292,7 @@ def test_two_may_look_at_once(url: str) -> None:
     with AtomicPostgreSQLBackend(place(url)) as looking:
         looking.begin()
         build(looking.connection, "public", [])
-        ran = ask(f"{url}&timeout=0.5", "--json")
+        ran = ask(with_options(url, "timeout=0.5"), "--json")
 
     assert (ran.code, ran.json["unjudged"]) == (0, "")
 
@@ -293,7 +302,7 @@ def test_a_table_that_is_just_being_migrated_is_not_judged(url: str) -> None:
     with AtomicPostgreSQLBackend(place(url)) as migrating:
         migrating.begin()
         migrating.connection.execute("ALTER TABLE user_patterns ADD COLUMN mood TEXT")
-        ran = ask(f"{url}&timeout=0.1", "--json")
+        ran = ask(with_options(url, "timeout=0.1"), "--json")
 
     assert ran.code == 0
     assert [one["state"] for one in ran.json["migrations"]] == ["applied"] * len(IDS)

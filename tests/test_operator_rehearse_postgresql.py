@@ -16,7 +16,7 @@ from poker_therapist.migrations.postgresql import bench
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict, rehearse
 from poker_therapist.migrations.testing import run_killed_at
 from tests.databases import Databases
-from tests.engines import query, run_sql
+from tests.engines import query, run_sql, with_options
 from tests.operating import command
 from tests.postgresql import (
     FOLDER,
@@ -359,7 +359,7 @@ def test_a_role_that_may_make_no_database_rehearses_in_a_scratch_schema(
     postgresql_url: str, role: str
 ) -> None:
     """The command says why."""
-    url = f"{postgresql_url}&options=-c%20role%3D{role}"
+    url = with_options(postgresql_url, f"options=-c%20role%3D{role}")
     assert migrate(["apply", "-m", "00[12]"], url).code == 0
     run_sql(postgresql_url, ROWS)
     ran = command("rehearse", "-d", url, folder=FOLDER)
@@ -380,7 +380,7 @@ def test_a_role_that_may_make_nothing_is_told_so(postgresql_url: str, role: str)
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     )
     with pytest.raises(StorageError, match=f"permission denied for database {name_of(postgresql_url)}"):
-        rehearse(place(f"{postgresql_url}&options=-c%20role%3D{role}"))
+        rehearse(place(with_options(postgresql_url, f"options=-c%20role%3D{role}")))
 
 
 DRIFT = {

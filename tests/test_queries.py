@@ -122,7 +122,7 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) -> None:
     """So that a single shard answers it, and a block knows whose rows it is about."""
-    one_player = re.search(r"WHERE\s+user_id = \?1\b|INSERT INTO \w+ \(\s*user_id,", QUERIES[name])
+    one_player = re.search(r"WHERE\s+\+?user_id = \?1\b|INSERT INTO \w+ \(\s*user_id,", QUERIES[name])
 
     assert (one_player is None) == (name == "next_player_with_expired")
 

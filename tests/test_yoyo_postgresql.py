@@ -94,7 +94,7 @@ def describe_nothing(url: str) -> bool:
 WRONG = {
     "PGHOST": ("/nowhere", "cannot be reached"),
     "PGPORT": ("1", "cannot be reached"),
-    "PGUSER": ("nobody_of_that_name", 'role "nobody_of_that_name" does not exist'),
+    "PGUSER": ("nobody_of_that_name", "refuses this user"),
     "PGDATABASE": ("nowhere", "there is no database postgresql://"),
     "PGSERVICE": ("nowhere", "nowhere"),
     "PGSSLMODE": ("perhaps", "perhaps"),

@@ -3,6 +3,7 @@
 Opening an up-to-date database needs this module alone: it compares ids and imports no yoyo.
 """
 
+import os
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -24,9 +25,9 @@ def migrations_folder(engine: str) -> Path:
 def shipped_ids(engine: str) -> set[str]:
     """Return the ids of the migrations that come with this version."""
     return {
-        file.stem
-        for file in migrations_folder(engine).iterdir()
-        if file.suffix == ".sql" and not file.name.endswith(".rollback.sql")
+        name.removesuffix(".sql")
+        for name in os.listdir(migrations_folder(engine))  # noqa: PTH208  # a tenth of the time of paths
+        if name.endswith(".sql") and not name.endswith(".rollback.sql")
     }
 
 

@@ -35,6 +35,13 @@ class Statement:
     text: str
     line: int
 
+    @property
+    def control(self) -> str:
+        """What it does to its transaction: COMMIT, say, or an empty text if nothing."""
+        found = _FIRST_WORD.match(self.text)
+        word = " ".join(found[0].upper().split()) if found else ""
+        return word if word in _TRANSACTION_CONTROL else ""
+
     def __str__(self) -> str:
         """Return the statement on one line, shortened."""
         line = " ".join(self.text.split())
@@ -114,11 +121,9 @@ class SQLMigration(Migration):
             )
         statements = self.split(text)
         for statement in statements:
-            found = _FIRST_WORD.match(statement.text)
-            first_word = " ".join(found[0].upper().split()) if found else ""
-            if self.use_transactions and first_word in _TRANSACTION_CONTROL:
+            if self.use_transactions and (control := statement.control):
                 raise InvalidMigration(
-                    f"{self.place(direction)}:{statement.line}: {first_word} would end the "
+                    f"{self.place(direction)}:{statement.line}: {control} would end the "
                     f"transaction that keeps {self.id} whole: remove it\n    {statement}"
                 )
         return statements

@@ -79,8 +79,11 @@ def _try(
 ) -> psycopg.Error | None:
     """Run a statement as well as can be inside a transaction; return why it failed.
 
-    An index is the same without CONCURRENTLY; what else no transaction may hold (VACUUM) makes no schema.
+    An index is the same without CONCURRENTLY; what else no transaction may hold (VACUUM) makes no schema, and
+    a migration's own transactions are part of this one.
     """
+    if statement.control:
+        return None
     text = statement.text
     if not migration.use_transactions:
         text = re.sub(r"(\bINDEX\s+)CONCURRENTLY\b", r"\1", text, flags=re.IGNORECASE)

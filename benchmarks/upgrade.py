@@ -1,0 +1,198 @@
+"""Taking over an old database of many rows, and moving one to the other engine.
+
+Each upgrade is a process of its own, which shows its memory: `python -m benchmarks.upgrade ours FILE`.
+"""
+
+import json
+import re
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks import arms_postgresql
+from benchmarks.against_rivals import folder_for
+from benchmarks.growth import big_server
+from benchmarks.measure import Plan, WrongAnswer, in_turn, median_ratio, ratio, rotated
+from poker_therapist.database import locate
+from poker_therapist.migrations import migrations_folder
+from poker_therapist.storage import get_pattern_storage
+from tests import old_app
+
+# A tenth of the texts were written as they are, which 002 has to quote; times have the earlier app's forms.
+_OLD_ROWS = """
+WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {0} - 1)
+INSERT INTO {1}
+SELECT {2} FROM numbers
+"""
+_TEXT = (
+    "CASE WHEN n % 10 = 0 THEN 'plays tight on the river' "
+    "ELSE '{\"bets_up\": 1.8, \"number\": ' || n || '}' END"
+)
+_TIME = (
+    "CASE WHEN n % 3 = 0 THEN '2026-01-05 18:12:01' "
+    "ELSE printf('2026-01-05T18:%02d:%02d.123456+00:00', n / 60 % 60, n % 60) END"
+)
+_COLUMNS = {
+    "user_patterns": f"n + 1, n / 100, 'tilt', 'key ' || (n % 100), {_TEXT}, 0.5, {_TIME}, {_TIME}",
+    "conversation_context": f"n + 1, n / 100, 'topic', {_TEXT}, 'monday', {_TIME}, NULL",
+    "user_insights": f"n + 1, n / 100, 'leak', {_TEXT}, 0.5, {_TIME}",
+}
+
+
+def make_old(path: Path, rows: int) -> None:
+    """Make a database of the earlier app, with so many rows in all, half of them context."""
+    old_app.make(path, rows=0)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, share in (("user_patterns", 3), ("conversation_context", 5), ("user_insights", 2)):
+            connection.execute(_OLD_ROWS.format(rows * share // 10, table, _COLUMNS[table]))
+
+
+def upgrade_ours(path: Path) -> None:
+    """Open it, as the app does: a backup, four migrations, their record, the checks."""
+    get_pattern_storage(path).close()
+
+
+def upgrade_raw(path: Path) -> None:
+    """Run the same statements, each file in a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for file in sorted(migrations_folder("sqlite").glob("*.sql")):
+            if not file.name.endswith(".rollback.sql"):
+                connection.executescript(f"BEGIN IMMEDIATE; {file.read_text(encoding='utf-8')}; COMMIT;")
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had in memory."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the other number counts what the parent had when it started this process
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))
+        if found:
+            return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+UPGRADES: dict[str, Callable[[Path], None]] = {"ours": upgrade_ours, "raw": upgrade_raw}
+
+
+def _run(name: str, path: Path) -> tuple[float, int]:
+    """Upgrade in a process of its own; return the seconds and the bytes that it took."""
+    command = [sys.executable, "-m", "benchmarks.upgrade", name, str(path)]
+    printed = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ).stdout
+    taken, peak = json.loads(printed)
+    return taken, peak
+
+
+def _rows(path: Path) -> list[tuple[Any, ...]]:
+    """Return what is the same in two databases that hold the same."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            connection.execute(
+                f"SELECT count(*), sum(id), sum(length({column})), max({time}) FROM {table}"
+            ).fetchone()
+            for table, column, time in (
+                ("user_patterns", "pattern_value", "updated_at"),
+                ("conversation_context", "context_value", "created_at"),
+                ("user_insights", "insight_data", "created_at"),
+            )
+        ]
+
+
+def upgrade(plan: Plan) -> dict[str, Any]:
+    """Measure the upgrade of a small and of a big old database."""
+    few, many = plan.pick((10_000, 1_000_000), (1_000, 10_000))
+    times: dict[int, dict[str, list[float]]] = {}
+    peaks: dict[int, dict[str, list[float]]] = {}
+    with folder_for(plan, "upgrade") as folder:
+        for rows in (few, many):
+            old = folder / f"{rows}.db"
+            make_old(old, rows)
+            for repetition in range(plan.repetitions):
+                for name in rotated(list(UPGRADES), repetition):
+                    path = folder / f"{name}.db"
+                    shutil.copy(old, path)
+                    taken, peak = _run(name, path)
+                    times.setdefault(rows, {}).setdefault(name, []).append(taken)
+                    peaks.setdefault(rows, {}).setdefault(name, []).append(peak)
+                if _rows(folder / "ours.db") != _rows(folder / "raw.db"):
+                    raise WrongAnswer("the upgrades do not agree")
+                for path in [*folder.glob("ours.db*"), *folder.glob("raw.db*")]:
+                    path.unlink()
+    return {
+        "rows": many,
+        "time_by_raw": ratio(times[many]["ours"], times[many]["raw"]),
+        "memory_by_few_rows": ratio(peaks[many]["ours"], peaks[few]["ours"]),
+        "memory_by_raw": median_ratio(peaks[many]["ours"], peaks[many]["raw"]),
+        "few_rows": few,
+    }
+
+
+def copy_raw(source: Path, url: str) -> None:
+    """Read from the one and COPY into the other, in one transaction; nothing is compared."""
+    with (
+        closing(sqlite3.connect(source)) as reading,
+        psycopg.connect(url) as writing,
+        writing.cursor() as cursor,
+    ):
+        for table in ("user_patterns", "conversation_context", "user_insights", "legacy_rows"):
+            rows = reading.execute(f"SELECT * FROM {table}")
+            columns = ", ".join(column[0] for column in rows.description)
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copying:
+                for row in rows:
+                    copying.write_row(row)
+
+
+def _count(url: str) -> int:
+    with closing(psycopg.connect(url)) as connection:
+        found = connection.execute(
+            "SELECT (SELECT count(*) FROM user_patterns) + (SELECT count(*) FROM conversation_context)"
+            " + (SELECT count(*) FROM user_insights)"
+        ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def copy(plan: Plan) -> dict[str, Any]:
+    """Measure the copy of an SQLite database to PostgreSQL, beside COPY alone."""
+    from poker_therapist.migrations.copy import copy as copy_ours
+
+    rows = plan.pick(1_000_000, 2_000)
+    with folder_for(plan, "copy") as folder, big_server() as databases:
+        source = folder / "RexVoice.db"
+        make_old(source, rows)
+        upgrade_ours(source)
+        migrated = databases.template(arms_postgresql.migrate)
+
+        def work(arm: Callable[[str], object]) -> Callable[[], None]:
+            def run() -> None:
+                with databases.fresh(migrated) as url:
+                    arm(url)
+                    if _count(url) != rows:
+                        raise WrongAnswer("not all rows have arrived")
+
+            return run
+
+        times = in_turn(
+            {
+                "ours": work(lambda url: copy_ours(locate(str(source)), locate(url))),
+                "raw": work(lambda url: copy_raw(source, url)),
+            },
+            plan.repetitions,
+        )
+    return {"rows": rows, "time_by_raw": ratio(times["ours"], times["raw"])}
+
+
+PARTS = {"upgrade": upgrade, "copy": copy}
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    UPGRADES[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps([time.perf_counter() - start, peak_memory()]))

@@ -1,0 +1,105 @@
+"""A player with very many rows is forgotten while others save: all of it goes, and nothing of theirs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poker_therapist import get_pattern_storage
+from tests.engines import is_server, is_whole, query, run_sql
+from tests.writers import Writer, check
+
+USER, OTHER = 99, 98
+# In every text of the forgotten player, and in nobody else's.
+MARK = "forget-me"
+
+NUMBERS = f"""
+    WITH RECURSIVE number (n, who, word) AS (
+        SELECT 1, {USER}, '{MARK}'
+        UNION ALL
+        SELECT
+            n + 1,
+            CASE WHEN n % 10 = 0 THEN {OTHER} ELSE {USER} END,
+            CASE WHEN n % 10 = 0 THEN 'keep-it' ELSE '{MARK}' END
+        FROM number WHERE n < {{rows}}
+    )
+"""
+NOW = "'2026-01-05T18:12:01.000000+00:00'"
+# A third of the rows in each table; each tenth is another player's, side by side with the rest.
+FILL = {
+    "user_patterns": f"""
+        (user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
+        {NUMBERS} SELECT who, word || (n % 7), word || n, {{json}}, 0.5, {NOW}, {NOW} FROM number
+        WHERE n % 3 = 0""",
+    "conversation_context": f"""
+        (user_id, context_key, context_value, session_id, created_at)
+        {NUMBERS} SELECT who, word || (n % 7), {{json}}, word || (n % 50), {NOW} FROM number
+        WHERE n % 3 = 1""",
+    "user_insights": f"""
+        (user_id, insight_type, insight_data, importance, created_at)
+        {NUMBERS} SELECT who, word || (n % 7), {{json}}, 0.5, {NOW} FROM number
+        WHERE n % 3 = 2""",
+}
+
+
+def fill(database: str, rows: int) -> None:
+    text = """'"' || word || n || '"'"""
+    json = f"CAST({text} AS JSON)" if is_server(database) else text
+    for table, rest in FILL.items():
+        run_sql(database, f"INSERT INTO {table} {rest.format(rows=rows, json=json)}")
+
+
+def rows_of(database: str, user: int) -> list[list[tuple[Any, ...]]]:
+    return [query(database, f"SELECT * FROM {table} WHERE user_id = {user} ORDER BY id") for table in FILL]
+
+
+def marks(database: str) -> int:
+    """Return how often the mark stands in the files of a database."""
+    files = [Path(f"{database}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+    return sum(file.read_bytes().count(MARK.encode()) for file in files if file.exists())
+
+
+@pytest.mark.parametrize(
+    ("engine", "rows"),
+    [("sqlite", 1_111_111), ("postgresql", 222_222)],
+    indirect=["engine"],
+    ids=["sqlite", "postgresql"],
+)
+def test_a_million_rows_are_forgotten_while_others_save(
+    engine: str, rows: int, migrated: str, report: Callable[[str], None]
+) -> None:
+    """No byte is left in SQLite's files, then or later; who saves waits, and loses nothing."""
+    fill(migrated, rows)
+    others = rows_of(migrated, OTHER)
+    had = marks(migrated)
+    writers = [Writer(migrated, player) for player in (1, 2)]
+    try:
+        for writer in writers:
+            writer.wait_for(5)
+        with get_pattern_storage(migrated) as storage:
+            forgotten = storage.forget_user(USER)
+        left = marks(migrated)
+        for writer in writers:
+            writer.wait_for(200)
+        left_later = marks(migrated)
+    finally:
+        for writer in writers:
+            writer.kill()
+    acknowledged = {writer.player: writer.bury() for writer in writers}
+
+    deleted = forgotten["user_patterns"] + forgotten["conversation_context"] + forgotten["user_insights"]
+    kept = sum(map(len, others))
+    assert (deleted, kept) == (rows - (rows - 1) // 10, (rows - 1) // 10)
+    assert rows_of(migrated, USER) == [[], [], []]
+    assert rows_of(migrated, OTHER) == others
+    with get_pattern_storage(migrated) as storage:
+        check(storage, acknowledged)
+    assert is_whole(migrated)
+    assert (left, left_later) == (0, 0)
+    assert had > rows or is_server(migrated)
+    in_files = "" if is_server(migrated) else f", of {had:,} marks in the files {left + left_later} left"
+    report(
+        f"{engine}: {deleted:,} rows forgotten{in_files}; {sum(acknowledged.values()):,} commits of others "
+        f"meanwhile and {kept:,} rows of theirs from before, all there"
+    )

@@ -54,7 +54,7 @@ class _Block:
         cursor = self.connection.kept_cursor
         if self.mode is Mode.READ_THEN_WRITE:
             self.locked = True  # or perhaps, if Ctrl-C comes now
-            cursor.execute(_dollars(_QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
+            cursor.execute(dollars(_QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
         cursor.execute(_BEGIN[self.mode])
         self.begun = True
 
@@ -113,7 +113,7 @@ class PostgreSQLDatabase:
         while True:
             connection = self._borrow()
             try:
-                return result(connection.kept_cursor.execute(_dollars(sql), values, prepare=True))
+                return result(connection.kept_cursor.execute(dollars(sql), values, prepare=True))
             except _DRIVER_ERRORS as error:
                 if not is_lost(connection):
                     raise explain(error, self.location) from error
@@ -133,7 +133,7 @@ class PostgreSQLDatabase:
         try:
             if not block.begun:
                 block.begin(values[0] if values else None)
-            return result(block.connection.kept_cursor.execute(_dollars(sql), values, prepare=True))
+            return result(block.connection.kept_cursor.execute(dollars(sql), values, prepare=True))
         except _DRIVER_ERRORS as error:
             raise explain(error, self.location) from error
 
@@ -251,7 +251,7 @@ class PostgreSQLDatabase:
         self._pool.close()
 
 
-def _dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
+def dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
     """Return a query with PostgreSQL's numbered parameters, and without the hints for SQLite's planner."""
     found = _known.get(sql)
     if found is None:

@@ -132,11 +132,14 @@ class PatternStorage:
             values.timestamp(moment),
             values.expiry(moment, expires_minutes),
         )
-        if self._context_saves % _SAVES_PER_PURGE == 0:
-            self._database.write(
-                _QUERIES["purge_expired"], (user_id, values.timestamp(moment), _ROWS_PER_PURGE)
-            )
-        self._database.write(_QUERIES["save_context"], row)
+        if self._context_saves % _SAVES_PER_PURGE:
+            self._database.write(_QUERIES["save_context"], row)
+        else:
+            with self._database.transaction(Mode.WRITE):
+                self._database.write(_QUERIES["save_context"], row)
+                self._database.write(
+                    _QUERIES["purge_expired"], (user_id, values.timestamp(moment), _ROWS_PER_PURGE)
+                )
         self._context_saves += 1
 
     def get_context(

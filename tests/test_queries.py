@@ -11,6 +11,7 @@ import pytest
 import poker_therapist.storage
 from poker_therapist import PatternStorage
 from poker_therapist.database import read_queries
+from poker_therapist.postgresql import dollars
 from tests.conftest import postgresql_only, sqlite_only
 from tests.players import TABLES
 
@@ -114,8 +115,12 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
     with connection.transaction(force_rollback=True):
         for other in ("seqscan", "sort", "incremental_sort", "bitmapscan"):
             connection.execute(f"SET LOCAL enable_{other} = {instead}".encode())
-        explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql.replace('?', '$')}"
+        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        connection.execute(f"PREPARE asked AS {dollars(sql)}".encode())
+        nothing = ", ".join(["NULL"] * len(set(re.findall(r"\?\d+", sql))))
+        explain = f"EXPLAIN (FORMAT JSON) EXECUTE asked({nothing})"
         ((found,),) = connection.execute(explain.encode()).fetchall()
+        connection.execute("DEALLOCATE asked")
     return steps(found[0]["Plan"])
 
 

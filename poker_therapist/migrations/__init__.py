@@ -62,8 +62,8 @@ def bring_up_to_date(database: Database, *, migrate: bool) -> None:
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
-                f"{database.location.name} lacks {', '.join(pending)}: run `{database.location.apply_command}`, "
-                "or open it with migrate=True"
+                f"{database.location.name} lacks {', '.join(pending)}: "
+                f"run `{database.location.apply_command}`, or open it with migrate=True"
             )
         from poker_therapist.migrations.apply import apply_pending
 

@@ -115,8 +115,8 @@ CHANGES = {
         "CREATE TRIGGER mine AFTER DELETE ON user_patterns FOR EACH ROW EXECUTE FUNCTION nothing()",
     ),
     "view": Change(
-        "CREATE VIEW sure AS SELECT pattern_key FROM user_patterns",
-        "view sure", None, "CREATE VIEW sure AS SELECT pattern_key FROM user_patterns;",
+        "CREATE VIEW sure AS SELECT 1 AS one FROM user_patterns",
+        "view sure", None, "CREATE VIEW sure AS SELECT 1 AS one FROM user_patterns;",
     ),
     "unlogged": Change("ALTER TABLE user_patterns SET UNLOGGED", "table user_patterns", "plain", "UNLOGGED"),
     "table dropped": Change("DROP TABLE legacy_rows", "table legacy_rows", "plain", None),

@@ -144,7 +144,7 @@ def test_a_connection_that_comes_back_inside_a_transaction_is_not_lent_again(
 
 def test_a_statement_that_takes_too_long_for_the_server_is_named(migrated: str) -> None:
     with (
-        get_pattern_storage(with_options(migrated, settings(statement_timeout="50ms"))) as storage,
+        get_pattern_storage(with_options(migrated, settings(statement_timeout="300ms"))) as storage,
         pytest.raises(DatabaseBusy, match=r"statement timeout.*raise statement_timeout"),
     ):
         storage._database.row("SELECT pg_sleep(60)")

@@ -43,9 +43,9 @@ class SQLiteLocation:
         return str(self.path)
 
     @property
-    def apply_command(self) -> str:
-        """What an operator runs to bring it up to date."""
-        return "yoyo apply"
+    def yoyo(self) -> str:
+        """How an operator calls yoyo for it."""
+        return "yoyo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ class PostgreSQLLocation:
     connections: int = 10
 
     @property
-    def apply_command(self) -> str:
-        """What an operator runs to bring it up to date."""
-        return "yoyo -c yoyo.postgresql.ini apply"
+    def yoyo(self) -> str:
+        """How an operator calls yoyo for it; without the option it would be about the file of yoyo.ini."""
+        return "yoyo -c yoyo.postgresql.ini"
 
 
 Location = SQLiteLocation | PostgreSQLLocation
@@ -255,17 +255,19 @@ def _file(name: str) -> Path:
     return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)
 
 
-def read_queries(path: Path) -> dict[str, str]:
+def read_queries(path: Path, mark: str = "?") -> dict[str, str]:
     """Return the queries of a .sql file by name, ready for a connection.
 
     Each `:name` becomes the number of that parameter in the query's `-- name:` line, so that values are bound
-    as a tuple, which costs less than a dict on every call.
+    as a tuple, which costs less than a dict on every call. The driver's `mark` stands before the number.
     """
     queries = aiosql.from_path(path, "sqlite3", encoding="utf-8")
     numbered = {}
     for query in (getattr(queries, name) for name in queries.available_queries):
         if query.parameters is not None:  # the cursor that aiosql adds to each query has none
-            place = {parameter: f"?{number}" for number, parameter in enumerate(query.parameters, start=1)}
+            place = {
+                parameter: f"{mark}{number}" for number, parameter in enumerate(query.parameters, start=1)
+            }
             numbered[query.__name__] = re.sub(r":([a-z_]+)", partial(_look_up, place), query.sql)
     return numbered
 

@@ -54,12 +54,12 @@ def print_status(location: Location, found: Status) -> None:
     if found.unjudged:
         _print(found.unjudged, "yellow")
     if not found.exists:
-        _print(f"There is no database {location.name} yet; `{location.apply_command}` makes it.", "yellow")
+        _print(f"There is no database {location.name} yet; `{location.yoyo} apply` makes it.", "yellow")
     elif found.is_trouble:
         _print(f"{location.name}: trouble, see above.", "red")
     elif found.pending:
         _print(
-            f"{location.name}: {len(found.pending)} pending; `{location.apply_command}` applies them.",
+            f"{location.name}: {len(found.pending)} pending; `{location.yoyo} apply` applies them.",
             "yellow",
         )
     else:

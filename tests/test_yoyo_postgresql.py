@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from poker_therapist import get_pattern_storage
+from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.migrations.postgresql.catalog import describe
 from tests.checkout import ROOT
 from tests.engines import run_sql
@@ -274,3 +274,19 @@ def test_citus_runs_the_migrations_and_answers_every_query_from_one_shard(
     assert ran.code == 0, ran.error
     assert everything(plain, schema)[:2] == before[:2]
     report("Citus: apply, storage, queries on one shard each, rollback")
+
+
+def test_what_a_message_tells_to_run_is_about_the_server(postgresql_url: str) -> None:
+    """Without the option, yoyo would take the SQLite file that yoyo.ini names."""
+    assert yoyo("apply", environment=surroundings(postgresql_url)).code == 0
+    with psycopg.connect(postgresql_url) as connection:
+        connection.execute("UPDATE _migration_text SET checksum = 'x' WHERE migration_id = %s", (IDS[-1],))
+    edited = refused("apply", environment=surroundings(postgresql_url))
+    with psycopg.connect(postgresql_url) as connection:
+        rename = "UPDATE _yoyo_migration SET migration_id = '999_new' WHERE migration_id = %s"
+        connection.execute(rename, (IDS[-1],))
+    with pytest.raises(SchemaTooNew) as newer:
+        get_pattern_storage(postgresql_url)
+
+    assert f"`yoyo -c yoyo.postgresql.ini unmark -m '^{IDS[-1]}$'`" in edited
+    assert "`yoyo -c yoyo.postgresql.ini rollback --revision 999_new`" in str(newer.value)

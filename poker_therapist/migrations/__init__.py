@@ -57,13 +57,13 @@ def bring_up_to_date(database: Database, *, migrate: bool) -> None:
         raise SchemaTooNew(
             f"{database.location.name} is ahead of this version of the code, which does not know "
             f"{', '.join(unknown)}: update the code, or take them back with "
-            f"`yoyo rollback --revision {unknown[0]}`"
+            f"`{database.location.yoyo} rollback --revision {unknown[0]}`"
         )
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
                 f"{database.location.name} lacks {', '.join(pending)}: "
-                f"run `{database.location.apply_command}`, or open it with migrate=True"
+                f"run `{database.location.yoyo} apply`, or open it with migrate=True"
             )
         from poker_therapist.migrations.apply import apply_pending
 

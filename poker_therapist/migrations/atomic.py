@@ -21,7 +21,6 @@ from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
-from poker_therapist.database import read_queries
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import (
@@ -36,7 +35,7 @@ from poker_therapist.migrations.files import (
 
 logger = logging.getLogger("poker_therapist.migrations")
 
-QUERIES = read_queries(Path(__file__).with_name("bookkeeping.sql"))
+BOOKKEEPING_SQL = Path(__file__).with_name("bookkeeping.sql")
 
 
 class Kept(NamedTuple):
@@ -203,7 +202,8 @@ class AtomicBackend(DatabaseBackend):
             if migration.file is None or migration.id not in applied or text is None:
                 continue
             if text.applied_at == applied[migration.id] and text.checksum is not None:
-                migration.require_unedited(text.checksum, text.apply_sql or "", text.rollback_sql or "")
+                texts = (text.apply_sql or "", text.rollback_sql or "")
+                migration.require_unedited(text.checksum, *texts, self.location.yoyo)
 
     # Changing
 
@@ -291,7 +291,7 @@ class AtomicBackend(DatabaseBackend):
             if dependents:
                 raise MigrationError(
                     f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
-                    f"or both with `yoyo rollback --revision {migration.id}`"
+                    f"or both with `{self.location.yoyo} rollback --revision {migration.id}`"
                 )
             self.back_up(f"rollback-{migration.id}")
             self._prepare(applied)

@@ -146,7 +146,7 @@ class SQLMigration(Migration):
         texts = (normalised(self.apply_sql), normalised(self.rollback_sql or ""))
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
-    def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str) -> None:
+    def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str, yoyo: str) -> None:
         """Raise MigrationEdited, with what changed, if the files are not what was applied."""
         self._require_pair()
         if checksum == self.checksum:
@@ -165,7 +165,8 @@ class SQLMigration(Migration):
         raise MigrationEdited(
             f"{self.id} was applied, and its file has been edited since:\n" + "\n".join(changes) + "\n"
             "Restore the file, and put the change into a new migration. If the edit changes nothing (a "
-            f"comment), accept it with `yoyo unmark -m '^{self.id}$'` and then `yoyo mark -m '^{self.id}$'`."
+            f"comment), accept it with `{yoyo} unmark -m '^{self.id}$'` and then "
+            f"`{yoyo} mark -m '^{self.id}$'`."
         )
 
 

@@ -106,7 +106,9 @@ def read_status(location: Location, sources: list[str] | None = None) -> Status:
                 if text is not None and text.checksum and text.applied_at == applied[name]:
                     note = ""
                     try:
-                        file.require_unedited(text.checksum, text.apply_sql or "", text.rollback_sql or "")
+                        file.require_unedited(
+                            text.checksum, text.apply_sql or "", text.rollback_sql or "", location.yoyo
+                        )
                     except (MigrationEdited, InvalidMigration) as error:
                         state, note = State.EDITED, str(error)
                 found.append(MigrationStatus(name, state, applied[name], note))

@@ -22,7 +22,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     SchemaMissing,
 )
-from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
+from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.migrations.postgresql.catalog import describe
@@ -30,10 +30,7 @@ from poker_therapist.migrations.postgresql.scratch import build, require_one_sch
 from poker_therapist.migrations.postgresql.split import split
 from poker_therapist.postgresql_server import configure, explain, is_lost, open_connection, reason_of
 
-_QUERIES = {
-    name: sql.replace("?", "$")
-    for name, sql in (QUERIES | read_queries(Path(__file__).with_name("backend.sql"))).items()
-}
+_QUERIES = read_queries(BOOKKEEPING_SQL, "$") | read_queries(Path(__file__).with_name("backend.sql"), "$")
 
 # How long a migration may wait for a table: everybody who comes after it waits, too.
 _TABLE_TIMEOUT = "5s"

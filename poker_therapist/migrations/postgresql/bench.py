@@ -27,9 +27,7 @@ from poker_therapist.migrations.postgresql.compare import Two
 from poker_therapist.migrations.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.postgresql_server import explain, open_connection, reason_of
 
-_QUERIES = {
-    name: text.replace("?", "$") for name, text in read_queries(Path(__file__).with_suffix(".sql")).items()
-}
+_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
 _PREFIX = "poker_therapist_rehearsal_"
 _BEFORE = "poker_therapist_before_rehearsal"
 # Seconds in which a session that was closed a moment ago, such as our own, has ended.
@@ -74,6 +72,7 @@ class PostgreSQLBench:
         self._counters: dict[str, int] = {}
         self._invalid: set[str] = set()
         self._applied_after: set[str] = set()
+        self._after = Catalog()
 
     def backend(self) -> AtomicPostgreSQLBackend:
         """Open the backend of the copy."""
@@ -91,10 +90,12 @@ class PostgreSQLBench:
         """Note what there is after applying."""
         self.room = max(self.room, self._measure() - self._size)
         self._applied_after = self._read_applied()
+        self._after = describe(self._connection, self._schema)
 
     def return_to_after(self) -> bool:
-        """Return whether the copy is as it was after applying; it is only changed by whole migrations."""
-        return self._read_applied() == self._applied_after
+        """Return whether the copy is as it was after applying, or a way back or again has failed halfway."""
+        now = describe(self._connection, self._schema)
+        return self._read_applied() == self._applied_after and not differences(self._after, now)
 
     def damage(self) -> str:
         """Return what is not as it should be inside the copy, an empty text if nothing is."""

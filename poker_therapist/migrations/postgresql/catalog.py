@@ -11,9 +11,7 @@ from psycopg.rows import tuple_row
 from poker_therapist.database import read_queries
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
 
-_QUERIES = {
-    name: sql.replace("?", "$") for name, sql in read_queries(Path(__file__).with_suffix(".sql")).items()
-}
+_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 

@@ -41,9 +41,7 @@ from poker_therapist.postgresql_server import explain, reason_of
 
 logger = logging.getLogger("poker_therapist.migrations")
 
-_QUERIES = {
-    name: text.replace("?", "$") for name, text in read_queries(Path(__file__).with_suffix(".sql")).items()
-}
+_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
 
 # What a script sets first and we have set ourselves, or older servers do not know.
 _LIMITS = re.compile(rb"^SET (?:lock|transaction)_timeout = 0;$", re.MULTILINE)

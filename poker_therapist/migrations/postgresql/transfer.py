@@ -20,9 +20,7 @@ from poker_therapist.migrations.engine import Row
 from poker_therapist.postgresql_server import explain, open_connection, reason_of
 from poker_therapist.values import decode
 
-_QUERIES = {
-    name: text.replace("?", "$") for name, text in read_queries(Path(__file__).with_suffix(".sql")).items()
-}
+_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
 _JSON = psycopg.adapters.types["json"].oid
 _INFINITIES = (float("inf"), float("-inf"))
 

@@ -14,14 +14,14 @@ from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.database import SQLiteLocation, locate, read_queries
 from poker_therapist.errors import MigrationFailed, PokerTherapistError
-from poker_therapist.migrations.atomic import QUERIES, AtomicBackend
+from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.migrations.sqlite.backup import back_up
 from poker_therapist.migrations.sqlite.catalog import build_beside, describe
 from poker_therapist.sqlite_file import explain, find_file, is_there, open_connection
 
-_QUERIES = QUERIES | read_queries(Path(__file__).with_name("backend.sql"))
+_QUERIES = read_queries(BOOKKEEPING_SQL) | read_queries(Path(__file__).with_name("backend.sql"))
 
 
 class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):

@@ -194,14 +194,16 @@ def test_what_a_killed_process_had_begun_keeps_the_next_waiting_and_not_for_ever
             with contextlib.suppress(BaseException):
                 migrate(["apply"], postgresql_url)
             os._exit(0)
-        until(postgresql_url, "SELECT count(*) FROM pg_stat_progress_create_index")
-        builders = query(postgresql_url, "SELECT pid FROM pg_stat_progress_create_index")
+        # The one that has to wait for the player.
+        building = "FROM pg_stat_progress_create_index WHERE relid = 'user_insights'::regclass"
+        until(postgresql_url, f"SELECT count(*) {building}")
+        builders = query(postgresql_url, f"SELECT pid {building}")
         kill_family(child)
         early = migrate(["apply"], with_options(postgresql_url, "timeout=0.1"))
 
         assert early.code == 1
         assert "somebody else has been migrating" in early.error
-        assert query(postgresql_url, "SELECT pid FROM pg_stat_progress_create_index") == builders
+        assert query(postgresql_url, f"SELECT pid {building}") == builders
 
         player.rollback()
     late = migrate(["apply"], postgresql_url)

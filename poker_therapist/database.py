@@ -2,6 +2,7 @@
 
 import os
 import re
+import string
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from poker_therapist.errors import InvalidInput
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", re.IGNORECASE)
+
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 CLOSED = "the storage is closed: open it again with get_pattern_storage()"
 
@@ -105,6 +110,12 @@ class Database(Protocol):
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run a statement, committed at once outside a transaction; return how many rows it changed."""
 
+    def save(self, sql: str, values: Sequence[Any] = ()) -> object:
+        """Run a statement as `write` does, but nobody wants to know how many rows it changed.
+
+        So inside a transaction it may run later: before its next other statement, or at its end.
+        """
+
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""
@@ -153,7 +164,7 @@ def locate(database: str | os.PathLike[str]) -> Location:
     if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
         raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
     name = os.fspath(database)
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", name, re.IGNORECASE):
+    if not _URL.match(name):
         return SQLiteLocation(_file(name))
     scheme = name.partition(":")[0].lower()
     if scheme in SQLITE_SCHEMES:
@@ -241,6 +252,8 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             f"&port={port}" if folder and port != "5432" else "",
         )
     )
+    if schema:  # as the server does with a name that is not quoted
+        schema = schema.translate(_LOWER)
     return PostgreSQLLocation(conninfo.make_conninfo("", **given), shown, schema, timeout, int(connections))
 
 

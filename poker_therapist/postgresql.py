@@ -1,7 +1,7 @@
 """The storage's way to a PostgreSQL database.
 
-A call borrows a connection from a pool; a block keeps one until it ends. A forked child starts without any.
-What the driver raises becomes one of this package's errors.
+A call borrows a connection from a pool; a block keeps one until it ends, and sends what it saves many rows at
+a time. A forked child starts without any. What the driver raises becomes one of this package's errors.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,15 +37,24 @@ _ORIGINALS = frozenset({"kind", "item_key", "value", "score", "created_at", "upd
 _Cursor = psycopg.RawCursor[Any]
 _DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
 
+# So many saves of a block are sent together at most; with more it would be hardly faster. A long value is
+# not kept, so that a block stays small in memory.
+_MOST_PENDING = 500
+_LONG = 64 << 10
+
 
 class _Block:
-    """A transaction, and the connection that it keeps."""
+    """A transaction, the connection that it keeps, and the saves that are not sent yet."""
 
     def __init__(self, connection: Connection, mode: Mode) -> None:
         self.connection = connection
         self.mode = mode
         self.locked = False
         self.begun = False
+        self.pending: list[tuple[str, Sequence[Any]]] = []
+        # Not while it is unknown whether what was pending has arrived, or whether a part has ended.
+        self.whole = True
+        self.depth = 0
 
     def begin(self, player: Any) -> None:
         """Begin the transaction with its first statement, which says whose rows it is about.
@@ -58,11 +69,54 @@ class _Block:
         cursor.execute(_BEGIN[self.mode])
         self.begun = True
 
+    @property
+    def failed(self) -> bool:
+        """Whether it can only be undone."""
+        return not self.whole or self.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
+
+    def send(self) -> None:
+        """Send what is pending, in its order and in one round trip."""
+        if self.failed:
+            raise StorageError("the transaction failed and was undone: leave its block, then run it again")
+        if not self.pending:
+            return
+        self.whole = False
+        rows, self.pending = self.pending, []
+        # If the server has ended the session meanwhile, only a statement by itself hears why.
+        if len(rows) == 1 or self.connection.has_news():
+            for sql, values in rows:
+                self.connection.kept_cursor.execute(dollars(sql), values)
+        else:
+            self._send_together(rows)
+        self.whole = True
+
+    def _send_together(self, rows: list[tuple[str, Sequence[Any]]]) -> None:
+        trouble: BaseException | None = None
+        try:
+            with self.connection.pipeline():
+                # psycopg logs, as a warning, what goes wrong after an error that has left the pipeline.
+                try:
+                    for sql, run in groupby(rows, itemgetter(0)):
+                        self.connection.kept_cursor.executemany(dollars(sql), [values for _, values in run])
+                except BaseException as error:
+                    trouble = error
+        except psycopg.Error as error:
+            trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+
+    def settle(self, statements: str) -> None:
+        """End a part, or all of it; what is still pending is dropped."""
+        self.whole = False
+        self.pending.clear()
+        self.connection.kept_cursor.execute(statements)
+        self.whole = True
+
     def end(self, how: str) -> None:
         """Commit or roll back, and let go of the player, in one round trip."""
         statements = [how] * self.begun + ["SELECT pg_advisory_unlock_all()"] * self.locked
         if statements and not is_lost(self.connection):
-            self.connection.kept_cursor.execute("; ".join(statements))
+            self.settle("; ".join(statements))
         self.begun = self.locked = False
 
 
@@ -105,6 +159,22 @@ class PostgreSQLDatabase:
         """Run a statement, committed at once outside a transaction; return how many rows it changed."""
         return int(self._run(sql, values, _count, reads=False))
 
+    def save(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement as `write` does; a block keeps it, and sends many together."""
+        block = self._here.block
+        if block is None:
+            self._run(sql, values, _count, reads=False)
+            return
+        if self._pool.closed:
+            raise StorageClosed(CLOSED)
+        if not block.begun:
+            self._begin(block, values)
+        block.pending.append((sql, values))
+        if len(block.pending) >= _MOST_PENDING or any(
+            isinstance(value, str) and len(value) > _LONG for value in values
+        ):
+            self._send(block)
+
     def _run(self, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any], *, reads: bool) -> Any:
         """Run a statement; one that `reads` once more if its connection is lost meanwhile."""
         if (block := self._here.block) is not None:
@@ -113,7 +183,7 @@ class PostgreSQLDatabase:
         while True:
             connection = self._borrow()
             try:
-                return result(connection.kept_cursor.execute(dollars(sql), values, prepare=True))
+                return result(connection.kept_cursor.execute(dollars(sql), values))
             except _DRIVER_ERRORS as error:
                 if not is_lost(connection):
                     raise explain(error, self.location) from error
@@ -130,10 +200,23 @@ class PostgreSQLDatabase:
     ) -> Any:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
+        if not block.begun:
+            self._begin(block, values)
+        self._send(block)
         try:
-            if not block.begun:
-                block.begin(values[0] if values else None)
-            return result(block.connection.kept_cursor.execute(dollars(sql), values, prepare=True))
+            return result(block.connection.kept_cursor.execute(dollars(sql), values))
+        except _DRIVER_ERRORS as error:
+            raise explain(error, self.location) from error
+
+    def _begin(self, block: _Block, values: Sequence[Any]) -> None:
+        try:
+            block.begin(values[0] if values else None)
+        except _DRIVER_ERRORS as error:
+            raise explain(error, self.location) from error
+
+    def _send(self, block: _Block) -> None:
+        try:
+            block.send()
         except _DRIVER_ERRORS as error:
             raise explain(error, self.location) from error
 
@@ -184,12 +267,13 @@ class PostgreSQLDatabase:
     def _commit(self, block: _Block) -> None:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
-        if block.begun and block.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
-            raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
         if block.begun and is_lost(block.connection):
             raise DatabaseUnreachable(
                 f"the connection to {self.location.name} was lost, so the block was undone: run it again"
             )
+        if block.failed:
+            raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
+        self._send(block)
         try:
             block.end("COMMIT")
         except psycopg.Error as error:
@@ -203,23 +287,30 @@ class PostgreSQLDatabase:
         process = os.getpid()
         # The first part of a block that has not begun is undone with what has begun since.
         saved = block.begun
-        cursor = block.connection.kept_cursor
+        # Named by its depth: the savepoint of a part inside this one is left if its end is interrupted.
+        block.depth += 1
+        name = f"part_{block.depth}"
         try:
+            self._send(block)
             if saved:
-                cursor.execute("SAVEPOINT block")
+                block.connection.kept_cursor.execute(f"SAVEPOINT {name}")
             try:
                 yield
+                if process == os.getpid():
+                    self._send(block)
             except BaseException:
                 if process == os.getpid() and not is_lost(block.connection):
                     if saved:
-                        cursor.execute("ROLLBACK TO block; RELEASE block")
+                        block.settle(f"ROLLBACK TO {name}; RELEASE {name}")
                     else:
                         block.end("ROLLBACK")
                 raise
             if saved and process == os.getpid():
-                cursor.execute("RELEASE block")
+                block.settle(f"RELEASE {name}")
         except psycopg.Error as error:
             raise explain(error, self.location) from error
+        finally:
+            block.depth -= 1
 
     # The rest
 

@@ -22,8 +22,13 @@ from poker_therapist.postgresql_server import connect
 # server need not think again at every call: reading the newest 20 takes half the time. What it must not do is
 # keep for ever the plan that it made while a table was empty.
 _PLAN_ONCE = (
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
-    "SET enable_sort = off"
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
+    # The purge is to look up a few ids, not to read all that the player has.
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
 )
 
 
@@ -33,8 +38,7 @@ class Connection(psycopg.Connection[Any]):
     kept_cursor: "psycopg.RawCursor[Any]"
 
     def set_up(self) -> None:
-        """Make the cursor, which has to be after the connection's adapters, and settle how it plans."""
-        self.execute(_PLAN_ONCE)
+        """Make the cursor, which has to be after the connection's adapters."""
         self.kept_cursor = psycopg.RawCursor(self)
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
@@ -72,7 +76,7 @@ class Pool:
                 return connection
             if connection is not None:  # the server was restarted, or somebody ended the session
                 connection.close()
-            connection = connect(self.location, Connection)
+            connection = connect(self.location, Connection, _PLAN_ONCE)
             connection.set_up()
         except BaseException:
             if connection is not None:

@@ -65,9 +65,12 @@ Adapters.adapters.register_loader("json", TextLoader)
 Adapters.adapters.register_loader("timestamptz", TimestampLoader)
 
 
-def settings_of(location: PostgreSQLLocation) -> list[tuple[str, str]]:
+Settings = tuple[tuple[str, str], ...]
+
+
+def settings_of(location: PostgreSQLLocation) -> Settings:
     """Return the settings of every session of ours."""
-    settings = [
+    settings = (
         ("TimeZone", "UTC"),
         ("DateStyle", "ISO"),
         ("client_encoding", "UTF8"),
@@ -75,16 +78,16 @@ def settings_of(location: PostgreSQLLocation) -> list[tuple[str, str]]:
         ("extra_float_digits", "1"),
         # In milliseconds; 0 would be to wait for ever.
         ("lock_timeout", f"{max(location.timeout * 1000, 1):.0f}"),
-    ]
-    return settings + ([("search_path", location.schema)] if location.schema else [])
+    )
+    return settings + ((("search_path", location.schema),) if location.schema else ())
 
 
-def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation) -> None:
-    """Give a connection the settings of every session of ours, in one round trip."""
-    settings = settings_of(location)
-    calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation, more: Settings = ()) -> None:
+    """Give a connection the settings of every session of ours, and some more, in one round trip."""
+    settings = (*settings_of(location), *more)
+    # SET and not set_config(): a new session would have to look the function up, which takes longer.
     psycopg.ClientCursor(connection).execute(
-        f"SELECT {calls}", [item for setting in settings for item in setting]
+        "; ".join(f"SET {name} = %s" for name, _ in settings), [value for _, value in settings]
     )
 
 
@@ -93,8 +96,8 @@ def open_connection(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
     return connect(location, psycopg.Connection)
 
 
-def connect(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
-    """Return a new connection with our settings, each statement of which commits by itself.
+def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()) -> _Kind:
+    """Return a new connection with our settings and some more, each statement of which commits by itself.
 
     A server that is starting is waited for.
 
@@ -104,14 +107,14 @@ def connect(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
     start = time.monotonic()
     while True:
         try:
-            return _connect_once(location, kind)
+            return _connect_once(location, kind, more)
         except psycopg.OperationalError as error:
             if time.monotonic() - start >= min(location.timeout, _seconds_to_wait(str(error))):
                 raise
         time.sleep(0.05)
 
 
-def _connect_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
+def _connect_once(location: PostgreSQLLocation, kind: type[_Kind], more: Settings) -> _Kind:
     given = conninfo.conninfo_to_dict(location.conninfo)
     patience = {name: value for name, value in _PATIENCE.items() if name not in given}
     if "PGCONNECT_TIMEOUT" in os.environ:
@@ -124,7 +127,7 @@ def _connect_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
         **patience,
     )
     try:
-        configure(connection, location)
+        configure(connection, location, more)
     except BaseException:
         connection.close()
         raise

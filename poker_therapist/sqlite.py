@@ -16,7 +16,13 @@ from typing import Any, NoReturn
 
 from poker_therapist.database import CLOSED, Mode, SQLiteLocation
 from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
-from poker_therapist.sqlite_file import explain, find_file, open_connection, use_write_ahead_log
+from poker_therapist.sqlite_file import (
+    enlarge_cache,
+    explain,
+    find_file,
+    open_connection,
+    use_write_ahead_log,
+)
 
 
 class _Held:
@@ -65,8 +71,7 @@ class SQLiteDatabase:
             raise StorageError("the transaction failed and was undone: leave its block, then run it again")
         try:
             connection = open_connection(self.location)
-            # In KiB: enough for the inner pages of the indexes of ten million rows.
-            connection.execute("PRAGMA cache_size = -16384")
+            enlarge_cache(connection)
             if self._in_use:
                 use_write_ahead_log(connection, self.location.timeout)
         except sqlite3.Error as error:
@@ -115,6 +120,9 @@ class SQLiteDatabase:
                 return connection.execute(sql, values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error)
+
+    # Nothing is won by running it later.
+    save = write
 
     @property
     def in_transaction(self) -> bool:

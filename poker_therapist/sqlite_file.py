@@ -30,11 +30,11 @@ def is_there(path: Path) -> bool:
         DatabaseNotFound: there is no folder for it, or one may not even look.
     """
     try:
-        if not path.parent.is_dir():
+        if not (found := path.exists()) and not path.parent.is_dir():
             raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
-        return path.exists()
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
+    return found
 
 
 def find_file(path: Path, *, create: bool) -> None:
@@ -101,6 +101,11 @@ def _mode(path: Path) -> str:
             if file.read(20)[18:20] == b"\2\2":  # https://sqlite.org/fileformat.html: write and read version
                 return "mode=ro&immutable=1"
     return "mode=rw"
+
+
+def enlarge_cache(connection: sqlite3.Connection) -> None:
+    """Let a connection that is kept hold the inner pages of the indexes of ten million rows."""
+    connection.execute("PRAGMA cache_size = -16384")  # KiB
 
 
 def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:

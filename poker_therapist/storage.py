@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +22,8 @@ from poker_therapist.values import JSON, check_key, check_limit, check_score, ch
 _QUERIES = read_queries(Path(__file__).with_name("queries.sql"))
 
 # One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
-_SAVES_PER_PURGE = 64
-_ROWS_PER_PURGE = 256
+_SAVES_PER_PURGE = 128
+_ROWS_PER_PURGE = 512
 _ROWS_PER_BIG_PURGE = 1_000
 
 
@@ -80,7 +80,7 @@ class PatternStorage:
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
     ) -> None:
         """Save a pattern, in the place of the one with the same type and key if there is one."""
-        self._database.write(
+        self._database.save(
             _QUERIES["save_pattern"],
             (
                 check_user(user_id),
@@ -133,13 +133,14 @@ class PatternStorage:
             values.expiry(moment, expires_minutes),
         )
         if self._context_saves % _SAVES_PER_PURGE:
-            self._database.write(_QUERIES["save_context"], row)
+            self._database.save(_QUERIES["save_context"], row)
         else:
-            with self._database.transaction(Mode.WRITE):
-                self._database.write(_QUERIES["save_context"], row)
-                self._database.write(
+            with self._together(Mode.WRITE):
+                # In this order a failure of either leaves nothing new in a block that goes on.
+                self._database.save(
                     _QUERIES["purge_expired"], (user_id, values.timestamp(moment), _ROWS_PER_PURGE)
                 )
+                self._database.save(_QUERIES["save_context"], row)
         self._context_saves += 1
 
     def get_context(
@@ -169,7 +170,7 @@ class PatternStorage:
         self, user_id: int, insight_type: str, insight_data: JSON, importance: float = 0.5
     ) -> None:
         """Add something that Rex concluded."""
-        self._database.write(
+        self._database.save(
             _QUERIES["save_insight"],
             (
                 check_user(user_id),
@@ -217,7 +218,7 @@ class PatternStorage:
             check_limit("insight_limit", insight_limit),
         )
         now = values.timestamp(values.now())
-        with self._one_moment():
+        with self._together(Mode.READ):
             pattern_rows = self._database.rows(_QUERIES["recall_patterns"], (user,))
             if session is None:
                 context_rows = self._database.rows(_QUERIES["recall_context"], (user, now, context_most))
@@ -269,7 +270,7 @@ class PatternStorage:
     def export_user(self, user_id: int) -> Export:
         """Return everything that is stored about a player, in an order that does not change between calls."""
         user = check_user(user_id)
-        with self._one_moment():
+        with self._together(Mode.READ):
             return {
                 "user_id": user,
                 "patterns": self._export("export_patterns", user, _PATTERN_COLUMNS),
@@ -307,7 +308,8 @@ class PatternStorage:
         """Make a block all or nothing: one commit at its end, or none of it when it raises.
 
         It holds the write lock from its start, so keep it short. A block inside a block is undone by itself
-        when it raises, and is kept only if the outer one is.
+        when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a time, so
+        what the server refuses of them may be raised by a later call in the block, or at its end.
         """
         with self._database.transaction(Mode.READ_THEN_WRITE):
             yield
@@ -324,14 +326,9 @@ class PatternStorage:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _one_moment(self) -> Iterator[None]:
-        """Let several queries see the same state."""
-        if self._database.in_transaction:
-            yield
-        else:
-            with self._database.transaction(Mode.READ):
-                yield
+    def _together(self, mode: Mode) -> AbstractContextManager[None]:
+        """Make several statements one transaction, unless they are inside one already."""
+        return nullcontext() if self._database.in_transaction else self._database.transaction(mode)
 
     def _export(self, query: str, user: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         rows = [dict(zip(columns, row, strict=True)) for row in self._database.rows(_QUERIES[query], (user,))]

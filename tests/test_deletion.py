@@ -83,19 +83,19 @@ def test_saving_context_purges_a_few_expired_rows_of_the_player_at_a_time(
 ) -> None:
     """Those of others go when they come back, or with the purge of all."""
     with storage.transaction():
-        for number in range(200):
+        for number in range(1_000):
             for user in (USER, OTHER):
                 storage.save_context(user, "topic", number, expires_minutes=1)
     clock.advance(minutes=1)
-    left = [200]
-    while left[-1] and len(left) < 200:
+    left = [1_000]
+    while left[-1] and len(left) < 400:
         storage.save_context(USER, "new", len(left))
         left.append(sum(row["key"] == "topic" for row in storage.export_user(USER)["context"]))
 
     assert left[-1] == 0
-    assert max(before - after for before, after in itertools.pairwise(left)) <= 256
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 512
     assert len(storage.get_context(USER, "new")) == len(left) - 1
-    assert len(storage.export_user(OTHER)["context"]) == 200
+    assert len(storage.export_user(OTHER)["context"]) == 1_000
 
 
 # Forgetting

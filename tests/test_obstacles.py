@@ -42,6 +42,7 @@ def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
     with storage.transaction():
         storage.save_pattern(USER, "tilt", "bad_beat", 2)
+        assert storage.get_pattern(USER, "tilt", "bad_beat") == 2  # so it is sent
         with pytest.raises(DatabaseBusy, match=f"{re.escape(storage.db_path)}.* locked"):
             impatient.save_pattern(USER, "tilt", "bad_beat", 3)
         with pytest.raises(DatabaseBusy):

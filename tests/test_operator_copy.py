@@ -369,6 +369,7 @@ def test_a_target_that_somebody_writes_to_is_waited_for(engine: str, new: New, s
     url = f"sqlite:///{target}?timeout=0" if engine == "sqlite" else f"{target}&timeout=0.01"
     with get_pattern_storage(target) as storage, storage.transaction():
         storage.save_pattern(1, "a", "b", 1)
+        storage.get_pattern(1, "a", "b")  # so what was saved is sent
         with pytest.raises(DatabaseBusy):
             copy(locate(small), locate(url))
         storage.clear_user_patterns(1)

@@ -100,6 +100,7 @@ def test_a_timeout_of_zero_is_not_to_wait(migrated: str, threads: ThreadPoolExec
     with get_pattern_storage(with_options(migrated, "connections=2&timeout=0")) as storage:
         with storage.transaction():
             storage.save_pattern(USER, "tilt", "bad_beat", 1)
+            storage.get_pattern(USER, "tilt", "bad_beat")  # so what was saved is sent
             with pytest.raises(DatabaseBusy):
                 threads.submit(storage.save_pattern, USER, "tilt", "bad_beat", 2).result()
 
@@ -250,6 +251,7 @@ def test_of_two_blocks_that_wait_for_each_other_s_players_one_is_undone(
     def save_for_both(first: int, then: int) -> None:
         with storage.transaction():
             storage.save_pattern(first, "tilt", "bad_beat", first)
+            storage.get_pattern(first, "tilt", "bad_beat")  # so what was saved is sent
             both_began.wait()
             storage.save_pattern(then, "tilt", "bad_beat", first)
 
@@ -281,10 +283,12 @@ def test_a_block_that_goes_on_after_the_database_refused_a_call_is_not_kept(stor
     def save_and_go_on() -> None:
         with storage.transaction():
             storage.save_pattern(USER, "tilt", "first", 1)
+            storage.save_pattern(USER, "tilt", LONG, 1)
             with pytest.raises(InvalidInput):
-                storage.save_pattern(USER, "tilt", LONG, 1)
+                storage.get_patterns_by_type(USER, "tilt")
+            storage.save_pattern(USER, "tilt", "last", 1)
             with pytest.raises(StorageError, match="leave its block"):
-                storage.save_pattern(USER, "tilt", "last", 1)
+                storage.get_patterns_by_type(USER, "tilt")
 
     with pytest.raises(StorageError, match="all of it was undone"):
         save_and_go_on()
@@ -327,7 +331,7 @@ def test_a_block_whose_session_is_ended_says_so_and_leaves_nothing(
             storage.save_pattern(USER, "tilt", "first", 1)
             end_sessions(migrated)
             if not at_the_end:
-                storage.save_pattern(USER, "tilt", "second", 1)
+                storage.get_pattern(USER, "tilt", "first")
 
     with pytest.raises(DatabaseUnreachable):
         save_and_be_cut_off()

@@ -1,5 +1,6 @@
 """queries.sql: every query is used, is answered by an index, and is about one player."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import poker_therapist.storage
 from poker_therapist import PatternStorage
 from poker_therapist.database import read_queries
 from poker_therapist.postgresql import dollars
+from poker_therapist.storage import get_pattern_storage
 from tests.conftest import postgresql_only, sqlite_only
 from tests.players import TABLES
 
@@ -34,6 +36,12 @@ FILL = """
     SELECT player, 'type ' || n % 5, '1', n % 10 / 10.0 FROM numbers;
     INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id)
     SELECT '003', 'conversation_context', n, player, 'session ' || n % 7 FROM numbers;
+    ANALYZE;
+"""
+
+MANY_OF_ONE = """
+    INSERT INTO conversation_context (user_id, context_key, context_value, expires_at)
+    SELECT 1, 'key', '1', now() + n * interval '1 minute' FROM generate_series(1, 20000) AS n;
     ANALYZE;
 """
 
@@ -93,6 +101,18 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
     assert reads or QUERIES[name].startswith("INSERT")
 
 
+def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_postgresql_url: str) -> None:
+    with get_pattern_storage(migrated_postgresql_url) as storage:
+        database: Any = storage._database
+        connection = database._pool.borrow()
+        connection.execute(MANY_OF_ONE)
+        nodes = [node["Node Type"] for node in plan_of(connection, QUERIES["purge_expired"], instead="off")]
+        database._pool.give_back(connection)
+
+    assert [node for node in nodes if "Join" in node] == []
+    assert "Nested Loop" in nodes
+
+
 @postgresql_only
 def test_postgresql_has_no_index_that_no_query_needs(full: psycopg.Connection) -> None:
     """But for two that are there to tell rows apart."""
@@ -121,7 +141,8 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
         explain = f"EXPLAIN (FORMAT JSON) EXECUTE asked({nothing})"
         ((found,),) = connection.execute(explain.encode()).fetchall()
         connection.execute("DEALLOCATE asked")
-    return steps(found[0]["Plan"])
+    # The storage's own connections leave JSON as it is.
+    return steps((json.loads(found) if isinstance(found, str) else found)[0]["Plan"])
 
 
 @pytest.mark.parametrize("name", QUERIES)

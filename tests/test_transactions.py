@@ -9,6 +9,7 @@ import pytest
 from poker_therapist import DatabaseFull, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.sqlite import SQLiteDatabase
 from tests.conftest import sqlite_only
+from tests.engines import run_sql
 
 USER = 7
 
@@ -140,6 +141,25 @@ def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_al
 
     assert saved(storage) in ({"before"}, {"before", "first", "last"})
     assert storage.get_insights(USER) == []
+
+
+@sqlite_only
+def test_a_context_whose_purge_fails_is_not_in_a_block_that_goes_on(migrated: str) -> None:
+    with get_pattern_storage(migrated) as other:
+        other.save_context(USER, "topic", "expired", expires_minutes=0)
+    run_sql(
+        migrated,
+        "CREATE TRIGGER refuse BEFORE DELETE ON conversation_context BEGIN SELECT RAISE(ABORT, 'no'); END",
+    )
+    with get_pattern_storage(migrated) as storage:
+        with storage.transaction():
+            save(storage, "first")
+            with pytest.raises(PokerTherapistError):
+                storage.save_context(USER, "topic", "not saved")
+            save(storage, "last")
+
+        assert saved(storage) == {"first", "last"}
+        assert storage.get_context(USER, "topic") == []
 
 
 def test_a_block_of_another_thread_is_not_joined(storage: PatternStorage) -> None:

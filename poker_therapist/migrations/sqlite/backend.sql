@@ -13,6 +13,9 @@ WHERE
     AND name NOT GLOB '_yoyo_*'
     AND name NOT IN ('yoyo_lock', '_migration_text');
 
+-- name: schema_version()
+SELECT schema_version FROM pragma_schema_version;
+
 -- name: note_violations()!
 -- In a temporary table, which may spill to disk: an old database can have one for each of its rows.
 CREATE TEMPORARY TABLE noted_violation AS

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.works import Entry
 from poker_therapist.database import SQLiteLocation, read_queries
-from poker_therapist.sqlite_file import open_connection, use_write_ahead_log
+from poker_therapist.sqlite_file import enlarge_cache, open_connection, use_write_ahead_log
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 
 NAME = "RexVoice.db"
@@ -140,6 +140,7 @@ def raw(folder: Path) -> Raw:
     """Open a connection with the settings of the storage."""
     location = SQLiteLocation(migrated(folder))
     connection = open_connection(location)
+    enlarge_cache(connection)
     use_write_ahead_log(connection, location.timeout)
     return Raw(connection)
 

@@ -3,6 +3,7 @@
 Rows are made by the database itself, with SQL; going through Python would take ten times as long.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -21,13 +22,14 @@ from benchmarks import arms_postgresql, arms_sqlite
 from benchmarks.against_rivals import folder_for
 from benchmarks.measure import Plan, Ratio, WrongAnswer, in_turn, ratio, rotated, seconds
 from benchmarks.results import server_version
-from benchmarks.works import KIND, NEWEST, SESSION, TOPIC, Arm, Place, value
+from benchmarks.works import KIND, NEWEST, SESSION, TOPIC, WORKS, Arm, Place, value
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 
 # So many patterns and as many contexts of each player, however many players there are.
 PER_USER = 100
-Latencies = dict[str, dict[str, Ratio]]
 SOME, BUSY = 100, 100_000
+WITHOUT_DISK = "raw, without waiting for the disk"
+_KEY_INDEX = "sqlite_autoindex_user_patterns_1"
 BULK = (20_000, 200)
 
 # Of one player after the other, as an import would; {0} is how many rows, {1} the player of the first.
@@ -110,41 +112,48 @@ def add_player_postgresql(url: str, user: int, rows: int) -> None:
         connection.execute("VACUUM ANALYZE conversation_context")
 
 
+# A write of one connection empties the caches of all others, so everybody reads first.
+ORDER = ("get_pattern", "get_context", "save_pattern", "save_context")
+
+
 @dataclass
 class _Sized:
-    """An arm with so many rows, and what each work took on it, repetition by repetition."""
+    """An arm on a database of so many rows, and what each work took on it, repetition by repetition."""
 
     storage: Arm
     users: int
-    chance: Random = field(default_factory=lambda: Random(1))
+    chance: Random
     times: dict[str, list[float]] = field(default_factory=dict)
 
-    def works(self, plan: Plan) -> dict[str, Callable[[], None]]:
-        """Return the four works on players at random."""
-        writes, reads = plan.pick((1_000, 4_000), (20, 20))
-        chance, storage = self.chance, self.storage
-        saves = [(chance.randrange(self.users), f"key {chance.randrange(PER_USER)}") for _ in range(writes)]
-        gets = [(chance.randrange(self.users), f"key {chance.randrange(PER_USER)}") for _ in range(reads)]
-        looks = [chance.randrange(self.users) for _ in range(writes)]
-        small = {"number": 7}
-
-        def save_pattern() -> None:
-            for user, key in saves:
-                storage.save_pattern(user, KIND, key, small)
+    def work(self, name: str, plan: Plan) -> Callable[[], None]:
+        """Return one of the four works, on players at random."""
+        storage, small = self.storage, {"number": 7}
+        keys = self._pick(plan.pick(20_000 if name == "get_pattern" else 2_000, 20))
+        players = [player for player, _ in keys]
 
         def get_pattern() -> None:
-            for user, key in gets:
-                storage.get_pattern(user, KIND, key)
-
-        def save_context() -> None:
-            for user in looks:
-                storage.save_context(user, TOPIC, small, SESSION)
+            for player, key in keys:
+                storage.get_pattern(player, KIND, key)
 
         def get_context() -> None:
-            for user in looks:
-                storage.get_context(user, TOPIC, limit=NEWEST)
+            for player in players:
+                storage.get_context(player, TOPIC, limit=NEWEST)
 
-        return {work.__name__: work for work in (save_pattern, get_pattern, save_context, get_context)}
+        def save_pattern() -> None:
+            for player, key in keys:
+                storage.save_pattern(player, KIND, key, small)
+
+        def save_context() -> None:
+            for player in players:
+                storage.save_context(player, TOPIC, small, SESSION)
+
+        works = (get_pattern, get_context, save_pattern, save_context)
+        return {work.__name__: work for work in works}[name]
+
+    def _pick(self, count: int) -> list[tuple[int, str]]:
+        """Return so many players and keys at random."""
+        below = self.chance.randrange
+        return [(below(self.users), f"key {below(PER_USER)}") for _ in range(count)]
 
     def check(self) -> None:
         """Raise WrongAnswer unless the rows are there and can be found."""
@@ -155,26 +164,59 @@ class _Sized:
                 raise WrongAnswer(f"the newest of player {user} are not there")
 
 
-def by_rows(plan: Plan, places: Mapping[int, Place], open_arm: Callable[[Place], Arm]) -> Latencies:
-    """Return, for each work and count of rows, the latency as a multiple of that at the fewest rows."""
+def by_rows(
+    plan: Plan,
+    places: Mapping[int, Place],
+    arms: Mapping[str, Callable[[Place], Arm]],
+    bring_into_memory: Callable[[Place], None],
+    settle: Callable[[Place], None],
+) -> dict[str, Any]:
+    """Return what more rows cost each arm, and our speed beside raw with so many.
+
+    Args:
+        plan: how much to do.
+        places: databases by their number of rows.
+        arms: how to open each arm; `ours` and `raw` are among them.
+        bring_into_memory: reads all of a database; done before each repetition.
+        settle: writes what earlier works have left to be written, so that nobody does so for another.
+    """
     with ExitStack() as stack:
+        # Each with its own players: what one has read, the next would find in memory.
         sized = {
-            rows: _Sized(stack.enter_context(closing(open_arm(place))), rows // PER_USER)
+            (arm, rows): _Sized(
+                stack.enter_context(closing(open_arm(place))), rows // PER_USER, Random(f"{arm} {rows}")
+            )
             for rows, place in places.items()
+            for arm, open_arm in arms.items()
         }
         for repetition in range(plan.pick(8, 3)):
-            for rows in rotated(list(sized), repetition):
-                one = sized[rows]
-                for name, work in one.works(plan).items():
-                    taken = seconds(work)
-                    if repetition:  # the first brings pages into memory
+            for place in places.values():
+                bring_into_memory(place)
+            for name in ORDER:
+                for arm, rows in rotated(list(sized), repetition):
+                    settle(places[rows])
+                    one = sized[arm, rows]
+                    taken = seconds(one.work(name, plan))
+                    if repetition:  # the first fills each connection's own cache
                         one.times.setdefault(name, []).append(taken)
         for one in sized.values():
             one.check()
-    fewest = sized[min(sized)]
+
+    def compared(over: tuple[str, int], under: tuple[str, int], name: str) -> Ratio:
+        return ratio(sized[over].times[name], sized[under].times[name])
+
     return {
-        name: {str(rows): ratio(one.times[name], base) for rows, one in sized.items()}
-        for name, base in fewest.times.items()
+        "latency_by_rows": {
+            arm: {
+                name: {str(rows): compared((arm, rows), (arm, min(places)), name) for rows in places}
+                for name in WORKS
+            }
+            for arm in arms
+        },
+        "share_of_raw": {
+            name: {str(rows): compared(("raw", rows), ("ours", rows), name) for rows in places}
+            for name in WORKS
+        },
     }
 
 
@@ -258,6 +300,64 @@ def bulk(
     return found
 
 
+def read_whole(folder: Path) -> None:
+    """Bring a database into the system's memory."""
+    with (folder / arms_sqlite.NAME).open("rb") as file:
+        while file.read(1 << 24):
+            pass
+
+
+def empty_log(folder: Path) -> None:
+    """Move the pages of the write-ahead log into the database."""
+    with closing(sqlite3.connect(folder / arms_sqlite.NAME)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def prewarm(url: str) -> None:
+    """Bring a database into the server's own memory, if the server knows how."""
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        if connection.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_prewarm'").fetchone():
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
+            connection.execute(
+                "SELECT sum(pg_prewarm(oid)) FROM pg_class"
+                " WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace"
+            )
+
+
+def checkpoint(url: str) -> None:
+    """Let the server write what it has not written yet."""
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def raw_without_disk(folder: Path) -> arms_sqlite.Raw:
+    """Open raw such that nothing waits for the disk: what is left is the processor's and the memory's."""
+    raw = arms_sqlite.raw(folder)
+    raw.run("PRAGMA synchronous = OFF")
+    return raw
+
+
+def point_read_in_cache(plan: Plan, places: Mapping[int, Path]) -> Ratio:
+    """Return what raw's point read takes with the most rows by that with the fewest, from SQLite's own cache.
+
+    So no page is read from a file: it is the least that any setting can reach.
+    """
+    ends = {rows: places[rows] for rows in (min(places), max(places))}
+    with ExitStack() as stack:
+        sized: dict[int, _Sized] = {}
+        for rows, folder in ends.items():
+            raw = stack.enter_context(closing(arms_sqlite.raw(folder)))
+            raw.run(f"PRAGMA cache_size = -{(folder / arms_sqlite.NAME).stat().st_size // 1024}")
+            raw.run("SELECT sum(length(pattern_value)) FROM user_patterns NOT INDEXED").fetchone()
+            raw.run(f"SELECT count(pattern_key) FROM user_patterns INDEXED BY {_KEY_INDEX}").fetchone()
+            sized[rows] = _Sized(raw, rows // PER_USER, Random(1))
+        times: dict[int, list[float]] = {rows: [] for rows in ends}
+        for repetition in range(plan.pick(8, 3)):
+            for rows in rotated(list(times), repetition):
+                times[rows].append(seconds(sized[rows].work("get_pattern", plan)))
+    return ratio(times[max(times)], times[min(times)])
+
+
 def _sizes(plan: Plan) -> tuple[int, int, int]:
     return plan.pick((10_000, 1_000_000, 10_000_000), (2_000, 4_000, 6_000))
 
@@ -269,10 +369,13 @@ def sqlite(plan: Plan) -> dict[str, Any]:
         for rows, place in places.items():
             place.mkdir()
             fill_sqlite(place / arms_sqlite.NAME, rows)
-        found: dict[str, Any] = {
-            "latency_by_rows": by_rows(plan, places, arms_sqlite.ours),
-            "raw_latency_by_rows": by_rows(plan, places, arms_sqlite.raw),
+        arms: dict[str, Callable[[Path], Arm]] = {
+            "ours": arms_sqlite.ours,
+            "raw": arms_sqlite.raw,
+            WITHOUT_DISK: raw_without_disk,
         }
+        found = by_rows(plan, places, arms, read_whole, empty_log)
+        found["point_read_in_cache"] = point_read_in_cache(plan, places)
 
         middle = places[_sizes(plan)[1]] / arms_sqlite.NAME
         few, many = -1, -2
@@ -301,8 +404,17 @@ def sqlite(plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def big_server() -> Iterator[Any]:
-    """Start a server that has its files in memory only where there is plenty."""
-    with mock.patch.object(tests.server, "ENOUGH_MEMORY", 64 << 30), arms_postgresql.server() as databases:
+    """Start a server with a quarter of the memory for itself, as PostgreSQL's manual has it.
+
+    Its files are in memory only where there is plenty.
+    """
+    quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 22
+    settings = {"shared_buffers": f"{quarter}MB", "max_wal_size": "8GB"}
+    with (
+        mock.patch.object(tests.server, "ENOUGH_MEMORY", 64 << 30),
+        mock.patch.dict(tests.server.FAST, settings),
+        arms_postgresql.server() as databases,
+    ):
         yield databases
 
 
@@ -314,11 +426,8 @@ def postgresql(plan: Plan) -> dict[str, Any]:
         for rows in _sizes(plan):
             places[rows] = url = stack.enter_context(databases.fresh(migrated))
             fill_postgresql(url, rows)
-        found: dict[str, Any] = {
-            "server": server_version(url),
-            "latency_by_rows": by_rows(plan, places, get_pattern_storage),
-            "raw_latency_by_rows": by_rows(plan, places, arms_postgresql.Raw),
-        }
+        arms: dict[str, Callable[[str], Arm]] = {"ours": get_pattern_storage, "raw": arms_postgresql.Raw}
+        found = {"server": server_version(url)} | by_rows(plan, places, arms, prewarm, checkpoint)
 
         middle = places[_sizes(plan)[1]]
         few, many = -1, -2

@@ -61,14 +61,13 @@ def _shares(results: Results) -> Figure:
 
 
 def _growth(results: Results) -> Figure:
-    """Draw a line for each work; the limit of the aim is dashed."""
+    """Draw a line for each work, and a dotted one for raw; the limit of the aim is dashed."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, engine in zip(axes, ("SQLite", "PostgreSQL"), strict=True):
-        for place, (work, by_rows) in enumerate(
-            results[f"growth_{engine.lower()}"]["latency_by_rows"].items()
-        ):
-            found = list(by_rows.values())
+        latencies = results[f"growth_{engine.lower()}"]["latency_by_rows"]
+        for place, (work, by_rows) in enumerate(latencies["ours"].items()):
+            found, raw = list(by_rows.values()), latencies["raw"][work].values()
             axis.errorbar(
                 [int(rows) for rows in by_rows],
                 [one["median"] for one in found],
@@ -78,6 +77,9 @@ def _growth(results: Results) -> Figure:
                 markersize=3,
                 label=WORK_NAMES[work],
                 color=_COLOURS[place],
+            )
+            axis.plot(
+                [int(rows) for rows in by_rows], [one["median"] for one in raw], ":", color=_COLOURS[place]
             )
         axis.axhline(1.5, color="black", linewidth=0.8, linestyle="--")
         axis.set_xscale("log")

@@ -110,9 +110,15 @@ def test_growth_on_sqlite(plan: Plan) -> None:
     """Every work is measured at every size, and so is what else grows."""
     found = growth.sqlite(plan)
 
-    assert {work: len(by_rows) for work, by_rows in found["latency_by_rows"].items()} == dict.fromkeys(
+    latencies = found["latency_by_rows"]
+    assert latencies.keys() == {"ours", "raw", growth.WITHOUT_DISK}
+    assert {work: len(by_rows) for work, by_rows in latencies["ours"].items()} == dict.fromkeys(
         works.WORKS, 3
     )
+    assert {work: len(by_rows) for work, by_rows in found["share_of_raw"].items()} == dict.fromkeys(
+        works.WORKS, 3
+    )
+    assert found["point_read_in_cache"]["n"] > 1
     assert found["bulk"].keys() == {"save_pattern", "save_context"}
 
 
@@ -120,12 +126,23 @@ def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, datab
     """The same on the other engine."""
     monkeypatch.setattr(growth, "big_server", lambda: _Given(databases))
 
-    assert growth.postgresql(plan)["latency_by_rows"].keys() == works.WORKS.keys()
+    found = growth.postgresql(plan)
+
+    assert {arm: works_of.keys() for arm, works_of in found["latency_by_rows"].items()} == dict.fromkeys(
+        ("ours", "raw"), works.WORKS.keys()
+    )
 
 
 def test_the_upgrades_agree(plan: Plan) -> None:
     """An old database that is opened holds what the statements alone would make of it."""
     assert upgrade.upgrade(plan)["time_by_raw"]["n"] == plan.repetitions
+
+
+def test_the_copies_agree(plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
+    """What arrives is what was there, by whichever way."""
+    monkeypatch.setattr(upgrade, "big_server", lambda: _Given(databases))
+
+    assert upgrade.copy(plan)["time_by"]["raw"]["n"] == plan.repetitions
 
 
 def test_many_at_once_lose_nothing(plan: Plan) -> None:

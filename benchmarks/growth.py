@@ -316,7 +316,7 @@ def empty_log(folder: Path) -> None:
 def prewarm(url: str) -> None:
     """Bring a database into the server's own memory, if the server knows how."""
     with closing(psycopg.connect(url, autocommit=True)) as connection:
-        if connection.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_prewarm'").fetchone():
+        if connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_prewarm'").fetchone():
             connection.execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
             connection.execute(
                 "SELECT sum(pg_prewarm(oid)) FROM pg_class"

@@ -28,7 +28,7 @@ import poker_therapist.migrations
 from benchmarks import arms_postgresql
 from benchmarks.against_rivals import folder_for
 from benchmarks.measure import Plan, WrongAnswer, in_turn, ratio, rotated, seconds, summary
-from benchmarks.report import OURS, YOYO, YOYO_WITH_LOCK
+from benchmarks.report import BY_HAND, OURS, YOYO, YOYO_WITH_LOCK
 from benchmarks.results import server_version
 from poker_therapist.database import SQLiteLocation, locate
 from poker_therapist.migrations import migrations_folder
@@ -38,7 +38,7 @@ from poker_therapist.sqlite_file import enlarge_cache, open_connection
 from poker_therapist.storage import get_pattern_storage
 
 COUNTS = (4, 200)
-FLOOR, BY_HAND, ALEMBIC, DBMATE = "connect and SELECT", "by hand", "alembic", "dbmate"
+FLOOR, ALEMBIC, DBMATE = "connect and SELECT", "alembic", "dbmate"
 
 _ALEMBIC_ENVIRONMENT = """
 from alembic import context

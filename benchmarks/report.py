@@ -12,7 +12,7 @@ OURS = "poker_therapist"
 SHORT = {OURS: "ours"}
 WIDTH = 110
 KINDS = {"process": "processes", "thread": "threads"}
-YOYO, YOYO_WITH_LOCK = "yoyo, its check", "yoyo, as documented"
+YOYO, YOYO_WITH_LOCK, BY_HAND = "yoyo, its check", "yoyo, as documented", "by hand"
 ENGINES = {"SQLite": "sqlite", "PostgreSQL": "postgresql"}
 WORK_NAMES = {
     "save_pattern": "upsert of a pattern",
@@ -76,7 +76,9 @@ _OPENING = (
     "nothing to do, as a multiple of the storage's time. *Imports counted in* is a process from its "
     "start to its end; dbmate is a program by itself and has only that. yoyo's check is `to_apply` "
     "alone; *as documented* is what its documentation shows for a program's start, with a lock, "
-    "which writes. The least that any program must do is to connect and ask with one SELECT."
+    "which writes. The least that any program must do is to connect and ask with one SELECT; *by hand* is "
+    "the least that the storage's promises cost: its settings on the connection, a look at the folder, and "
+    "the SELECT."
 )
 
 _WHY_MORE = (
@@ -178,9 +180,10 @@ def _aims(results: Results) -> Iterator[str]:
             yield from _growth_aims(engine, part)
     if part := results.get("upgrade"):
         time, memory = part["time_by_raw"]["median"], part["memory_by_few_rows"]["median"]
+        worst = part["time_by_raw_without_users"]["median"]
         yield _row(
             f"upgrade of {part['rows']:,} old rows: at most 1.5 times the statements alone",
-            f"{time:.2f}",
+            f"{time:.2f}; {worst:.2f} where each row lacks the parent that it names",
             _verdict(time <= 1.5),
         )
         yield _row(
@@ -313,6 +316,16 @@ def _opening(part: dict[str, Any], server: dict[str, Any] | None) -> Iterator[st
             for tool in tools
         ),
     )
+    times = ", ".join(
+        f"{found['beyond_connecting'][yoyo]['median'] / found['beyond_connecting'][BY_HAND]['median']:.0f} "
+        f"({yoyo}, {count} migrations)"
+        for count, found in part["counts"].items()
+        for yoyo in (YOYO_WITH_LOCK, YOYO)
+    )
+    yield from _prose(
+        "Why it is not fifty times less than yoyo's: beyond connecting, yoyo takes so many times as long as "
+        f"*by hand*: {times}. What is left between *by hand* and the storage is Python."
+    )
     if server:
         left_out = server["imports_left_out"]
         yield from _prose(
@@ -386,7 +399,9 @@ def _moving(results: Results) -> Iterator[str]:
             f"An old database of {part['rows']:,} rows is taken over by opening it, which makes a "
             "backup, runs 001 to 004, keeps their texts and checks the rows: "
             f"{show(part['time_by_raw'])} times as long as the same statements run by `sqlite3` "
-            f"alone. At its peak it has {show(part['memory_by_few_rows'])} times the memory of the "
+            f"alone, and {show(part['time_by_raw_without_users'])} times where no player has a row in the "
+            "app's `users`, so that each row lacks its parent, before and after. At its peak it has "
+            f"{show(part['memory_by_few_rows'])} times the memory of the "
             f"same with {part['few_rows']:,} rows, and {part['memory_by_raw']:.2f} times that of the "
             "statements alone."
         )
@@ -395,7 +410,7 @@ def _moving(results: Results) -> Iterator[str]:
         yield from _prose(
             f"`poker-therapist copy` of {copied['rows']:,} rows from SQLite to PostgreSQL takes "
             f"{show(copied['time_by']['raw'])} times as long as reading them and COPY alone"
-            + (f", and {show(pgloader)} times as long as `pgloader`" if pgloader else "")
+            + (f", and {show(pgloader)} times as long as `pgloader` {copied['pgloader']}" if pgloader else "")
             + ": it reads every row again on both sides and compares."
         )
 

@@ -34,6 +34,10 @@ WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHER
 INSERT INTO {1}
 SELECT {2} FROM numbers
 """
+_USERS = """
+WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {0})
+INSERT OR IGNORE INTO users (id) SELECT n FROM numbers
+"""
 _TEXT = (
     "CASE WHEN n % 10 = 0 THEN 'plays tight on the river' "
     "ELSE '{\"bets_up\": 1.8, \"number\": ' || n || '}' END"
@@ -54,10 +58,15 @@ _COLUMNS = {
 }
 
 
-def make_old(path: Path, rows: int) -> None:
-    """Make a database of the earlier app, with so many rows in all, half of them context."""
+def make_old(path: Path, rows: int, *, with_users: bool = True) -> None:
+    """Make a database of the earlier app, with so many rows in all, half of them context.
+
+    The app asked for a row of `users` to each, and SQLite did not: there may be none.
+    """
     old_app.make(path, rows=0)
     with closing(sqlite3.connect(path)) as connection, connection:
+        if with_users:
+            connection.execute(_USERS.format(rows // 100 + 1))
         for table, share in (("user_patterns", 3), ("conversation_context", 5), ("user_insights", 2)):
             connection.execute(_OLD_ROWS.format(rows * share // 10, table, _COLUMNS[table]))
 
@@ -118,28 +127,31 @@ def _rows_of_file(path: Path) -> list[tuple[int, ...]]:
 def upgrade(plan: Plan) -> dict[str, Any]:
     """Measure the upgrade of a small and of a big old database."""
     few, many = plan.pick((10_000, 1_000_000), (1_000, 10_000))
-    times: dict[int, dict[str, list[float]]] = {}
-    peaks: dict[int, dict[str, list[float]]] = {}
+    cases = {"few": (few, True), "many": (many, True), "without users": (many, False)}
+    times: dict[str, dict[str, list[float]]] = {}
+    peaks: dict[str, dict[str, list[float]]] = {}
     with folder_for(plan, "upgrade") as folder:
-        for rows in (few, many):
-            old = folder / f"{rows}.db"
-            make_old(old, rows)
+        for case, (rows, with_users) in cases.items():
+            old = folder / "old.db"
+            make_old(old, rows, with_users=with_users)
             for repetition in range(plan.repetitions):
                 for name in rotated(list(UPGRADES), repetition):
                     path = folder / f"{name}.db"
                     shutil.copy(old, path)
                     taken, peak = _run(name, path)
-                    times.setdefault(rows, {}).setdefault(name, []).append(taken)
-                    peaks.setdefault(rows, {}).setdefault(name, []).append(peak)
+                    times.setdefault(case, {}).setdefault(name, []).append(taken)
+                    peaks.setdefault(case, {}).setdefault(name, []).append(peak)
                 if _rows_of_file(folder / "ours.db") != _rows_of_file(folder / "raw.db"):
                     raise WrongAnswer("the upgrades do not agree")
                 for path in [*folder.glob("ours.db*"), *folder.glob("raw.db*")]:
                     path.unlink()
+            old.unlink()
     return {
         "rows": many,
-        "time_by_raw": ratio(times[many]["ours"], times[many]["raw"]),
-        "memory_by_few_rows": ratio(peaks[many]["ours"], peaks[few]["ours"]),
-        "memory_by_raw": median_ratio(peaks[many]["ours"], peaks[many]["raw"]),
+        "time_by_raw": ratio(times["many"]["ours"], times["many"]["raw"]),
+        "time_by_raw_without_users": ratio(times["without users"]["ours"], times["without users"]["raw"]),
+        "memory_by_few_rows": ratio(peaks["many"]["ours"], peaks["few"]["ours"]),
+        "memory_by_raw": median_ratio(peaks["many"]["ours"], peaks["many"]["raw"]),
         "few_rows": few,
     }
 
@@ -203,7 +215,14 @@ def copy(plan: Plan) -> dict[str, Any]:
     return {
         "rows": count,
         "time_by": {name: ratio(times["ours"], taken) for name, taken in times.items() if name != "ours"},
+        "pgloader": _version_of_pgloader() if PGLOADER in arms else None,
     }
+
+
+def _version_of_pgloader() -> str:
+    printed = subprocess.run([PGLOADER, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = re.search(r"[0-9][\w.~+-]*", printed)
+    return found[0] if found else "of an unknown version"
 
 
 PARTS = {"upgrade": upgrade, "copy": copy}

@@ -141,7 +141,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         yield
         # To compare takes long where each row of an old database is without its parent.
         changed = self._changes() != before
-        for child, row_id, parent in (
+        for row_id, child, parent in (
             self.query("new_violation", (direction == "rollback",)) if changed else ()
         ):
             raise MigrationFailed(

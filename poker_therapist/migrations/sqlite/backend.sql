@@ -20,8 +20,8 @@ SELECT schema_version FROM pragma_schema_version;
 -- In a temporary table, which may spill to disk: an old database can have one for each of its rows.
 CREATE TEMPORARY TABLE noted_violation AS
 SELECT
-    "table" AS child,
     "rowid" AS row_id,
+    "table" AS child,
     parent
 FROM pragma_foreign_key_check;
 
@@ -35,10 +35,10 @@ WHERE child.type = 'table';
 
 -- name: new_violation(old_keys_only)^
 -- A rollback may bring back a foreign key that never held, as 003 does: there, only the keys from before it
--- are asked about.
+-- are asked about. The number stands first, for it is compared sooner than a name is.
 SELECT
-    "table",
     "rowid",
+    "table",
     parent
 FROM pragma_foreign_key_check
 WHERE
@@ -51,8 +51,8 @@ WHERE
     )
 EXCEPT
 SELECT
-    child,
     row_id,
+    child,
     parent
 FROM noted_violation
 LIMIT 1;

@@ -5,123 +5,29 @@ a time. A forked child starts without any. What the driver raises becomes one of
 """
 
 import contextlib
-import hashlib
 import os
-import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
-from psycopg import pq
 
-from poker_therapist.database import CLOSED, Mode, PostgreSQLLocation, read_queries
+from poker_therapist.database import CLOSED, Mode, PostgreSQLLocation
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
+from poker_therapist.postgresql_block import QUERIES, Block, dollars
 from poker_therapist.postgresql_pool import Connection, Pool
 from poker_therapist.postgresql_server import explain, is_lost, reason_of
 from poker_therapist.values import decode
 
-_QUERIES = read_queries(Path(__file__).with_name("postgresql.sql"))
-_BEGIN = {
-    Mode.READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-    Mode.WRITE: "BEGIN",
-    # What somebody else changes meanwhile is a conflict, not a lost update.
-    Mode.READ_THEN_WRITE: "BEGIN ISOLATION LEVEL REPEATABLE READ",
-}
 # The columns of `legacy_rows` that keep a value of any type, as JSON.
 _ORIGINALS = frozenset({"kind", "item_key", "value", "score", "created_at", "updated_at", "expires_at"})
 _Cursor = psycopg.RawCursor[Any]
 _DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
 
-# So many saves of a block are sent together at most; with more it would be hardly faster. A long value is
-# not kept, so that a block stays small in memory.
-_MOST_PENDING = 500
-_LONG = 64 << 10
-
-
-class _Block:
-    """A transaction, the connection that it keeps, and the saves that are not sent yet."""
-
-    def __init__(self, connection: Connection, mode: Mode) -> None:
-        self.connection = connection
-        self.mode = mode
-        self.locked = False
-        self.begun = False
-        self.pending: list[tuple[str, Sequence[Any]]] = []
-        # Not while it is unknown whether what was pending has arrived, or whether a part has ended.
-        self.whole = True
-        self.depth = 0
-
-    def begin(self, player: Any) -> None:
-        """Begin the transaction with its first statement, which says whose rows it is about.
-
-        Blocks that are about one player wait for each other, as all writers do on SQLite, so that none of
-        them fails for having read what another was about to change.
-        """
-        cursor = self.connection.kept_cursor
-        if self.mode is Mode.READ_THEN_WRITE:
-            self.locked = True  # or perhaps, if Ctrl-C comes now
-            cursor.execute(dollars(_QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
-        cursor.execute(_BEGIN[self.mode])
-        self.begun = True
-
-    @property
-    def failed(self) -> bool:
-        """Whether it can only be undone."""
-        return not self.whole or self.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
-
-    def send(self) -> None:
-        """Send what is pending, in its order and in one round trip."""
-        if self.failed:
-            raise StorageError("the transaction failed and was undone: leave its block, then run it again")
-        if not self.pending:
-            return
-        self.whole = False
-        rows, self.pending = self.pending, []
-        # If the server has ended the session meanwhile, only a statement by itself hears why.
-        if len(rows) == 1 or self.connection.has_news():
-            for sql, values in rows:
-                self.connection.kept_cursor.execute(dollars(sql), values)
-        else:
-            self._send_together(rows)
-        self.whole = True
-
-    def _send_together(self, rows: list[tuple[str, Sequence[Any]]]) -> None:
-        trouble: BaseException | None = None
-        try:
-            with self.connection.pipeline():
-                # psycopg logs, as a warning, what goes wrong after an error that has left the pipeline.
-                try:
-                    for sql, run in groupby(rows, itemgetter(0)):
-                        self.connection.kept_cursor.executemany(dollars(sql), [values for _, values in run])
-                except BaseException as error:
-                    trouble = error
-        except psycopg.Error as error:
-            trouble = trouble or error
-        if trouble is not None:
-            raise trouble
-
-    def settle(self, statements: str) -> None:
-        """End a part, or all of it; what is still pending is dropped."""
-        self.whole = False
-        self.pending.clear()
-        self.connection.kept_cursor.execute(statements)
-        self.whole = True
-
-    def end(self, how: str) -> None:
-        """Commit or roll back, and let go of the player, in one round trip."""
-        statements = [how] * self.begun + ["SELECT pg_advisory_unlock_all()"] * self.locked
-        if statements and not is_lost(self.connection):
-            self.settle("; ".join(statements))
-        self.begun = self.locked = False
-
 
 class _PerThread(threading.local):
-    block: _Block | None = None
+    block: Block | None = None
 
 
 class PostgreSQLDatabase:
@@ -169,10 +75,7 @@ class PostgreSQLDatabase:
             raise StorageClosed(CLOSED)
         if not block.begun:
             self._begin(block, values)
-        block.pending.append((sql, values))
-        if len(block.pending) >= _MOST_PENDING or any(
-            isinstance(value, str) and len(value) > _LONG for value in values
-        ):
+        if block.add(sql, values):
             self._send(block)
 
     def _run(self, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any], *, reads: bool) -> Any:
@@ -195,9 +98,7 @@ class PostgreSQLDatabase:
             finally:
                 self._pool.give_back(connection)
 
-    def _run_in(
-        self, block: _Block, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]
-    ) -> Any:
+    def _run_in(self, block: Block, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]) -> Any:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
         if not block.begun:
@@ -208,13 +109,13 @@ class PostgreSQLDatabase:
         except _DRIVER_ERRORS as error:
             raise explain(error, self.location) from error
 
-    def _begin(self, block: _Block, values: Sequence[Any]) -> None:
+    def _begin(self, block: Block, values: Sequence[Any]) -> None:
         try:
             block.begin(values[0] if values else None)
         except _DRIVER_ERRORS as error:
             raise explain(error, self.location) from error
 
-    def _send(self, block: _Block) -> None:
+    def _send(self, block: Block) -> None:
         try:
             block.send()
         except _DRIVER_ERRORS as error:
@@ -249,7 +150,7 @@ class PostgreSQLDatabase:
             with self._part(here.block):
                 yield
             return
-        block = here.block = _Block(self._borrow(), mode)
+        block = here.block = Block(self._borrow(), mode)
         try:
             yield
             if process == os.getpid():  # a forked child may leave the block, but not end it
@@ -264,7 +165,7 @@ class PostgreSQLDatabase:
                 here.block = None
                 self._pool.give_back(block.connection)
 
-    def _commit(self, block: _Block) -> None:
+    def _commit(self, block: Block) -> None:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
         if block.begun and is_lost(block.connection):
@@ -282,7 +183,7 @@ class PostgreSQLDatabase:
             raise explain(error, self.location) from error
 
     @contextlib.contextmanager
-    def _part(self, block: _Block) -> Iterator[None]:
+    def _part(self, block: Block) -> Iterator[None]:
         """Run a block inside a block, which can fail by itself."""
         process = os.getpid()
         # The first part of a block that has not begun is undone with what has begun since.
@@ -328,7 +229,7 @@ class PostgreSQLDatabase:
         are still there: see docs/SCALING.md.
         """
         try:
-            self.write(_QUERIES["erase_deleted_rows"])
+            self.write(QUERIES["erase_deleted_rows"])
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
@@ -342,14 +243,6 @@ class PostgreSQLDatabase:
         self._pool.close()
 
 
-def dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
-    """Return a query with PostgreSQL's numbered parameters, and without the hints for SQLite's planner."""
-    found = _known.get(sql)
-    if found is None:
-        found = _known[sql] = re.sub(r"\+(?=[a-z_])", "", sql.replace("?", "$"))
-    return found
-
-
 def _all(cursor: _Cursor) -> list[Any]:
     return cursor.fetchall()
 
@@ -360,12 +253,6 @@ def _one(cursor: _Cursor) -> Any:
 
 def _count(cursor: _Cursor) -> int:
     return cursor.rowcount
-
-
-def _lock_key(player: Any) -> int:
-    """Return the key of a player's lock, which nobody else's is likely to be."""
-    digest = hashlib.blake2b(f"poker-therapist player {player}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
 
 
 # A forked child must not use its parent's connections, so it starts with none. That it drops them does not

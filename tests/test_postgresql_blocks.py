@@ -17,7 +17,8 @@ from poker_therapist import (
     TransactionConflict,
     get_pattern_storage,
 )
-from poker_therapist.postgresql import _LONG, _MOST_PENDING, PostgreSQLDatabase
+from poker_therapist.postgresql import PostgreSQLDatabase
+from poker_therapist.postgresql_block import _LONG, _MOST_PENDING
 from tests.conftest import run_script
 from tests.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
 

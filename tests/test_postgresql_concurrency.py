@@ -18,7 +18,8 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.database import Mode
-from poker_therapist.postgresql import _BEGIN, PostgreSQLDatabase
+from poker_therapist.postgresql import PostgreSQLDatabase
+from poker_therapist.postgresql_block import _BEGIN
 from poker_therapist.postgresql_pool import Pool
 from tests.conftest import run_script
 from tests.engines import query, with_options

@@ -12,7 +12,7 @@ import pytest
 import poker_therapist.storage
 from poker_therapist import PatternStorage
 from poker_therapist.database import read_queries
-from poker_therapist.postgresql import dollars
+from poker_therapist.postgresql_block import dollars
 from poker_therapist.storage import get_pattern_storage
 from tests.conftest import postgresql_only, sqlite_only
 from tests.players import TABLES

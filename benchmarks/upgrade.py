@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 
@@ -173,9 +172,11 @@ def copy_raw(source: Path, url: str) -> None:
 
 def copy_by_pgloader(source: Path, url: str) -> None:
     """Let pgloader copy the rows into the tables that are there; it compares nothing, either."""
-    parts = urlsplit(url)
-    server = dict(parse_qsl(parts.query))
-    target = f"pgsql://postgres@unix:{server['host']}:{server['port']}{parts.path}"
+    given = psycopg.conninfo.conninfo_to_dict(url)
+    host, password = str(given.get("host", "localhost")), given.get("password")
+    who = f"{given.get('user', 'postgres')}{f':{password}' if password else ''}"
+    where = f"{'unix:' if host.startswith('/') else ''}{host}:{given.get('port', 5432)}"
+    target = f"pgsql://{who}@{where}/{given['dbname']}"
     commands = source.with_suffix(".load")
     commands.write_text(_PGLOADER.format(source.name, target), encoding="utf-8")
     # From its folder, whose name may hold blanks, which pgloader does not read.

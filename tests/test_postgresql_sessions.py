@@ -57,9 +57,11 @@ def test_no_name_of_the_database_holds_the_password(migrated: str) -> None:
         assert "s3cret" not in repr(vars(storage._database))
 
 
-def test_the_tables_are_in_the_schema_that_the_url_names(database: str) -> None:
-    run_sql(database, "CREATE SCHEMA poker")
-    with get_pattern_storage(with_options(database, "schema=poker")) as storage:
+@pytest.mark.parametrize("name", ["poker", "Poker"])
+def test_the_tables_are_in_the_schema_that_the_url_names(database: str, name: str) -> None:
+    """Which is read as the server reads a name without quotes."""
+    run_sql(database, f"CREATE SCHEMA {name}")
+    with get_pattern_storage(with_options(database, f"schema={name}")) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1)
         end_sessions(database)
 

@@ -140,10 +140,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         before = self._changes()
         yield
         # To compare takes long where each row of an old database is without its parent.
-        changed = self._changes() != before
-        for row_id, child, parent in (
-            self.query("new_violation", (direction == "rollback",)) if changed else ()
-        ):
+        new: list[Any] = []
+        if self._changes() != before:
+            new = self.query("new_violation", (direction == "rollback",))
+        for row_id, child, parent in new:
             raise MigrationFailed(
                 f"{migration.place(direction)}: row {row_id} of {child} would refer to no row of {parent}: "
                 f"correct the migration. Nothing of {migration.id} was kept."

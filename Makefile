@@ -14,7 +14,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/yoyo apply
 	$(BIN)/yoyo list
-	$(BIN)/python -m poker_therapist.demo
+	$(BIN)/python docs/demo.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -12,7 +12,7 @@ from benchmarks import arms_postgresql, arms_sqlite, works
 from benchmarks.measure import Plan, Ratio, ratio, rotated, seconds
 from benchmarks.results import server_version
 from benchmarks.works import WORKS, Entry, Place
-from tests.databases import Databases
+from tests.helpers.databases import Databases
 
 Times = dict[str, dict[str, list[float]]]
 # An arm that waits for the disk at each commit is timed for one in so many of the writes.

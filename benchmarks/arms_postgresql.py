@@ -6,10 +6,13 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.arms_sqlite import QUERIES, now, to_json
+from benchmarks.arms_sqlite import QUERIES_FILE, now, to_json
 from benchmarks.works import Entry
+from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage
-from tests.databases import Databases, begin_run
+from tests.helpers.databases import Databases, begin_run
+
+QUERIES = read_queries(Placeholders.POSTGRESQL, QUERIES_FILE)
 
 
 class Raw:
@@ -22,10 +25,10 @@ class Raw:
         self.connection = psycopg.connect(url, autocommit=True)
         self.connection.execute("SET TimeZone = 'UTC'")
         self.cursor = psycopg.RawCursor(self.connection)
-        self._save_pattern = QUERIES["save_pattern"].replace("?", "$")
-        self._get_pattern = QUERIES["get_pattern"].replace("?", "$")
-        self._save_context = QUERIES["save_context"].replace("?", "$")
-        self._get_context = QUERIES["get_context"].replace("?", "$")
+        self._save_pattern = QUERIES["save_pattern"]
+        self._get_pattern = QUERIES["get_pattern"]
+        self._save_context = QUERIES["save_context"]
+        self._get_context = QUERIES["get_context"]
 
     def run(self, query: str, values: tuple[Any, ...] = ()) -> "psycopg.RawCursor[Any]":
         """Run a statement, prepared."""
@@ -33,7 +36,7 @@ class Raw:
 
     def save_pattern(self, user: int, kind: str, key: str, value: Any) -> None:
         """Upsert."""
-        self.run(self._save_pattern, (user, kind, key, to_json(value), 1.0, now()))
+        self.run(self._save_pattern, (user, kind, key, to_json(value), 1.0, *[now()] * 2))
 
     def get_pattern(self, user: int, kind: str, key: str) -> Any:
         """Read by key."""

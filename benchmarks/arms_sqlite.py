@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.works import Entry
-from poker_therapist.database import SQLiteLocation, read_queries
-from poker_therapist.sqlite_file import enlarge_cache, open_connection, use_write_ahead_log
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.sqlite.connect import enlarge_cache, open_connection, use_write_ahead_log
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 
 NAME = "RexVoice.db"
-QUERIES = read_queries(Path(__file__).parents[1] / "poker_therapist" / "queries.sql")
+QUERIES_FILE = Path(__file__).parents[1] / "poker_therapist" / "queries.sql"
+QUERIES = read_queries(Placeholders.SQLITE, QUERIES_FILE)
 
 
 def now() -> str:
@@ -56,7 +58,7 @@ class Raw:
 
     def save_pattern(self, user: int, kind: str, key: str, value: Any) -> None:
         """Upsert."""
-        self.run(self._save_pattern, (user, kind, key, to_json(value), 1.0, now()))
+        self.run(self._save_pattern, (user, kind, key, to_json(value), 1.0, *[now()] * 2))
 
     def get_pattern(self, user: int, kind: str, key: str) -> Any:
         """Read by key."""
@@ -104,7 +106,7 @@ class ConnectionPerCall:
 
     def save_pattern(self, user: int, kind: str, key: str, value: Any) -> None:
         """Upsert."""
-        self._write("save_pattern", (user, kind, key, to_json(value), 1.0, now()))
+        self._write("save_pattern", (user, kind, key, to_json(value), 1.0, *[now()] * 2))
 
     def get_pattern(self, user: int, kind: str, key: str) -> Any:
         """Read by key."""

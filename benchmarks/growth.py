@@ -17,13 +17,13 @@ from unittest import mock
 
 import psycopg
 
-import tests.server
 from benchmarks import arms_postgresql, arms_sqlite
 from benchmarks.against_rivals import folder_for
 from benchmarks.measure import Plan, Ratio, WrongAnswer, in_turn, ratio, rotated, seconds
 from benchmarks.results import server_version
 from benchmarks.works import KIND, NEWEST, SESSION, TOPIC, WORKS, Arm, Place, value
 from poker_therapist.storage import PatternStorage, get_pattern_storage
+from tests.helpers import server
 
 # So many patterns and as many contexts of each player, however many players there are.
 PER_USER = 100
@@ -269,7 +269,7 @@ def bulk(
         run_many(
             "save_pattern",
             [
-                (user, KIND, f"key {number}", arms_sqlite.to_json(new), 1.0, arms_sqlite.now())
+                (user, KIND, f"key {number}", arms_sqlite.to_json(new), 1.0, *[arms_sqlite.now()] * 2)
                 for number, new in enumerate(values)
             ],
         )
@@ -411,8 +411,8 @@ def big_server() -> Iterator[Any]:
     quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 22
     settings = {"shared_buffers": f"{quarter}MB", "max_wal_size": "8GB"}
     with (
-        mock.patch.object(tests.server, "ENOUGH_MEMORY", 64 << 30),
-        mock.patch.dict(tests.server.FAST, settings),
+        mock.patch.object(server, "ENOUGH_MEMORY", 64 << 30),
+        mock.patch.dict(server.FAST, settings),
         arms_postgresql.server() as databases,
     ):
         yield databases
@@ -443,7 +443,7 @@ def postgresql(plan: Plan) -> dict[str, Any]:
 
             def run_many(query: str, rows: list[tuple[Any, ...]]) -> None:
                 with raw.transaction():
-                    cursor.executemany(arms_sqlite.QUERIES[query].replace("?", "$"), rows)
+                    cursor.executemany(arms_postgresql.QUERIES[query], rows)
 
             found["bulk_rows"] = plan.pick(*BULK)
             found["bulk"] = bulk(plan, storage, run_many)

@@ -24,17 +24,17 @@ from unittest import mock
 import psycopg
 import yoyo
 
-import poker_therapist.migrations
+import poker_therapist.schema
 from benchmarks import arms_postgresql
 from benchmarks.against_rivals import folder_for
 from benchmarks.measure import Plan, WrongAnswer, in_turn, ratio, rotated, seconds, summary
 from benchmarks.report import BY_HAND, OURS, YOYO, YOYO_WITH_LOCK
 from benchmarks.results import server_version
-from poker_therapist.database import SQLiteLocation, locate
-from poker_therapist.migrations import migrations_folder
+from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite_file import enlarge_cache, open_connection
+from poker_therapist.schema import migrations_folder
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite.connect import enlarge_cache, open_connection
 from poker_therapist.storage import get_pattern_storage
 
 COUNTS = (4, 200)
@@ -68,8 +68,8 @@ connection.close()
 """,
     OURS: """
 import pathlib
-import poker_therapist.migrations
-poker_therapist.migrations.migrations_folder = lambda engine: pathlib.Path({1!r}) / engine
+import poker_therapist.schema
+poker_therapist.schema.migrations_folder = lambda engine: pathlib.Path({1!r}) / engine
 from poker_therapist.storage import get_pattern_storage
 get_pattern_storage({0!r}).close()
 """,
@@ -167,7 +167,7 @@ def _open_ours(tool: Tool) -> None:
 @contextmanager
 def shipped_in(folder: Path) -> Iterator[None]:
     """Let the storage take the migrations of this folder for its own."""
-    with mock.patch.object(poker_therapist.migrations, "migrations_folder", lambda engine: folder / engine):
+    with mock.patch.object(poker_therapist.schema, "migrations_folder", lambda engine: folder / engine):
         yield
 
 

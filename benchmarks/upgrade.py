@@ -22,10 +22,10 @@ from benchmarks import arms_postgresql
 from benchmarks.against_rivals import folder_for
 from benchmarks.growth import big_server
 from benchmarks.measure import Plan, WrongAnswer, in_turn, median_ratio, ratio, rotated
-from poker_therapist.database import locate
-from poker_therapist.migrations import migrations_folder
+from poker_therapist.location import locate
+from poker_therapist.schema import migrations_folder
 from poker_therapist.storage import get_pattern_storage
-from tests import old_app
+from tests.helpers import old_app
 
 # A tenth of the texts were written as they are, which 002 has to quote; times have the earlier app's forms.
 _OLD_ROWS = """
@@ -186,7 +186,7 @@ def copy_by_pgloader(source: Path, url: str) -> None:
 
 def copy(plan: Plan) -> dict[str, Any]:
     """Measure the copy of an SQLite database to PostgreSQL, beside COPY alone and pgloader if it is there."""
-    from poker_therapist.migrations.copy import copy as copy_ours
+    from poker_therapist.schema import copy as copy_ours
 
     count = plan.pick(1_000_000, 2_000)
     with folder_for(plan, "copy") as folder, big_server() as databases:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from poker_therapist import get_pattern_storage
 from poker_therapist.migrations.catalog import Catalog, Table
-from poker_therapist.migrations.sqlite.catalog import describe
+from poker_therapist.sqlite.catalog import describe
 
 PAGE = Path(__file__).with_name("STORAGE_ARCHITECTURE.md")
 BEGIN, END = "<!-- schema: written by `make docs` -->\n", "<!-- end of schema -->\n"

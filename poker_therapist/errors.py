@@ -16,13 +16,24 @@ PokerTherapistError
     ├── InvalidMigration   a migration's files cannot be used
     ├── MigrationEdited    a file is not what was applied from it
     ├── MigrationFailed    a statement of a migration failed
+    ├── DriftUnknown       whether the schema is what the migrations build cannot be said
     ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
     └── SchemaTooNew       the database has had migrations that this version does not know
 """
 
+from collections.abc import Sequence
+from copy import copy
+from typing import Self
+
 
 class PokerTherapistError(Exception):
-    """Whatever this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
+
+    def with_message(self, message: str) -> Self:
+        """Return the same error, fields included, with another message."""
+        changed = copy(self)
+        changed.args = (message,)
+        return changed
 
 
 class InvalidInput(PokerTherapistError, ValueError):
@@ -70,7 +81,26 @@ class StorageClosed(StorageError):
 
 
 class MigrationError(PokerTherapistError):
-    """The schema could not be brought to where the code needs it; the database is as it was."""
+    """The schema could not be brought to where the code needs it; the database is as it was.
+
+    Attributes:
+        migration_id: the migration that the error is about; None if it is about none or about several.
+        file: the path of its file as an operator knows it; None if it has none.
+        line: the line of that file, from 1; None if no line is to blame.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        migration_id: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.migration_id = migration_id
+        self.file = file
+        self.line = line
 
 
 class InvalidMigration(MigrationError):
@@ -82,12 +112,32 @@ class MigrationEdited(MigrationError):
 
 
 class MigrationFailed(MigrationError):
-    """A statement of a migration failed, and the whole migration was undone."""
+    """A statement of a migration failed, and the whole migration was rolled back."""
+
+
+class DriftUnknown(MigrationError):
+    """It cannot be said whether the schema is what the applied migrations build; nothing was changed."""
 
 
 class SchemaOutdated(MigrationError):
-    """Migrations are pending and the caller asked not to apply them."""
+    """Migrations are pending and the caller asked not to apply them.
+
+    Attributes:
+        pending: the ids of those migrations.
+    """
+
+    def __init__(self, message: str, *, pending: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pending = tuple(pending)
 
 
 class SchemaTooNew(MigrationError):
-    """The database has had migrations that this version of the code does not know."""
+    """The database has had migrations that this version of the code does not know.
+
+    Attributes:
+        unknown: the ids of those migrations.
+    """
+
+    def __init__(self, message: str, *, unknown: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.unknown = tuple(unknown)

@@ -1,18 +1,11 @@
-"""From a path or URL to a database, and from a .sql file to queries: which engines there are."""
+"""From a path or a URL to the location of a database; no engine is imported."""
 
 import os
 import re
 import string
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
-
-import aiosql
 
 from poker_therapist.errors import InvalidInput
 
@@ -23,8 +16,6 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", re.IGNORECASE)
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
-CLOSED = "the storage is closed: open it again with get_pattern_storage()"
-
 
 @dataclass(frozen=True, slots=True)
 class SQLiteLocation:
@@ -32,7 +23,7 @@ class SQLiteLocation:
 
     Attributes:
         path: the absolute path of the file.
-        synchronous: NORMAL loses nothing when the app crashes, FULL nor when the power fails.
+        synchronous: NORMAL survives a crash of the app; FULL also survives a power failure.
         timeout: seconds to wait for another connection's lock.
         backups: how many backups to keep; none is made for 0.
     """
@@ -78,81 +69,6 @@ class PostgreSQLLocation:
 
 
 Location = SQLiteLocation | PostgreSQLLocation
-
-
-class Mode(Enum):
-    """What a transaction is for."""
-
-    # Several queries see the state of one moment.
-    READ = "read"
-    # Several statements that do not rest on what was read.
-    WRITE = "write"
-    # What is read does not change before what rests on it is written.
-    READ_THEN_WRITE = "read, then write"
-
-
-class Database(Protocol):
-    """A database in use, by any number of threads and processes; each engine has one.
-
-    Every method raises an error of ours for one of the driver's.
-    """
-
-    @property
-    def location(self) -> Location:
-        """Where it is."""
-
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return all rows of a query."""
-
-    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """Return the first row of a query, None if there is none."""
-
-    def write(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement, committed at once outside a transaction; return how many rows it changed."""
-
-    def save(self, sql: str, values: Sequence[Any] = ()) -> object:
-        """Run a statement as `write` does, but nobody wants to know how many rows it changed.
-
-        So inside a transaction it may run later: before its next other statement, or at its end.
-        """
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction."""
-
-    def transaction(self, mode: Mode) -> AbstractContextManager[None]:
-        """Run a block as one transaction, or, inside another, as a part that can fail by itself."""
-
-    def original(self, column: str, stored: Any) -> Any:
-        """Return what a column of `legacy_rows` keeps, as it can be written in JSON."""
-
-    def erase_traces(self) -> None:
-        """Leave as little as the engine can of deleted rows."""
-
-    def take_into_use(self) -> None:
-        """Let this and all later connections write; until then looking changes nothing."""
-
-    def close(self) -> None:
-        """Close all connections; twice does nothing."""
-
-
-def open_database(location: Location, *, create: bool) -> Database:
-    """Connect to a database.
-
-    Args:
-        location: where it is.
-        create: whether to make an SQLite file that is not there; a server's databases are never made here.
-
-    Raises:
-        StorageError: there is none, or it cannot be used; its subclasses say why.
-    """
-    if isinstance(location, SQLiteLocation):
-        from poker_therapist.sqlite import SQLiteDatabase
-
-        return SQLiteDatabase(location, create=create)
-    from poker_therapist.postgresql import PostgreSQLDatabase
-
-    return PostgreSQLDatabase(location)
 
 
 def locate(database: str | os.PathLike[str]) -> Location:
@@ -266,24 +182,3 @@ def _file(name: str) -> Path:
         )
     path = os.path.abspath(name)  # noqa: PTH100  # Path.absolute() would keep a/../b
     return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)
-
-
-def read_queries(path: Path, mark: str = "?") -> dict[str, str]:
-    """Return the queries of a .sql file by name, ready for a connection.
-
-    Each `:name` becomes the number of that parameter in the query's `-- name:` line, so that values are bound
-    as a tuple, which costs less than a dict on every call. The driver's `mark` stands before the number.
-    """
-    queries = aiosql.from_path(path, "sqlite3", encoding="utf-8")
-    numbered = {}
-    for query in (getattr(queries, name) for name in queries.available_queries):
-        if query.parameters is not None:  # the cursor that aiosql adds to each query has none
-            place = {
-                parameter: f"{mark}{number}" for number, parameter in enumerate(query.parameters, start=1)
-            }
-            numbered[query.__name__] = re.sub(r":([a-z_]+)", partial(_look_up, place), query.sql)
-    return numbered
-
-
-def _look_up(place: dict[str, str], found: re.Match[str]) -> str:
-    return place[found[1]]

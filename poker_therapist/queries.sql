@@ -2,18 +2,18 @@
 -- (next_player_with_expired alone looks at all), finds them by an index of 004 and reads them in its order;
 -- both engines understand every one.
 
--- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, now)!
+-- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
 -- Upsert: a belief that is there already is replaced, and keeps its id and created_at.
 INSERT INTO user_patterns (
     user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at
 )
-VALUES (:user_id, :pattern_type, :pattern_key, :pattern_value, :confidence, :now, :now)
+VALUES (:user_id, :pattern_type, :pattern_key, :pattern_value, :confidence, :created_at, :updated_at)
 ON CONFLICT (user_id, pattern_type, pattern_key) DO UPDATE SET
     pattern_value = excluded.pattern_value,
     confidence = excluded.confidence,
     updated_at = excluded.updated_at;
 
--- name: get_pattern(user_id, pattern_type, pattern_key)^
+-- name: get_pattern(user_id, pattern_type, pattern_key)
 SELECT pattern_value FROM user_patterns
 WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key;
 
@@ -42,7 +42,7 @@ FROM user_patterns
 WHERE user_id = :user_id
 ORDER BY pattern_type DESC, updated_at DESC, id DESC;
 
--- name: save_context(user_id, context_key, context_value, session_id, now, expires_at)!
+-- name: save_context(user_id, context_key, context_value, session_id, now, expires_at)
 INSERT INTO conversation_context (
     user_id, context_key, context_value, session_id, created_at, expires_at
 )
@@ -63,8 +63,8 @@ LIMIT :limit;
 SELECT context_value FROM conversation_context
 WHERE
     user_id = :user_id
-    AND session_id = :session_id
     AND context_key = :context_key
+    AND session_id = :session_id
     AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
@@ -98,7 +98,7 @@ WHERE
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: purge_expired(user_id, now, limit)!
+-- name: purge_expired(user_id, same_user_id, now, limit)
 -- The longest expired first; a few at a time, so that nobody waits long for the lock. With the plus SQLite
 -- finds each row by its id, and does not go through all rows of the player.
 DELETE FROM conversation_context
@@ -106,12 +106,12 @@ WHERE
     +user_id = :user_id
     AND id IN (
         SELECT expired.id FROM conversation_context AS expired
-        WHERE expired.user_id = :user_id AND expired.expires_at <= :now
+        WHERE expired.user_id = :same_user_id AND expired.expires_at <= :now
         ORDER BY expired.expires_at
         LIMIT :limit
     );
 
--- name: next_player_with_expired(first_user_id, now)^
+-- name: next_player_with_expired(first_user_id, now)
 -- For the purge of all, which goes from player to player; the one query that no single shard can answer, for
 -- nothing else knows who the players are.
 SELECT user_id FROM conversation_context
@@ -119,7 +119,7 @@ WHERE user_id >= :first_user_id AND expires_at <= :now
 ORDER BY user_id
 LIMIT 1;
 
--- name: save_insight(user_id, insight_type, insight_data, importance, now)!
+-- name: save_insight(user_id, insight_type, insight_data, importance, now)
 INSERT INTO user_insights (user_id, insight_type, insight_data, importance, created_at)
 VALUES (:user_id, :insight_type, :insight_data, :importance, :now);
 
@@ -159,7 +159,7 @@ WHERE user_id = :user_id
 ORDER BY importance DESC, created_at DESC, id DESC
 LIMIT :limit;
 
--- name: export_patterns(user_id)
+-- name: export_user_patterns(user_id)
 SELECT
     id,
     pattern_type,
@@ -172,7 +172,7 @@ FROM user_patterns
 WHERE user_id = :user_id
 ORDER BY pattern_type, pattern_key;
 
--- name: export_context(user_id)
+-- name: export_conversation_context(user_id)
 -- What has expired and is still there belongs to the player too.
 SELECT
     id,
@@ -185,7 +185,7 @@ FROM conversation_context
 WHERE user_id = :user_id
 ORDER BY created_at, id;
 
--- name: export_insights(user_id)
+-- name: export_user_insights(user_id)
 SELECT
     id,
     insight_type,
@@ -214,31 +214,31 @@ FROM legacy_rows
 WHERE user_id = :user_id
 ORDER BY migration_id, table_name, row_id;
 
--- name: delete_patterns(user_id)!
+-- name: delete_user_patterns(user_id)
 DELETE FROM user_patterns
 WHERE user_id = :user_id;
 
--- name: delete_context(user_id)!
+-- name: delete_conversation_context(user_id)
 DELETE FROM conversation_context
 WHERE user_id = :user_id;
 
--- name: delete_context_of_session(user_id, session_id)!
+-- name: delete_context_of_session(user_id, session_id)
 DELETE FROM conversation_context
 WHERE user_id = :user_id AND session_id = :session_id;
 
--- name: delete_insights(user_id)!
+-- name: delete_user_insights(user_id)
 DELETE FROM user_insights
 WHERE user_id = :user_id;
 
--- name: delete_legacy_rows(user_id)!
+-- name: delete_legacy_rows(user_id)
 DELETE FROM legacy_rows
 WHERE user_id = :user_id;
 
--- name: delete_legacy_rows_of_table(user_id, table_name)!
+-- name: delete_legacy_rows_of_table(user_id, table_name)
 -- What is deleted from a table must not come back from here when 003 is rolled back.
 DELETE FROM legacy_rows
 WHERE user_id = :user_id AND table_name = :table_name;
 
--- name: delete_legacy_rows_of_session(user_id, session_id)!
+-- name: delete_legacy_rows_of_session(user_id, session_id)
 DELETE FROM legacy_rows
 WHERE user_id = :user_id AND table_name = 'conversation_context' AND session_id = :session_id;

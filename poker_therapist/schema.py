@@ -1,78 +1,180 @@
-"""Bringing a database's schema to where the code needs it.
+"""The migrations that this version ships, and a database brought up to date with them.
 
-Opening an up-to-date database needs this module alone: it compares ids and imports no yoyo.
+Opening an up-to-date database compares ids and imports no yoyo. What an operator does with the shipped
+migrations (status, rehearse, copy) imports it when it is called.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from poker_therapist.database import Database, Location, SQLiteLocation, read_queries
+from poker_therapist.database import Database
+from poker_therapist.engines import engine_for, migration_folders, open_database
 from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
+from poker_therapist.location import Location
+from poker_therapist.tables import TABLES
 
-_QUERIES = read_queries(Path(__file__).with_name("bookkeeping.sql"))
+if TYPE_CHECKING:
+    from poker_therapist.migrations.engine import Progress
+    from poker_therapist.migrations.rehearse import Rehearsal
+    from poker_therapist.migrations.status import Status
+
+_BOOKKEEPING = Path(__file__).parent / "migrations" / "bookkeeping.sql"
 
 
 @cache
-def migrations_folder(engine: str) -> Path:
-    """Return the folder of an engine's SQL pairs: the wheel's own, in a checkout the top-level one."""
-    package = Path(__file__).parents[1]
+def migrations_folder(name: str) -> Path:
+    """Return a folder of SQL pairs: the wheel's own, in a checkout the top-level one."""
+    package = Path(__file__).parent
     installed = package / "sql_migrations"
-    return (installed if installed.is_dir() else package.parent / "sql_migrations") / engine
+    return (installed if installed.is_dir() else package.parent / "sql_migrations") / name
 
 
-def shipped_ids(engine: str) -> set[str]:
-    """Return the ids of the migrations that come with this version."""
+def shipped_ids(name: str) -> set[str]:
+    """Return the ids of the migrations in a folder that comes with this version."""
     return {
-        name.removesuffix(".sql")
-        for name in os.listdir(migrations_folder(engine))  # noqa: PTH208  # a tenth of the time of paths
-        if name.endswith(".sql") and not name.endswith(".rollback.sql")
+        file.removesuffix(".sql")
+        for file in os.listdir(migrations_folder(name))  # noqa: PTH208  # a tenth of the time of paths
+        if file.endswith(".sql") and not file.endswith(".rollback.sql")
     }
 
 
 def folders_for(location: Location, applied: Collection[str]) -> list[Path]:
     """Return the folders whose migrations a database is to have.
 
-    One that has been distributed over a cluster is to have the migrations that distribute, too.
+    Those of an optional folder belong to a database that has one of them already: the tables of a database
+    that is distributed over a cluster.
     """
-    engines = ["sqlite"] if isinstance(location, SQLiteLocation) else ["postgresql"]
-    if engines == ["postgresql"] and shipped_ids("citus") & set(applied):
-        engines.append("citus")
-    return [migrations_folder(engine) for engine in engines]
+    folder, *optional = migration_folders(location)
+    chosen = [folder, *(name for name in optional if shipped_ids(name) & set(applied))]
+    return [migrations_folder(name) for name in chosen]
 
 
-def bring_up_to_date(database: Database, *, migrate: bool) -> None:
-    """Apply the pending migrations, if `migrate`; write nothing where there are none.
+def open_current(location: Location, queries: Sequence[Path] = (), *, migrate: bool) -> Database:
+    """Connect to a database and bring its schema up to date.
+
+    Args:
+        location: where it is.
+        queries: the `.sql` files whose queries will be called.
+        migrate: whether to create an SQLite file that does not exist and to apply pending migrations.
 
     Raises:
+        StorageError: the database cannot be opened; its subclasses say why.
         SchemaTooNew: the database has had migrations that this version does not know.
         SchemaOutdated: some are pending and `migrate` is false.
         MigrationError: one failed; the database is as it was before it.
     """
-    applied = applied_ids(database)
-    folders = folders_for(database.location, applied)
+    database = open_database(location, [_BOOKKEEPING, *queries], create=migrate)
+    try:
+        _bring_up_to_date(database, migrate=migrate)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def bring_up_to_date(location: Location) -> None:
+    """Apply the pending migrations; write nothing where there are none.
+
+    Raises:
+        StorageError, SchemaTooNew, MigrationError: as for `open_current`.
+    """
+    open_current(location, migrate=True).close()
+
+
+def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
+    location = database.location
+    applied = _applied_ids(database)
+    folders = folders_for(location, applied)
     shipped = set().union(*(shipped_ids(folder.name) for folder in folders))
     if unknown := sorted(applied - shipped):
         raise SchemaTooNew(
-            f"{database.location.name} is ahead of this version of the code, which does not know "
-            f"{', '.join(unknown)}: update the code, or take them back with "
-            f"`{database.location.yoyo} rollback --revision {unknown[0]}`"
+            f"{location.name} is ahead of this version of the code, which does not know "
+            f"{', '.join(unknown)}: update the code, or roll them back with "
+            f"`{location.yoyo} rollback --revision {unknown[0]}`",
+            unknown=unknown,
         )
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
-                f"{database.location.name} lacks {', '.join(pending)}: "
-                f"run `{database.location.yoyo} apply`, or open it with migrate=True"
+                f"{location.name} lacks {', '.join(pending)}: "
+                f"run `{location.yoyo} apply`, or open it with migrate=True",
+                pending=pending,
             )
-        from poker_therapist.migrations.apply import apply_pending
+        with engine_for(location).backend() as backend:
+            backend.apply_migrations(backend.to_apply(backend.read([str(folder) for folder in folders])))
 
-        apply_pending(database.location, folders)
 
-
-def applied_ids(database: Database) -> set[str]:
+def _applied_ids(database: Database) -> set[str]:
     """Return the ids of the migrations that yoyo's table says have been applied."""
     try:
-        return {migration_id for (migration_id,) in database.rows(_QUERIES["applied_migrations"])}
+        return {migration_id for (migration_id,) in database.fetch_all("applied_migrations")}
     except SchemaMissing:
         return set()
+
+
+def sources_for(location: Location) -> list[str]:
+    """Return the folders whose migrations a database is to have, asking the database what is applied.
+
+    Raises:
+        StorageError: the database cannot be read.
+    """
+    with engine_for(location).backend() as backend:
+        return [str(folder) for folder in folders_for(location, backend.applied())]
+
+
+def all_sources(location: Location) -> list[str]:
+    """Return every folder whose migrations a database may have, the optional ones last."""
+    return [str(migrations_folder(name)) for name in migration_folders(location)]
+
+
+def read_status(location: Location, sources: list[str] | None = None) -> "Status":
+    """Compare a database with the shipped migrations, or with those of `sources`; see `migrations.status`."""
+    from poker_therapist.migrations import status
+
+    with engine_for(location).backend() as backend:
+        return status.read_status(backend, sources or sources_for(location))
+
+
+def rehearse(
+    location: Location,
+    *,
+    to: str | None = None,
+    sources: list[str] | None = None,
+    progress: "Progress | None" = None,
+) -> "Rehearsal":
+    """Rehearse the shipped migrations, or those of `sources`, on a copy; see `migrations.rehearse`."""
+    from poker_therapist.migrations import engine, rehearse
+
+    return rehearse.rehearse(
+        engine_for(location),
+        sources or sources_for(location),
+        to=to,
+        progress=progress or engine.no_progress,
+    )
+
+
+def copy(source: Location, target: Location, *, progress: "Progress | None" = None) -> dict[str, int]:
+    """Copy everything that is known of all players into an empty database; see `migrations.transfer`.
+
+    The target is migrated first if it has to be.
+
+    Raises:
+        SchemaOutdated: the source lacks migrations.
+        SchemaTooNew: either database has had migrations that this version does not know.
+    """
+    from poker_therapist.migrations import engine, transfer
+
+    with closing(open_current(source, migrate=False)):
+        pass
+    return transfer.copy(
+        engine_for(source),
+        engine_for(target),
+        TABLES,
+        sources=sources_for(target),
+        prepare=lambda: bring_up_to_date(target),
+        progress=progress or engine.no_progress,
+    )

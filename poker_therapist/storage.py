@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from poker_therapist import migrations, values
-from poker_therapist.database import Database, Mode, locate, open_database, read_queries
+from poker_therapist import schema, values
+from poker_therapist.database import Database, Mode
 from poker_therapist.errors import StorageError
+from poker_therapist.location import locate
 from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
+from poker_therapist.tables import TABLES, StoredTable
 from poker_therapist.values import JSON, check_key, check_limit, check_score, check_session, check_user
 
-_QUERIES = read_queries(Path(__file__).with_name("queries.sql"))
+_QUERIES = Path(__file__).with_name("queries.sql")
 
 # One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
 _SAVES_PER_PURGE = 128
@@ -45,14 +47,13 @@ def get_pattern_storage(
         StorageError: the database cannot be opened; its subclasses say why.
         MigrationError: a migration failed, or the database is newer than this version of the code.
     """
-    connections = open_database(locate(database), create=migrate)
+    opened = schema.open_current(locate(database), [_QUERIES], migrate=migrate)
     try:
-        migrations.bring_up_to_date(connections, migrate=migrate)
-        connections.take_into_use()
+        opened.enable_writes()
     except BaseException:
-        connections.close()
+        opened.close()
         raise
-    return PatternStorage(connections)
+    return PatternStorage(opened)
 
 
 class PatternStorage:
@@ -80,22 +81,24 @@ class PatternStorage:
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
     ) -> None:
         """Save a pattern, in the place of the one with the same type and key if there is one."""
-        self._database.save(
-            _QUERIES["save_pattern"],
+        now = values.timestamp(values.now())
+        self._database.execute_later(
+            "save_pattern",
             (
                 check_user(user_id),
                 check_key("pattern_type", pattern_type),
                 check_key("pattern_key", pattern_key),
                 values.encode(pattern_value),
                 check_score("confidence", confidence),
-                values.timestamp(values.now()),
+                now,
+                now,
             ),
         )
 
     def get_pattern(self, user_id: int, pattern_type: str, pattern_key: str, default: Any = None) -> Any:
         """Return the value of a pattern, `default` if there is none."""
-        row = self._database.row(
-            _QUERIES["get_pattern"],
+        row = self._database.fetch_one(
+            "get_pattern",
             (
                 check_user(user_id),
                 check_key("pattern_type", pattern_type),
@@ -106,8 +109,8 @@ class PatternStorage:
 
     def get_patterns_by_type(self, user_id: int, pattern_type: str) -> dict[str, Pattern]:
         """Return a player's patterns of one type by their keys, last updated first."""
-        rows = self._database.rows(
-            _QUERIES["get_patterns_by_type"], (check_user(user_id), check_key("pattern_type", pattern_type))
+        rows = self._database.fetch_all(
+            "get_patterns_by_type", (check_user(user_id), check_key("pattern_type", pattern_type))
         )
         return {row[0]: _pattern(row[1:], value) for row, value in _with_values(rows, 1)}
 
@@ -133,14 +136,14 @@ class PatternStorage:
             values.expiry(moment, expires_minutes),
         )
         if self._context_saves % _SAVES_PER_PURGE:
-            self._database.save(_QUERIES["save_context"], row)
+            self._database.execute_later("save_context", row)
         else:
-            with self._together(Mode.WRITE):
+            with self._join_or_begin(Mode.WRITE):
                 # In this order a failure of either leaves nothing new in a block that goes on.
-                self._database.save(
-                    _QUERIES["purge_expired"], (user_id, values.timestamp(moment), _ROWS_PER_PURGE)
+                self._database.execute_later(
+                    "purge_expired", (user_id, user_id, values.timestamp(moment), _ROWS_PER_PURGE)
                 )
-                self._database.save(_QUERIES["save_context"], row)
+                self._database.execute_later("save_context", row)
         self._context_saves += 1
 
     def get_context(
@@ -149,13 +152,13 @@ class PatternStorage:
         """Return the live values of a key, newest first: of one session, or of all if it is None."""
         now, most = values.timestamp(values.now()), check_limit("limit", limit)
         if session_id is None:
-            rows = self._database.rows(
-                _QUERIES["get_context"],
+            rows = self._database.fetch_all(
+                "get_context",
                 (check_user(user_id), check_key("context_key", context_key), now, most),
             )
         else:
-            rows = self._database.rows(
-                _QUERIES["get_context_of_session"],
+            rows = self._database.fetch_all(
+                "get_context_of_session",
                 (
                     check_user(user_id),
                     check_key("context_key", context_key),
@@ -170,8 +173,8 @@ class PatternStorage:
         self, user_id: int, insight_type: str, insight_data: JSON, importance: float = 0.5
     ) -> None:
         """Add something that Rex concluded."""
-        self._database.save(
-            _QUERIES["save_insight"],
+        self._database.execute_later(
+            "save_insight",
             (
                 check_user(user_id),
                 check_key("insight_type", insight_type),
@@ -191,10 +194,10 @@ class PatternStorage:
         """Return a player's insights of one type, or of all, that are at least so important, newest first."""
         least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
         if insight_type is None:
-            rows = self._database.rows(_QUERIES["get_insights"], (check_user(user_id), least, most))
+            rows = self._database.fetch_all("get_insights", (check_user(user_id), least, most))
         else:
-            rows = self._database.rows(
-                _QUERIES["get_insights_of_type"],
+            rows = self._database.fetch_all(
+                "get_insights_of_type",
                 (check_user(user_id), check_key("insight_type", insight_type), least, most),
             )
         return _insights(rows)
@@ -218,15 +221,15 @@ class PatternStorage:
             check_limit("insight_limit", insight_limit),
         )
         now = values.timestamp(values.now())
-        with self._together(Mode.READ):
-            pattern_rows = self._database.rows(_QUERIES["recall_patterns"], (user,))
+        with self._join_or_begin(Mode.READ):
+            pattern_rows = self._database.fetch_all("recall_patterns", (user,))
             if session is None:
-                context_rows = self._database.rows(_QUERIES["recall_context"], (user, now, context_most))
+                context_rows = self._database.fetch_all("recall_context", (user, now, context_most))
             else:
-                context_rows = self._database.rows(
-                    _QUERIES["recall_context_of_session"], (user, session, now, context_most)
+                context_rows = self._database.fetch_all(
+                    "recall_context_of_session", (user, session, now, context_most)
                 )
-            insight_rows = self._database.rows(_QUERIES["recall_insights"], (user, insight_most))
+            insight_rows = self._database.fetch_all("recall_insights", (user, insight_most))
         patterns: dict[str, dict[str, Pattern]] = {}
         for row, value in _with_values(pattern_rows, 2):
             patterns.setdefault(row[0], {})[row[1]] = _pattern(row[2:], value)
@@ -240,26 +243,26 @@ class PatternStorage:
         """Delete all patterns of a player; return how many there were."""
         user = check_user(user_id)
         with self._database.transaction(Mode.WRITE):
-            self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "user_patterns"))
-            return self._database.write(_QUERIES["delete_patterns"], (user,))
+            self._database.execute("delete_legacy_rows_of_table", (user, "user_patterns"))
+            return self._database.execute("delete_user_patterns", (user,))
 
     def clear_user_context(self, user_id: int, session_id: str | None = None) -> int:
         """Delete a player's context of one session, or of all if it is None; return how much there was."""
         user, session = check_user(user_id), check_session(session_id)
         with self._database.transaction(Mode.WRITE):
             if session is None:
-                self._database.write(_QUERIES["delete_legacy_rows_of_table"], (user, "conversation_context"))
-                return self._database.write(_QUERIES["delete_context"], (user,))
-            self._database.write(_QUERIES["delete_legacy_rows_of_session"], (user, session))
-            return self._database.write(_QUERIES["delete_context_of_session"], (user, session))
+                self._database.execute("delete_legacy_rows_of_table", (user, "conversation_context"))
+                return self._database.execute("delete_conversation_context", (user,))
+            self._database.execute("delete_legacy_rows_of_session", (user, session))
+            return self._database.execute("delete_context_of_session", (user, session))
 
     def purge_expired(self) -> int:
         """Delete the expired context of all players, a part at a time; return how much there was."""
         now, purged, next_player = values.timestamp(values.now()), 0, -(2**63)
-        while found := self._database.row(_QUERIES["next_player_with_expired"], (next_player, now)):
+        while found := self._database.fetch_one("next_player_with_expired", (next_player, now)):
             player: int = found[0]
-            while deleted := self._database.write(
-                _QUERIES["purge_expired"], (player, now, _ROWS_PER_BIG_PURGE)
+            while deleted := self._database.execute(
+                "purge_expired", (player, player, now, _ROWS_PER_BIG_PURGE)
             ):
                 purged += deleted
             if player == 2**63 - 1:
@@ -270,14 +273,9 @@ class PatternStorage:
     def export_user(self, user_id: int) -> Export:
         """Return everything that is stored about a player, in an order that does not change between calls."""
         user = check_user(user_id)
-        with self._together(Mode.READ):
-            return {
-                "user_id": user,
-                "patterns": self._export("export_patterns", user, _PATTERN_COLUMNS),
-                "context": self._export("export_context", user, _CONTEXT_COLUMNS),
-                "insights": self._export("export_insights", user, _INSIGHT_COLUMNS),
-                "legacy_rows": self._export("export_legacy_rows", user, _LEGACY_COLUMNS),
-            }
+        with self._join_or_begin(Mode.READ):
+            exported = {table.exported_as: self._export(table, user) for table in TABLES}
+        return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
         """Delete everything that is stored about a player, and every trace of it in the file and its log.
@@ -294,14 +292,11 @@ class PatternStorage:
         if self._database.in_transaction:
             raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")
         with self._database.transaction(Mode.WRITE):
-            forgotten: Forgotten = {
-                "user_patterns": self._database.write(_QUERIES["delete_patterns"], (user,)),
-                "conversation_context": self._database.write(_QUERIES["delete_context"], (user,)),
-                "user_insights": self._database.write(_QUERIES["delete_insights"], (user,)),
-                "legacy_rows": self._database.write(_QUERIES["delete_legacy_rows"], (user,)),
+            forgotten = {
+                table.name: self._database.execute(f"delete_{table.name}", (user,)) for table in TABLES
             }
-        self._database.erase_traces()
-        return forgotten
+        self._database.scrub_deleted()
+        return cast(Forgotten, forgotten)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -326,27 +321,20 @@ class PatternStorage:
     ) -> None:
         self.close()
 
-    def _together(self, mode: Mode) -> AbstractContextManager[None]:
+    def _join_or_begin(self, mode: Mode) -> AbstractContextManager[None]:
         """Make several statements one transaction, unless they are inside one already."""
         return nullcontext() if self._database.in_transaction else self._database.transaction(mode)
 
-    def _export(self, query: str, user: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-        rows = [dict(zip(columns, row, strict=True)) for row in self._database.rows(_QUERIES[query], (user,))]
-        for row in rows:
-            if columns is not _LEGACY_COLUMNS:
-                row["value"] = values.decode(row["value"])
-            else:  # as it was
-                row.update({name: self._database.original(name, item) for name, item in row.items()})
-        return rows
-
-
-_PATTERN_COLUMNS = ("id", "type", "key", "value", "confidence", "created_at", "updated_at")
-_CONTEXT_COLUMNS = ("id", "key", "value", "session_id", "created_at", "expires_at")
-_INSIGHT_COLUMNS = ("id", "type", "value", "importance", "created_at")
-_LEGACY_COLUMNS = (
-    "migration_id", "table_name", "row_id", "kind", "item_key", "value",
-    "score", "session_id", "created_at", "updated_at", "expires_at",
-)  # fmt: skip
+    def _export(self, table: StoredTable, user: int) -> list[dict[str, Any]]:
+        rows = self._database.fetch_all(f"export_{table.name}", (user,))
+        exported = [dict(zip(table.exported_columns, row, strict=True)) for row in rows]
+        for row in exported:
+            for name, stored in row.items():
+                if name in table.any_type:
+                    row[name] = self._database.decode_legacy(name, stored)
+                elif name == "value":
+                    row[name] = values.decode(stored)
+        return exported
 
 
 def _with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:

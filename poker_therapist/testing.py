@@ -20,14 +20,15 @@ from typing import Any, ClassVar
 import sqlparse
 from yoyo.migrations import topological_sort
 
-from poker_therapist.database import SQLiteLocation
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.files import SQLMigration, read_migrations, split
 from poker_therapist.migrations.rehearse import Verdict, rehearse
 from poker_therapist.migrations.scaffold import REASON
-from poker_therapist.migrations.sqlite import backend, backup
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.migrations.sqlite.compare import Two, stored_sql
-from poker_therapist.sqlite_file import open_connection
+from poker_therapist.sqlite import backend, backup
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite.compare import RowComparison, stored_sql
+from poker_therapist.sqlite.connect import open_connection
+from poker_therapist.sqlite.engine import SQLiteEngine
 
 
 class MigrationTests:
@@ -74,7 +75,7 @@ class MigrationTests:
             folder.mkdir()
             database = self._at_version(folder / "database.db", place)
             (rehearsed,) = rehearse(
-                SQLiteLocation(database), to=migration.id, sources=[str(self.folder)]
+                SQLiteEngine(SQLiteLocation(database)), [str(self.folder)], to=migration.id
             ).migrations
             known = migration.id in self.irreversible
             expected = (Verdict.IRREVERSIBLE,) if known else (Verdict.EXACT, Verdict.SCHEMA_EXACT)
@@ -125,7 +126,7 @@ class MigrationTests:
 
 def assert_same(expected: Path, actual: Path) -> None:
     """Assert that two databases have the same schema, to the letter, and the same rows."""
-    with Two(expected, actual) as two:
+    with RowComparison(expected, actual) as two:
         assert two.all_tables() == two.shared_tables()
         assert [str(part) for table in two.shared_tables() for part in two.compare(table)] == []
     texts = []

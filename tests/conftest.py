@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
-from tests.databases import Databases, Run, begin_run
-from tests.engines import is_server, run_sql
-from tests.server import Server, keep_server
+from tests.helpers.databases import Databases, Run, begin_run
+from tests.helpers.engines import is_server, run_sql
+from tests.helpers.server import Server, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

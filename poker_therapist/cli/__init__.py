@@ -13,15 +13,14 @@ from typing import Annotated
 import typer
 from yoyo.config import find_config, read_config
 
-from poker_therapist import screen
-from poker_therapist.database import Location, locate
+from poker_therapist import schema
+from poker_therapist.cli import screen
+from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.migrations.copy import copy as copy_database
-from poker_therapist.migrations.engine import engine_for
-from poker_therapist.migrations.rehearse import rehearse as rehearse_database
+from poker_therapist.location import Location, locate
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.migrations.status import read_status
 from poker_therapist.storage import PatternStorage, get_pattern_storage
+from poker_therapist.tables import TABLES
 
 PENDING, TROUBLE = 3, 4
 
@@ -81,7 +80,7 @@ def status(database: Database = None, as_json: AsJson = False) -> None:
     Nothing is written. Exit code 0: up to date; 3: migrations are pending; 4: trouble.
     """
     location = _location(database)
-    found = read_status(location)
+    found = schema.read_status(location)
     code = TROUBLE if found.is_trouble else PENDING if found.pending else 0
     if as_json:
         screen.print_json(
@@ -93,7 +92,7 @@ def status(database: Database = None, as_json: AsJson = False) -> None:
                     {"id": one.id, "state": one.state, "applied_at": one.applied_at, "note": one.note}
                     for one in found.migrations
                 ],
-                "unjudged": found.unjudged,
+                "unjudged": found.drift_unknown_because,
                 "drift": [
                     {"about": one.about, "expected": one.expected, "actual": one.actual}
                     for one in found.drift
@@ -121,14 +120,14 @@ def rehearse(
     """
     location = _location(database)
     with screen.progress() as progress:
-        found = rehearse_database(location, to=to, progress=progress)
+        found = schema.rehearse(location, to=to, progress=progress)
     if as_json:
         screen.print_json(
             {
                 "database": location.name,
                 "safe": found.is_safe,
-                "room_in_bytes": found.room,
-                "reason": found.reason,
+                "room_in_bytes": found.disk_space_needed,
+                "reason": found.fallback_reason,
                 "migrations": [
                     {
                         "id": one.id,
@@ -173,7 +172,8 @@ def backup(
     ] = None,
 ) -> None:
     """Copy the database to a file while others use it, and check the copy."""
-    print(engine_for(_location(database)).save_backup(output))
+    location = _location(database)
+    print(engine_for(location).save_backup(output, schema.all_sources(location)))
 
 
 @app.command()
@@ -182,7 +182,7 @@ def restore(
 ) -> None:
     """Put a backup in the place of the database, which is backed up first; others may be connected."""
     location = _location(database)
-    replaced = engine_for(location).restore(file)
+    replaced = engine_for(location).restore(file, schema.all_sources(location), TABLES)
     if replaced:
         print(f"backup: {replaced}")
     print(f"restored {location.name}")
@@ -202,7 +202,7 @@ def copy(
     """
     places = locate(source), locate(target)
     with screen.progress() as progress:
-        copied = copy_database(*places, progress=progress)
+        copied = schema.copy(*places, progress=progress)
     for table, count in copied.items():
         print(f"{table}: {count} copied")
     print(f"copied {places[0].name} to {places[1].name}")
@@ -249,7 +249,7 @@ def forget(
             )
         for table, count in storage.forget_user(user).items():
             print(f"{table}: {count} deleted")
-    for path, holds in engine_for(location).backups_with_player(user).items():
+    for path, holds in engine_for(location).backups_holding(user, TABLES).items():
         if holds is None:
             print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
         elif backups:

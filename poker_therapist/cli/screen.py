@@ -12,8 +12,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from poker_therapist.database import Location
-from poker_therapist.migrations.rehearse import Progress, Rehearsal, Verdict, no_progress
+from poker_therapist.location import Location
+from poker_therapist.migrations.engine import Progress, no_progress
+from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import State, Status
 
 STYLES = {
@@ -51,8 +52,8 @@ def print_status(location: Location, found: Status) -> None:
             )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")
-    if found.unjudged:
-        _print(found.unjudged, "yellow")
+    if found.drift_unknown_because:
+        _print(found.drift_unknown_because, "yellow")
     if not found.exists:
         _print(f"There is no database {location.name} yet; `{location.yoyo} apply` makes it.", "yellow")
     elif found.is_trouble:
@@ -86,9 +87,9 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     for one in found.migrations:
         for reason in one.reasons:
             _print(f"{one.id}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
-    if found.reason:
-        _print(found.reason, "yellow")
-    _print(f"The real run needs up to {found.room:,} bytes of room.")
+    if found.fallback_reason:
+        _print(found.fallback_reason, "yellow")
+    _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:

@@ -1,4 +1,4 @@
-"""A migration happens whole or not at all: what both engines share.
+"""A migration is applied whole or not at all: what all engines share.
 
 yoyo runs a migration's statements on one connection and records it on another, under a lock that is a row of
 a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. Whatever
@@ -11,6 +11,7 @@ import getpass
 import logging
 import socket
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
-from poker_therapist.migrations.catalog import Catalog
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     GONE,
     KEPT_IN_DATABASE,
@@ -38,7 +39,7 @@ logger = logging.getLogger("poker_therapist.migrations")
 BOOKKEEPING_SQL = Path(__file__).with_name("bookkeeping.sql")
 
 
-class Kept(NamedTuple):
+class AppliedRecord(NamedTuple):
     """What the database has kept of a migration; no texts if plain yoyo applied it."""
 
     applied_at: str | None
@@ -47,7 +48,7 @@ class Kept(NamedTuple):
     rollback_sql: str | None
 
 
-class AtomicBackend(DatabaseBackend):
+class AtomicBackend(DatabaseBackend, ABC):
     """A backend of yoyo's that changes a database only by whole migrations.
 
     An engine adds how to find, make and open its database, how to take its write lock, run a statement, check
@@ -59,7 +60,7 @@ class AtomicBackend(DatabaseBackend):
     # Where a statement ends, to the engine.
     split: Split = staticmethod(split)
     # Where the operator is told what was done; the yoyo command prints it.
-    tell: Callable[[str], None] = staticmethod(logger.info)
+    report: Callable[[str], None] = staticmethod(logger.info)
     # All migrations that yoyo has read, for a part of them may rest on another.
     _known: Sequence[SQLMigration] = ()
 
@@ -72,31 +73,31 @@ class AtomicBackend(DatabaseBackend):
         """What an operator calls the database."""
         return str(self.location.name)
 
+    @abstractmethod
     def exists(self) -> bool:
         """Return whether there is a database."""
-        raise NotImplementedError
 
-    def make(self) -> None:
-        """Make an empty database if there is none."""
-        raise NotImplementedError
+    @abstractmethod
+    def create_database(self) -> None:
+        """Create an empty database if there is none."""
 
+    @abstractmethod
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one of our own queries and return its rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
-        raise NotImplementedError
 
-    def explain(self, error: Exception) -> PokerTherapistError | None:
+    @abstractmethod
+    def translate_error(self, error: Exception) -> PokerTherapistError | None:
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
-        raise NotImplementedError
 
     def back_up(self, before: str) -> None:
         """Back the database up, once in a run, if it holds data and the engine makes backups of its own."""
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def migration_lock(self) -> Iterator[None]:
         """Keep other migrations away for a block, where the lock of a transaction is not enough."""
         yield
 
@@ -104,18 +105,18 @@ class AtomicBackend(DatabaseBackend):
         """Return whether somebody migrates right now, where that can be seen."""
         return False
 
+    @abstractmethod
     def describe(self) -> Catalog:
         """Return the live schema."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, somewhere that nobody sees."""
-        raise NotImplementedError
 
+    @abstractmethod
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse what a migration's statements leave broken."""
-        raise NotImplementedError
 
     # What yoyo prepares in the database before it knows whether there is anything to do: nothing, here.
 
@@ -147,22 +148,22 @@ class AtomicBackend(DatabaseBackend):
         sql = self.format_sql(
             "SELECT {quoted.migration_id}, {quoted.applied_at_utc} FROM {0.migration_table_quoted}"
         )
-        with self.explained():
+        with self.translating_errors():
             if not self.exists() or self.migration_table not in self.list_tables():
                 return {}
             return {name: str(time) for name, time in self.execute(sql).fetchall()}
 
-    def kept(self) -> dict[str, Kept]:
+    def records(self) -> dict[str, AppliedRecord]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
-        with self.explained():
+        with self.translating_errors():
             if not self.exists() or "_migration_text" not in self.list_tables():
                 return {}
             rows = self.query("kept_texts", (self.migration_table,))
-            return {name: Kept(*rest) for name, *rest in rows}
+            return {name: AppliedRecord(*rest) for name, *rest in rows}
 
     def kept_migrations(self) -> list[SQLMigration]:
         """Return every applied migration as the database has kept it; without texts if others applied it."""
-        kept = self.kept()
+        kept = self.records()
         migrations = []
         for name, applied_at in self.applied().items():
             text = kept.get(name)
@@ -186,7 +187,7 @@ class AtomicBackend(DatabaseBackend):
 
     def get_applied_migration_hashes(self) -> list[str]:
         """Return yoyo's hashes of what is applied, in the order in which it was."""
-        with self.explained():
+        with self.translating_errors():
             return super().get_applied_migration_hashes() if self.applied() else []
 
     def to_apply(self, migrations: MigrationList) -> MigrationList:
@@ -196,7 +197,7 @@ class AtomicBackend(DatabaseBackend):
 
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
         """Raise MigrationEdited for the first whose files are not what was applied."""
-        applied, kept = self.applied(), self.kept()
+        applied, kept = self.applied(), self.records()
         for migration in migrations:
             text = kept.get(migration.id)
             if migration.file is None or migration.id not in applied or text is None:
@@ -213,11 +214,11 @@ class AtomicBackend(DatabaseBackend):
         self.require_unedited(self._known)
         for migration in self._known:
             if migration.file is None:
-                self.tell(
+                self.report(
                     f"{migration.id} is applied and has no file here: is the database newer than the code?"
                 )
         if not migrations:
-            self.tell("nothing to apply: the database is up to date")
+            self.report("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
 
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
@@ -226,35 +227,49 @@ class AtomicBackend(DatabaseBackend):
         for migration in migrations:
             self.apply_one(migration)
 
+    def roll_back_all(self, sources: Sequence[str], keep: Collection[str] = ()) -> None:
+        """Roll back every migration, and drop the bookkeeping tables.
+
+        Args:
+            sources: folders of migrations.
+            keep: tables that existed before and stay.
+        """
+        self.rollback_migrations(self.to_rollback(self.read(sources)))
+        with self.one_transaction():
+            for table in self.list_tables():
+                if table.startswith(BOOKKEEPING) and not table.startswith("sqlite_") and table not in keep:
+                    self.execute(f"DROP TABLE {self.quote_identifier(table)}")
+
     def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
-        """Take some migrations back, each by itself; the first that fails ends the run."""
+        """Roll some migrations back, each by itself; the first that fails ends the run."""
         _refuse_force(force)
         self._require_database()
         self.require_unedited(migrations)
         if not migrations:
-            self.tell("nothing to roll back")
+            self.report("nothing to roll back")
         for migration in migrations:
             self.rollback_one(migration)
 
     def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
-        """Apply one migration, unless somebody else has done so meanwhile."""
+        """Apply one migration, unless another process has done so meanwhile."""
         _refuse_force(force)
         statements = migration.statements("apply")
         if mark:
-            migration.statements("rollback")  # what cannot be taken back is not applied
-        self.make()
-        with self.explained(), self.alone():
-            if self._apply_alone(migration, statements, mark):
-                self.tell(f"applied {migration.id}")
+            migration.statements("rollback")  # what cannot be rolled back is not applied
+        self.create_database()
+        with self.translating_errors(), self.migration_lock():
+            if self._apply_locked(migration, statements, mark):
+                self.report(f"applied {migration.id}")
 
-    def _apply_alone(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
+    def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
             applied = self.applied()
             if mark and migration.id in applied:
                 return False
             if missing := sorted(migration.depends_on - applied.keys()):
                 raise MigrationError(
-                    f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first"
+                    f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first",
+                    migration_id=migration.id,
                 )
             self.back_up(f"apply-{migration.id}")
             self._prepare(applied)
@@ -271,14 +286,14 @@ class AtomicBackend(DatabaseBackend):
         return True
 
     def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
-        """Take one migration back, unless somebody else has done so meanwhile."""
+        """Roll one migration back, unless another process has done so meanwhile."""
         _refuse_force(force)
         statements = migration.statements("rollback")
-        with self.explained(), self.alone():
-            if self._rollback_alone(migration, statements):
-                self.tell(f"rolled back {migration.id}")
+        with self.translating_errors(), self.migration_lock():
+            if self._roll_back_locked(migration, statements):
+                self.report(f"rolled back {migration.id}")
 
-    def _rollback_alone(self, migration: SQLMigration, statements: list[Statement]) -> bool:
+    def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():
             applied = self.applied()
             if migration.id not in applied:
@@ -291,7 +306,8 @@ class AtomicBackend(DatabaseBackend):
             if dependents:
                 raise MigrationError(
                     f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
-                    f"or both with `{self.location.yoyo} rollback --revision {migration.id}`"
+                    f"or both with `{self.location.yoyo} rollback --revision {migration.id}`",
+                    migration_id=migration.id,
                 )
             self.back_up(f"rollback-{migration.id}")
             self._prepare(applied)
@@ -309,40 +325,40 @@ class AtomicBackend(DatabaseBackend):
     def mark_migrations(self, migrations: MigrationList) -> None:
         """Record migrations as applied without running them, with the texts of their files."""
         self._require_database()
-        with self.explained(), self.alone(), self.one_transaction():
+        with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
             marked = [migration for migration in migrations if migration.id not in applied]
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
-            self.tell(f"marked {migration.id} as applied")
+            self.report(f"marked {migration.id} as applied")
 
     def unmark_migrations(self, migrations: MigrationList) -> None:
         """Remove the record of migrations without rolling them back."""
         self._require_database()
-        with self.explained(), self.alone(), self.one_transaction():
+        with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
             self._prepare(applied)
             unmarked = [migration for migration in migrations if migration.id in applied]
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:
-            self.tell(f"unmarked {migration.id}")
+            self.report(f"unmarked {migration.id}")
 
     @contextmanager
     def one_transaction(self) -> Iterator[None]:
         """Hold the write lock for a block: all of it is committed, or nothing."""
-        with self.explained(), self.transaction():
+        with self.translating_errors(), self.transaction():
             yield
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translating_errors(self) -> Iterator[None]:
         """Turn the driver's errors into our own."""
         try:
             yield
         except Exception as error:
-            if ours := self.explain(error):
+            if ours := self.translate_error(error):
                 raise ours from error
             raise
 
@@ -351,14 +367,14 @@ class AtomicBackend(DatabaseBackend):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
 
     def _prepare(self, applied: dict[str, str]) -> None:
-        """Make yoyo's tables and ours, inside the transaction of the first change.
+        """Create yoyo's tables and ours, inside the transaction of the first change.
 
         What plain yoyo applied before is recorded as unverified.
         """
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
         self.query("create_texts")
-        known = self.kept()
+        known = self.records()
         for name, time in applied.items():
             if name not in known:
                 self.query("keep_text", (self.migration_table, name, time, None, None, None))
@@ -377,7 +393,10 @@ class AtomicBackend(DatabaseBackend):
                 raise MigrationError(
                     f"{error}\n{migration.id} says `-- transactional: false`: what stands before line "
                     f"{statement.line} has been done. Correct it and run the same command again; "
-                    "it starts from the first statement"
+                    "it starts from the first statement",
+                    migration_id=migration.id,
+                    file=error.file,
+                    line=error.line,
                 ) from error
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:

@@ -4,7 +4,7 @@
 -- yoyo's record, asked at every opening.
 SELECT migration_id FROM _yoyo_migration;
 
--- name: create_texts()!
+-- name: create_texts()
 -- What was applied, word for word: an edit of a file shows, and a migration whose file is gone can be taken
 -- back. Keyed by yoyo's table too, for yoyo can keep several in one database.
 CREATE TABLE IF NOT EXISTS _migration_text (
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS _migration_text (
     PRIMARY KEY (migration_table, migration_id)
 );
 
--- name: keep_text(migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql)!
+-- name: keep_text(migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql)
 INSERT INTO _migration_text (
     migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql
 )
@@ -41,6 +41,6 @@ FROM _migration_text
 WHERE migration_table = :migration_table
 ORDER BY migration_id;
 
--- name: drop_text(migration_table, migration_id)!
+-- name: drop_text(migration_table, migration_id)
 DELETE FROM _migration_text
 WHERE migration_table = :migration_table AND migration_id = :migration_id;

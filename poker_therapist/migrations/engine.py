@@ -1,106 +1,161 @@
-"""What an operator can do with a database, whichever engine it is on."""
+"""What an engine does for an operator: its backend, backups, copies and whole-table transfers."""
 
-from collections.abc import Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from poker_therapist.database import Location, SQLiteLocation
+from poker_therapist.location import Location
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, RowDifference
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.tables import StoredTable
 
-
-class Bench(Protocol):
-    """A copy of a database, on which migrations are tried."""
-
-    @property
-    def reason(self) -> str:
-        """Why the copy is of a lesser kind than it could be, empty if it is not."""
-
-    @property
-    def room(self) -> int:
-        """How many bytes the real run needs at most, as far as was seen."""
-
-    def backend(self) -> AtomicBackend:
-        """Open the backend of the copy."""
-
-    def keep_before(self) -> None:
-        """Keep what there is, to compare with later."""
-
-    def keep_after(self) -> None:
-        """Keep what there is after applying, to return to."""
-
-    def return_to_after(self) -> bool:
-        """Return to what `keep_after` kept; false if that cannot be, and nothing more can be tried."""
-
-    def damage(self) -> str:
-        """Return what is broken inside the copy, an empty text if nothing is."""
-
-    def changed_rows(self) -> Iterator[tuple[str, int]]:
-        """Yield how many rows of each table are not what they were, for those with any."""
-
-    def schema_differences(self) -> list[Difference]:
-        """Return how the schema differs from what it was."""
-
-    def row_differences(self) -> Iterator[RowDifference]:
-        """Yield how the rows of the tables that were there and are there differ from what they were."""
-
-    def tables_of_one(self) -> Iterator[tuple[str, int]]:
-        """Yield the tables with rows that were there or are there, not both, and how many rows."""
-
-    def texts_laid_out_differently(self) -> list[str]:
-        """Return what has the same meaning as before and another text, where the engine keeps texts."""
-
-
+# Called with what is being done, how much of it is done and how much there is.
+Progress = Callable[[str, int, int], None]
 Row = tuple[Any, ...]
 
 
-class Reader(Protocol):
-    """The rows of a database as of one moment, in the form in which they go from engine to engine.
+def no_progress(doing: str, done: int, total: int) -> None:
+    """Show nothing."""
 
-    Every method raises an error of ours for one of the driver's.
+
+def time_for_names() -> str:
+    """Return this moment in UTC for the name of a backup: names sort by it."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+class RehearsalCopy(ABC):
+    """A copy of a database, on which migrations are tried.
+
+    Attributes:
+        fallback_reason: why the copy is of a lesser kind than it could be; empty if it is not.
     """
 
-    @property
-    def location(self) -> Location:
-        """Where they are."""
+    fallback_reason: str = ""
 
-    def columns(self, table: str) -> list[str]:
+    @property
+    @abstractmethod
+    def disk_space_needed(self) -> int:
+        """How many bytes the real run needs at most, as far as the rehearsal has seen."""
+
+    @abstractmethod
+    def backend(self) -> AtomicBackend:
+        """Open the backend of the copy."""
+
+    @abstractmethod
+    def keep_before(self) -> None:
+        """Keep the state before applying, to compare with it later."""
+
+    @abstractmethod
+    def keep_after(self) -> None:
+        """Keep the state after applying, to return to it."""
+
+    @abstractmethod
+    def return_to_after(self) -> bool:
+        """Return to the state that `keep_after` kept; false if that is impossible, which ends the rehearsal."""
+
+    @abstractmethod
+    def integrity_error(self) -> str:
+        """Return what the engine finds broken in the copy; empty if nothing is."""
+
+    @abstractmethod
+    def changed_rows(self) -> Iterator[tuple[str, int]]:
+        """Yield each table with rows that differ from `keep_before`, and how many do."""
+
+    @abstractmethod
+    def schema_differences(self) -> list[Difference]:
+        """Return how the schema differs from `keep_before`."""
+
+    @abstractmethod
+    def row_differences(self) -> Iterator[RowDifference]:
+        """Yield how the rows of the tables that exist on both sides differ from `keep_before`."""
+
+    @abstractmethod
+    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
+        """Yield each non-empty table that exists on one side only, with its row count."""
+
+    @abstractmethod
+    def texts_laid_out_differently(self) -> list[str]:
+        """Return what has the same meaning as before and another SQL text, where the engine keeps texts."""
+
+
+class Reader(ABC):
+    """The rows of a database in one snapshot, in the form in which they go from engine to engine.
+
+    Every method raises an error of this package for one of the driver's.
+
+    Attributes:
+        location: where the database is.
+    """
+
+    location: Location
+
+    @abstractmethod
+    def columns(self, table: StoredTable) -> list[str]:
         """Return the columns of a table, in its order."""
 
-    def count(self, table: str) -> int:
+    @abstractmethod
+    def count(self, table: StoredTable) -> int:
         """Return how many rows a table has."""
 
-    def next_id(self, table: str) -> int:
-        """Return the id that the next row of a table would get, or would if no row were in the way."""
+    @abstractmethod
+    def next_id(self, table: StoredTable) -> int:
+        """Return the id that the next row of a table would get."""
 
-    def rows(self, table: str, columns: Sequence[str]) -> Generator[Row, None, None]:
-        """Yield the rows of a table by its key, a few in memory at a time."""
+    @abstractmethod
+    def rows(self, table: StoredTable, columns: Sequence[str]) -> Generator[Row, None, None]:
+        """Yield the rows of a table in the order of its key, with a few in memory at a time."""
 
 
-class Writer(Reader, Protocol):
-    """A transaction that nobody else can write beside; it sees what it has written."""
+class Writer(Reader):
+    """A transaction that excludes other writers; it sees what it has written."""
 
-    def write(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-        """Write rows as they come, a few in memory at a time.
+    @abstractmethod
+    def write(self, table: StoredTable, columns: Sequence[str], rows: Iterable[Row]) -> None:
+        """Insert rows as they come, with a few in memory at a time.
 
         Raises:
             RefusedRow: this engine cannot hold one of them.
         """
 
-    def go_on_at(self, table: str, next_id: int) -> None:
-        """Have the next row of a table get this id."""
+    @abstractmethod
+    def set_next_id(self, table: StoredTable, next_id: int) -> None:
+        """Let the next row of a table get this id."""
 
 
-class Engine(Protocol):
-    """The tools for one database."""
+class RefusedRow(Exception):
+    """The target cannot hold a row.
 
+    Attributes:
+        number: which of the rows that were to be written, from 1; None where that is not known.
+        reason: why, without anything of a player's in it.
+    """
+
+    def __init__(self, number: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.number = number
+        self.reason = reason
+
+
+class Engine(ABC):
+    """The tools for one database.
+
+    Attributes:
+        location: where the database is.
+    """
+
+    location: Location
+
+    @abstractmethod
     def backend(self) -> AtomicBackend:
         """Return the backend; nothing is opened yet."""
 
-    def bench(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[Bench]:
-        """Copy the database, to try migrations on; the copy goes when the block ends.
+    @abstractmethod
+    def rehearsal_copy(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[RehearsalCopy]:
+        """Copy the database, to try migrations on; the copy is removed when the block ends.
 
         Args:
             files: the migrations of the code, for those of which the database has kept no text.
@@ -109,38 +164,55 @@ class Engine(Protocol):
             StorageError: the database cannot be read, or there is no room for a copy.
         """
 
-    def save_backup(self, output: Path | None) -> Path:
-        """Copy the database to a file while others use it, and return that file's path."""
-
-    def restore(self, file: Path) -> Path | None:
-        """Put a backup in the place of the database; return the backup of what was replaced, if any."""
-
-    def backups_with_player(self, user_id: int) -> dict[Path, bool | None]:
-        """Return the known backups that still hold something about a player; None: cannot be read."""
-
-    def identity(self) -> Hashable:
-        """Return what is the same for every name of the database and for no other; None if there is none."""
-
-    def reader(self) -> AbstractContextManager[Reader]:
-        """Open the database to read all of it as of one moment; it is not written."""
-
-    def writer(self) -> AbstractContextManager[Writer]:
-        """Open the database to fill it in one transaction, committed when the block ends well."""
-
-    def unmake(self, before: Collection[str] | None) -> None:
-        """Take away what we have made in a database where nothing of ours was.
+    @abstractmethod
+    def save_backup(self, output: Path | None, sources: Sequence[str]) -> Path:
+        """Copy the database to a file while others use it, and return that file's path.
 
         Args:
-            before: the tables that were there, which stay; None if there was no database.
+            output: a file that does not exist yet; named by the time unless given.
+            sources: the folders of the migrations that this version of the code knows.
+
+        Raises:
+            InvalidInput: there is a file at `output` already.
+            StorageError: the database cannot be read, or the file cannot be written.
         """
 
+    @abstractmethod
+    def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:
+        """Replace the database with a backup; return the backup of what was replaced, None if nothing was.
 
-def engine_for(location: Location) -> Engine:
-    """Return the tools for the database at `location`."""
-    if isinstance(location, SQLiteLocation):
-        from poker_therapist.migrations.sqlite.engine import SQLiteEngine
+        Args:
+            file: the backup.
+            sources: the folders of the migrations that this version of the code knows.
+            tables: the tables of which a backup has at least one.
 
-        return SQLiteEngine(location)
-    from poker_therapist.migrations.postgresql.engine import PostgreSQLEngine
+        Raises:
+            DatabaseUnreadable: the file is no backup of such a database, or it is damaged.
+            SchemaTooNew: the backup was made by a later version of the code.
+            StorageError: the database cannot be written.
+        """
 
-    return PostgreSQLEngine(location)
+    @abstractmethod
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
+        """Return the known backups with a row of an owner in one of the tables; None: it cannot be read."""
+
+    @abstractmethod
+    def identity(self) -> Hashable:
+        """Return a value that is the same for every name of the database and for no other; None without one."""
+
+    @abstractmethod
+    def reader(self) -> AbstractContextManager[Reader]:
+        """Open the database to read it in one snapshot; it is not written."""
+
+    @abstractmethod
+    def writer(self, tables: Sequence[StoredTable]) -> AbstractContextManager[Writer]:
+        """Open the database to fill some tables in one transaction, committed when the block ends well."""
+
+    @abstractmethod
+    def drop_created(self, before: Collection[str] | None, sources: Sequence[str]) -> None:
+        """Drop what was created in a database that held none of our tables.
+
+        Args:
+            before: the tables that existed before, which stay; None if there was no database.
+            sources: the folders of the migrations to roll back.
+        """

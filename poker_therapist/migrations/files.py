@@ -98,7 +98,11 @@ class SQLMigration(Migration):
         self.depends_on = {name for key, names in directives if key == "depends" for name in names.split()}
         values = [value.strip().lower() for key, value in directives if key == "transactional"]
         if not set(values) <= {"true", "false"}:
-            raise InvalidMigration(f"{self.place()}: `-- transactional:` must be true or false")
+            raise InvalidMigration(
+                f"{self.place()}: `-- transactional:` must be true or false",
+                migration_id=migration_id,
+                file=self.place(),
+            )
         self.use_transactions = "false" not in values
 
     def place(self, direction: str = "apply") -> str:
@@ -117,14 +121,18 @@ class SQLMigration(Migration):
         self._require_pair()
         if text is None:
             raise InvalidMigration(
-                f"the files of {self.id} are gone, and the database has kept no text of it: restore them"
+                f"the files of {self.id} are gone, and the database has kept no text of it: restore them",
+                migration_id=self.id,
             )
         statements = self.split(text)
         for statement in statements:
             if self.use_transactions and (control := statement.control):
                 raise InvalidMigration(
                     f"{self.place(direction)}:{statement.line}: {control} would end the "
-                    f"transaction that keeps {self.id} whole: remove it\n    {statement}"
+                    f"transaction that keeps {self.id} whole: remove it\n    {statement}",
+                    migration_id=self.id,
+                    file=self.place(direction),
+                    line=statement.line,
                 )
         return statements
 
@@ -137,7 +145,9 @@ class SQLMigration(Migration):
         if self.file is not None and self.rollback_sql is None and not self.is_hook:
             raise InvalidMigration(
                 f"{self.place('rollback')} is missing, so {self.id} could not be taken back: "
-                "write it (a comment alone, if there is nothing to undo)"
+                "write it (a comment alone, if there is nothing to undo)",
+                migration_id=self.id,
+                file=self.place("rollback"),
             )
 
     @property
@@ -166,7 +176,9 @@ class SQLMigration(Migration):
             f"{self.id} was applied, and its file has been edited since:\n" + "\n".join(changes) + "\n"
             "Restore the file, and put the change into a new migration. If the edit changes nothing (a "
             f"comment), accept it with `{yoyo} unmark -m '^{self.id}$'` and then "
-            f"`{yoyo} mark -m '^{self.id}$'`."
+            f"`{yoyo} mark -m '^{self.id}$'`.",
+            migration_id=self.id,
+            file=self.place(),
         )
 
 
@@ -210,7 +222,9 @@ def read_migrations(
             migration = _read(path, source, split)
             if migration.id in found:
                 raise InvalidMigration(
-                    f"{shown(path)} and {found[migration.id].place()} have the same id: rename one of them"
+                    f"{shown(path)} and {found[migration.id].place()} have the same id: rename one of them",
+                    migration_id=migration.id,
+                    file=shown(path),
                 )
             found[migration.id] = migration
     for migration in kept:
@@ -229,11 +243,15 @@ def _files(source: str) -> Iterable[Path]:
     paths = [Path(path) for _, names in expanded for path in names]
     for path in paths:
         if path.suffix != ".sql":
-            raise InvalidMigration(f"{shown(path)} is not SQL: schema changes here are pairs of .sql files")
+            raise InvalidMigration(
+                f"{shown(path)} is not SQL: schema changes here are pairs of .sql files", file=shown(path)
+            )
         if not path.name.endswith(".rollback.sql"):
             yield path
         elif not (half := path.with_name(path.name.removesuffix(".rollback.sql") + ".sql")).exists():
-            raise InvalidMigration(f"{shown(path)} is one half of a pair: {half.name} is missing beside it")
+            raise InvalidMigration(
+                f"{shown(path)} is one half of a pair: {half.name} is missing beside it", file=shown(path)
+            )
 
 
 def _read(path: Path, source: str, split: Split) -> SQLMigration:
@@ -247,10 +265,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidMigration(
-            f"{shown(path)} is not UTF-8 (byte {error.start}): save it in that encoding"
+            f"{shown(path)} is not UTF-8 (byte {error.start}): save it in that encoding", file=shown(path)
         ) from error
     except OSError as error:
-        raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}") from error
+        raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}", file=shown(path)) from error
 
 
 def _link(migrations: dict[str, SQLMigration]) -> None:
@@ -259,7 +277,9 @@ def _link(migrations: dict[str, SQLMigration]) -> None:
         unknown = sorted(migration.depends_on - migrations.keys())
         if unknown and migration.file is not None:
             raise InvalidMigration(
-                f"{migration.place()} depends on {unknown[0]}, which is not there: correct its `-- depends:`"
+                f"{migration.place()} depends on {unknown[0]}, which is not there: correct its `-- depends:`",
+                migration_id=migration.id,
+                file=migration.place(),
             )
         migration._depends = {migrations[name] for name in migration.depends_on if name in migrations}
     try:

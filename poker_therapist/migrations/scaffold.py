@@ -4,7 +4,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from poker_therapist.errors import InvalidMigration
+from poker_therapist.errors import InvalidInput
 from poker_therapist.migrations.files import rollback_file
 
 # What a migration starts with; the tests demand that it be replaced.
@@ -22,24 +22,22 @@ def new_migration(description: str, folder: Path) -> list[Path]:
         folder: where the engines' folders are, `sql_migrations`.
 
     Raises:
-        InvalidMigration: the description has no verb and noun, a migration of that name is there already, or
+        InvalidInput: the description has no verb and noun, a migration of that name is there already, or
             there is no such folder.
     """
     if not (folder / "sqlite").is_dir():
-        raise InvalidMigration(f"there is no folder {folder / 'sqlite'}: run this in a checkout")
+        raise InvalidInput(f"there is no folder {folder / 'sqlite'}: run this in a checkout")
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", plain.lower())
     if len(words) < 2:
-        raise InvalidMigration(
-            f"{description!r} is no name for a migration: say verb and noun, add session mood"
-        )
+        raise InvalidInput(f"{description!r} is no name for a migration: say verb and noun, add session mood")
     name = "_".join(words)
     if len(name) > 100:
-        raise InvalidMigration(f"{len(name)} letters are too long for a name: say it in a few words")
+        raise InvalidInput(f"{len(name)} letters are too long for a name: say it in a few words")
     engines = [folder / "sqlite", folder / "postgresql"]
     known = {engine: sorted(_ids(engine)) for engine in engines}
     if same := [one for ids in known.values() for one in ids if one.partition("_")[2] == name]:
-        raise InvalidMigration(f"there is {same[0]} already: choose another name")
+        raise InvalidInput(f"there is {same[0]} already: choose another name")
     number = 1 + max((int(one[:3]) for ids in known.values() for one in ids), default=0)
     written = []
     for engine, ids in known.items():

@@ -1,20 +1,19 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from poker_therapist.database import Location
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseReadOnly,
+    DriftUnknown,
     InvalidMigration,
     MigrationEdited,
     MigrationFailed,
 )
-from poker_therapist.migrations import folders_for
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, differences
-from poker_therapist.migrations.engine import engine_for
 from poker_therapist.migrations.files import SQLMigration
 
 
@@ -51,8 +50,8 @@ class Status:
     exists: bool
     migrations: list[MigrationStatus]
     drift: list[Difference] = field(default_factory=list)
-    # Why nobody can say whether there is drift, empty if one can.
-    unjudged: str = ""
+    # Why it cannot be said whether there is drift; empty if it can.
+    drift_unknown_because: str = ""
 
     @property
     def is_trouble(self) -> bool:
@@ -66,66 +65,67 @@ class Status:
         return [one.id for one in self.migrations if one.state is State.PENDING]
 
 
-def read_status(location: Location, sources: list[str] | None = None) -> Status:
-    """Compare a database with the code; nothing is written, and nothing made where there is none.
+def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
+    """Compare a database with the code; nothing is written, and nothing is created where there is none.
 
     Args:
-        location: the database.
-        sources: folders of migrations; those of this version unless given.
+        backend: the backend of the database.
+        sources: folders of migrations.
 
     Raises:
         InvalidMigration: a file of the code's own cannot be used.
         StorageError: the database cannot be read.
     """
-    with engine_for(location).backend() as backend:
-        applied, kept = backend.applied(), backend.kept()
-        folders = sources or [str(folder) for folder in folders_for(location, applied)]
-        files = {one.id: one for one in backend.read(folders)}
-        newest = max(files, default="")
-        begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
-        changing = bool(begun) and backend.is_being_changed()
-        found = []
-        for name in sorted(files.keys() | applied.keys()):
-            text, file = kept.get(name), files.get(name)
-            if name in begun and not changing:
-                found.append(
-                    MigrationStatus(name, State.INTERRUPTED, note="run again the command that was stopped")
-                )
-            elif name in begun:
-                state = State.APPLIED if name in applied else State.PENDING
-                found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
-            elif name not in applied:
-                found.append(MigrationStatus(name, State.PENDING))
-            elif file is None:
-                state = State.UNKNOWN if name > newest else State.MISSING
-                can = text is not None and text.apply_sql is not None
-                note = "its text is kept: `yoyo rollback` can undo it" if can else "its text was not kept"
-                found.append(MigrationStatus(name, state, applied[name], note))
-            else:
-                state, note = State.APPLIED, "by plain yoyo: not verified"
-                if text is not None and text.checksum and text.applied_at == applied[name]:
-                    note = ""
-                    try:
-                        file.require_unedited(
-                            text.checksum, text.apply_sql or "", text.rollback_sql or "", location.yoyo
-                        )
-                    except (MigrationEdited, InvalidMigration) as error:
-                        state, note = State.EDITED, str(error)
-                found.append(MigrationStatus(name, state, applied[name], note))
-        if changing:
-            drift, unjudged = list[Difference](), "drift cannot be judged while somebody is migrating"
+    applied, kept = backend.applied(), backend.records()
+    files = {one.id: one for one in backend.read(sources)}
+    newest = max(files, default="")
+    begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
+    changing = bool(begun) and backend.is_being_changed()
+    found = []
+    for name in sorted(files.keys() | applied.keys()):
+        text, file = kept.get(name), files.get(name)
+        if name in begun and not changing:
+            found.append(
+                MigrationStatus(name, State.INTERRUPTED, note="run again the command that was stopped")
+            )
+        elif name in begun:
+            state = State.APPLIED if name in applied else State.PENDING
+            found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
+        elif name not in applied:
+            found.append(MigrationStatus(name, State.PENDING))
+        elif file is None:
+            state = State.UNKNOWN if name > newest else State.MISSING
+            can = text is not None and text.apply_sql is not None
+            note = "its text is kept: `yoyo rollback` can undo it" if can else "its text was not kept"
+            found.append(MigrationStatus(name, state, applied[name], note))
         else:
-            drift, unjudged = _drift(backend, files) if applied else ([], "")
-        return Status(backend.exists(), found, drift, unjudged)
+            state, note = State.APPLIED, "by plain yoyo: not verified"
+            if text is not None and text.checksum and text.applied_at == applied[name]:
+                note = ""
+                try:
+                    file.require_unedited(
+                        text.checksum, text.apply_sql or "", text.rollback_sql or "", backend.location.yoyo
+                    )
+                except (MigrationEdited, InvalidMigration) as error:
+                    state, note = State.EDITED, str(error)
+            found.append(MigrationStatus(name, state, applied[name], note))
+    if changing:
+        drift, drift_unknown_because = (
+            list[Difference](),
+            "drift cannot be judged while somebody is migrating",
+        )
+    else:
+        drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
+    return Status(backend.exists(), found, drift, drift_unknown_because)
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
-    """Return how the live schema differs from what the applied migrations build, or why nobody can say."""
+    """Return how the live schema differs from what the applied migrations build, or why that cannot be said."""
     try:
-        with backend.explained():
+        with backend.translating_errors():
             actual = backend.describe()
             expected = backend.build(backend.history(files))
-    except (DatabaseBusy, DatabaseReadOnly, MigrationFailed) as error:
+    except (DatabaseBusy, DatabaseReadOnly, DriftUnknown, MigrationFailed) as error:
         return [], str(error)
     # The app's own tables are not ours: a table that no migration is known to make is not judged.
     return differences(expected, actual.only(set(expected.tables))), ""

@@ -1,68 +1,52 @@
-"""Moving all players from one database to another, on the same engine or the other one.
+"""Copying the rows of some tables from one database to another, on the same engine or another one.
 
-The order of events; how rows are read and written is each engine's own, in its `transfer.py`. Rows go between
-the two in one form: integers, floats, texts and None, values as the letters of their JSON, times as the text
-that the storage keeps, and what `legacy_rows` holds of any type as that type.
+This module has the order of events; how rows are read and written is each engine's own, in its `transfer.py`.
+Rows go between the two in one form: integers, floats, strings and None, values as their JSON text, times as
+the text that the storage keeps, and a column of any type as that type.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice, zip_longest
 from typing import Any
 
-from poker_therapist.database import Location, open_database
 from poker_therapist.errors import InvalidInput, PokerTherapistError, StorageError
-from poker_therapist.migrations import bring_up_to_date, folders_for
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.catalog import BOOKKEEPING
-from poker_therapist.migrations.engine import Reader, Row, Writer, engine_for
-from poker_therapist.migrations.rehearse import Progress, no_progress
-
-# The tables that hold what is known of a player, and what their rows are read in the order of. PostgreSQL
-# does not say that an id is there once, so the player is named too.
-KEYS = {
-    "user_patterns": ("id", "user_id"),
-    "conversation_context": ("id", "user_id"),
-    "user_insights": ("id", "user_id"),
-    "legacy_rows": ("user_id", "migration_id", "table_name", "row_id"),
-}
-# Whose ids are counted.
-COUNTED = tuple(table for table, key in KEYS.items() if "id" in key)
+from poker_therapist.migrations.engine import Engine, Progress, Reader, RefusedRow, Row, Writer, no_progress
+from poker_therapist.tables import StoredTable
 
 # So many rows between two calls of `progress`.
 _STRIDE = 1_000
 
 
-class RefusedRow(Exception):
-    """The target cannot hold a row.
-
-    Attributes:
-        number: which of the rows that were to be written, from 1; None where that is not known.
-        reason: why, without anything of a player's in it.
-    """
-
-    def __init__(self, number: int | None, reason: str) -> None:
-        super().__init__(reason)
-        self.number = number
-        self.reason = reason
-
-
-def copy(source: Location, target: Location, *, progress: Progress = no_progress) -> dict[str, int]:
-    """Copy everything that is known of all players into an empty database; all of it or nothing.
+def copy(
+    source: Engine,
+    target: Engine,
+    tables: Sequence[StoredTable],
+    *,
+    sources: Sequence[str],
+    prepare: Callable[[], None],
+    progress: Progress = no_progress,
+) -> dict[str, int]:
+    """Copy all rows of some tables into an empty database; all of them or none.
 
     Ids stay, and the next one is the same in both. The target is migrated first if it has to be, and locked
-    against others who write until all is there. Before it is committed, every row is read again on both sides
-    and compared. The source is read as of one moment and never written; others may go on using it, but what
-    they save meanwhile is not in the copy.
+    against other writers until every row is there. Before it is committed, every row is read again on both
+    sides and compared. The source is read in one snapshot and never written; others may go on using it, but
+    what they save meanwhile is not in the copy.
 
-    After a failure the target is as it was: what had been made there is taken away again, unless somebody
-    else has saved into it meanwhile. Two things stay: empty tables of ours that were there before are up to
-    date then, and a file that held something of the app's has its backup beside it, as before any migration.
-    A kill leaves empty tables at most. In each case the same call can simply be made again.
+    After a failure the target is as it was: what was created there is dropped again, unless somebody else has
+    saved into it meanwhile. Two things stay: empty tables that existed before are up to date then, and a file
+    that held something of the app's has its backup beside it, as before any migration. A kill leaves empty
+    tables at most. In each case the same call can be repeated.
 
     Args:
         source: a database that is up to date.
-        target: another one, which holds nothing yet, or the path of an SQLite file that is not there.
+        target: another one, whose tables are empty or missing; an SQLite file need not exist.
+        tables: which tables; copied in the reverse order, for a row that is refused is most likely one of the
+            last.
+        sources: the folders of the target's migrations, to roll back after a failure.
+        prepare: creates the target if it does not exist, and brings it up to date.
         progress: called with what is being done, how many rows are done and how many there are, each of which
             counts twice: it is copied and compared.
 
@@ -70,60 +54,65 @@ def copy(source: Location, target: Location, *, progress: Progress = no_progress
         How many rows each table has.
 
     Raises:
-        SchemaOutdated: the source lacks migrations; SchemaTooNew: either has some that this version does not
-            know.
         InvalidInput: the target holds something, or is the source, or cannot hold a row of it.
         StorageError: either cannot be used, or the copy is not equal to the source.
+        MigrationError: the target cannot be brought up to date.
     """
-    with closing(open_database(source, create=False)) as database:
-        bring_up_to_date(database, migrate=False)
-    one, other = engine_for(source), engine_for(target)
-    if one.identity() == other.identity():
-        raise InvalidInput(f"{target.name} is {source.name} itself: name another database to copy to")
+    if source.identity() == target.identity():
+        raise InvalidInput(
+            f"{target.location.name} is {source.location.name} itself: name another database to copy to"
+        )
     # The target is migrated before anything is read: an index that is built CONCURRENTLY waits for every
     # older transaction of its database, and the source may be another schema there.
-    with _prepared(target), one.reader() as reader, other.writer() as writer:
-        copying = _Copying(reader, writer, progress)
+    with (
+        _prepared(target, tables, sources, prepare),
+        source.reader() as reader,
+        target.writer(tables) as writer,
+    ):
+        copying = _Copying(reader, writer, tables, progress)
         copying.require_room()
-        for table in reversed(KEYS):  # if a row is refused, it is most likely one of `legacy_rows`
+        for table in reversed(tables):
             copying.copy(table)
-        for table in KEYS:
+        for table in tables:
             copying.compare(table)
-        for table in COUNTED:
-            # The very last: on PostgreSQL a counter is not set back when a transaction is undone.
-            writer.go_on_at(table, reader.next_id(table))
-        return copying.counts
+        for table in tables:
+            if table.identity:
+                # The very last: on PostgreSQL a sequence is not set back when a transaction is rolled back.
+                writer.set_next_id(table, reader.next_id(table))
+        return {table.name: count for table, count in copying.counts.items()}
 
 
 class _Copying:
     """One copy on its way."""
 
-    def __init__(self, reader: Reader, writer: Writer, progress: Progress) -> None:
+    def __init__(
+        self, reader: Reader, writer: Writer, tables: Sequence[StoredTable], progress: Progress
+    ) -> None:
         self.reader = reader
         self.writer = writer
         self.progress = progress
-        self.counts = {table: reader.count(table) for table in KEYS}
-        self.columns = {table: reader.columns(table) for table in KEYS}
+        self.counts = {table: reader.count(table) for table in tables}
+        self.columns = {table: reader.columns(table) for table in tables}
         self.done = 0
 
     def require_room(self) -> None:
         """Refuse a target that holds something by now, or that could not take all that there is."""
         target = self.writer.location
-        _require_empty(target, {table: self.writer.count(table) for table in KEYS})
+        _require_empty(target.name, {table.name: self.writer.count(table) for table in self.counts})
         for table, columns in self.columns.items():
             if unshared := sorted(set(columns) ^ set(self.writer.columns(table))):
                 raise InvalidInput(
-                    f"{self.reader.location.name} and {target.name} do not have the same columns in {table}: "
+                    f"{self.reader.location.name} and {target.name} do not have the same columns in {table.name}: "
                     f"{', '.join(unshared)} is in one of them alone: look at both with "
                     "`poker-therapist status`"
                 )
 
-    def copy(self, table: str) -> None:
+    def copy(self, table: StoredTable) -> None:
         """Copy the rows of a table."""
         columns = self.columns[table]
         with closing(self.reader.rows(table, columns)) as rows:
             try:
-                self.writer.write(table, columns, self._counted(f"copying {table}", rows))
+                self.writer.write(table, columns, self._counted(f"copying {table.name}", rows))
             except RefusedRow as error:
                 refused = error
             else:
@@ -134,7 +123,7 @@ class _Copying:
             "delete it, and copy again"
         ) from refused
 
-    def compare(self, table: str) -> None:
+    def compare(self, table: StoredTable) -> None:
         """Compare the rows of a table on both sides, one by one and in order.
 
         Raises:
@@ -146,7 +135,7 @@ class _Copying:
             closing(self.writer.rows(table, columns)) as actual,
         ):
             pairs = zip_longest(expected, actual)
-            for mine, copied in self._counted(f"comparing {table}", pairs):
+            for mine, copied in self._counted(f"comparing {table.name}", pairs):
                 if not _equal(mine, copied):
                     difference = _difference(table, columns, mine, copied)
                     raise StorageError(
@@ -165,22 +154,14 @@ class _Copying:
                 self.progress(doing, self.done + number, total)
         self.done += number
 
-    def _found_again(self, table: str, number: int | None) -> str:
+    def _found_again(self, table: StoredTable, number: int | None) -> str:
         """Return what to call the row with a number, which the source gives again in the same order."""
         if number is not None:
             columns = self.columns[table]
             with closing(self.reader.rows(table, columns)) as rows:
                 for row in islice(rows, number - 1, number):
-                    return named(table, columns, row)
-        return f"a row of {table}"
-
-
-def named(table: str, columns: Collection[str], row: Row) -> str:
-    """Return what to call a row: its table and id."""
-    values = dict(zip(columns, row, strict=True))
-    if table == "legacy_rows":
-        return f"row {values['row_id']} of {values['table_name']}, kept in {table},"
-    return f"row {values['id']} of {table}"
+                    return table.label(columns, row)
+        return f"a row of {table.name}"
 
 
 def _equal(mine: Row | None, copied: Row | None) -> bool:
@@ -188,81 +169,72 @@ def _equal(mine: Row | None, copied: Row | None) -> bool:
     return mine == copied and (mine is None or copied is None or [*map(type, mine)] == [*map(type, copied)])
 
 
-def _difference(table: str, columns: Collection[str], mine: Row | None, copied: Row | None) -> str:
+def _difference(table: StoredTable, columns: Collection[str], mine: Row | None, copied: Row | None) -> str:
     """Return how two rows that are not equal differ."""
     if mine is None or copied is None:
         count = "missing" if copied is None else "one too many"
-        return f"{named(table, columns, mine or copied or ())} is {count}"
+        return f"{table.label(columns, mine or copied or ())} is {count}"
     differing = [
         column
         for column, *pair in zip(columns, mine, copied, strict=True)
         if not _equal((pair[0],), (pair[1],))
     ]
-    if set(differing) & set(KEYS[table]):  # another row stands here
-        return f"{named(table, columns, mine)} is missing"
-    return f"{named(table, columns, mine)} differs in {differing[0]}"
+    if set(differing) & set(table.key):  # another row stands here
+        return f"{table.label(columns, mine)} is missing"
+    return f"{table.label(columns, mine)} differs in {differing[0]}"
 
 
 @contextmanager
-def _prepared(target: Location) -> Iterator[None]:
-    """Bring a target that holds nothing up to date; after a failure, take away what was made there.
+def _prepared(
+    target: Engine, tables: Sequence[StoredTable], sources: Sequence[str], prepare: Callable[[], None]
+) -> Iterator[None]:
+    """Bring a target that holds nothing up to date; after a failure, drop what was created there.
 
     Raises:
         InvalidInput: it holds something.
         MigrationError: it cannot be brought up to date.
     """
-    engine = engine_for(target)
-    with engine.backend() as backend:
+    name = target.location.name
+    with target.backend() as backend:
         before = None
         if backend.exists():
-            _require_empty(target, _counts(backend))
+            _require_empty(name, _counts(backend, tables))
             before = list(backend.list_tables())
-        is_bare = not backend.applied() and not set(before or ()) & KEYS.keys()
+        is_bare = not backend.applied() and not {table.name for table in tables} & set(before or ())
     try:
-        with closing(open_database(target, create=True)) as database:
-            bring_up_to_date(database, migrate=True)
+        prepare()
         yield
     except BaseException as error:
         if is_bare:
             try:
-                with engine.backend() as backend:
-                    is_used = backend.exists() and any(_counts(backend).values())
+                with target.backend() as backend:
+                    is_used = backend.exists() and any(_counts(backend, tables).values())
                 if not is_used:
-                    engine.unmake(before)
+                    target.drop_created(before, sources)
             except PokerTherapistError as trouble:
                 if not isinstance(error, PokerTherapistError):
                     raise error from trouble
-                raise type(error)(
-                    f"{error}\nEmpty tables may be left in {target.name} ({trouble}): run the same again"
+                raise error.with_message(
+                    f"{error}\nEmpty tables may be left in {name} ({trouble}): run the same again"
                 ) from error
         raise
 
 
-def _counts(backend: AtomicBackend) -> dict[str, int]:
-    """Return how many rows each of our tables has, of those that are there."""
-    with backend.explained():
-        there = KEYS.keys() & set(backend.list_tables())
+def _counts(backend: AtomicBackend, tables: Sequence[StoredTable]) -> dict[str, int]:
+    """Return how many rows each of the tables that exist has."""
+    with backend.translating_errors():
+        existing = set(backend.list_tables())
         return {
-            table: backend.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in KEYS
-            if table in there
+            table.name: backend.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0]
+            for table in tables
+            if table.name in existing
         }
 
 
-def _require_empty(target: Location, counts: dict[str, int]) -> None:
+def _require_empty(name: str, counts: dict[str, int]) -> None:
     held = [f"{table}: {count:,}" for table, count in counts.items() if count]
     if held:
         raise InvalidInput(
-            f"{target.name} holds data already ({', '.join(held)}), with which a copy is never mixed: "
+            f"{name} holds data already ({', '.join(held)}), with which a copy is never mixed: "
             "name an empty database"
         )
-
-
-def take_back(backend: AtomicBackend, before: Collection[str]) -> None:
-    """Take back all migrations, and the bookkeeping with them, unless its tables were there before."""
-    folders = folders_for(backend.location, backend.applied())
-    backend.rollback_migrations(backend.to_rollback(backend.read([str(folder) for folder in folders])))
-    with backend.one_transaction():
-        for table in backend.list_tables():
-            if table.startswith(BOOKKEEPING) and not table.startswith("sqlite_") and table not in before:
-                backend.execute(f"DROP TABLE {backend.quote_identifier(table)}")

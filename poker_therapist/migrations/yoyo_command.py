@@ -1,4 +1,4 @@
-"""Manners for an operator: what a backend does when it is the ordinary `yoyo` command that loads it.
+"""YoyoCommandMixin for an operator: what a backend does when it is the ordinary `yoyo` command that loads it.
 
 yoyo's command reads the files itself and lets every error end in a traceback. It has no hook for either, so
 the backend, which yoyo makes before it reads anything, puts our reading in the place of yoyo's and lets our
@@ -19,13 +19,13 @@ from poker_therapist.errors import PokerTherapistError
 from poker_therapist.migrations.atomic import AtomicBackend
 
 
-class Manners(AtomicBackend):
+class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
         if _is_running_command(sys._getframe()):
-            self.tell = print
+            self.report = print
             migrate.read_migrations = self._read_migrations
             sys.excepthook = _report
             warnings.showwarning = _warn

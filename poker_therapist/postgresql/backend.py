@@ -14,23 +14,24 @@ from psycopg import pq
 from yoyo import default_migration_table
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
-from poker_therapist.database import PostgreSQLLocation, locate, read_queries
 from poker_therapist.errors import (
     DatabaseBusy,
-    DatabaseReadOnly,
+    DriftUnknown,
     MigrationFailed,
     PokerTherapistError,
     SchemaMissing,
 )
+from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.migrations.postgresql.catalog import describe
-from poker_therapist.migrations.postgresql.scratch import build, require_one_schema
-from poker_therapist.migrations.postgresql.split import split
-from poker_therapist.postgresql_server import configure, explain, is_lost, open_connection, reason_of
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.connect import configure, is_lost, open_connection, reason_of, translate_error
+from poker_therapist.postgresql.scratch import build, require_one_schema
+from poker_therapist.postgresql.split import split
+from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(BOOKKEEPING_SQL, "$") | read_queries(Path(__file__).with_name("backend.sql"), "$")
+_QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
 # How long a migration may wait for a table: everybody who comes after it waits, too.
 _TABLE_TIMEOUT = "5s"
@@ -54,7 +55,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def connection(self) -> psycopg.Connection[Any]:
         """The one connection, opened when it is first needed."""
         if self._opened is None:
-            with self.explained():
+            with self.translating_errors():
                 opened = open_connection(self.location)
             weakref.finalize(self, opened.close)
             # What was prepared for a table may not fit it after the next migration.
@@ -77,11 +78,11 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Return that there is a database; where there is none, connecting fails."""
         return self.connection is not None
 
-    def make(self) -> None:
+    def create_database(self) -> None:
         """Make nothing: a database of a server is made by whoever administers it."""
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def migration_lock(self) -> Iterator[None]:
         """Hold an advisory lock, so that no two migrate at once, also where no transaction may.
 
         It is asked for again and again. A session that waited for it inside a statement would hold a
@@ -103,7 +104,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                self._settle()
+                self._reset_session()
                 self.query("unlock", (key,))
 
     def is_being_changed(self) -> bool:
@@ -111,7 +112,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         ((key,),) = self.query("lock_key_of", (self.migration_table,))
         return bool(self.query("is_locked", (key,))[0][0])
 
-    def _settle(self) -> None:
+    def _reset_session(self) -> None:
         """Take back what a migration has set for its session: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
@@ -149,7 +150,10 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         if _COPY.match(statement.text):
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: COPY waits for rows that no file of SQL "
-                f"brings: use INSERT\n    {statement}"
+                f"brings: use INSERT\n    {statement}",
+                migration_id=migration.id,
+                file=migration.place(direction),
+                line=statement.line,
             )
         try:
             self.connection.execute(statement.text.encode())
@@ -159,22 +163,25 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if position and position.isdigit():
                 line += statement.text.count("\n", 0, int(position) - 1)
             in_words = error.sqlstate is None or error.sqlstate[:2] in ("40", "53", "55", "57", "25")
-            reason = str(self.explain(error)) if in_words else _detailed(error)
+            reason = str(self.translate_error(error)) if in_words else _detailed(error)
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else "")
+                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
+                migration_id=migration.id,
+                file=migration.place(direction),
+                line=line,
             ) from error
 
-    def explain(self, error: Exception) -> PokerTherapistError | None:
+    def translate_error(self, error: Exception) -> PokerTherapistError | None:
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
-        return explain(error, self.location) if isinstance(error, psycopg.Error) else None
+        return translate_error(error, self.location) if isinstance(error, psycopg.Error) else None
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
-        self._settle()  # so that it is recorded where the others are
+        self._reset_session()  # so that it is recorded where the others are
         super()._record(migration, mark, operation)
 
     def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
-        self._settle()
+        self._reset_session()
         super()._unrecord(migration, operation)
 
     @contextmanager
@@ -186,7 +193,9 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         except psycopg.Error as error:
             raise MigrationFailed(
                 f"{migration.place(direction)}: {_detailed(error)}: correct the migration. "
-                f"Nothing of {migration.id} was kept."
+                f"Nothing of {migration.id} was kept.",
+                migration_id=migration.id,
+                file=migration.place(direction),
             ) from error
 
     def describe(self) -> Catalog:
@@ -201,12 +210,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             require_one_schema(self.connection, built, kept=False)
             return build(self.connection, str(self._schema()), built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
-            raise DatabaseReadOnly(
+            raise DriftUnknown(
                 f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
                 "ask on the primary, as a role that may create a schema"
             ) from error
         except MigrationFailed as error:
-            raise MigrationFailed(f"drift cannot be judged: {error}") from error
+            raise DriftUnknown(f"drift cannot be judged: {error}") from error
         finally:
             self.rollback()
 

@@ -5,14 +5,14 @@ SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = current_schema();
 
--- name: lock_key_of(migration_table)^
+-- name: lock_key_of(migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
 SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.' || :migration_table, 0);
 
--- name: try_lock(key)^
+-- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);
 
--- name: is_locked(key)^
+-- name: is_locked(key)
 -- Of a key of 64 bits, pg_locks shows each half by itself.
 SELECT count(*) > 0 AS is_locked
 FROM pg_locks AS held
@@ -24,12 +24,12 @@ WHERE
     AND held.objsubid = 1
     AND held.granted;
 
--- name: unlock(key)^
+-- name: unlock(key)
 SELECT pg_advisory_unlock(:key);
 
--- name: set_lock_timeout(duration)^
+-- name: set_lock_timeout(duration)
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
 
--- name: current_schema()^
+-- name: current_schema()
 SELECT current_schema();

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from poker_therapist.database import PostgreSQLLocation, read_queries
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -32,16 +31,17 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageError,
 )
-from poker_therapist.migrations import shipped_ids
-from poker_therapist.migrations.backups import time_now
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.postgresql.dump_file import TEXTS, Dump, made_by, read_dump, read_through
-from poker_therapist.migrations.postgresql.programs import ProgramFailed, led_to, require, running
-from poker_therapist.postgresql_server import explain, reason_of
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.connect import reason_of, translate_error
+from poker_therapist.postgresql.dump_file import TEXTS, Dump, made_by, read_dump, read_through
+from poker_therapist.postgresql.programs import ProgramFailed, led_to, require, running
+from poker_therapist.sqlfile import Placeholders, read_queries
 
 logger = logging.getLogger("poker_therapist.migrations")
 
-_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 
 # What a script sets first and we have set ourselves, or older servers do not know.
 _LIMITS = re.compile(rb"^SET (?:lock|transaction)_timeout = 0;$", re.MULTILINE)
@@ -50,7 +50,7 @@ _LIMITS = re.compile(rb"^SET (?:lock|transaction)_timeout = 0;$", re.MULTILINE)
 _BELONGING_TO_NOBODY = ("--no-owner", "--no-privileges", "--no-tablespaces")
 
 
-def save_backup(location: PostgreSQLLocation, output: Path | None = None) -> Path:
+def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequence[str]) -> Path:
     """Dump what the migrations have made to a file, as of one moment, while others use it.
 
     No migration runs meanwhile. The file is read through before it gets its name, and is its owner's alone.
@@ -72,8 +72,8 @@ def save_backup(location: PostgreSQLLocation, output: Path | None = None) -> Pat
     if output is not None and output.exists():
         raise InvalidInput(f"{output} is there already: choose another name")
     require("pg_dump", "pg_restore")
-    with AtomicPostgreSQLBackend(location) as backend, backend.explained(), backend.alone():
-        relations = _relations(backend)
+    with AtomicPostgreSQLBackend(location) as backend, backend.translating_errors(), backend.migration_lock():
+        relations = _relations(backend, sources)
         if not relations:
             raise SchemaMissing(
                 f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the "
@@ -82,7 +82,7 @@ def save_backup(location: PostgreSQLLocation, output: Path | None = None) -> Pat
         return _dump(backend, relations, output or _named_by_time(backend))
 
 
-def restore(location: PostgreSQLLocation, file: Path) -> Path | None:
+def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) -> Path | None:
     """Put a dump in the place of what the migrations have made, while others are connected.
 
     One transaction drops what is there and makes what the dump holds: nobody ever sees a part of it, and if
@@ -110,22 +110,22 @@ def restore(location: PostgreSQLLocation, file: Path) -> Path | None:
             as a view of the app's.
     """
     require("pg_dump", "pg_restore")
-    with AtomicPostgreSQLBackend(location) as backend, backend.explained():
-        found = read_dump(file, backend)
-        with backend.alone():
+    with AtomicPostgreSQLBackend(location) as backend, backend.translating_errors():
+        found = read_dump(file, backend, sources)
+        with backend.migration_lock():
             schema = _schema(backend)
             if schema != found.schema:
                 raise InvalidInput(
                     f"{file} is of the schema {found.schema}, not of {schema}: "
                     f"add schema={found.schema} to the URL of the database"
                 )
-            relations = _relations(backend)
+            relations = _relations(backend, sources)
             replaced = (
                 _dump(backend, relations, _named_by_time(backend, "before-restore.")) if relations else None
             )
             with backend.one_transaction():
                 try:
-                    _replace(backend, relations, found)
+                    _replace(backend, relations, found, sources)
                 except BaseException as error:
                     if replaced:  # by nothing, after all
                         replaced.unlink(missing_ok=True)
@@ -142,17 +142,17 @@ def _schema(backend: AtomicPostgreSQLBackend) -> str:
     return schema
 
 
-def _relations(backend: AtomicPostgreSQLBackend) -> list[tuple[str, str]]:
+def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> list[tuple[str, str]]:
     """Return the name and kind of everything in the schema in use that the migrations have made."""
-    kept = {name: text.apply_sql for name, text in backend.kept().items()}
-    names = made_by(backend, backend.applied(), kept)
+    kept = {name: text.apply_sql for name, text in backend.records().items()}
+    names = made_by(backend, backend.applied(), kept, sources)
     return _query(backend, "relations", (sorted(names),))
 
 
 def _named_by_time(backend: AtomicPostgreSQLBackend, before: str = "") -> Path:
     """Return a name in the working folder: where the server's own files are, nobody can tell."""
     database = re.sub(r"[^\w.-]", "_", backend.connection.info.dbname)
-    return Path.cwd() / f"{database}.{time_now()}.{before}backup"
+    return Path.cwd() / f"{database}.{time_for_names()}.{before}backup"
 
 
 def _dump(backend: AtomicPostgreSQLBackend, relations: Collection[tuple[str, str]], target: Path) -> Path:
@@ -212,7 +212,7 @@ def _not_restored(
     if isinstance(error, ProgramFailed):
         reason = str(error)
     elif error.sqlstate is None or error.sqlstate[:2] in {"08", "25", "40", "53", "55", "57"}:
-        return explain(error, location)  # it is about the server, not about what is restored
+        return translate_error(error, location)  # it is about the server, not about what is restored
     else:
         # What else the server says of a value, and what follows a colon, may be a player's.
         reason = reason_of(error).partition(': "')[0]
@@ -221,7 +221,9 @@ def _not_restored(
     return StorageError(f"{file} could not be restored ({reason}): {location.name} is as it was")
 
 
-def _replace(backend: AtomicPostgreSQLBackend, relations: list[tuple[str, str]], found: Dump) -> None:
+def _replace(
+    backend: AtomicPostgreSQLBackend, relations: list[tuple[str, str]], found: Dump, sources: Sequence[str]
+) -> None:
     """Drop what is there and make what a dump holds, inside a transaction that the caller commits.
 
     pg_restore could connect and do this, too, but would drop only what the dump holds: the table of a later
@@ -246,7 +248,7 @@ def _replace(backend: AtomicPostgreSQLBackend, relations: list[tuple[str, str]],
         )
     _copy_rows(connection, found.file)
     connection.execute(_script(found.file, "post-data", *options))
-    _forget_distribution(backend, found)
+    _forget_distribution(backend, found, sources)
 
 
 def _lock(backend: AtomicPostgreSQLBackend, tables: list[sql.Identifier]) -> None:
@@ -307,9 +309,9 @@ def _copy_rows(connection: psycopg.Connection[Any], file: Path) -> None:
                 cursor.execute(line)
 
 
-def _forget_distribution(backend: AtomicPostgreSQLBackend, found: Dump) -> None:
+def _forget_distribution(backend: AtomicPostgreSQLBackend, found: Dump, sources: Sequence[str]) -> None:
     """Take back the record that Citus has distributed the tables: a dump makes plain ones."""
-    distributed = sorted(shipped_ids("citus") & found.applied)
+    distributed = sorted({one.id for one in backend.read(sources[1:])} & found.applied) if sources[1:] else []
     if not distributed:
         return
     for table in {backend.migration_table, TEXTS} & found.tables:

@@ -1,6 +1,6 @@
 -- What a dump of the database is made of.
 
--- name: schema_in_use()^
+-- name: schema_in_use()
 SELECT current_schema();
 
 -- name: relations(names)

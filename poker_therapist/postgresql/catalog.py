@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from poker_therapist.database import read_queries
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
+from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 

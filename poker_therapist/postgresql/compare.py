@@ -12,7 +12,7 @@ from psycopg import sql
 from poker_therapist.migrations.catalog import Catalog, RowDifference
 
 
-class Two:
+class RowComparison:
     """The rows that were kept in one schema, and those that are in another."""
 
     def __init__(self, connection: psycopg.Connection[Any], before: str, now: str) -> None:

@@ -4,6 +4,8 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,7 +15,6 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import TextLoader
 
-from poker_therapist.database import PostgreSQLLocation
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -27,6 +28,7 @@ from poker_therapist.errors import (
     StorageError,
     TransactionConflict,
 )
+from poker_therapist.location import PostgreSQLLocation
 
 # Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
 _PATIENCE: dict[str, Any] = {
@@ -102,7 +104,7 @@ def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()
     A server that is starting is waited for.
 
     Raises:
-        psycopg.Error: whatever the driver says; `explain` turns it into one of our errors.
+        psycopg.Error: whatever the driver says; `translate_error` turns it into one of our errors.
     """
     start = time.monotonic()
     while True:
@@ -187,7 +189,7 @@ _AT_CONNECTING = (
 )
 
 
-def explain(error: Exception, location: PostgreSQLLocation) -> PokerTherapistError:
+def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTherapistError:
     """Return our own error for one that the driver raised about the database at `location`."""
     reason = reason_of(error)
     code = (error.sqlstate if isinstance(error, psycopg.Error) else None) or ""
@@ -211,3 +213,12 @@ def reason_of(error: Exception) -> str:
 def is_lost(connection: psycopg.Connection[Any]) -> bool:
     """Return whether a connection cannot be used any more."""
     return connection.closed or connection.pgconn.status != pq.ConnStatus.OK
+
+
+@contextmanager
+def translating_errors(location: PostgreSQLLocation) -> Iterator[None]:
+    """Raise an error of this package for one that the driver raises in a block."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate_error(error, location) from error

@@ -1,7 +1,7 @@
-"""The storage's way to a PostgreSQL database.
+"""The connections of the storage to a PostgreSQL database.
 
-A call borrows a connection from a pool; a block keeps one until it ends, and sends what it saves many rows at
-a time. A forked child starts without any. What the driver raises becomes one of this package's errors.
+A call acquires a connection from a pool; a transaction keeps one until it ends, and sends what it saves many
+rows at a time. A forked child starts without any. What the driver raises becomes one of this package's errors.
 """
 
 import contextlib
@@ -9,64 +9,72 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
 
-from poker_therapist.database import CLOSED, Mode, PostgreSQLLocation
+from poker_therapist.compat import override
+from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
-from poker_therapist.postgresql_block import QUERIES, Block, dollars
-from poker_therapist.postgresql_pool import Connection, Pool
-from poker_therapist.postgresql_server import explain, is_lost, reason_of
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error
+from poker_therapist.postgresql.pool import Connection, Pool
+from poker_therapist.postgresql.transaction import Transaction
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.tables import LEGACY_ROWS, TABLES
 from poker_therapist.values import decode
 
-# The columns of `legacy_rows` that keep a value of any type, as JSON.
-_ORIGINALS = frozenset({"kind", "item_key", "value", "score", "created_at", "updated_at", "expires_at"})
 _Cursor = psycopg.RawCursor[Any]
 _DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
 
 
 class _PerThread(threading.local):
-    block: Block | None = None
+    block: Transaction | None = None
 
 
-class PostgreSQLDatabase:
-    """Connections to one PostgreSQL database, and the few ways in which the storage uses them."""
+class PostgreSQLDatabase(Database):
+    """An open PostgreSQL database."""
 
-    def __init__(self, location: PostgreSQLLocation) -> None:
-        """Connect once, so that whatever is wrong with the address is said at once.
+    location: PostgreSQLLocation
+
+    def __init__(self, location: PostgreSQLLocation, queries: Sequence[Path]) -> None:
+        """Connect once, so that a wrong address is an error now and not at the first call.
 
         Raises:
             StorageError: there is no such server or database, or it refuses this user.
         """
         self.location = location
+        self._queries = read_queries(Placeholders.POSTGRESQL, *queries)
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._pool.give_back(self._borrow())
+        self._pool.release(self._acquire())
         _databases.add(self)
 
-    def _borrow(self) -> Connection:
+    def _acquire(self) -> Connection:
         try:
-            return self._pool.borrow()
+            return self._pool.acquire()
         except _DRIVER_ERRORS as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
     # Statements
 
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return all rows of a query."""
-        return self._run(sql, values, _all, reads=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
+    @override
+    def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        return self._run(self._queries[query], values, _all, reads=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
 
-    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """Return the first row of a query, None if there is none."""
-        return self._run(sql, values, _one, reads=True)
+    @override
+    def fetch_one(self, query: str, values: Sequence[Any] = ()) -> Any:
+        return self._run(self._queries[query], values, _one, reads=True)
 
-    def write(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement, committed at once outside a transaction; return how many rows it changed."""
-        return int(self._run(sql, values, _count, reads=False))
+    @override
+    def execute(self, query: str, values: Sequence[Any] = ()) -> int:
+        return int(self._run(self._queries[query], values, _count, reads=False))
 
-    def save(self, sql: str, values: Sequence[Any] = ()) -> None:
-        """Run a statement as `write` does; a block keeps it, and sends many together."""
+    @override
+    def execute_later(self, query: str, values: Sequence[Any] = ()) -> None:
+        """Run a query as `execute` does; a transaction keeps it, and sends many together."""
+        sql = self._queries[query]
         block = self._here.block
         if block is None:
             self._run(sql, values, _count, reads=False)
@@ -84,42 +92,44 @@ class PostgreSQLDatabase:
             return self._run_in(block, sql, values, result)
         again = reads
         while True:
-            connection = self._borrow()
+            connection = self._acquire()
             try:
-                return result(connection.kept_cursor.execute(dollars(sql), values))
+                return result(connection.kept_cursor.execute(sql, values))
             except _DRIVER_ERRORS as error:
                 if not is_lost(connection):
-                    raise explain(error, self.location) from error
+                    raise translate_error(error, self.location) from error
                 if not reads:
                     self._raise_unknown(error)
                 if not again:
-                    raise explain(error, self.location) from error
+                    raise translate_error(error, self.location) from error
                 again = False
             finally:
-                self._pool.give_back(connection)
+                self._pool.release(connection)
 
-    def _run_in(self, block: Block, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]) -> Any:
+    def _run_in(
+        self, block: Transaction, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]
+    ) -> Any:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
         if not block.begun:
             self._begin(block, values)
         self._send(block)
         try:
-            return result(block.connection.kept_cursor.execute(dollars(sql), values))
+            return result(block.connection.kept_cursor.execute(sql, values))
         except _DRIVER_ERRORS as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
-    def _begin(self, block: Block, values: Sequence[Any]) -> None:
+    def _begin(self, block: Transaction, values: Sequence[Any]) -> None:
         try:
             block.begin(values[0] if values else None)
         except _DRIVER_ERRORS as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
-    def _send(self, block: Block) -> None:
+    def _send(self, block: Transaction) -> None:
         try:
             block.send()
         except _DRIVER_ERRORS as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
     def _raise_unknown(self, error: Exception) -> NoReturn:
         raise DatabaseUnreachable(
@@ -130,12 +140,13 @@ class PostgreSQLDatabase:
     # Transactions
 
     @property
+    @override
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction."""
         if self._pool.closed:
             raise StorageClosed(CLOSED)
         return self._here.block is not None
 
+    @override
     @contextlib.contextmanager
     def transaction(self, mode: Mode) -> Iterator[None]:
         """Run a block as one transaction, or, inside another, as a part that can fail by itself.
@@ -150,7 +161,7 @@ class PostgreSQLDatabase:
             with self._part(here.block):
                 yield
             return
-        block = here.block = Block(self._borrow(), mode)
+        block = here.block = Transaction(self._acquire(), mode)
         try:
             yield
             if process == os.getpid():  # a forked child may leave the block, but not end it
@@ -163,9 +174,9 @@ class PostgreSQLDatabase:
         finally:
             if process == os.getpid():
                 here.block = None
-                self._pool.give_back(block.connection)
+                self._pool.release(block.connection)
 
-    def _commit(self, block: Block) -> None:
+    def _commit(self, block: Transaction) -> None:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
         if block.begun and is_lost(block.connection):
@@ -180,10 +191,10 @@ class PostgreSQLDatabase:
         except psycopg.Error as error:
             if is_lost(block.connection):
                 self._raise_unknown(error)
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
     @contextlib.contextmanager
-    def _part(self, block: Block) -> Iterator[None]:
+    def _part(self, block: Transaction) -> Iterator[None]:
         """Run a block inside a block, which can fail by itself."""
         process = os.getpid()
         # The first part of a block that has not begun is undone with what has begun since.
@@ -209,37 +220,42 @@ class PostgreSQLDatabase:
             if saved and process == os.getpid():
                 block.settle(f"RELEASE {name}")
         except psycopg.Error as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
         finally:
             block.depth -= 1
 
     # The rest
 
-    def original(self, column: str, stored: Any) -> Any:
-        """Return what a column of `legacy_rows` keeps, as it can be written in JSON."""
-        if column not in _ORIGINALS or stored is None:
+    @override
+    def decode_legacy(self, column: str, stored: Any) -> Any:
+        if column not in LEGACY_ROWS.any_type or stored is None:
             return stored
         value = decode(stored)
         return next(iter(value.values())) if isinstance(value, dict) else value
 
-    def erase_traces(self) -> None:
-        """Free the room of deleted rows, which is then written over.
+    @override
+    def scrub_deleted(self) -> None:
+        """Let new rows overwrite the space of the deleted ones.
 
-        Until then, and in the server's log, archives and replicas for as long as those are kept, their bytes
-        are still there: see docs/SCALING.md.
+        Until they do, the bytes are still there, as they are in the server's log, archives and replicas for as
+        long as those are kept: see docs/SCALING.md.
         """
+        tables = ", ".join(table.name for table in TABLES)
         try:
-            self.write(QUERIES["erase_deleted_rows"])
+            # https://www.postgresql.org/docs/current/sql-vacuum.html
+            self._run(f"VACUUM {tables}", (), _count, reads=False)
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
             ) from error
 
-    def take_into_use(self) -> None:
-        """Do nothing: to look at a server's database changes nothing of it."""
+    @override
+    def enable_writes(self) -> None:
+        """Do nothing: reading a server's database does not change it."""
 
+    @override
     def close(self) -> None:
-        """Close all connections, those that are in use as soon as they are not; twice does nothing."""
+        """Close all connections; those that are in use are closed when they are released."""
         self._pool.close()
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageError,
 )
-from poker_therapist.migrations import folders_for
-from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.postgresql.programs import ProgramFailed, running
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.programs import ProgramFailed, running
 
 TEXTS = "_migration_text"
 
@@ -84,7 +82,10 @@ class Dump:
 
 
 def made_by(
-    backend: AtomicPostgreSQLBackend, applied: Collection[str], kept: Mapping[str, str | None]
+    backend: AtomicPostgreSQLBackend,
+    applied: Collection[str],
+    kept: Mapping[str, str | None],
+    sources: Sequence[str],
 ) -> set[str]:
     """Return the names of what migrations have made, and of the tables in which they are recorded.
 
@@ -93,7 +94,7 @@ def made_by(
         applied: the ids of what is applied; plain yoyo keeps no text of it, so its file is the best guess.
         kept: the texts that the database has kept, those of interrupted migrations included.
     """
-    files = _files(backend, applied)
+    files = {one.id: one for one in backend.read(sources)}
     names = {backend.migration_table, backend.log_table, backend.version_table, backend.lock_table, TEXTS}
     for one in {*applied, *kept}:
         text = kept.get(one) or (files[one].apply_sql if one in files else "")
@@ -103,13 +104,7 @@ def made_by(
     return names
 
 
-def _files(backend: AtomicPostgreSQLBackend, applied: Collection[str]) -> dict[str, SQLMigration]:
-    """Return the migrations of this version of the code."""
-    folders = folders_for(backend.location, applied)
-    return {one.id: one for one in backend.read([str(folder) for folder in folders])}
-
-
-def read_dump(file: Path, backend: AtomicPostgreSQLBackend) -> Dump:
+def read_dump(file: Path, backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> Dump:
     """Read a dump through; nothing is asked of a server.
 
     Raises:
@@ -136,10 +131,12 @@ def read_dump(file: Path, backend: AtomicPostgreSQLBackend) -> Dump:
         }
     except ProgramFailed as error:
         raise _unreadable(error, file) from error
-    known = _files(backend, applied)
-    if newer := sorted(one for one in applied - known.keys() if one > max(known)):
+    known = {one.id for one in backend.read(sources[:1])}
+    if newer := sorted(
+        one for one in applied - {one.id for one in backend.read(sources)} if one > max(known)
+    ):
         raise SchemaTooNew(f"{file} was made by a later version ({', '.join(newer)}): update the code")
-    ours = made_by(backend, applied, kept)
+    ours = made_by(backend, applied, kept, sources)
     others = sorted(
         name
         for kind, schema, name in entries

@@ -1,57 +1,61 @@
-"""The operator's tools for a PostgreSQL database."""
+"""The tools of an operator for a PostgreSQL database."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from poker_therapist.database import PostgreSQLLocation
-from poker_therapist.migrations.copy import take_back
-from poker_therapist.migrations.engine import Bench
+from poker_therapist.compat import override
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.postgresql import bench, dump, transfer
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql import backup, rehearsal, transfer
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.tables import StoredTable
 
 
 @dataclass(frozen=True)
-class PostgreSQLEngine:
+class PostgreSQLEngine(Engine):
     """The tools for one database."""
 
     location: PostgreSQLLocation
 
+    @override
     def backend(self) -> AtomicPostgreSQLBackend:
-        """Return the backend; nothing is opened yet."""
         return AtomicPostgreSQLBackend(self.location)
 
-    def bench(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[Bench]:
-        """Copy the database, or its schema, to try migrations on."""
-        return bench.bench(self.location, files)
+    @override
+    def rehearsal_copy(
+        self, files: Mapping[str, SQLMigration]
+    ) -> AbstractContextManager[rehearsal.PostgreSQLRehearsalCopy]:
+        return rehearsal.rehearsal_copy(self.location, files)
 
-    def save_backup(self, output: Path | None) -> Path:
-        """Dump what is ours to a file while others use it, and return that file's path."""
-        return dump.save_backup(self.location, output)
+    @override
+    def save_backup(self, output: Path | None, sources: Sequence[str]) -> Path:
+        return backup.save_backup(self.location, output, sources)
 
-    def restore(self, file: Path) -> Path | None:
-        """Put a dump in the place of what is ours; return the dump of what was replaced, if any."""
-        return dump.restore(self.location, file)
+    @override
+    def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:
+        return backup.restore(self.location, file, sources)
 
-    def backups_with_player(self, user_id: int) -> dict[Path, bool | None]:  # noqa: ARG002  # of the protocol
-        """Return nothing: where the dumps of a server are, this does not know."""
+    @override
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
+        """Return nothing: the files that were dumped from a server may be anywhere."""
         return {}
 
+    @override
     def identity(self) -> Hashable:
-        """Return which schema of which database of which server it is, whatever address leads to it."""
         return transfer.identity(self.location)
 
+    @override
     def reader(self) -> AbstractContextManager[transfer.PostgreSQLReader]:
-        """Open the database to read all of it as of one moment; it is not written."""
         return transfer.reader(self.location)
 
-    def writer(self) -> AbstractContextManager[transfer.PostgreSQLWriter]:
-        """Open the database to fill it in one transaction, committed when the block ends well."""
-        return transfer.writer(self.location)
+    @override
+    def writer(self, tables: Sequence[StoredTable]) -> AbstractContextManager[transfer.PostgreSQLWriter]:
+        return transfer.writer(self.location, tables)
 
-    def unmake(self, before: Collection[str] | None) -> None:
-        """Take away what we have made in a database where nothing of ours was."""
+    @override
+    def drop_created(self, before: Collection[str] | None, sources: Sequence[str]) -> None:
         with self.backend() as backend:
-            take_back(backend, before or ())
+            backend.roll_back_all(sources, keep=before or ())

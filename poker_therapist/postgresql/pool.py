@@ -14,9 +14,10 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from poker_therapist.database import CLOSED, PostgreSQLLocation
+from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed
-from poker_therapist.postgresql_server import connect
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.postgresql.connect import connect
 
 # Each query has an index that holds its rows in their order, so one plan is right for all players, and the
 # server need not think again at every call: reading the newest 20 takes half the time. What it must not do is
@@ -43,7 +44,7 @@ class Connection(psycopg.Connection[Any]):
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
 
-    def has_news(self) -> bool:
+    def has_unread_input(self) -> bool:
         """Return whether the server has said something unasked, as a rule that it closed the connection."""
         return bool(self._poll.poll(0))
 
@@ -62,7 +63,7 @@ class Pool:
         self._places: deque[Connection | None] = deque([None] * location.connections)
         self._waiting: deque[Future[Connection | None]] = deque()
 
-    def borrow(self) -> Connection:
+    def acquire(self) -> Connection:
         """Return a connection for this thread alone, until it is given back.
 
         Raises:
@@ -72,7 +73,7 @@ class Pool:
         """
         connection = self._take()
         try:
-            if connection is not None and not connection.has_news():
+            if connection is not None and not connection.has_unread_input():
                 return connection
             if connection is not None:  # the server was restarted, or somebody ended the session
                 connection.close()
@@ -85,7 +86,7 @@ class Pool:
             raise
         return connection
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Let others have a connection; one that is lost, or inside a transaction, is closed instead."""
         if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             self._leave(connection)

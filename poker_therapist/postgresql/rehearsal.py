@@ -17,17 +17,20 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, sql
 
-from poker_therapist.database import PostgreSQLLocation, read_queries
+from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageError
+from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.catalog import Catalog, Difference, RowDifference, differences
+from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.postgresql.catalog import describe
-from poker_therapist.migrations.postgresql.compare import Two
-from poker_therapist.migrations.postgresql.scratch import copy_tables, require_one_schema
-from poker_therapist.postgresql_server import explain, open_connection, reason_of
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.compare import RowComparison
+from poker_therapist.postgresql.connect import open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
+from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _PREFIX = "poker_therapist_rehearsal_"
 _BEFORE = "poker_therapist_before_rehearsal"
 # Seconds in which a session that was closed a moment ago, such as our own, has ended.
@@ -35,9 +38,11 @@ _PATIENCE = 0.5
 
 
 @contextlib.contextmanager
-def bench(location: PostgreSQLLocation, files: Mapping[str, SQLMigration]) -> Iterator["PostgreSQLBench"]:
+def rehearsal_copy(
+    location: PostgreSQLLocation, files: Mapping[str, SQLMigration]
+) -> Iterator["PostgreSQLRehearsalCopy"]:
     """Copy a database, to try migrations on; the copy goes when the block ends."""
-    try:
+    with translating_errors(location):
         with contextlib.closing(open_connection(location)) as connection:
             database, schema = _ask(connection, "database_and_schema")[0]
         with contextlib.ExitStack() as stack:
@@ -50,12 +55,10 @@ def bench(location: PostgreSQLLocation, files: Mapping[str, SQLMigration]) -> It
                 if drift:
                     reason += "; the drift that `poker-therapist status` shows is not in it"
             connection = stack.enter_context(contextlib.closing(open_connection(copy)))
-            yield PostgreSQLBench(copy, connection, copy.schema or schema, reason)
-    except psycopg.Error as error:
-        raise explain(error, location) from error
+            yield PostgreSQLRehearsalCopy(copy, connection, copy.schema or schema, reason)
 
 
-class PostgreSQLBench:
+class PostgreSQLRehearsalCopy(RehearsalCopy):
     """A copy that migrations change, and its rows from before the last."""
 
     def __init__(
@@ -64,57 +67,62 @@ class PostgreSQLBench:
         self._location = work
         self._connection = connection
         self._schema = schema
-        self.reason = reason
-        self.room = 0
+        self.fallback_reason = reason
+        self._space = 0
         self._size = self._measure()
-        self._two = Two(connection, _BEFORE if not reason else f"{schema}_before", schema)
+        self._two = RowComparison(connection, _BEFORE if not reason else f"{schema}_before", schema)
         self._before = Catalog()
         self._counters: dict[str, int] = {}
         self._invalid: set[str] = set()
         self._applied_after: set[str] = set()
         self._after = Catalog()
 
+    @property
+    @override
+    def disk_space_needed(self) -> int:
+        return self._space
+
+    @override
     def backend(self) -> AtomicPostgreSQLBackend:
-        """Open the backend of the copy."""
         return AtomicPostgreSQLBackend(self._location)
 
+    @override
     def keep_before(self) -> None:
-        """Keep the schema and copy the rows, to compare with later."""
         self._before = describe(self._connection, self._schema)
         self._counters = self._read_counters()
         self._invalid = self._invalid_indexes()
         self._size = self._measure()
         self._two.keep(self._before)
 
+    @override
     def keep_after(self) -> None:
-        """Note what there is after applying."""
-        self.room = max(self.room, self._measure() - self._size)
+        self._space = max(self._space, self._measure() - self._size)
         self._applied_after = self._read_applied()
         self._after = describe(self._connection, self._schema)
 
+    @override
     def return_to_after(self) -> bool:
-        """Return whether the copy is as it was after applying, or a way back or again has failed halfway."""
         now = describe(self._connection, self._schema)
         return self._read_applied() == self._applied_after and not differences(self._after, now)
 
-    def damage(self) -> str:
-        """Return what is not as it should be inside the copy, an empty text if nothing is."""
+    @override
+    def integrity_error(self) -> str:
         found = self._invalid_indexes() - self._invalid
         return f"the index {min(found)} is not valid" if found else ""
 
+    @override
     def changed_rows(self) -> Iterator[tuple[str, int]]:
-        """Yield how many rows of each table are new, gone or different after applying."""
         now = describe(self._connection, self._schema)
         for table in sorted(self._before.tables.keys() | now.tables.keys()):
             if count := self._two.changed_rows(table, self._before, now):
                 yield table, count
 
+    @override
     def schema_differences(self) -> list[Difference]:
-        """Return how the schema differs from what it was."""
         return differences(self._before, describe(self._connection, self._schema))
 
+    @override
     def row_differences(self) -> Iterator[RowDifference]:
-        """Yield how the rows of the tables that were there and are there differ from what they were."""
         now = describe(self._connection, self._schema)
         for table in sorted(self._before.tables.keys() & now.tables.keys()):
             yield from self._two.compare(table, self._before, now)
@@ -123,15 +131,15 @@ class PostgreSQLBench:
             if counters.get(name) != was:
                 yield RowDifference(name, "last_value", 1, f"{was} became {counters.get(name)}")
 
-    def tables_of_one(self) -> Iterator[tuple[str, int]]:
-        """Yield the tables with rows that were there or are there, not both, and how many rows."""
+    @override
+    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
         now = describe(self._connection, self._schema)
         for table in sorted(self._before.tables.keys() ^ now.tables.keys()):
             if count := self._two.changed_rows(table, self._before, now):
                 yield table, count
 
+    @override
     def texts_laid_out_differently(self) -> list[str]:
-        """Return nothing: PostgreSQL keeps no text of a table."""
         return []
 
     def _measure(self) -> int:

@@ -8,16 +8,16 @@ WHERE starts_with(datname, :prefix);
 SELECT nspname FROM pg_namespace
 WHERE starts_with(nspname, :prefix);
 
--- name: claim(name)^
+-- name: claim(name)
 -- Held as long as its session lives: what nobody claims, a killed rehearsal has left behind.
 SELECT pg_try_advisory_lock(hashtextextended(:name, 0));
 
--- name: others(database)^
+-- name: others(database)
 -- What has no user is the server's own, and makes way.
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = :database AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
 
--- name: database_and_schema()^
+-- name: database_and_schema()
 SELECT
     current_database() AS database_name,
     current_schema() AS schema_name;
@@ -30,7 +30,7 @@ SELECT
 FROM pg_sequences
 WHERE schemaname = :schema AND last_value IS NOT NULL;
 
--- name: set_counter(schema, sequence, last_value)^
+-- name: set_counter(schema, sequence, last_value)
 -- A sequence of a table that is not ours has no twin, and NULL does nothing.
 SELECT setval(to_regclass(format('%I.%I', CAST(:schema AS TEXT), CAST(:sequence AS TEXT))), :last_value);
 
@@ -53,7 +53,7 @@ INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
 INNER JOIN pg_namespace AS namespace ON entry.relnamespace = namespace.oid
 WHERE namespace.nspname = :schema AND NOT made.indisvalid;
 
--- name: size(schema)^
+-- name: size(schema)
 SELECT coalesce(sum(pg_total_relation_size(relation.oid)), 0) AS bytes
 FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid

@@ -11,8 +11,8 @@ from psycopg import sql
 from poker_therapist.errors import MigrationFailed
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.migrations.postgresql.catalog import describe
-from poker_therapist.postgresql_server import is_lost, reason_of
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.connect import is_lost, reason_of
 
 # What no schema holds.
 _BEYOND = re.compile(

@@ -1,7 +1,6 @@
 """A transaction on PostgreSQL, which sends what it saves many rows at a time."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -11,12 +10,13 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from poker_therapist.database import Mode, read_queries
+from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
-from poker_therapist.postgresql_pool import Connection
-from poker_therapist.postgresql_server import is_lost
+from poker_therapist.postgresql.connect import is_lost
+from poker_therapist.postgresql.pool import Connection
+from poker_therapist.sqlfile import Placeholders, read_queries
 
-QUERIES = read_queries(Path(__file__).with_name("postgresql.sql"))
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("transaction.sql"))
 _BEGIN = {
     Mode.READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     Mode.WRITE: "BEGIN",
@@ -29,7 +29,7 @@ _MOST_PENDING = 500
 _LONG = 64 << 10
 
 
-class Block:
+class Transaction:
     """A transaction, the connection that it keeps, and the saves that are not sent yet."""
 
     def __init__(self, connection: Connection, mode: Mode) -> None:
@@ -51,7 +51,7 @@ class Block:
         cursor = self.connection.kept_cursor
         if self.mode is Mode.READ_THEN_WRITE:
             self.locked = True  # or perhaps, if Ctrl-C comes now
-            cursor.execute(dollars(QUERIES["lock_player"]), (_lock_key(player),), prepare=True)
+            cursor.execute(_QUERIES["lock_player"], (_lock_key(player),), prepare=True)
         cursor.execute(_BEGIN[self.mode])
         self.begun = True
 
@@ -76,9 +76,9 @@ class Block:
         self.whole = False
         rows, self.pending = self.pending, []
         # If the server has ended the session meanwhile, only a statement by itself hears why.
-        if len(rows) == 1 or self.connection.has_news():
+        if len(rows) == 1 or self.connection.has_unread_input():
             for sql, values in rows:
-                self.connection.kept_cursor.execute(dollars(sql), values)
+                self.connection.kept_cursor.execute(sql, values)
         else:
             self._send_together(rows)
         self.whole = True
@@ -90,7 +90,7 @@ class Block:
                 # psycopg logs, as a warning, what goes wrong after an error that has left the pipeline.
                 try:
                     for sql, run in groupby(rows, itemgetter(0)):
-                        self.connection.kept_cursor.executemany(dollars(sql), [values for _, values in run])
+                        self.connection.kept_cursor.executemany(sql, [values for _, values in run])
                 except BaseException as error:
                     trouble = error
         except psycopg.Error as error:
@@ -111,14 +111,6 @@ class Block:
         if statements and not is_lost(self.connection):
             self.settle("; ".join(statements))
         self.begun = self.locked = False
-
-
-def dollars(sql: str, _known: dict[str, str] = {}) -> str:  # noqa: B006  # kept for the next call
-    """Return a query with PostgreSQL's numbered parameters, and without the hints for SQLite's planner."""
-    found = _known.get(sql)
-    if found is None:
-        found = _known[sql] = re.sub(r"\+(?=[a-z_])", "", sql.replace("?", "$"))
-    return found
 
 
 def _lock_key(player: Any) -> int:

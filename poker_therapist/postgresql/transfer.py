@@ -8,20 +8,22 @@ import json
 import re
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
-from poker_therapist.database import PostgreSQLLocation, read_queries
-from poker_therapist.migrations.copy import KEYS, RefusedRow
-from poker_therapist.migrations.engine import Row
-from poker_therapist.postgresql_server import explain, open_connection, reason_of
+from poker_therapist.compat import override
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.engine import Reader, RefusedRow, Row, Writer
+from poker_therapist.postgresql.connect import open_connection, reason_of, translating_errors
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.tables import StoredTable, TypedColumn
 from poker_therapist.values import decode
 
-_QUERIES = read_queries(Path(__file__).with_suffix(".sql"), "$")
-_JSON = psycopg.adapters.types["json"].oid
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _INFINITIES = (float("inf"), float("-inf"))
 
 
@@ -47,50 +49,52 @@ def from_json(text: str | None) -> Any:
     return value
 
 
-class PostgreSQLReader:
-    """The rows of a database as of one moment."""
+class PostgreSQLReader(Reader):
+    """The rows of a database in one snapshot."""
+
+    location: PostgreSQLLocation
 
     def __init__(self, location: PostgreSQLLocation, connection: psycopg.Connection[Any]) -> None:
         self.location = location
         self._connection = connection
 
-    def columns(self, table: str) -> list[str]:
-        """Return the columns of a table, in its order."""
+    @override
+    def columns(self, table: StoredTable) -> list[str]:
         return list(self._types(table))
 
-    def _types(self, table: str) -> dict[str, int]:
-        return dict(self._ask("columns", table))
+    def _types(self, table: StoredTable) -> dict[str, int]:
+        return dict(self._ask("columns", table.name))
 
-    def count(self, table: str) -> int:
-        """Return how many rows a table has."""
-        with explained(self.location):
-            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+    @override
+    def count(self, table: StoredTable) -> int:
+        with translating_errors(self.location):
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.name))
             ((count,),) = self._connection.execute(query).fetchall()
         return int(count)
 
-    def next_id(self, table: str) -> int:
-        """Return the id that the next row of a table would get, or would if no row were in the way."""
-        query = sql.SQL("SELECT last_value, is_called, (SELECT max(id) FROM {}) FROM {}").format(
-            sql.Identifier(table), self._counter(table)
+    @override
+    def next_id(self, table: StoredTable) -> int:
+        query = sql.SQL("SELECT last_value, is_called, (SELECT max({}) FROM {}) FROM {}").format(
+            sql.Identifier(str(table.identity)), sql.Identifier(table.name), self._counter(table)
         )
-        with explained(self.location):
+        with translating_errors(self.location):
             ((last, is_called, highest),) = self._connection.execute(query).fetchall()
         return int(max(last + is_called, 1 if highest is None else highest + 1))
 
-    def _counter(self, table: str) -> sql.SQL:
-        ((name,),) = self._ask("counter_of", table)
+    def _counter(self, table: StoredTable) -> sql.SQL:
+        ((name,),) = self._ask("counter_of", table.name, table.identity)
         return sql.SQL(name)  # as the server itself has quoted it
 
-    def rows(self, table: str, columns: Sequence[str]) -> Generator[Row, None, None]:
-        """Yield the rows of a table by its key, one in memory at a time."""
+    @override
+    def rows(self, table: StoredTable, columns: Sequence[str]) -> Generator[Row, None, None]:
         types = self._types(table)
-        decoded = _changing(_originals(table, columns, types, from_json))
+        decoded = _changing(_any_type(table, columns, from_json))
         query = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT").format(
-            _listed(columns), sql.Identifier(table), _listed(KEYS[table])
+            _listed(columns), sql.Identifier(table.name), _listed(table.key)
         )
         # Whoever looks no further ends the COPY, and with it this part of the transaction alone.
         with (
-            explained(self.location),
+            translating_errors(self.location),
             self._connection.transaction(),
             self._connection.cursor().copy(query) as stream,
         ):
@@ -98,23 +102,21 @@ class PostgreSQLReader:
             yield from map(decoded, stream.rows())
 
     def _ask(self, name: str, *values: object) -> list[Row]:
-        with explained(self.location):
+        with translating_errors(self.location):
             return psycopg.RawCursor(self._connection).execute(_QUERIES[name], values).fetchall()
 
 
-class PostgreSQLWriter(PostgreSQLReader):
-    """A transaction that lets nobody else write to our tables."""
+class PostgreSQLWriter(PostgreSQLReader, Writer):
+    """A transaction that lets no other session write to the tables."""
 
-    def write(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-        """Write rows as they come, a few in memory at a time."""
-        changes = _originals(table, columns, self._types(table), to_json)
-        if table == "legacy_rows":
-            changes[columns.index("user_id")] = _require_player
-            changes[columns.index("session_id")] = _require_session
+    @override
+    def write(self, table: StoredTable, columns: Sequence[str], rows: Iterable[Row]) -> None:
+        changes = _any_type(table, columns, to_json)
+        changes |= {columns.index(typed.name): partial(_require_type, typed) for typed in table.typed}
         encoded = _changing(changes)
-        query = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), _listed(columns))
+        query = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), _listed(columns))
         number = 0
-        with explained(self.location):
+        with translating_errors(self.location):
             try:
                 with self._connection.cursor().copy(query) as stream:
                     for number, row in enumerate(rows, start=1):  # noqa: B007  # the last one that was taken
@@ -122,11 +124,11 @@ class PostgreSQLWriter(PostgreSQLReader):
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 # What the server says of a value ends in the value, which may be a player's.
                 reason = reason_of(error).partition(': "')[0]
-                raise RefusedRow(_line(error, table) if error.sqlstate else number, reason) from error
+                raise RefusedRow(_line(error, table.name) if error.sqlstate else number, reason) from error
 
-    def go_on_at(self, table: str, next_id: int) -> None:
-        """Have the next row of a table get this id."""
-        ((counter,),) = self._ask("counter_of", table)
+    @override
+    def set_next_id(self, table: StoredTable, next_id: int) -> None:
+        ((counter,),) = self._ask("counter_of", table.name, table.identity)
         if next_id > 1:
             self._ask("go_on_after", counter, next_id - 1)
         else:
@@ -140,15 +142,9 @@ def _listed(columns: Sequence[str]) -> sql.Composed:
 _Change = Callable[[Any], Any]
 
 
-def _originals(
-    table: str, columns: Sequence[str], types: dict[str, int], change: _Change
-) -> dict[int, _Change]:
-    """Return, by their places, what to do with the columns that keep values of any type."""
-    return {
-        place: change
-        for place, column in enumerate(columns)
-        if table == "legacy_rows" and types.get(column) == _JSON
-    }
+def _any_type(table: StoredTable, columns: Sequence[str], change: _Change) -> dict[int, _Change]:
+    """Return, by position, the change for each column that holds values of any type."""
+    return {place: change for place, column in enumerate(columns) if column in table.any_type}
 
 
 def _changing(changes: dict[int, _Change]) -> Callable[[Row], Row]:
@@ -165,38 +161,17 @@ def _changing(changes: dict[int, _Change]) -> Callable[[Row], Row]:
     return changed
 
 
-def _require_player(user_id: object) -> object:
-    """Refuse a row that SQLite kept because it is nobody's: no player can export it or have it forgotten."""
-    if type(user_id) is not int:
-        raise psycopg.DataError(
-            "its user_id is no integer, so it belongs to no player, as do all with "
-            "typeof(user_id) <> 'integer'"
-        )
-    return user_id
-
-
-def _require_session(session_id: object) -> object:
-    """Refuse a session that is no text."""
-    if not isinstance(session_id, str | None):
-        raise psycopg.DataError(
-            "its session_id is no text, as in all with typeof(session_id) NOT IN ('text', 'null')"
-        )
-    return session_id
+def _require_type(column: TypedColumn, value: object) -> object:
+    """Refuse a value that SQLite has kept in a column and PostgreSQL cannot hold there."""
+    if type(value) not in column.types:
+        raise psycopg.DataError(column.refusal)
+    return value
 
 
 def _line(error: psycopg.Error, table: str) -> int | None:
     """Return which row a COPY did not take; the server says it last, and in a language of its own."""
     found = re.findall(rf"^.*?\b{table}\b\D*(\d+)", error.diag.context or "", re.MULTILINE)
     return int(found[-1]) if found else None
-
-
-@contextmanager
-def explained(location: PostgreSQLLocation) -> Iterator[None]:
-    """Turn the driver's errors into our own."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise explain(error, location) from error
 
 
 @contextmanager
@@ -207,18 +182,18 @@ def reader(location: PostgreSQLLocation) -> Iterator[PostgreSQLReader]:
 
 
 @contextmanager
-def writer(location: PostgreSQLLocation) -> Iterator[PostgreSQLWriter]:
+def writer(location: PostgreSQLLocation, tables: Sequence[StoredTable]) -> Iterator[PostgreSQLWriter]:
     """Open a database to fill it in one transaction, committed when the block ends well."""
     with _transaction(location, "BEGIN") as connection:
-        tables = sql.SQL(", ").join(map(sql.Identifier, KEYS))
-        connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(tables))
+        listed = sql.SQL(", ").join(sql.Identifier(table.name) for table in tables)
+        connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(listed))
         yield PostgreSQLWriter(location, connection)
 
 
 @contextmanager
 def _transaction(location: PostgreSQLLocation, begin: LiteralString) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection for one transaction, committed when the block ends well."""
-    with explained(location), closing(open_connection(location)) as connection:
+    with translating_errors(location), closing(open_connection(location)) as connection:
         connection.execute(begin)
         try:
             connection.execute(_QUERIES["lift_limits"].encode())
@@ -234,5 +209,5 @@ def _transaction(location: PostgreSQLLocation, begin: LiteralString) -> Iterator
 
 def identity(location: PostgreSQLLocation) -> Hashable:
     """Return which schema of which database of which server it is, whatever address leads to it."""
-    with explained(location), closing(open_connection(location)) as connection:
+    with translating_errors(location), closing(open_connection(location)) as connection:
         return cast(Hashable, connection.execute(_QUERIES["identity"].encode()).fetchone())

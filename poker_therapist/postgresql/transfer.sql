@@ -1,6 +1,6 @@
 -- What copying asks of PostgreSQL.
 
--- name: identity()^
+-- name: identity()
 -- No two servers started in the same microsecond, whatever name leads to them.
 SELECT
     CAST(pg_postmaster_start_time() AS TEXT),
@@ -27,12 +27,12 @@ WHERE
     AND attribute.attgenerated = ''
 ORDER BY attribute.attnum;
 
--- name: counter_of(table_name)^
+-- name: counter_of(table_name, column_name)
 -- The sequence that counts a table's ids, quoted where it has to be.
-SELECT pg_get_serial_sequence(:table_name, 'id');
+SELECT pg_get_serial_sequence(:table_name, :column_name);
 
--- name: go_on_after(counter, last_id)^
+-- name: go_on_after(counter, last_id)
 SELECT setval(:counter, :last_id, TRUE);
 
--- name: start_over(counter)^
+-- name: start_over(counter)
 SELECT setval(:counter, 1, FALSE);

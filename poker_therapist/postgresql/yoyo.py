@@ -3,12 +3,12 @@
 import sys
 
 try:
-    from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
+    from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 except ModuleNotFoundError as error:
     sys.exit(f"yoyo: {error}: install the driver with pip install 'poker-therapist[postgresql]'")
 
-from poker_therapist.migrations.command import Manners
+from poker_therapist.migrations.yoyo_command import YoyoCommandMixin
 
 
-class PostgreSQLBackend(Manners, AtomicPostgreSQLBackend):
+class PostgreSQLBackend(YoyoCommandMixin, AtomicPostgreSQLBackend):
     """The backend as yoyo's entry point names it."""

@@ -12,16 +12,17 @@ from urllib.parse import urlencode
 from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
-from poker_therapist.database import SQLiteLocation, locate, read_queries
 from poker_therapist.errors import MigrationFailed, PokerTherapistError
+from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.migrations.sqlite.backup import back_up
-from poker_therapist.migrations.sqlite.catalog import build_beside, describe
-from poker_therapist.sqlite_file import explain, find_file, is_there, open_connection
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.sqlite.backup import back_up
+from poker_therapist.sqlite.catalog import build_beside, describe
+from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
 
-_QUERIES = read_queries(BOOKKEEPING_SQL) | read_queries(Path(__file__).with_name("backend.sql"))
+_QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
 
 class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
@@ -39,7 +40,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def connection(self) -> sqlite3.Connection:
         """The one connection, opened when it is first needed."""
         if self._opened is None:
-            with self.explained():
+            with self.translating_errors():
                 find_file(self.location.path, create=False)
                 self._opened = open_connection(self.location)
             weakref.finalize(self, self._opened.close)
@@ -54,11 +55,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Return whether there is a file."""
         return is_there(self.location.path)
 
-    def make(self) -> None:
+    def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
         if not self.exists():
             find_file(self.location.path, create=True)
-            self.tell(f"made {self.location.path}")
+            self.report(f"made {self.location.path}")
 
     def begin(self) -> None:
         """Take the write lock; foreign keys off first, for inside a transaction that does nothing.
@@ -113,16 +114,19 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             reason = (
                 str(error)
                 if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
-                else str(self.explain(error))
+                else str(self.translate_error(error))
             )
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else "")
+                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
+                migration_id=migration.id,
+                file=migration.place(direction),
+                line=statement.line,
             ) from error
 
-    def explain(self, error: Exception) -> PokerTherapistError | None:
+    def translate_error(self, error: Exception) -> PokerTherapistError | None:
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
-        return explain(error, self.location) if isinstance(error, sqlite3.Error) else None
+        return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
     def describe(self) -> Catalog:
         """Return the live schema."""
@@ -146,7 +150,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         for row_id, child, parent in new:
             raise MigrationFailed(
                 f"{migration.place(direction)}: row {row_id} of {child} would refer to no row of {parent}: "
-                f"correct the migration. Nothing of {migration.id} was kept."
+                f"correct the migration. Nothing of {migration.id} was kept.",
+                migration_id=migration.id,
+                file=migration.place(direction),
             )
         self.query("forget_violations")
         self.query("forget_foreign_keys")
@@ -162,7 +168,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         # The names are the schema's own, quoted.
         tables = [self.quote_identifier(name) for (name,) in self.query("user_tables")]
         if any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables):
-            self.tell(f"backup: {back_up(self.location, before)}")
+            self.report(f"backup: {back_up(self.location, before)}")
             self._backed_up = True
 
 

@@ -16,7 +16,7 @@ WHERE
 -- name: schema_version()
 SELECT schema_version FROM pragma_schema_version;
 
--- name: note_violations()!
+-- name: note_violations()
 -- In a temporary table, which may spill to disk: an old database can have one for each of its rows.
 CREATE TEMPORARY TABLE noted_violation AS
 SELECT
@@ -25,7 +25,7 @@ SELECT
     parent
 FROM pragma_foreign_key_check;
 
--- name: note_foreign_keys()!
+-- name: note_foreign_keys()
 CREATE TEMPORARY TABLE noted_foreign_key AS
 SELECT
     child.name AS child,
@@ -33,7 +33,7 @@ SELECT
 FROM sqlite_schema AS child, pragma_foreign_key_list(child.name) AS foreign_key
 WHERE child.type = 'table';
 
--- name: new_violation(old_keys_only)^
+-- name: new_violation(old_keys_only)
 -- A rollback may bring back a foreign key that never held, as 003 does: there, only the keys from before it
 -- are asked about. The number stands first, for it is compared sooner than a name is.
 SELECT
@@ -57,8 +57,8 @@ SELECT
 FROM noted_violation
 LIMIT 1;
 
--- name: forget_violations()!
+-- name: forget_violations()
 DROP TABLE noted_violation;
 
--- name: forget_foreign_keys()!
+-- name: forget_foreign_keys()
 DROP TABLE noted_foreign_key;

@@ -5,16 +5,19 @@ import glob
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from poker_therapist.database import SQLiteLocation
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
-from poker_therapist.migrations.backups import time_now
-from poker_therapist.sqlite_file import explain, find_file, kind_of, open_connection
-
-# The tables that hold what is known of a player, in every version of the schema.
-TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.sqlite.connect import (
+    find_file,
+    kind_of,
+    open_connection,
+    translating_errors,
+)
+from poker_therapist.tables import StoredTable
 
 
 def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) -> Path:
@@ -35,7 +38,7 @@ def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) ->
     path = location.path
     for killed in path.parent.glob(f"{glob.escape(path.name)}.*.backup.part*"):
         killed.unlink(missing_ok=True)
-    target = path.with_name(f"{path.name}.{time_now()}.before-{before}.backup")
+    target = path.with_name(f"{path.name}.{time_for_names()}.before-{before}.backup")
     try:
         _write_whole(location, target)
     except DatabaseFull as error:
@@ -58,7 +61,7 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
         # Nobody but those who may read the database may read its copy.
         rights = location.path.stat().st_mode & 0o777
         os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, rights))
-        with explained(location):
+        with translating_errors(location):
             copy_database(location, unfinished)
         unfinished.replace(target)
     except BaseException as error:
@@ -127,30 +130,34 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
         DatabaseFull: there is no room; nothing is left of it.
     """
     find_file(location.path, create=False)
-    target = output or location.path.with_name(f"{location.path.name}.{time_now()}.backup")
+    target = output or location.path.with_name(f"{location.path.name}.{time_for_names()}.backup")
     if target.exists():
         raise InvalidInput(f"{target} is there already: choose another name")
     _write_whole(location, target)
     return target
 
 
-def backups_with_player(location: SQLiteLocation, user_id: int) -> dict[Path, bool | None]:
-    """Return the backups beside a database that still hold something about a player.
+def backups_holding(
+    location: SQLiteLocation, owner: int, tables: Sequence[StoredTable]
+) -> dict[Path, bool | None]:
+    """Return the backups beside a database with a row of an owner in one of the tables.
 
-    None for a file that cannot be read, of which nobody knows.
+    None for a file that cannot be read, which may have one.
     """
-    found = {backup: _holds(backup, user_id) for backup in backups_of(location)}
+    found = {backup: _holds(backup, owner, tables) for backup in backups_of(location)}
     return {backup: holds for backup, holds in found.items() if holds is not False}
 
 
-def _holds(backup: Path, user_id: int) -> bool | None:
+def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | None:
     try:
         with contextlib.closing(read_only(backup)) as copy:
             names = [name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             return any(
-                copy.execute(f"SELECT 1 FROM {table} WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
-                for table in TABLES
-                if table in names
+                copy.execute(
+                    f"SELECT 1 FROM {table.name} WHERE {table.owner} = ? LIMIT 1", (owner,)
+                ).fetchone()
+                for table in tables
+                if table.name in names
             )
     except sqlite3.Error:
         return None
@@ -159,12 +166,3 @@ def _holds(backup: Path, user_id: int) -> bool | None:
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-
-
-@contextlib.contextmanager
-def explained(location: SQLiteLocation) -> Iterator[None]:
-    """Turn the driver's errors into our own."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise explain(error, location) from error

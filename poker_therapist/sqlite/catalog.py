@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.sqlite.sql_words import parts_of, text_of, words_of
+from poker_therapist.sqlite.tokens import parts_of, text_of, words_of
 
 
 def describe(connection: sqlite3.Connection) -> Catalog:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from poker_therapist.migrations.catalog import BOOKKEEPING, RowDifference
 
 
-class Two:
+class RowComparison:
     """Two databases on one connection: `main`, what was before, and `other`, what came after."""
 
     def __init__(self, before: Path, after: Path) -> None:

@@ -6,9 +6,10 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from poker_therapist.database import CLOSED, SQLiteLocation
+from poker_therapist.database import CLOSED
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -21,6 +22,7 @@ from poker_therapist.errors import (
     StorageClosed,
     StorageError,
 )
+from poker_therapist.location import SQLiteLocation
 
 
 def is_there(path: Path) -> bool:
@@ -71,7 +73,7 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
     """Return a new connection to an existing file, with the settings of every connection of ours.
 
     Raises:
-        sqlite3.Error: whatever the driver says; `explain` turns it into one of our errors.
+        sqlite3.Error: whatever the driver says; `translate_error` turns it into one of our errors.
     """
     connection = sqlite3.connect(
         f"{location.path.as_uri()}?{_mode(location.path)}",
@@ -172,7 +174,7 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
 }
 
 
-def explain(error: Exception, location: SQLiteLocation) -> PokerTherapistError:
+def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapistError:
     """Return our own error for one that the driver raised about the database at `location`."""
     # sqlite3 repeats a text that is no UTF-8, and that may be a player's.
     reason = re.sub(r"(Could not decode to UTF-8 .*?) with text .*", r"\1", str(error), flags=re.DOTALL)
@@ -193,3 +195,12 @@ def explain(error: Exception, location: SQLiteLocation) -> PokerTherapistError:
     else:
         kind, sentence = StorageError, "{path}: {reason}"
     return kind(sentence.format(path=location.path, reason=reason, timeout=location.timeout))
+
+
+@contextlib.contextmanager
+def translating_errors(location: SQLiteLocation) -> Iterator[None]:
+    """Raise an error of this package for one that the driver raises in a block."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate_error(error, location) from error

@@ -1,4 +1,4 @@
-"""Connections to an SQLite file.
+"""The connections of the storage to an SQLite file.
 
 Each thread has a connection of its own, kept until the thread or the database ends, and a forked child starts
 without any. What the driver raises becomes one of this package's errors.
@@ -12,15 +12,19 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from poker_therapist.database import CLOSED, Mode, SQLiteLocation
+from poker_therapist.compat import override
+from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
-from poker_therapist.sqlite_file import (
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.sqlite.connect import (
     enlarge_cache,
-    explain,
     find_file,
     open_connection,
+    translate_error,
     use_write_ahead_log,
 )
 
@@ -45,16 +49,19 @@ class _PerThread(threading.local):
     undone = False
 
 
-class SQLiteDatabase:
-    """Connections to one SQLite file, and the few ways in which the storage uses them."""
+class SQLiteDatabase(Database):
+    """An open SQLite file."""
 
-    def __init__(self, location: SQLiteLocation, *, create: bool) -> None:
-        """Check that the file can be opened; make an empty one, for its owner alone, if `create`.
+    location: SQLiteLocation
+
+    def __init__(self, location: SQLiteLocation, queries: Sequence[Path], *, create: bool) -> None:
+        """Check that the file can be opened; create an empty one, readable by its owner alone, if `create`.
 
         Raises:
             StorageError: there is no such file or folder, or it is no database, or may not be read.
         """
         self.location = location
+        self._queries = read_queries(Placeholders.SQLITE, *queries)
         self._closed = False
         self._in_use = False
         self._here = _PerThread()
@@ -86,56 +93,66 @@ class SQLiteDatabase:
             raise StorageClosed(CLOSED)
         return connection
 
-    def take_into_use(self) -> None:
-        """Let this and all later connections write; until then looking at the file changes no byte of it."""
+    @override
+    def enable_writes(self) -> None:
         self._in_use = True
         try:
             use_write_ahead_log(self._here.connection or self._connect(), self.location.timeout)
         except sqlite3.Error as error:
             self._raise(error)
 
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return all rows of a query."""
+    @override
+    def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         connection = self._here.connection or self._connect()
         try:
             with self._here.lock:
-                return connection.execute(sql, values).fetchall()
+                return connection.execute(self._queries[query], values).fetchall()
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
-    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """Return the first row of a query, None if there is none."""
+    @override
+    def fetch_one(self, query: str, values: Sequence[Any] = ()) -> Any:
         connection = self._here.connection or self._connect()
         try:
             with self._here.lock:
-                return connection.execute(sql, values).fetchone()
+                return connection.execute(self._queries[query], values).fetchone()
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
-    def write(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement, committed at once outside a transaction; return how many rows it changed."""
+    @override
+    def execute(self, query: str, values: Sequence[Any] = ()) -> int:
         connection = self._here.connection or self._connect()
         try:
             with self._here.lock:
-                return connection.execute(sql, values).rowcount
+                return connection.execute(self._queries[query], values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error)
 
-    # Nothing is won by running it later.
-    save = write
+    # Running it later gains nothing.
+    execute_later = execute
+
+    def _run(self, statement: str) -> Any:
+        """Run one of the statements below, and return its first row."""
+        connection = self._here.connection or self._connect()
+        try:
+            with self._here.lock:
+                return connection.execute(statement).fetchone()
+        except _DRIVER_ERRORS as error:
+            self._raise(error)
 
     @property
+    @override
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction."""
         return self._open_connection().in_transaction
 
     def _open_connection(self) -> sqlite3.Connection:
         """Return this thread's connection; raise StorageClosed if somebody has closed it."""
         return (not self._closed and self._here.connection) or self._connect()
 
+    @override
     @contextlib.contextmanager
     def transaction(self, mode: Mode) -> Iterator[None]:
-        """Run a block as one transaction, or, inside another, as a part that can fail by itself.
+        """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
         One that writes takes the write lock at once: a block that reads first and then writes would otherwise
         find that somebody else has written in between.
@@ -148,12 +165,12 @@ class SQLiteDatabase:
             if outermost
             else ("SAVEPOINT block", "RELEASE block", "ROLLBACK TO block")
         )
-        self.write(begin)
+        self._run(begin)
         here.in_block = True
         try:
             yield
             if process == os.getpid():  # a forked child may leave the block, but not end it
-                self.write(commit)
+                self._run(commit)
         except BaseException:
             if process == os.getpid():
                 with here.lock:  # nobody closes it between the question and the answer
@@ -167,13 +184,15 @@ class SQLiteDatabase:
                 here.in_block = here.undone = False
                 here.connection = connection
 
-    def original(self, column: str, stored: Any) -> Any:  # noqa: ARG002  # for the other engine
-        """Return what a column of `legacy_rows` keeps; bytes by their digits, infinities by their name."""
+    @override
+    def decode_legacy(self, column: str, stored: Any) -> Any:
+        """Return what a column of `legacy_rows` holds; bytes as hexadecimal, infinities by their name."""
         if isinstance(stored, float) and math.isinf(stored):
             return "Infinity" if stored > 0 else "-Infinity"
         return stored.hex() if isinstance(stored, bytes) else stored
 
-    def erase_traces(self) -> None:
+    @override
+    def scrub_deleted(self) -> None:
         """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.
 
         `secure_delete` overwrites a deleted row, but not what was left of it when a page was split, or by a
@@ -185,9 +204,9 @@ class SQLiteDatabase:
         """
         deadline = time.monotonic() + self.location.timeout
         try:
-            self.write("VACUUM")
+            self._run("VACUUM")
             # SQLite does not wait while another connection moves the log's pages, so this waits.
-            while self.row("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+            while self._run("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
                 if time.monotonic() > deadline:
                     self._give_up()
                 time.sleep(0.005)
@@ -199,8 +218,9 @@ class SQLiteDatabase:
     def _give_up(self) -> NoReturn:
         raise DatabaseBusy("Another connection goes on reading an older state.")
 
+    @override
     def close(self) -> None:
-        """Close every thread's connection, as soon as nobody is inside a statement; twice does nothing."""
+        """Close every thread's connection, as soon as no thread is inside a statement."""
         self._closed = True
         for held in list(self._all):
             with held.lock:
@@ -212,7 +232,7 @@ class SQLiteDatabase:
             # A full disk makes SQLite undo a transaction by itself. What follows in the block must not be
             # committed alone, so it finds no connection.
             here.undone, here.connection = True, None
-        raise explain(error, self.location) from error
+        raise translate_error(error, self.location) from error
 
 
 _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)

@@ -1,60 +1,64 @@
-"""The operator's tools for an SQLite file."""
+"""The tools of an operator for an SQLite file."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.migrations.copy import take_back
+from poker_therapist.compat import override
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.sqlite import backup, bench, restore, transfer
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite import backup, rehearsal, restore, transfer
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.tables import StoredTable
 
 
 @dataclass(frozen=True)
-class SQLiteEngine:
+class SQLiteEngine(Engine):
     """The tools for one file."""
 
     location: SQLiteLocation
 
+    @override
     def backend(self) -> AtomicSQLiteBackend:
-        """Return the backend; nothing is opened yet."""
         return AtomicSQLiteBackend(self.location)
 
-    def bench(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[bench.SQLiteBench]:  # noqa: ARG002
-        """Copy the database, to try migrations on."""
-        return bench.bench(self.location)
+    @override
+    def rehearsal_copy(
+        self, files: Mapping[str, SQLMigration]
+    ) -> AbstractContextManager[rehearsal.SQLiteRehearsalCopy]:
+        return rehearsal.rehearsal_copy(self.location)
 
-    def save_backup(self, output: Path | None) -> Path:
-        """Copy the database to a file while others use it, and return that file's path."""
+    @override
+    def save_backup(self, output: Path | None, sources: Sequence[str]) -> Path:
         return backup.save_backup(self.location, output)
 
-    def restore(self, file: Path) -> Path | None:
-        """Put a backup in the place of the database; return the backup of what was replaced, if any."""
-        return restore.restore(self.location, file)
+    @override
+    def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:
+        return restore.restore(self.location, file, sources, tables)
 
-    def backups_with_player(self, user_id: int) -> dict[Path, bool | None]:
-        """Return the backups beside the file that still hold something about a player."""
-        return backup.backups_with_player(self.location, user_id)
+    @override
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
+        return backup.backups_holding(self.location, owner, tables)
 
+    @override
     def identity(self) -> Hashable:
-        """Return which file it is, whatever links lead to it."""
         return transfer.identity(self.location)
 
+    @override
     def reader(self) -> AbstractContextManager[transfer.SQLiteReader]:
-        """Open the file to read all of it as of one moment; it is not written."""
         return transfer.reader(self.location)
 
-    def writer(self) -> AbstractContextManager[transfer.SQLiteWriter]:
-        """Open the file to fill it in one transaction, committed when the block ends well."""
+    @override
+    def writer(self, tables: Sequence[StoredTable]) -> AbstractContextManager[transfer.SQLiteWriter]:
         return transfer.writer(self.location)
 
-    def unmake(self, before: Collection[str] | None) -> None:
-        """Take away what we have made where nothing of ours was: the file, or what is ours in it."""
+    @override
+    def drop_created(self, before: Collection[str] | None, sources: Sequence[str]) -> None:
         if before is None:
             transfer.remove(self.location)
             return
-        # What is taken back is empty, and the app's own rows beside it are not touched: no backup for that.
+        # What is rolled back is empty, and the app's own rows beside it are not touched: no backup for that.
         with AtomicSQLiteBackend(replace(self.location, backups=0)) as backend:
-            take_back(backend, before)
+            backend.roll_back_all(sources, keep=before)

@@ -13,29 +13,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.database import SQLiteLocation
+from poker_therapist.compat import override
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.catalog import Difference, RowDifference, differences
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.migrations.sqlite.backup import copy_database, explained
-from poker_therapist.migrations.sqlite.catalog import describe
-from poker_therapist.migrations.sqlite.compare import Two, stored_sql
-from poker_therapist.sqlite_file import find_file, kind_of
+from poker_therapist.migrations.engine import RehearsalCopy
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite.backup import copy_database
+from poker_therapist.sqlite.catalog import describe
+from poker_therapist.sqlite.compare import RowComparison, stored_sql
+from poker_therapist.sqlite.connect import find_file, kind_of, translating_errors
 
 
 @contextlib.contextmanager
-def bench(location: SQLiteLocation) -> Iterator["SQLiteBench"]:
+def rehearsal_copy(location: SQLiteLocation) -> Iterator["SQLiteRehearsalCopy"]:
     """Copy a database, to try migrations on; the copies go when the block ends."""
     find_file(location.path, create=False)
-    with _folder_beside(location) as folder, explained(location):
+    with _folder_beside(location) as folder, translating_errors(location):
         work = replace(location, path=folder / "work.db", backups=0)
         copy_database(location, work.path)
-        yield SQLiteBench(work)
+        yield SQLiteRehearsalCopy(work)
 
 
-class SQLiteBench:
+class SQLiteRehearsalCopy(RehearsalCopy):
     """A copy that migrations change, one from before the last and one from after it."""
-
-    reason = ""
 
     def __init__(self, work: SQLiteLocation) -> None:
         self._location = work
@@ -45,61 +45,61 @@ class SQLiteBench:
         self._size = self._most = work.path.stat().st_size
 
     @property
-    def room(self) -> int:
-        """How many bytes the real run needs at most: a backup, and a journal of every page that there was."""
+    @override
+    def disk_space_needed(self) -> int:
         return self._size + self._most
 
+    @override
     def backend(self) -> AtomicSQLiteBackend:
-        """Open the backend of the copy."""
         return AtomicSQLiteBackend(self._location)
 
+    @override
     def keep_before(self) -> None:
-        """Keep what there is, to compare with later."""
         shutil.copy(self._work, self._before)
 
+    @override
     def keep_after(self) -> None:
-        """Keep what there is after applying, to return to."""
         shutil.copy(self._work, self._after)
         self._most = max(self._most, self._after.stat().st_size)
 
+    @override
     def return_to_after(self) -> bool:
-        """Return to what `keep_after` kept."""
         shutil.copy(self._after, self._work)
         return True
 
-    def damage(self) -> str:
-        """Return what SQLite finds broken, an empty text if nothing is."""
+    @override
+    def integrity_error(self) -> str:
         with _open(self._work) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         return "" if verdict == "ok" else str(verdict)
 
+    @override
     def changed_rows(self) -> Iterator[tuple[str, int]]:
-        """Yield how many rows of each table are new, gone or different after applying."""
-        with Two(self._before, self._after) as two:
+        with RowComparison(self._before, self._after) as two:
             for table in two.all_tables():
                 if count := two.changed_rows(table):
                     yield table, count
 
+    @override
     def schema_differences(self) -> list[Difference]:
-        """Return how the schema differs from what it was."""
         with _open(self._before) as before, _open(self._work) as back:
             return differences(describe(before), describe(back))
 
+    @override
     def row_differences(self) -> Iterator[RowDifference]:
-        """Yield how the rows of the tables that were there and are there differ from what they were."""
-        with Two(self._before, self._work) as two:
+        with RowComparison(self._before, self._work) as two:
             for table in two.shared_tables():
                 yield from two.compare(table)
 
-    def tables_of_one(self) -> Iterator[tuple[str, int]]:
-        """Yield the tables with rows that were there or are there, not both, and how many rows."""
-        with Two(self._before, self._work) as two:
+    @override
+    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
+        with RowComparison(self._before, self._work) as two:
             for table in sorted(set(two.all_tables()) - set(two.shared_tables())):
                 if count := two.changed_rows(table):
                     yield table, count
 
+    @override
     def texts_laid_out_differently(self) -> list[str]:
-        """Return what has another text in the schema, though it may mean the same."""
         with _open(self._before) as before, _open(self._work) as back:
             texts = [set(stored_sql(connection)) for connection in (before, back)]
         return sorted({name for name, _ in texts[0] ^ texts[1]})

@@ -5,14 +5,15 @@ from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from poker_therapist.database import SQLiteLocation, read_queries
+from poker_therapist.compat import override
 from poker_therapist.errors import InvalidInput
-from poker_therapist.migrations.copy import KEYS, RefusedRow, named
-from poker_therapist.migrations.engine import Row
-from poker_therapist.migrations.sqlite.backup import explained
-from poker_therapist.sqlite_file import find_file, is_there, open_connection
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.engine import Reader, RefusedRow, Row, Writer
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translating_errors
+from poker_therapist.tables import StoredTable
 
-_QUERIES = read_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES = read_queries(Placeholders.SQLITE, Path(__file__).with_suffix(".sql"))
 
 # What is wrong with a row, and not with the file or the disk.
 _REFUSALS = (
@@ -25,32 +26,34 @@ _REFUSALS = (
 )
 
 
-class SQLiteReader:
-    """The rows of a file as of one moment."""
+class SQLiteReader(Reader):
+    """The rows of a file in one snapshot."""
+
+    location: SQLiteLocation
 
     def __init__(self, location: SQLiteLocation, connection: sqlite3.Connection) -> None:
         self.location = location
         self._connection = connection
 
-    def columns(self, table: str) -> list[str]:
-        """Return the columns of a table, in its order."""
-        return [name for (name,) in self._ask(_QUERIES["columns"], table)]
+    @override
+    def columns(self, table: StoredTable) -> list[str]:
+        return [name for (name,) in self._ask(_QUERIES["columns"], table.name)]
 
-    def count(self, table: str) -> int:
-        """Return how many rows a table has."""
-        ((count,),) = self._ask(f"SELECT count(*) FROM {table}")
+    @override
+    def count(self, table: StoredTable) -> int:
+        ((count,),) = self._ask(f"SELECT count(*) FROM {table.name}")
         return int(count)
 
-    def next_id(self, table: str) -> int:
-        """Return the id that the next row of a table would get."""
-        counters = self._ask(_QUERIES["last_id"], table)
-        highest = self._ask(f"SELECT max(id) FROM {table}")
+    @override
+    def next_id(self, table: StoredTable) -> int:
+        counters = self._ask(_QUERIES["last_id"], table.name)
+        highest = self._ask(f"SELECT max({table.identity}) FROM {table.name}")
         return max(0, *(last or 0 for (last,) in (*counters, *highest))) + 1
 
-    def rows(self, table: str, columns: Sequence[str]) -> Generator[Row, None, None]:
-        """Yield the rows of a table by its key, one in memory at a time."""
-        sql = f"SELECT {_listed(columns)} FROM {table} ORDER BY {', '.join(KEYS[table])}"
-        with explained(self.location):
+    @override
+    def rows(self, table: StoredTable, columns: Sequence[str]) -> Generator[Row, None, None]:
+        sql = f"SELECT {_listed(columns)} FROM {table.name} ORDER BY {', '.join(table.key)}"
+        with translating_errors(self.location):
             try:
                 yield from self._connection.execute(sql)
             except sqlite3.OperationalError as error:
@@ -59,7 +62,7 @@ class SQLiteReader:
                     raise
                 self._raise_no_text(table, columns, sql)
 
-    def _raise_no_text(self, table: str, columns: Sequence[str], sql: str) -> None:
+    def _raise_no_text(self, table: StoredTable, columns: Sequence[str], sql: str) -> None:
         """Raise InvalidInput for the first row with a text that is none."""
         self._connection.text_factory = bytes
         for row in self._connection.execute(sql):
@@ -72,20 +75,20 @@ class SQLiteReader:
                         part.decode(errors="replace") if isinstance(part, bytes) else part for part in row
                     )
                     raise InvalidInput(
-                        f"{named(table, columns, readable)} of {self.location.name} holds bytes in {column} "
+                        f"{table.label(columns, readable)} of {self.location.name} holds bytes in {column} "
                         "that are no text (UTF-8): correct or delete it, and copy again"
                     ) from None
 
     def _ask(self, sql: str, *values: object) -> list[Row]:
-        with explained(self.location):
+        with translating_errors(self.location):
             return self._connection.execute(sql, values).fetchall()
 
 
-class SQLiteWriter(SQLiteReader):
+class SQLiteWriter(SQLiteReader, Writer):
     """A transaction that holds the write lock of a file."""
 
-    def write(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-        """Write rows as they come, one in memory at a time."""
+    @override
+    def write(self, table: StoredTable, columns: Sequence[str], rows: Iterable[Row]) -> None:
         number = 0
 
         def counted() -> Iterator[Row]:
@@ -94,18 +97,18 @@ class SQLiteWriter(SQLiteReader):
                 yield row
 
         places = ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table} ({_listed(columns)}) VALUES ({places})"
-        with explained(self.location):
+        sql = f"INSERT INTO {table.name} ({_listed(columns)}) VALUES ({places})"
+        with translating_errors(self.location):
             try:
                 self._connection.executemany(sql, counted())
             except _REFUSALS as error:
                 raise RefusedRow(number, str(error)) from error
 
-    def go_on_at(self, table: str, next_id: int) -> None:
-        """Have the next row of a table get this id."""
-        self._ask(_QUERIES["forget_last_id"], table)
+    @override
+    def set_next_id(self, table: StoredTable, next_id: int) -> None:
+        self._ask(_QUERIES["forget_last_id"], table.name)
         if next_id > 1:
-            self._ask(_QUERIES["keep_last_id"], table, next_id - 1)
+            self._ask(_QUERIES["keep_last_id"], table.name, next_id - 1)
 
 
 def _listed(columns: Sequence[str]) -> str:
@@ -117,7 +120,7 @@ def _listed(columns: Sequence[str]) -> str:
 def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
     """Open a file to read all of it as of one moment; it is not written."""
     find_file(location.path, create=False)
-    with explained(location), closing(open_connection(location)) as connection:
+    with translating_errors(location), closing(open_connection(location)) as connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN DEFERRED")
         yield SQLiteReader(location, connection)
@@ -127,7 +130,7 @@ def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
 def writer(location: SQLiteLocation) -> Iterator[SQLiteWriter]:
     """Open a file to fill it in one transaction, committed when the block ends well."""
     find_file(location.path, create=False)
-    with explained(location), closing(open_connection(location)) as connection:
+    with translating_errors(location), closing(open_connection(location)) as connection:
         # What has been said to be copied is on the disk.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")

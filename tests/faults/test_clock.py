@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests import old_app, snapshots
 from tests.conftest import Clock
-from tests.migrating import IDS
+from tests.helpers import old_app, snapshots
+from tests.helpers.migrating import IDS
 
 USER, OTHER = 7, 8
 

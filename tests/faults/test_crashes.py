@@ -17,12 +17,11 @@ import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # all that the command imports, so that its children need not
 from yoyo.scripts.main import main
 
-from poker_therapist import get_pattern_storage
-from poker_therapist.migrations import testing
+from poker_therapist import get_pattern_storage, testing
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from tests import old_app, snapshots
-from tests.migrating import FOLDER, IDS
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from tests.helpers import old_app, snapshots
+from tests.helpers.migrating import FOLDER, IDS
 
 SQL = str(FOLDER)
 

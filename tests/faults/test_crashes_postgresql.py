@@ -10,12 +10,13 @@ import psycopg
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.status import State, read_status
+from poker_therapist.migrations.status import State
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.schema import read_status
 from tests.conftest import add_legacy_rows
-from tests.databases import Databases
-from tests.engines import query, run_sql, with_options
-from tests.postgresql import (
+from tests.helpers.databases import Databases
+from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.postgresql import (
     FOLDER,
     IDS,
     PATIENCE,
@@ -30,8 +31,8 @@ from tests.postgresql import (
     place,
     until,
 )
-from tests.server import Server
-from tests.test_postgresql_files import IN_PARTS, ROWS
+from tests.helpers.server import Server
+from tests.migrations.test_files_postgresql import IN_PARTS, ROWS
 
 COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["reapply", "--all"]}
 
@@ -56,7 +57,7 @@ def states_of(command: str, url: str) -> list[tuple[Any, ...]]:
             states.append(everything(url))
 
     with AtomicPostgreSQLBackend(place(url)) as backend:
-        backend.tell = note
+        backend.report = note
         files = backend.read([str(FOLDER)])
         if command != "apply":
             backend.rollback_migrations(backend.to_rollback(files))

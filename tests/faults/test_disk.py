@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
-from poker_therapist.database import SQLiteLocation
+from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage, schema
 from poker_therapist.errors import DatabaseFull, StorageError
-from poker_therapist.migrations.copy import copy
-from poker_therapist.migrations.rehearse import rehearse
-from poker_therapist.migrations.sqlite.backup import save_backup
-from poker_therapist.migrations.sqlite.restore import restore
-from tests import faults, old_app, snapshots
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.schema import copy, rehearse
+from poker_therapist.sqlite.backup import save_backup
+from poker_therapist.sqlite.engine import SQLiteEngine
+from poker_therapist.tables import TABLES
 from tests.conftest import Clock, add_legacy_rows, sqlite_only
-from tests.migrating import IDS, down, up
+from tests.helpers import faults, old_app, snapshots
+from tests.helpers.engines import ask, change
+from tests.helpers.migrating import IDS, down, up
 
 USER, OTHER = 7, 8
 MARK = b"forget-me"
@@ -72,7 +73,7 @@ def make_current(folder: Path) -> None:
             storage.save_insight(user, "leak", text * 200)
         storage.save_context(USER, "topic", "expired", expires_minutes=0)
         add_legacy_rows(database(folder))
-        storage._database.write("VACUUM")
+        change(storage, "VACUUM")
 
 
 def make_old(folder: Path, version: int = 0) -> None:
@@ -142,7 +143,9 @@ def rehearse_all(folder: Path) -> None:
 
 
 def restore_monday(folder: Path) -> None:
-    restore(location(folder), folder / "monday.backup")
+    SQLiteEngine(location(folder)).restore(
+        folder / "monday.backup", schema.all_sources(location(folder)), TABLES
+    )
 
 
 SAVING = [
@@ -356,8 +359,8 @@ def test_a_storage_that_is_open_goes_on_when_there_is_room_again(
     storage: PatternStorage,
 ) -> None:
     storage.save_pattern(USER, "tilt", "before", "x" * 10_000)
-    (pages,) = storage._database.row("PRAGMA page_count")
-    storage._database.row(f"PRAGMA max_page_count = {pages}")
+    (pages,) = ask(storage, "PRAGMA page_count")[0]
+    ask(storage, f"PRAGMA max_page_count = {pages}")[0]
 
     def save_until_it_is_full() -> None:
         for number in range(10_000):
@@ -376,9 +379,9 @@ def test_a_storage_that_is_open_goes_on_when_there_is_room_again(
     with pytest.raises(DatabaseFull):
         storage.save_insight(USER, "leak", "y" * 100_000)
     assert storage.get_patterns_by_type(USER, "tilt") == kept
-    assert storage._database.rows("PRAGMA integrity_check") == [("ok",)]
+    assert ask(storage, "PRAGMA integrity_check") == [("ok",)]
 
-    storage._database.row("PRAGMA max_page_count = 1000000")
+    ask(storage, "PRAGMA max_page_count = 1000000")[0]
     storage.save_pattern(USER, "tilt", "after", "y" * 100_000)
     assert set(storage.get_patterns_by_type(USER, "tilt")) == {*kept, "after"}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.engines import is_server, is_whole, query, run_sql
-from tests.writers import Writer, check
+from tests.helpers.engines import is_server, is_whole, query, run_sql
+from tests.helpers.writers import Writer, check
 
 USER, OTHER = 99, 98
 # In every text of the forgotten player, and in nobody else's.

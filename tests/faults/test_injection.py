@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poker_therapist import InvalidInput, PatternStorage, PokerTherapistError, get_pattern_storage
-from poker_therapist.database import locate
 from poker_therapist.errors import InvalidMigration
+from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
-from tests import players
-from tests.engines import schema
-from tests.operating import command
+from tests.helpers import players
+from tests.helpers.cli import command
+from tests.helpers.engines import ask, change, schema
 
 PAYLOADS = [
     # Ends of a literal, and what could follow
@@ -161,7 +161,7 @@ class Judge:
         for place in SAVES:
             self._save(place, text)
             for table in self.TABLES:
-                self.storage._database.write(f"DELETE FROM {table} WHERE user_id = 1000")
+                change(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
             assert self._rows() == self.before
 
     def _accepts(self, place: tuple[str, str], text: str, user: int) -> bool:
@@ -192,11 +192,7 @@ class Judge:
                     assert found == 1 if other[0].startswith("clear") else "benign" in repr(found), other
 
     def _rows(self) -> set[tuple[Any, ...]]:
-        return {
-            (table, *row)
-            for table in self.TABLES
-            for row in self.storage._database.rows(f"SELECT * FROM {table}")
-        }
+        return {(table, *row) for table in self.TABLES for row in ask(self.storage, f"SELECT * FROM {table}")}
 
 
 def is_unicode(text: str) -> bool:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.engines import is_whole
-from tests.writers import Writer, check
+from tests.helpers.engines import is_whole
+from tests.helpers.writers import Writer, check
 
 WRITERS = 4
 

@@ -19,12 +19,13 @@ from unittest import mock
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.migrations.sqlite import backend
-from poker_therapist.sqlite_file import open_connection
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlite import backend
+from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.values import JSON
-from tests import old_app, snapshots
-from tests.migrating import IDS, down, up
+from tests.helpers import old_app, snapshots
+from tests.helpers.engines import ask
+from tests.helpers.migrating import IDS, down, up
 
 USER = 7
 # The files that are on the disk.
@@ -45,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 def careful(path: Path) -> Iterator[PatternStorage]:
     """A storage that brings each commit to the disk, and writes early what does not fit its little memory."""
     with get_pattern_storage(f"sqlite:///{path}?synchronous=FULL") as storage:
-        storage._database.row("PRAGMA cache_size = 4")
+        ask(storage, "PRAGMA cache_size = 4")[0]
         yield storage
 
 
@@ -95,7 +96,7 @@ def test_at_every_commit_what_was_acknowledged_is_on_the_disk(
 ) -> None:
     """Through several checkpoints, with small and large rows."""
     chance = random.Random(7)
-    careful._database.row("PRAGMA wal_autocheckpoint = 30")
+    ask(careful, "PRAGMA wal_autocheckpoint = 30")[0]
     for number in range(150):
         save_number(careful, number, chance.choice([10, 3_000, 20_000]))
 
@@ -181,7 +182,7 @@ def test_a_checkpoint_that_is_torn_at_any_page_loses_nothing(
     for number in range(20):
         save_number(careful, number, chance.choice([10, 3_000]))
     original = copy_files(path, tmp_path / "original")
-    careful._database.row("PRAGMA wal_checkpoint(PASSIVE)")
+    ask(careful, "PRAGMA wal_checkpoint(PASSIVE)")[0]
     before, after = original.read_bytes(), path.read_bytes()
     moved = [
         page for page in range(0, len(after), PAGE) if before[page : page + PAGE] != after[page : page + PAGE]

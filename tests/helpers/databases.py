@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.server import FAST, Server, keep_server
+from tests.helpers.server import FAST, Server, keep_server
 
 VARIABLE = "POKER_THERAPIST_TEST_POSTGRESQL"
 PREFIX = "poker_therapist_test_"

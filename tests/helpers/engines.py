@@ -1,14 +1,17 @@
 """What the tests of the storage ask of a database beside the storage, whichever engine it is on."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
-from poker_therapist.migrations.postgresql.catalog import describe
-from tests import snapshots
+from poker_therapist import PatternStorage
+from poker_therapist.database import Database
+from poker_therapist.postgresql.catalog import describe
+from tests.helpers import snapshots
 
 
 def is_server(database: str | Path) -> bool:
@@ -40,6 +43,28 @@ def run_sql(database: str | Path, sql: str) -> None:
     else:
         with closing(sqlite3.connect(database)) as connection:
             connection.executescript(sql)
+
+
+def ask(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Return the rows of a query on the connection that the storage itself would use; `?1` is a parameter."""
+    return _with_query(storage, sql).fetch_all("asked by a test", values)
+
+
+def change(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
+    """Run a statement on the connection that the storage itself would use; return how many rows it changed."""
+    return _with_query(storage, sql).execute("asked by a test", values)
+
+
+def change_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> None:
+    """Run a statement as a save is run: inside a transaction PostgreSQL may be sent it later."""
+    _with_query(storage, sql).execute_later("asked by a test", values)
+
+
+def _with_query(storage: PatternStorage, sql: str) -> Database:
+    database: Any = storage._database
+    mark = "$1" if is_server(database.location.name) else "?"
+    database._queries = {**database._queries, "asked by a test": sql.replace("?1", mark)}
+    return cast(Database, database)
 
 
 def columns(database: str | Path) -> dict[str, set[str]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import yoyo
 from yoyo.migrations import MigrationList
 
-from poker_therapist.database import locate
-from poker_therapist.migrations import migrations_folder
+from poker_therapist.location import locate
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.schema import migrations_folder
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 
 FOLDER = migrations_folder("sqlite")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from poker_therapist import PatternStorage, get_pattern_storage
 from tests.conftest import LEGACY_ROWS
-from tests.engines import run_sql
+from tests.helpers.engines import run_sql
 
 TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
 

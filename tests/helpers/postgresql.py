@@ -22,12 +22,12 @@ import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: 
 from psycopg import sql
 from yoyo.scripts.main import main
 
-from poker_therapist.database import PostgreSQLLocation, locate
-from poker_therapist.migrations import migrations_folder
-from poker_therapist.migrations.postgresql.catalog import describe
-from tests.engines import query, run_sql
-from tests.operating import Ran
-from tests.test_safe_migrations import Project
+from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.schema import migrations_folder
+from tests.helpers.cli import Ran
+from tests.helpers.engines import query, run_sql
+from tests.migrations.test_safe_migrations import Project
 
 FOLDER = migrations_folder("postgresql")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from poker_therapist import PatternStorage
-from tests.engines import query
+from tests.helpers.engines import query
 
 USER, OTHER = 7, 8
 PATIENCE = 60  # seconds, for what takes less than one

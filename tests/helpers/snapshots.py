@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from poker_therapist.migrations.sqlite.catalog import describe
+from poker_therapist.sqlite.catalog import describe
 
 BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
 

@@ -5,7 +5,7 @@ import signal
 import traceback
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests.faults import fork
+from tests.helpers.faults import fork
 
 
 def write_until_killed(database: str, writer: int, pipe: int) -> None:

@@ -15,8 +15,8 @@ from poker_therapist.migrations.catalog import (
     Table,
     differences,
 )
-from poker_therapist.migrations.sqlite.catalog import describe
-from tests import old_app, snapshots
+from poker_therapist.sqlite.catalog import describe
+from tests.helpers import old_app, snapshots
 
 HANDS = "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT, stake REAL);"
 

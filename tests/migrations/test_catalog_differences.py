@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_catalog import HANDS, catalog, said
+from tests.migrations.test_catalog import HANDS, catalog, said
 
 DIFFERENT = {
     "a column": (

@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from poker_therapist.migrations.catalog import Catalog, Column, ForeignKey, Index, Table, differences
-from poker_therapist.migrations.postgresql.catalog import describe
+from poker_therapist.postgresql.catalog import describe
 
 HANDS = """
     CREATE TABLE players (id INT, team INT, CONSTRAINT players_pkey PRIMARY KEY (id));

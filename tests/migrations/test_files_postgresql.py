@@ -6,11 +6,11 @@ import psycopg
 import pytest
 import sqlparse
 
-from poker_therapist.migrations import migrations_folder
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, read_migrations
-from poker_therapist.migrations.postgresql.catalog import describe
-from poker_therapist.migrations.postgresql.split import split
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.split import split
+from poker_therapist.schema import migrations_folder
 
 FOLDER = migrations_folder("postgresql")
 MIGRATIONS: list[SQLMigration] = list(read_migrations([str(FOLDER)]))

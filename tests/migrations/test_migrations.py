@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.migrations import migrations_folder, shipped_ids
-from tests import old_app, snapshots
-from tests.migrating import FOLDER, IDS, down, plain_up, up
+from poker_therapist.schema import migrations_folder, shipped_ids
+from tests.helpers import old_app, snapshots
+from tests.helpers.migrating import FOLDER, IDS, down, plain_up, up
 
 CHECKOUT = Path(__file__).parents[1]
 OURS = set(old_app.TABLES)

@@ -10,11 +10,11 @@ import pytest
 
 from poker_therapist import InvalidMigration, get_pattern_storage
 from poker_therapist.migrations.scaffold import REASON
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.migrations.testing import MigrationTests
-from tests import old_app
-from tests.engines import run_sql
-from tests.migrating import FOLDER, IDS
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.testing import MigrationTests
+from tests.helpers import old_app
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import FOLDER, IDS
 
 
 class TestOurs(MigrationTests):

@@ -14,8 +14,8 @@ import pytest
 from yoyo.scripts.main import main
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
-from tests import old_app, snapshots
-from tests.migrating import FOLDER, IDS, plain_up, up, yoyo_command
+from tests.helpers import old_app, snapshots
+from tests.helpers.migrating import FOLDER, IDS, plain_up, up, yoyo_command
 
 
 class Project:

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
-from poker_therapist.migrations.postgresql import backend as backend_module
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql import backend as backend_module
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from tests.conftest import add_legacy_rows
-from tests.engines import query, run_sql
-from tests.postgresql import (
+from tests.helpers.engines import query, run_sql
+from tests.helpers.postgresql import (
     FOLDER,
     IDS,
     ServerProject,
@@ -29,7 +29,7 @@ from tests.postgresql import (
     place,
     until,
 )
-from tests.test_postgresql_files import ROWS
+from tests.migrations.test_files_postgresql import ROWS
 
 
 @pytest.fixture
@@ -389,7 +389,7 @@ def test_marks_come_and_go_without_running_anything(two: ServerProject) -> None:
 
 
 def test_who_marks_waits_for_who_migrates(two: ServerProject) -> None:
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.alone():
+    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
         for command in ("mark", "unmark"):
             assert "somebody else has been migrating" in two.refuses(command, options="&timeout=0.1")
 
@@ -567,7 +567,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
 
 def test_another_migration_that_takes_too_long_is_named(two: ServerProject) -> None:
     """After the time that the URL gives; nothing is done, and when it is over, it works."""
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.alone():
+    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
         message = two.refuses("apply", options="&timeout=0.1")
 
         assert message.startswith("somebody else has been migrating postgresql://")
@@ -580,7 +580,7 @@ def test_another_migration_that_takes_too_long_is_named(two: ServerProject) -> N
 def test_who_waits_holds_no_snapshot_that_an_index_would_wait_for(two: ServerProject) -> None:
     """CREATE INDEX CONCURRENTLY waits for older snapshots: a wait inside a statement would be a deadlock."""
     assert two.yoyo("apply", "-m", "001").returncode == 0
-    with AtomicPostgreSQLBackend(place(two.url)) as holder, holder.alone():
+    with AtomicPostgreSQLBackend(place(two.url)) as holder, holder.migration_lock():
         child = os.fork()
         if not child:
             os._exit(two.yoyo("apply").returncode)
@@ -599,7 +599,7 @@ def test_who_waits_holds_no_snapshot_that_an_index_would_wait_for(two: ServerPro
 def test_schemas_and_migration_tables_are_migrated_side_by_side(two: ServerProject) -> None:
     """Each has a lock and a record of its own."""
     two.run_sql("CREATE SCHEMA beside")
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.alone():
+    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
         for options in ([], ["--migration-table", "others"]):
             result = two.yoyo("apply", *options, options="&timeout=0.1&schema=beside")
             if not options:

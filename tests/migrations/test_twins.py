@@ -8,11 +8,11 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from poker_therapist.migrations import migrations_folder
 from poker_therapist.migrations.catalog import Catalog, Column, Table
 from poker_therapist.migrations.files import split
-from poker_therapist.migrations.postgresql.catalog import describe as describe_postgresql
-from poker_therapist.migrations.sqlite.catalog import describe as describe_sqlite
+from poker_therapist.postgresql.catalog import describe as describe_postgresql
+from poker_therapist.schema import migrations_folder
+from poker_therapist.sqlite.catalog import describe as describe_sqlite
 
 SQLITE, POSTGRESQL = migrations_folder("sqlite"), migrations_folder("postgresql")
 IDS = sorted(path.stem for path in SQLITE.glob("*.sql") if not path.name.endswith(".rollback.sql"))

@@ -11,15 +11,15 @@ import pytest
 from psycopg import conninfo, sql
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
-from poker_therapist.migrations.postgresql.catalog import describe
-from tests.checkout import ROOT
-from tests.engines import run_sql
-from tests.migrating import yoyo_command
-from tests.operating import Ran
-from tests.postgresql import IDS, applied, everything, migrate, yoyo_in_child
-from tests.server import Server
-from tests.test_postgresql_files import CITUS, ROWS
-from tests.test_queries import QUERIES
+from poker_therapist.postgresql.catalog import describe
+from tests.helpers.checkout import ROOT
+from tests.helpers.cli import Ran
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import yoyo_command
+from tests.helpers.postgresql import IDS, applied, everything, migrate, yoyo_in_child
+from tests.helpers.server import Server
+from tests.migrations.test_files_postgresql import CITUS, ROWS
+from tests.storage.test_queries import QUERIES
 
 PASSWORD = "s3cret♠ word"
 COORDINATOR = "POKER_THERAPIST_TEST_CITUS"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app, snapshots
-from tests.migrating import IDS
-from tests.operating import command, program, refused, state_of
+from tests.helpers import old_app, snapshots
+from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.migrating import IDS
 
 USER = 7
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app, snapshots
-from tests.migrating import IDS
-from tests.operating import command, on_terminal, program, refused, seen, state_of
+from tests.helpers import old_app, snapshots
+from tests.helpers.cli import command, on_terminal, program, refused, seen, state_of
+from tests.helpers.migrating import IDS
 
 COMMANDS = ("status", "rehearse", "new", "backup", "restore", "copy", "export", "forget", "purge")
 # Each command that takes a database, with what else it needs.

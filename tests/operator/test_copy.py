@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.database import PostgreSQLLocation, SQLiteLocation, locate
+from poker_therapist.engines import engine_for
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -25,23 +25,28 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageError,
 )
-from poker_therapist.migrations import copy as copying
+from poker_therapist.location import PostgreSQLLocation, SQLiteLocation, locate
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.copy import COUNTED, KEYS, copy
-from poker_therapist.migrations.engine import engine_for
-from poker_therapist.migrations.postgresql import transfer as postgresql
-from poker_therapist.migrations.postgresql.transfer import PostgreSQLWriter
-from poker_therapist.migrations.sqlite import transfer as sqlite
-from poker_therapist.migrations.sqlite.transfer import SQLiteWriter
-from poker_therapist.postgresql_server import open_connection as open_server_connection
-from poker_therapist.sqlite_file import open_connection
-from tests import old_app, players, snapshots
+from poker_therapist.postgresql import transfer as postgresql
+from poker_therapist.postgresql.connect import open_connection as open_server_connection
+from poker_therapist.postgresql.transfer import PostgreSQLWriter
+from poker_therapist.schema import copy
+from poker_therapist.schema import copy as copying
+from poker_therapist.sqlite import transfer as sqlite
+from poker_therapist.sqlite.connect import open_connection
+from poker_therapist.sqlite.transfer import SQLiteWriter
+from poker_therapist.tables import TABLES as STORED
+from poker_therapist.tables import StoredTable
 from tests.conftest import run_script
-from tests.databases import Databases
-from tests.engines import run_sql
-from tests.migrating import down, up
-from tests.operating import command, on_terminal, program, refused, seen, state_of
-from tests.server import Server
+from tests.helpers import old_app, players, snapshots
+from tests.helpers.cli import command, on_terminal, program, refused, seen, state_of
+from tests.helpers.databases import Databases
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import down, up
+from tests.helpers.server import Server
+
+KEYS = [table.name for table in STORED]
+COUNTED = [table.name for table in STORED if table.identity]
 
 ENGINES = ("sqlite", "postgresql")
 DIRECTIONS = [(one, other) for one in ENGINES for other in ENGINES]
@@ -98,8 +103,12 @@ def filled(engine: str, new: New, small: Path) -> str:
 def contents(name: str | Path) -> dict[str, Any]:
     """Return the rows of each table in the form that both engines share, and the next ids."""
     with engine_for(locate(name)).reader() as reader:
-        rows = {table: list(reader.rows(table, sorted(reader.columns(table)))) for table in KEYS}
-        return rows | {f"next id of {table}": reader.next_id(table) for table in COUNTED}
+        rows: dict[str, Any] = {
+            table.name: list(reader.rows(table, sorted(reader.columns(table)))) for table in STORED
+        }
+        return rows | {
+            f"next id of {table.name}": reader.next_id(table) for table in STORED if table.identity
+        }
 
 
 def exports(name: str | Path, users: range) -> str:
@@ -183,8 +192,9 @@ def ids_of(name: str, user: int) -> dict[str, list[int]]:
     """Return the ids of a player's rows."""
     with engine_for(locate(name)).reader() as reader:
         return {
-            table: [row[0] for row in reader.rows(table, ["id", "user_id"]) if row[1] == user]
-            for table in COUNTED
+            table.name: [row[0] for row in reader.rows(table, ["id", "user_id"]) if row[1] == user]
+            for table in STORED
+            if table.identity
         }
 
 
@@ -293,8 +303,8 @@ MEASURE = r"""
 import re
 import sys
 from pathlib import Path
-from poker_therapist.database import locate
-from poker_therapist.migrations.copy import copy
+from poker_therapist.location import locate
+from poker_therapist.schema import copy
 
 source, target = sys.argv[1].split("|")
 print(sum(copy(locate(source), locate(target)).values()))
@@ -680,8 +690,8 @@ def test_a_row_that_does_not_arrive_as_it_was_is_found(
     writer = SQLiteWriter if engine == "sqlite" else PostgreSQLWriter
     write = writer.write
 
-    def tampered(self: Any, name: str, columns: list[str], rows: Iterator[Any]) -> None:
-        write(self, name, columns, tamper(list(rows)) if name == table else rows)
+    def tampered(self: Any, written: StoredTable, columns: list[str], rows: Iterator[Any]) -> None:
+        write(self, written, columns, tamper(list(rows)) if written.name == table else rows)
 
     monkeypatch.setattr(writer, "write", tampered)
     target = new(engine)
@@ -716,13 +726,13 @@ def at_stage(stage: str, act: Callable[[], None], patched: pytest.MonkeyPatch) -
 
     patched.setattr(AtomicBackend, "tell", staticmethod(told))
     for writer in (SQLiteWriter, PostgreSQLWriter):
-        go_on_at = writer.go_on_at
+        set_next_id = writer.set_next_id
 
-        def counted(self: Any, table: str, next_id: int, go_on_at: Any = go_on_at) -> None:
+        def counted(self: Any, table: str, next_id: int, set_next_id: Any = set_next_id) -> None:
             told(f"counting {table}")
-            go_on_at(self, table, next_id)
+            set_next_id(self, table, next_id)
 
-        patched.setattr(writer, "go_on_at", counted)
+        patched.setattr(writer, "set_next_id", counted)
     return lambda doing, *_numbers: told(doing)
 
 

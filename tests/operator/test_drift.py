@@ -6,9 +6,9 @@ from typing import NamedTuple
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app, snapshots
-from tests.migrating import IDS, up
-from tests.operating import command
+from tests.helpers import old_app, snapshots
+from tests.helpers.cli import command
+from tests.helpers.migrating import IDS, up
 
 
 class Change(NamedTuple):

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from poker_therapist.migrations import status
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.postgresql.scratch import build
-from tests.engines import query, run_sql, with_options
-from tests.operating import Ran, command, refused
-from tests.postgresql import IDS, ServerProject, migrate, name_of, place, until
-from tests.test_postgresql_files import ROWS
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.scratch import build
+from tests.helpers.cli import Ran, command, refused
+from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.postgresql import IDS, ServerProject, migrate, name_of, place, until
+from tests.migrations.test_files_postgresql import ROWS
 
 # The app's own, beside ours.
 APP = """
@@ -250,7 +250,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     kind: str, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status of the migrations is told all the same; nothing of the app's is touched, nor locked."""
-    statements, unjudged = FOREIGN[kind]
+    statements, drift_unknown_because = FOREIGN[kind]
     if "extension" in kind and not query(
         postgresql_url, "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"
     ):
@@ -269,8 +269,8 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     assert ran.code == 0, ran
     assert [one["state"] for one in ran.json["migrations"]] == ["applied"]
     assert ran.json["drift"] == []
-    assert bool(text) == bool(unjudged)
-    assert unjudged in text
+    assert bool(text) == bool(drift_unknown_because)
+    assert drift_unknown_because in text
     assert text.startswith("drift cannot be judged: ") or not text
     assert query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid") == before
     assert query(postgresql_url, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^poker'") == [(0,)]
@@ -314,7 +314,7 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
     run = migrate(["apply"], postgresql_url, "CREATE INDEX CONCURRENTLY idx_user_insights_type")
     assert run.code == -signal.SIGKILL
     until(postgresql_url, "SELECT (count(*) = 0)::INT FROM pg_locks WHERE locktype = 'advisory'")
-    with AtomicPostgreSQLBackend(place(postgresql_url)) as migrating, migrating.alone():
+    with AtomicPostgreSQLBackend(place(postgresql_url)) as migrating, migrating.migration_lock():
         running = ask(postgresql_url, "--json")
     stopped = ask(postgresql_url, "--json")
 

@@ -19,13 +19,13 @@ import pytest
 from psycopg import sql
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.database import locate
-from poker_therapist.migrations import migrations_folder, shipped_ids
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.postgresql.catalog import describe
-from tests.migrating import IDS, yoyo_command
-from tests.operating import command, program, refused, state_of
-from tests.test_operator_backups import APP
+from poker_therapist.location import locate
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.schema import migrations_folder, shipped_ids
+from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.migrating import IDS, yoyo_command
+from tests.operator.test_backups import APP
 
 USER = 7
 SHIPPED = migrations_folder("postgresql")
@@ -664,7 +664,7 @@ def test_nobody_migrates_meanwhile(deed: str, database: str, tmp_path: Path) -> 
     backup = back_up(database, tmp_path)
     before = everything(database), state_of(tmp_path)
     arguments = [backup] if deed == "restore" else []
-    with AtomicPostgreSQLBackend(locate(database)) as other, other.alone():
+    with AtomicPostgreSQLBackend(locate(database)) as other, other.migration_lock():
         message = refused(deed, *arguments, "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
 
     assert "somebody else has been migrating" in message

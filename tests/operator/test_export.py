@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app, players, snapshots
-from tests.engines import run_sql
-from tests.migrating import FOLDER, IDS, up
-from tests.operating import command, program, refused, state_of
+from tests.helpers import old_app, players, snapshots
+from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import FOLDER, IDS, up
 
 
 @pytest.fixture

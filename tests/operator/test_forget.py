@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests import old_app, players
 from tests.conftest import LEGACY_ROWS
-from tests.engines import run_sql
-from tests.operating import Ran, command, program, state_of
+from tests.helpers import old_app, players
+from tests.helpers.cli import Ran, command, program, state_of
+from tests.helpers.engines import run_sql
 
 QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "
 

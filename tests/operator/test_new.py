@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist.migrations.scaffold import REASON
-from poker_therapist.migrations.testing import MigrationTests
-from tests import snapshots
-from tests.migrating import FOLDER, IDS, down, up
-from tests.operating import command, program, refused
+from poker_therapist.testing import MigrationTests
+from tests.helpers import snapshots
+from tests.helpers.cli import command, program, refused
+from tests.helpers.migrating import FOLDER, IDS, down, up
 
 FILES = [
     f"sql_migrations/{engine}/005_add_session_mood{half}.sql"

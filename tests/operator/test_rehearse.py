@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import MigrationEdited, get_pattern_storage
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.migrations.rehearse import Verdict, rehearse
-from poker_therapist.migrations.testing import run_killed_at
-from tests import old_app
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.rehearse import Verdict
+from poker_therapist.schema import rehearse
+from poker_therapist.testing import run_killed_at
 from tests.conftest import run_script
-from tests.engines import run_sql
-from tests.migrating import IDS, up
-from tests.operating import command, program, refused, state_of
-from tests.test_safe_migrations import Project
+from tests.helpers import old_app
+from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import IDS, up
+from tests.migrations.test_safe_migrations import Project
 
 
 @pytest.fixture
@@ -230,8 +231,8 @@ MEASURE = r"""
 import re
 import sys
 from pathlib import Path
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.migrations.rehearse import rehearse
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.schema import rehearse
 
 print(len(rehearse(SQLiteLocation(Path(sys.argv[1]))).migrations))
 print(int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)

@@ -12,13 +12,14 @@ import psycopg
 import pytest
 
 from poker_therapist import MigrationEdited, StorageError
-from poker_therapist.migrations.postgresql import bench
-from poker_therapist.migrations.rehearse import Rehearsal, Verdict, rehearse
-from poker_therapist.migrations.testing import run_killed_at
-from tests.databases import Databases
-from tests.engines import query, run_sql, with_options
-from tests.operating import command
-from tests.postgresql import (
+from poker_therapist.migrations.rehearse import Rehearsal, Verdict
+from poker_therapist.postgresql import rehearsal
+from poker_therapist.schema import rehearse
+from poker_therapist.testing import run_killed_at
+from tests.helpers.cli import command
+from tests.helpers.databases import Databases
+from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.postgresql import (
     FOLDER,
     IDS,
     ServerProject,
@@ -30,7 +31,7 @@ from tests.postgresql import (
     place,
     until,
 )
-from tests.test_postgresql_files import ROWS
+from tests.migrations.test_files_postgresql import ROWS
 
 HANDS = """
     CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake DOUBLE PRECISION);
@@ -201,14 +202,14 @@ def project(tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(autouse=True)
 def prefix(monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
     """What begins the names of this test's copies: others make theirs at the same time."""
-    monkeypatch.setattr(bench, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
+    monkeypatch.setattr(rehearsal, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
     # The tests' own sessions of a moment ago may take long to end where much goes on.
-    monkeypatch.setattr(bench, "_PATIENCE", 10)
+    monkeypatch.setattr(rehearsal, "_PATIENCE", 10)
 
 
 def left_of(url: str) -> list[tuple[str]]:
     """Return what rehearsals have left on the server of a database, and in that."""
-    return query(url, f"SELECT datname FROM pg_database WHERE datname ^@ '{bench._PREFIX}'") + query(
+    return query(url, f"SELECT datname FROM pg_database WHERE datname ^@ '{rehearsal._PREFIX}'") + query(
         url,
         "SELECT nspname FROM pg_namespace "
         "WHERE nspname NOT IN ('public', 'information_schema') AND nspname !~ '^pg_'",
@@ -250,7 +251,7 @@ def test_each_migration_gets_its_verdict_and_each_reason_is_given(
     if case.changed is not None:
         assert tried.changed == {table: count for table, count in case.changed.items() if count}
     assert found.is_safe == (tried.verdict in (Verdict.EXACT, Verdict.SCHEMA_EXACT))
-    assert found.reason == ""
+    assert found.fallback_reason == ""
     assert tried.seconds > 0 or verdict is None
 
 
@@ -274,7 +275,7 @@ def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(pos
 def somebody_in(project: ServerProject) -> Iterator[None]:
     """Be connected to the database, so that the server does not copy it."""
     with pytest.MonkeyPatch.context() as patched, psycopg.connect(project.url) as player:
-        patched.setattr(bench, "_PATIENCE", 0.05)
+        patched.setattr(rehearsal, "_PATIENCE", 0.05)
         player.execute("SELECT 1")
         yield
 
@@ -332,8 +333,8 @@ def test_where_somebody_is_connected_the_rehearsal_is_in_a_scratch_schema(applie
     with somebody_in(applied):
         by_schema = rehearsed(applied)
 
-    assert by_copy.reason == ""
-    assert in_scratch_schema(applied).match(by_schema.reason)
+    assert by_copy.fallback_reason == ""
+    assert in_scratch_schema(applied).match(by_schema.fallback_reason)
     assert [(one.id, one.verdict, one.changed, one.reasons) for one in by_schema.migrations] == [
         ("003_double", Verdict.EXACT, {"a_log": 1, "bets": 1, "hands": 1}, [])
     ]
@@ -404,7 +405,7 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
             found = rehearsed(applied)
 
             more = "; the drift that `poker-therapist status` shows is not in it"
-            assert in_scratch_schema(applied, more).match(found.reason)
+            assert in_scratch_schema(applied, more).match(found.fallback_reason)
             return
         with pytest.raises(StorageError) as caught:
             rehearsed(applied)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.database import SQLiteLocation
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations import status
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.migrations.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.migrations.status import State, read_status
-from poker_therapist.migrations.testing import run_killed_at
-from tests import old_app, snapshots
-from tests.engines import run_sql
-from tests.migrating import IDS, up
-from tests.operating import Ran, command, program, refused, state_of
-from tests.postgresql import ServerProject
-from tests.test_safe_migrations import Project
+from poker_therapist.migrations.status import State
+from poker_therapist.schema import read_status
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.testing import run_killed_at
+from tests.helpers import old_app, snapshots
+from tests.helpers.cli import Ran, command, program, refused, state_of
+from tests.helpers.engines import run_sql
+from tests.helpers.migrating import IDS, up
+from tests.helpers.postgresql import ServerProject
+from tests.migrations.test_safe_migrations import Project
 
 AGAIN = "run again the command that was stopped"
 UNVERIFIED = "by plain yoyo: not verified"

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import pytest
 
-from poker_therapist.database import SQLiteLocation
-from poker_therapist.migrations.rehearse import Rehearsed, Verdict, rehearse
-from tests.engines import run_sql
-from tests.operating import state_of
-from tests.test_safe_migrations import Project
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.rehearse import Rehearsed, Verdict
+from poker_therapist.schema import rehearse
+from tests.helpers.cli import state_of
+from tests.helpers.engines import run_sql
+from tests.migrations.test_safe_migrations import Project
 
 HANDS = """
     CREATE TABLE hands (id INTEGER PRIMARY KEY AUTOINCREMENT, note TEXT, stake REAL);

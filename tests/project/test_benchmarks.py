@@ -23,7 +23,7 @@ from benchmarks import results as kept
 from benchmarks.measure import Plan, WrongAnswer, in_turn, ratio, rotated, summary
 from benchmarks.works import Arm
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests.databases import Databases
+from tests.helpers.databases import Databases
 
 NEITHER_LOST_NOR_FAILED = {"poker_therapist": 0, "raw": 0}
 

@@ -30,12 +30,12 @@ from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poker_therapist import PokerTherapistError, get_pattern_storage, storage
-from poker_therapist.database import PostgreSQLLocation, locate
-from poker_therapist.migrations.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.migrations.sqlite import backup
-from tests import old_app
-from tests.checkout import ROOT, copy_checkout, environment
-from tests.engines import with_options
+from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.sqlite import backup
+from tests.helpers import old_app
+from tests.helpers.checkout import ROOT, copy_checkout, environment
+from tests.helpers.engines import change, with_options
 
 PAGES = sorted(
     page
@@ -394,9 +394,9 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
                 assert opened.clear_user_context(7) == 1
                 assert opened.clear_user_patterns(7) == 1
                 assert opened.forget_user(7)["user_insights"] == 1
-                for change in ("DROP TABLE user_patterns", "DELETE FROM _yoyo_migration"):
+                for statement in ("DROP TABLE user_patterns", "DELETE FROM _yoyo_migration"):
                     with pytest.raises(PokerTherapistError, match=r"must be owner|permission denied"):
-                        opened._database.write(change)
+                        change(opened, statement)
         finally:
             owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
@@ -421,7 +421,7 @@ def test_the_demo_tells_the_same_twice(checkout: Path) -> None:
 
 def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
     """The demo makes no database of its own: without one it names the command that does, in one line."""
-    printed = run([sys.executable, "-m", "poker_therapist.demo"], checkout, fails=True)
+    printed = run([sys.executable, "docs/demo.py"], checkout, fails=True)
 
     assert "yoyo apply" in printed
     assert "Traceback" not in printed
@@ -628,7 +628,7 @@ def _somebody_writes(checkout: Path) -> str:
 def _read_only(checkout: Path) -> str:
     _migrated(checkout)
     with get_pattern_storage(checkout / "RexVoice.db") as opened:
-        opened._database.write("PRAGMA query_only = ON")  # root may write to any file
+        change(opened, "PRAGMA query_only = ON")  # root may write to any file
         return _error(lambda: opened.save_pattern(1, "a", "b", 1))
 
 
@@ -647,7 +647,7 @@ def _find_no_room(*_: object) -> None:
 
 def _no_room(checkout: Path) -> str:
     with get_pattern_storage(checkout / "RexVoice.db") as opened:
-        opened._database.write("PRAGMA max_page_count = 1")  # SQLite takes as many as there are
+        change(opened, "PRAGMA max_page_count = 1")  # SQLite takes as many as there are
         return _error(lambda: opened.save_pattern(1, "a", "b", "x" * 100_000))
 
 
@@ -737,7 +737,7 @@ def _somebody_migrates(checkout: Path) -> str:
     run(["createdb"], checkout)
     location = locate(SERVER)
     assert isinstance(location, PostgreSQLLocation)
-    with AtomicPostgreSQLBackend(location) as other, other.alone():
+    with AtomicPostgreSQLBackend(location) as other, other.migration_lock():
         url = "postgresql+atomic://?timeout=0.1"
         return run(["yoyo", "apply", "--database", url, "sql_migrations/postgresql"], checkout, fails=True)
 

@@ -13,9 +13,9 @@ import psutil
 import psycopg
 import pytest
 
-from tests.checkout import ROOT
-from tests.databases import PREFIX, VARIABLE, Databases, Run, begin_run
-from tests.server import Server
+from tests.helpers.checkout import ROOT
+from tests.helpers.databases import PREFIX, VARIABLE, Databases, Run, begin_run
+from tests.helpers.server import Server
 
 # Write down where the run's server is; the last one fails, or kills the run.
 TINY_TESTS = """

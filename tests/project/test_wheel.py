@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.checkout import ROOT, copy_checkout
+from tests.helpers.checkout import ROOT, copy_checkout
 
 SCRIPT = """
 import sys

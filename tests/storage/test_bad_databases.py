@@ -19,10 +19,10 @@ from poker_therapist import (
     StorageError,
     get_pattern_storage,
 )
-from poker_therapist.database import locate
-from poker_therapist.migrations import shipped_ids
+from poker_therapist.location import locate
+from poker_therapist.schema import shipped_ids
 from tests.conftest import sqlite_only
-from tests.engines import everything, is_server, run_sql
+from tests.helpers.engines import everything, is_server, run_sql
 
 USER = 7
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, get_pattern_storage
-from poker_therapist.sqlite import SQLiteDatabase
+from poker_therapist.sqlite.connections import SQLiteDatabase
 from tests.conftest import sqlite_only
-from tests.players import TABLES
+from tests.helpers.engines import ask
+from tests.helpers.players import TABLES
 
 USER = 7
 
@@ -35,7 +36,7 @@ def filled(lasting: str) -> Iterator[PatternStorage]:
 
 def stored(storage: PatternStorage) -> list[list[Any]]:
     """Return every row of every table."""
-    return [storage._database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
+    return [ask(storage, f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
 
 
 def refused(storage: PatternStorage, call: Call, bad: Any) -> str:

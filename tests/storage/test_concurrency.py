@@ -12,7 +12,7 @@ import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
 from tests.conftest import run_script, sqlite_only
-from tests.engines import is_whole, schema
+from tests.helpers.engines import is_whole, schema
 
 USER = 7
 

@@ -10,7 +10,7 @@ import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, StorageError, get_pattern_storage
 from tests.conftest import Clock, add_legacy_rows, legacy_values, sqlite_only
-from tests.engines import columns, run_sql
+from tests.helpers.engines import columns, run_sql
 
 USER, OTHER = 7, 8
 

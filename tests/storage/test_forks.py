@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import postgresql_only, run_script, sqlite_only
-from tests.engines import is_whole
+from tests.helpers.engines import is_whole
 
 FORK = """
 import os, sys, threading
@@ -14,7 +14,7 @@ storage.save_pattern(7, "from", "parent, before", 1)
 
 def used():
     if sys.argv[1].startswith("postgresql:"):
-        return storage._database.row("SELECT pg_backend_pid()")[0]
+        return ask(storage, "SELECT pg_backend_pid()")[0][0]
     # Itself, and not its id, which another one may have later.
     return storage._database._here.connection
 

@@ -15,8 +15,8 @@ import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
 from tests.conftest import sqlite_only
-from tests.engines import with_options
-from tests.snapshots import everything, rows
+from tests.helpers.engines import with_options
+from tests.helpers.snapshots import everything, rows
 
 USER = 7
 

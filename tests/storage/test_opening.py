@@ -11,7 +11,7 @@ import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
 from tests.conftest import run_script, sqlite_only
-from tests.engines import everything
+from tests.helpers.engines import ask, everything
 
 USER = 7
 
@@ -32,7 +32,7 @@ NAMES = [
 
 
 def setting(storage: PatternStorage, name: str) -> Any:
-    return storage._database.row(f"PRAGMA {name}")[0]
+    return ask(storage, f"PRAGMA {name}")[0][0]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)

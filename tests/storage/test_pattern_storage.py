@@ -8,7 +8,7 @@ import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 from tests.conftest import Clock, add_legacy_rows, legacy_values
-from tests.engines import columns
+from tests.helpers.engines import change, columns
 
 USER, OTHER = 7, 8
 
@@ -90,8 +90,8 @@ def test_json_that_others_wrote_reads_as_python_reads_it_or_as_its_text(
     storage.save_pattern(USER, "tilt", "bad_beat", "replaced")
     for neighbour in ("first", "replaced", "last"):
         storage.save_context(USER, "topic", neighbour)
-    storage._database.write("UPDATE user_patterns SET pattern_value = ?1", (text,))
-    storage._database.write("UPDATE conversation_context SET context_value = ?1 WHERE id = 2", (text,))
+    change(storage, "UPDATE user_patterns SET pattern_value = ?1", (text,))
+    change(storage, "UPDATE conversation_context SET context_value = ?1 WHERE id = 2", (text,))
 
     assert repr(storage.get_pattern(USER, "tilt", "bad_beat")) == repr(value)
     assert repr(storage.get_context(USER, "topic")) == repr(["last", value, "first"])
@@ -272,17 +272,17 @@ def test_all_parts_are_of_one_moment(
     migrated: str, storage: PatternStorage, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Somebody else saves after the first of its queries: the later ones do not see it."""
-    read = storage._database.rows
+    read = storage._database.fetch_all
 
-    def read_and_be_overtaken(sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        rows = read(sql, values)
+    def read_and_be_overtaken(query: str, values: Sequence[Any] = ()) -> list[Any]:
+        rows = read(query, values)
         with get_pattern_storage(migrated) as somebody_else:
             somebody_else.save_context(USER, "topic", "too late")
             somebody_else.save_insight(USER, "leak", "too late")
         return rows
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage._database, "rows", read_and_be_overtaken)
+        patched.setattr(storage._database, "fetch_all", read_and_be_overtaken)
         found = getattr(storage, method)(USER)
 
     assert found["context"] + found["insights"] == []

@@ -18,12 +18,12 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.database import Mode
-from poker_therapist.postgresql import PostgreSQLDatabase
-from poker_therapist.postgresql_block import _BEGIN
-from poker_therapist.postgresql_pool import Pool
+from poker_therapist.postgresql.connections import PostgreSQLDatabase
+from poker_therapist.postgresql.pool import Pool
+from poker_therapist.postgresql.transaction import _BEGIN
 from tests.conftest import run_script
-from tests.engines import query, with_options
-from tests.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
+from tests.helpers.engines import query, with_options
+from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
 
 LOCKS = """
     SELECT objid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database

@@ -22,12 +22,12 @@ from poker_therapist import (
     TransactionConflict,
     get_pattern_storage,
 )
-from poker_therapist.database import PostgreSQLLocation, locate
-from poker_therapist.postgresql import PostgreSQLDatabase
-from poker_therapist.postgresql_pool import Connection
-from poker_therapist.postgresql_server import explain
-from tests.engines import query, run_sql, with_options
-from tests.sessions import LONG, USER, add_one, end_sessions, sessions, settings, until
+from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.postgresql.connect import translate_error
+from poker_therapist.postgresql.connections import PostgreSQLDatabase
+from poker_therapist.postgresql.pool import Connection
+from tests.helpers.engines import ask, query, run_sql, with_options
+from tests.helpers.sessions import LONG, USER, add_one, end_sessions, sessions, settings, until
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def test_the_tables_are_in_the_schema_that_the_url_names(database: str, name: st
 
 def test_options_that_are_not_ours_are_passed_on(migrated: str) -> None:
     with get_pattern_storage(with_options(migrated, "application_name=rex&keepalives_idle=77")) as storage:
-        assert storage._database.row("SELECT current_setting('application_name')") == ("rex",)
+        assert ask(storage, "SELECT current_setting('application_name')")[0] == ("rex",)
         with borrowed(storage) as connection:
             assert connection.info.get_parameters()["keepalives_idle"] == "77"
 
@@ -93,11 +93,11 @@ def test_a_server_that_is_cut_off_is_given_up_in_time(storage: PatternStorage) -
 @contextmanager
 def borrowed(storage: PatternStorage) -> Iterator[Connection]:
     assert isinstance(storage._database, PostgreSQLDatabase)
-    connection = storage._database._pool.borrow()
+    connection = storage._database._pool.acquire()
     try:
         yield connection
     finally:
-        storage._database._pool.give_back(connection)
+        storage._database._pool.release(connection)
 
 
 def test_what_a_server_s_settings_are_changes_nothing_that_is_returned(
@@ -149,7 +149,7 @@ def test_a_statement_that_takes_too_long_for_the_server_is_named(migrated: str) 
         get_pattern_storage(with_options(migrated, settings(statement_timeout="300ms"))) as storage,
         pytest.raises(DatabaseBusy, match=r"statement timeout.*raise statement_timeout"),
     ):
-        storage._database.row("SELECT pg_sleep(60)")
+        ask(storage, "SELECT pg_sleep(60)")[0]
 
 
 def test_a_server_that_takes_no_writes_is_read(migrated: str, storage: PatternStorage) -> None:
@@ -191,7 +191,7 @@ def test_a_block_that_idles_for_too_long_for_the_server_is_undone_and_says_so(
 def explanation(code: str) -> tuple[type[Exception], str]:
     location = locate("postgresql://rex:s3cret@db.example.org/poker")
     assert isinstance(location, PostgreSQLLocation)
-    error = explain(psycopg.errors.lookup(code)("what the server said"), location)
+    error = translate_error(psycopg.errors.lookup(code)("what the server said"), location)
     return type(error), str(error)
 
 

@@ -17,10 +17,11 @@ from poker_therapist import (
     TransactionConflict,
     get_pattern_storage,
 )
-from poker_therapist.postgresql import PostgreSQLDatabase
-from poker_therapist.postgresql_block import _LONG, _MOST_PENDING
+from poker_therapist.postgresql.connections import PostgreSQLDatabase
+from poker_therapist.postgresql.transaction import _LONG, _MOST_PENDING
 from tests.conftest import run_script
-from tests.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
+from tests.helpers.engines import ask, change_later
+from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
 
 
 @pytest.fixture(scope="session")
@@ -113,12 +114,11 @@ def test_saves_are_sent_before_others_are_deleted(storage: PatternStorage) -> No
 
 
 def test_saves_of_all_kinds_are_kept_in_their_order(storage: PatternStorage) -> None:
-    database = database_of(storage)
     with storage.transaction():
         save(storage, "a", "b")
-        database.save("UPDATE user_patterns SET pattern_value = '1' WHERE user_id = ?1", (USER,))
+        change_later(storage, "UPDATE user_patterns SET pattern_value = '1' WHERE user_id = ?1", (USER,))
         save(storage, "b", "c")
-        database.save("DELETE FROM user_patterns WHERE user_id = ?1 AND pattern_key = 'c'", (USER,))
+        change_later(storage, "DELETE FROM user_patterns WHERE user_id = ?1 AND pattern_key = 'c'", (USER,))
         save(storage, "d")
         assert pending(storage) == 7
 
@@ -166,9 +166,10 @@ def test_a_statement_is_prepared_once_and_planned_for_all_players(storage: Patte
         for number in range(_MOST_PENDING):
             storage.save_pattern(number, "tilt", "bad_beat", number)
             storage.save_context(number, "topic", number, "monday" if number % 2 else None)
-        prepared = database_of(storage).rows(
+        prepared = ask(
+            storage,
             "SELECT substring(statement, 'INTO (\\w+)'), generic_plans, custom_plans "
-            "FROM pg_prepared_statements WHERE statement LIKE 'INSERT%' ORDER BY 1"
+            "FROM pg_prepared_statements WHERE statement LIKE 'INSERT%' ORDER BY 1",
         )
 
     assert prepared == [("conversation_context", _MOST_PENDING, 0), ("user_patterns", _MOST_PENDING, 0)]
@@ -282,7 +283,7 @@ def test_after_a_read_that_the_server_refuses_nothing_is_kept_of_the_block_that_
         with storage.transaction():
             save(storage, "with it")
             with pytest.raises(InvalidInput, match="division by zero"):
-                database_of(storage).row("SELECT 1 / 0")
+                ask(storage, "SELECT 1 / 0")
 
     with storage.transaction() if part else nullcontext():
         save(storage, "before")

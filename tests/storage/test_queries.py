@@ -11,14 +11,15 @@ import pytest
 
 import poker_therapist.storage
 from poker_therapist import PatternStorage
-from poker_therapist.database import read_queries
-from poker_therapist.postgresql_block import dollars
+from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage
 from tests.conftest import postgresql_only, sqlite_only
-from tests.players import TABLES
+from tests.helpers.engines import ask
+from tests.helpers.players import TABLES
 
 SOURCE = Path(poker_therapist.storage.__file__)
-QUERIES = read_queries(SOURCE.with_name("queries.sql"))
+QUERIES = read_queries(Placeholders.SQLITE, SOURCE.with_name("queries.sql"))
+ON_POSTGRESQL = read_queries(Placeholders.POSTGRESQL, SOURCE.with_name("queries.sql"))
 
 # What the storage's own columns and a table's own keys may be looked up by.
 SEARCH = re.compile(r"SEARCH \w+ USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)\b")
@@ -55,15 +56,15 @@ def test_every_query_of_the_file_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_is_used_by_the_storage(name: str) -> None:
-    assert f'"{name}"' in SOURCE.read_text()
+    of_a_table = {f"{verb}_{table}" for verb in ("export", "delete") for table in TABLES}
+    assert f'"{name}"' in SOURCE.read_text() or name in of_a_table
 
 
 @sqlite_only
 @pytest.mark.parametrize("name", QUERIES)
 def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage, name: str) -> None:
     sql = QUERIES[name]
-    parameters = [None] * len(set(re.findall(r"\?\d+", sql)))
-    plan = [row[3] for row in storage._database.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    plan = [row[3] for row in ask(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
 
     others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
     assert others == []
@@ -82,7 +83,7 @@ def full(lasting: str) -> Iterator[psycopg.Connection]:
 @pytest.mark.parametrize("name", QUERIES)
 def test_postgresql_prefers_an_index_to_reading_a_whole_table(full: psycopg.Connection, name: str) -> None:
     """With the planner's own choice of everything else."""
-    nodes = plan_of(full, QUERIES[name])
+    nodes = plan_of(full, ON_POSTGRESQL[name])
 
     assert [node["Node Type"] for node in nodes if node["Node Type"] == "Seq Scan"] == []
 
@@ -92,7 +93,7 @@ def test_postgresql_prefers_an_index_to_reading_a_whole_table(full: psycopg.Conn
 def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
     full: psycopg.Connection, name: str
 ) -> None:
-    nodes = plan_of(full, QUERIES[name], instead="off")
+    nodes = plan_of(full, ON_POSTGRESQL[name], instead="off")
 
     reads = [node for node in nodes if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
     assert {node["Node Type"] for node in reads} <= {"Index Scan", "Index Only Scan"}
@@ -104,10 +105,12 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
 def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_postgresql_url: str) -> None:
     with get_pattern_storage(migrated_postgresql_url) as storage:
         database: Any = storage._database
-        connection = database._pool.borrow()
+        connection = database._pool.acquire()
         connection.execute(MANY_OF_ONE)
-        nodes = [node["Node Type"] for node in plan_of(connection, QUERIES["purge_expired"], instead="off")]
-        database._pool.give_back(connection)
+        nodes = [
+            node["Node Type"] for node in plan_of(connection, ON_POSTGRESQL["purge_expired"], instead="off")
+        ]
+        database._pool.release(connection)
 
     assert [node for node in nodes if "Join" in node] == []
     assert "Nested Loop" in nodes
@@ -116,7 +119,7 @@ def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_
 @postgresql_only
 def test_postgresql_has_no_index_that_no_query_needs(full: psycopg.Connection) -> None:
     """But for two that are there to tell rows apart."""
-    nodes = [node for sql in QUERIES.values() for node in plan_of(full, sql, instead="off")]
+    nodes = [node for sql in ON_POSTGRESQL.values() for node in plan_of(full, sql, instead="off")]
     found = full.execute("SELECT indexname FROM pg_indexes WHERE tablename = ANY(%s)", [list(TABLES)])
 
     unused = {name for (name,) in found} - {node.get("Index Name") for node in nodes}
@@ -136,8 +139,8 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
         for other in ("seqscan", "sort", "incremental_sort", "bitmapscan"):
             connection.execute(f"SET LOCAL enable_{other} = {instead}".encode())
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        connection.execute(f"PREPARE asked AS {dollars(sql)}".encode())
-        nothing = ", ".join(["NULL"] * len(set(re.findall(r"\?\d+", sql))))
+        connection.execute(f"PREPARE asked AS {sql}".encode())
+        nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", sql))))
         explain = f"EXPLAIN (FORMAT JSON) EXECUTE asked({nothing})"
         ((found,),) = connection.execute(explain.encode()).fetchall()
         connection.execute("DEALLOCATE asked")
@@ -148,7 +151,7 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) -> None:
     """So that a single shard answers it, and a block knows whose rows it is about."""
-    one_player = re.search(r"WHERE\s+\+?user_id = \?1\b|INSERT INTO \w+ \(\s*user_id,", QUERIES[name])
+    one_player = re.search(r"WHERE\s+user_id = \$1\b|INSERT INTO \w+ \(\s*user_id,", ON_POSTGRESQL[name])
 
     assert (one_player is None) == (name == "next_player_with_expired")
 

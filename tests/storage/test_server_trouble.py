@@ -23,10 +23,10 @@ from poker_therapist import (
     StorageError,
     get_pattern_storage,
 )
-from poker_therapist.postgresql_pool import Connection
-from tests.engines import run_sql, with_options
-from tests.server import PORT, Server, keep_server
-from tests.sessions import USER, add_one, sessions, until
+from poker_therapist.postgresql.pool import Connection
+from tests.helpers.engines import run_sql, with_options
+from tests.helpers.server import PORT, Server, keep_server
+from tests.helpers.sessions import USER, add_one, sessions, until
 
 PASSWORD = "s3cret/pass word"
 

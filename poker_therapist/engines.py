@@ -1,0 +1,47 @@
+"""From a location to its engine; the one module that imports both rooms, each when it is needed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poker_therapist.database import Database
+from poker_therapist.location import Location, SQLiteLocation
+
+if TYPE_CHECKING:  # opening an up-to-date database imports no yoyo
+    from poker_therapist.migrations.engine import Engine
+
+
+def migration_folders(location: Location) -> tuple[str, ...]:
+    """Return the folders of `sql_migrations` for a database: its engine's, then those that are optional."""
+    return ("sqlite",) if isinstance(location, SQLiteLocation) else ("postgresql", "citus")
+
+
+def open_database(location: Location, queries: Sequence[Path], *, create: bool) -> Database:
+    """Connect to a database.
+
+    Args:
+        location: where it is.
+        queries: the `.sql` files whose queries will be called.
+        create: whether to create an SQLite file that does not exist; a server's databases are never created.
+
+    Raises:
+        StorageError: there is no such database, or it cannot be used; its subclasses say why.
+    """
+    if isinstance(location, SQLiteLocation):
+        from poker_therapist.sqlite.connections import SQLiteDatabase
+
+        return SQLiteDatabase(location, queries, create=create)
+    from poker_therapist.postgresql.connections import PostgreSQLDatabase
+
+    return PostgreSQLDatabase(location, queries)
+
+
+def engine_for(location: Location) -> "Engine":
+    """Return the tools of an operator for the database at `location`."""
+    if isinstance(location, SQLiteLocation):
+        from poker_therapist.sqlite.engine import SQLiteEngine
+
+        return SQLiteEngine(location)
+    from poker_therapist.postgresql.engine import PostgreSQLEngine
+
+    return PostgreSQLEngine(location)

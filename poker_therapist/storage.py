@@ -330,7 +330,7 @@ class PatternStorage:
         exported = [dict(zip(table.exported_columns, row, strict=True)) for row in rows]
         for row in exported:
             for name, stored in row.items():
-                if name in table.any_type:
+                if table.any_type:
                     row[name] = self._database.decode_legacy(name, stored)
                 elif name == "value":
                     row[name] = values.decode(stored)

@@ -19,7 +19,7 @@ from tests.helpers.migrating import yoyo_command
 from tests.helpers.postgresql import IDS, applied, everything, migrate, yoyo_in_child
 from tests.helpers.server import Server
 from tests.migrations.test_files_postgresql import CITUS, ROWS
-from tests.storage.test_queries import QUERIES
+from tests.storage.test_queries import ON_POSTGRESQL as QUERIES
 
 PASSWORD = "s3cret♠ word"
 COORDINATOR = "POKER_THERAPIST_TEST_CITUS"

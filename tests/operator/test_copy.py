@@ -26,12 +26,12 @@ from poker_therapist.errors import (
     StorageError,
 )
 from poker_therapist.location import PostgreSQLLocation, SQLiteLocation, locate
+from poker_therapist.migrations import transfer
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.postgresql import transfer as postgresql
 from poker_therapist.postgresql.connect import open_connection as open_server_connection
 from poker_therapist.postgresql.transfer import PostgreSQLWriter
 from poker_therapist.schema import copy
-from poker_therapist.schema import copy as copying
 from poker_therapist.sqlite import transfer as sqlite
 from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.sqlite.transfer import SQLiteWriter
@@ -724,12 +724,12 @@ def at_stage(stage: str, act: Callable[[], None], patched: pytest.MonkeyPatch) -
         if message == stage:
             act()
 
-    patched.setattr(AtomicBackend, "tell", staticmethod(told))
+    patched.setattr(AtomicBackend, "report", staticmethod(told))
     for writer in (SQLiteWriter, PostgreSQLWriter):
         set_next_id = writer.set_next_id
 
-        def counted(self: Any, table: str, next_id: int, set_next_id: Any = set_next_id) -> None:
-            told(f"counting {table}")
+        def counted(self: Any, table: StoredTable, next_id: int, set_next_id: Any = set_next_id) -> None:
+            told(f"counting {table.name}")
             set_next_id(self, table, next_id)
 
         patched.setattr(writer, "set_next_id", counted)
@@ -926,10 +926,10 @@ def run_killed_at(step: int, source: str, target: str) -> int:
 
     with contextlib.suppress(BaseException):
         patched = pytest.MonkeyPatch()
-        patched.setattr(AtomicBackend, "tell", staticmethod(die))
+        patched.setattr(AtomicBackend, "report", staticmethod(die))
         patched.setattr(sqlite, "open_connection", connected)
         patched.setattr(postgresql, "open_connection", served)
-        patched.setattr(copying, "_STRIDE", 2)
+        patched.setattr(transfer, "_STRIDE", 2)
         copy(locate(source), locate(target), progress=die)
         code = 0
     os._exit(code)
@@ -994,7 +994,7 @@ def test_progress_shows_on_a_terminal_and_goes(new: New, small: Path) -> None:
 
 def test_progress_counts_every_row_twice(new: New, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is copied and as it is compared, from nothing to all."""
-    monkeypatch.setattr(copying, "_STRIDE", 1)
+    monkeypatch.setattr(transfer, "_STRIDE", 1)
     steps: list[tuple[str, int, int]] = []
     copy(locate(small), locate(new("sqlite")), progress=lambda *step: steps.append(step))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from poker_therapist.migrations import status
+from poker_therapist import schema
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.scratch import build
 from tests.helpers.cli import Ran, command, refused
@@ -258,7 +258,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     run_sql(postgresql_url, APP + "CREATE FUNCTION lucky() RETURNS INT LANGUAGE sql AS 'SELECT 7'")
     project = ServerProject(tmp_path / "project", postgresql_url)
     project.write("001_foreign", statements)
-    monkeypatch.setattr(status, "folders_for", lambda _location, _applied: [project.sql])
+    monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [project.sql])
     assert project.yoyo("apply").returncode == 0
     before = query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid")
     with psycopg.connect(postgresql_url) as player:

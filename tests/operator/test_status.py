@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import get_pattern_storage
+from poker_therapist import get_pattern_storage, schema
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations import status
 from poker_therapist.migrations.files import read_migrations
 from poker_therapist.migrations.status import State
 from poker_therapist.schema import read_status
@@ -51,7 +50,7 @@ def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
         "CREATE TABLE IF NOT EXISTS bets (id INTEGER);\nCREATE TABLE IF NOT EXISTS pots (id INTEGER);",
         "DROP TABLE pots;\nDROP TABLE bets;",
     )
-    monkeypatch.setattr(status, "folders_for", lambda _location, _applied: [project.sql])
+    monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [project.sql])
     return project
 
 

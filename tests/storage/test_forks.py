@@ -8,6 +8,7 @@ from tests.helpers.engines import is_whole
 FORK = """
 import os, sys, threading
 from poker_therapist import get_pattern_storage
+from tests.helpers.engines import ask
 
 storage = get_pattern_storage(sys.argv[1])
 storage.save_pattern(7, "from", "parent, before", 1)
@@ -206,9 +207,10 @@ def work():
         print("thread keeps its own:", used() == mine)
 
 def sessions():
-    return storage._database.row(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )[0]
+    return ask(
+        storage,
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )[0][0]
 
 thread = threading.Thread(target=work)
 thread.start()

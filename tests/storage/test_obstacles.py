@@ -87,7 +87,7 @@ NOBODY = 65_534
 AS_SOMEBODY_ELSE = f"""
 import os, sys
 from pathlib import Path
-import poker_therapist.migrations, poker_therapist.sqlite
+import poker_therapist.sqlite.connections  # the other user may not read the interpreter's folder
 from poker_therapist import get_pattern_storage
 
 def attempt(what, *arguments):
@@ -99,8 +99,8 @@ def attempt(what, *arguments):
     else:
         print(result if isinstance(result, str) else "ok")
 
-ids = poker_therapist.migrations.shipped_ids("sqlite")
-poker_therapist.migrations.shipped_ids = lambda engine: ids
+ids = poker_therapist.schema.shipped_ids("sqlite")
+poker_therapist.schema.shipped_ids = lambda engine: ids
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})

@@ -11,4 +11,4 @@ WHERE
     namespace.nspname = current_schema()
     AND relation.relkind IN ('r', 'p', 'v', 'S')
     AND relation.relname = any(:names)
-ORDER BY kind DESC, relation.relname;
+ORDER BY kind DESC, relation.relname ASC;

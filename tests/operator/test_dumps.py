@@ -790,22 +790,24 @@ def test_nobody_migrates_meanwhile(deed: str, database: str, tmp_path: Path) -> 
 def test_a_password_is_seen_by_nobody(
     database: str, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes by the environment. What the operator's own variables say is overruled."""
+    """It goes by the environment. pg_dump asks the server that was reached, whatever the variables say."""
     script = f"""printf '%s\\n' "$@" >'{tmp_path}/arguments'; env >'{tmp_path}/environment'
         exec '{programs}/pg_dump' "$@" """
     monkeypatch.setenv("PATH", fake(tmp_path / "bin", "pg_dump", script)["PATH"])
+    with psycopg.connect(database) as connection:
+        host, port, name, user = (getattr(connection.info, one) for one in ("host", "port", "dbname", "user"))
     services = tmp_path / "services"
-    services.write_text("[ours]\nhost=nowhere\ndbname=template1\n")
-    for name, text in {"PGSERVICEFILE": str(services), "PGSERVICE": "ours", "PGPASSWORD": "old"}.items():
-        monkeypatch.setenv(name, text)
-    url = database.replace("postgres@", "postgres:tell%20no-one@", 1)
-    back_up(with_option(url, "keepalives_idle=77&sslmode=allow"), tmp_path)
+    services.write_text(f"[ours]\nhost=/nowhere,{host}\nport={port}\ndbname=template1\n")
+    for variable, text in {"PGSERVICEFILE": str(services), "PGSERVICE": "ours", "PGPASSWORD": "old"}.items():
+        monkeypatch.setenv(variable, text)
+    options = "keepalives_idle=77&sslmode=allow"
+    back_up(f"postgresql://{user}:tell%20no-one@/{name}?{options}", tmp_path)
 
     assert "PGPASSWORD=tell no-one" in (tmp_path / "environment").read_text().splitlines()
     arguments = (tmp_path / "arguments").read_text()
     assert "tell" not in arguments
-    assert re.search("^--dbname=.*sslmode=allow.*$", arguments, re.MULTILINE)
-    assert re.search("^--dbname=.*keepalives_idle=77.*$", arguments, re.MULTILINE)
+    (conninfo,) = re.findall("^--dbname=(.*)$", arguments, re.MULTILINE)
+    assert {"sslmode=allow", "keepalives_idle=77", f"host={host}"} <= {*conninfo.split()}
 
 
 def test_a_secret_without_a_variable_is_refused(database: str, tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageError,
 )
-from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.location import PostgreSQLLocation, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
 from poker_therapist.postgresql.dump_file import TEXTS, Dump, made_by, read_dump, read_through

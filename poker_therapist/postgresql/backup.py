@@ -33,8 +33,7 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageError,
 )
-from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.location import PostgreSQLLocation, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
 from poker_therapist.sqlfile import Placeholders, read_queries

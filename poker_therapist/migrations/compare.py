@@ -78,8 +78,8 @@ class RowComparison(ABC):
         """
 
     @abstractmethod
-    def may_match(self, table: str, column: str) -> str:
-        """Return a condition that the same values of a key meet, and that an index or a hash can find.
+    def same_key(self, table: str, column: str) -> str:
+        """Return the condition that two keys are the same to the letter, as an index or a hash can find them.
 
         Args:
             table: a table that both sides have.
@@ -88,7 +88,12 @@ class RowComparison(ABC):
 
     @abstractmethod
     def first_row(self, query: str) -> Any:
-        """Return the first row of a query."""
+        """Return the first row of a query, which may have many."""
+
+    def unequal(self, column: str) -> str:
+        """Return the condition that the two rows of a pair do not have the same value in a column."""
+        sides = (self.exact(side.value_of(column)) for side in Side)
+        return f"({' OR '.join(f'{a} {self.differs} {b}' for a, b in zip(*sides, strict=True))})"
 
     def all_tables(self) -> list[str]:
         """Return the tables that hold data on either side."""
@@ -120,17 +125,17 @@ class RowComparison(ABC):
     def _changed(self, table: str) -> int:
         if not self._key(table):
             return sum(self._unmatched_whole_rows(table).values())
-        unequal = " OR ".join(self._unequal(column) for column in self._columns(table))
+        unequal = " OR ".join(self.unequal(column) for column in self._columns(table))
         pairs, changed = self._count_pairs(table, [unequal or "1 = 0"])
         return changed + sum(self._size(side, table) - pairs for side in Side)
 
     def _compare_by_key(self, table: str) -> Iterator[RowDifference]:
         """Compare rows of the same key; what is on one side only is counted by what has no such pair."""
         key, columns = self._key(table), self._columns(table)
-        pairs, *unequal = self._count_pairs(table, [self._unequal(column) for column in columns])
+        pairs, *unequal = self._count_pairs(table, [self.unequal(column) for column in columns])
         for side, other in ((Side.BEFORE, Side.AFTER), (Side.AFTER, Side.BEFORE)):
             if count := self._size(side, table) - pairs:
-                pair = f"SELECT 1 FROM {self._aliased(other, table)} WHERE {self._same_key(table)}"
+                pair = f"SELECT 1 FROM {self._aliased(other, table)} WHERE {self._same_keys(table)}"
                 lonely = f"{self._aliased(side, table)} WHERE NOT EXISTS ({pair})"
                 example = self._first([self._shown(side, one) for one in key], lonely)
                 yield self._only(side, table, count, example)
@@ -138,7 +143,7 @@ class RowComparison(ABC):
             if count:
                 listed = [self._shown(Side.BEFORE, one) for one in (*key, column)]
                 listed.append(self._shown(Side.AFTER, column))
-                source = f"{self._pairs(table)} WHERE {self._unequal(column)}"
+                source = f"{self._pairs(table)} WHERE {self.unequal(column)}"
                 *found, was, is_now = self._first(listed, source)
                 example = f"{_text(found)}: {_text([was])} became {_text([is_now])}"
                 yield RowDifference(table, column, count, example)
@@ -183,16 +188,10 @@ class RowComparison(ABC):
 
     def _pairs(self, table: str) -> str:
         sides = " JOIN ".join(self._aliased(side, table) for side in Side)
-        return f"{sides} ON {self._same_key(table)}"
+        return f"{sides} ON {self._same_keys(table)}"
 
-    def _same_key(self, table: str) -> str:
-        key = self._key(table)
-        same = [f"{self.may_match(table, column)} AND NOT {self._unequal(column)}" for column in key]
-        return " AND ".join(same)
-
-    def _unequal(self, column: str) -> str:
-        sides = (self.exact(side.value_of(column)) for side in Side)
-        return f"({' OR '.join(f'{a} {self.differs} {b}' for a, b in zip(*sides, strict=True))})"
+    def _same_keys(self, table: str) -> str:
+        return " AND ".join(self.same_key(table, column) for column in self._key(table))
 
     def _key(self, table: str) -> Sequence[str]:
         """Return the primary key of a table; empty if it is not the same on both sides."""
@@ -214,7 +213,7 @@ class RowComparison(ABC):
         return int(self._first(["count(*)"], self.place(side, table))[0])
 
     def _first(self, expressions: Iterable[str], source: str) -> Any:
-        return self.first_row(f"SELECT {', '.join(expressions)} FROM {source} LIMIT 1")
+        return self.first_row(f"SELECT {', '.join(expressions)} FROM {source}")
 
     def _only(self, side: Side, table: str, count: int, example: Iterable[object]) -> RowDifference:
         # A row of a counter is a value, and nobody's row.

@@ -10,6 +10,9 @@ from poker_therapist.compat import override
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.compare import ComparedTable, RowComparison, Side, quoted
 
+# The types of most keys, of which equal values have equal texts; a text has, unless its collation is special.
+_EQUAL_IS_SAME = frozenset({"bigint", "integer", "smallint", "text", "uuid"})
+
 
 class PostgreSQLRowComparison(RowComparison):
     """The rows of two schemas, on one connection."""
@@ -34,16 +37,21 @@ class PostgreSQLRowComparison(RowComparison):
         return (f'CAST({value} AS TEXT) COLLATE "C"',)
 
     @override
-    def may_match(self, table: str, column: str) -> str:
-        before, after = (side.value_of(column) for side in Side)
-        declared = [self._catalogs[side].tables[table].columns[column] for side in Side]
-        if declared[0] != declared[1]:  # values of two types may have no operator
-            before, after = self.exact(before)[0], self.exact(after)[0]
-        return f"{before} = {after}"
+    def same_key(self, table: str, column: str) -> str:
+        values = [side.value_of(column) for side in Side]
+        before, after = (self._catalogs[side].tables[table].columns[column] for side in Side)
+        if before != after:  # there may be no operator for two types
+            return " = ".join(self.exact(value)[0] for value in values)
+        same = " = ".join(values)
+        if before.type in _EQUAL_IS_SAME and "COLLATE" not in before.extra:
+            return same
+        return f"{same} AND NOT {self.unequal(column)}"
 
     @override
     def first_row(self, query: str) -> Any:
-        return self._connection.execute(query.encode()).fetchone()
+        # With LIMIT alone the planner may hope for an early hit, and scan the other table once for each row.
+        first = f"WITH found AS MATERIALIZED ({query}) SELECT * FROM found LIMIT 1"
+        return self._connection.execute(first.encode()).fetchone()
 
 
 def copy_rows(connection: psycopg.Connection[Any], schema: str, catalog: Catalog, target: str) -> None:

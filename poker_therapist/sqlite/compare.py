@@ -41,12 +41,14 @@ class SQLiteRowComparison(RowComparison):
         return f"{value} COLLATE BINARY", f"typeof({value})"
 
     @override
-    def may_match(self, table: str, column: str) -> str:
-        return f"{Side.BEFORE.value_of(column)} IS {Side.AFTER.value_of(column)}"
+    def same_key(self, table: str, column: str) -> str:
+        # The first half can use an index, whatever its collation.
+        same = f"{Side.BEFORE.value_of(column)} IS {Side.AFTER.value_of(column)}"
+        return f"{same} AND NOT {self.unequal(column)}"
 
     @override
     def first_row(self, query: str) -> Any:
-        return self._connection.execute(query).fetchone()
+        return self._connection.execute(f"{query} LIMIT 1").fetchone()
 
     def _read_tables(self, schema: str) -> dict[str, ComparedTable]:
         names = self._connection.execute(
@@ -67,7 +69,7 @@ class SQLiteRowComparison(RowComparison):
         key = [column for column, position in columns.items() if position]
         if key:  # which may be NULL in any number of rows, unless it is the rowid
             nulls = " OR ".join(f"{quoted(column)} IS NULL" for column in key)
-            if self.first_row(f"SELECT 1 FROM {schema}.{quoted(table)} WHERE {nulls} LIMIT 1"):
+            if self.first_row(f"SELECT 1 FROM {schema}.{quoted(table)} WHERE {nulls}"):
                 key = []
         return ComparedTable(list(columns), key)
 

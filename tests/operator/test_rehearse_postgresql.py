@@ -88,6 +88,9 @@ EXACT = {
         "'\\x00ff', 'NaN', '{1,NULL}'), (2, '-Infinity', 'null', '2026-01-05 18:12:01.5+09', '', 1.10, '{}'),"
         "(3, '-0', '\" \"', NULL, NULL, 1e-30, NULL)",
     ),
+    "equal rows": Case(
+        "DELETE FROM notes WHERE text = 'a';", "INSERT INTO notes VALUES ('a'), ('a');", (), {"notes": 2}
+    ),
     "an index that was not valid before": Case(
         "SELECT 1;", "SELECT 1;", (), {},
         "CREATE INDEX bad ON notes (text); "
@@ -154,10 +157,23 @@ IRREVERSIBLE = {
         ),
         {"bets": 2},
     ),
+    "an equal key that reads otherwise": Case(
+        "UPDATE pots SET id = 1.00 WHERE id = 1;",
+        "SELECT 1;",
+        (
+            "pots: 1 rows are not the same, such as only before: '1.0'",
+            "pots: 1 rows are not the same, such as only after: '1.00'",
+        ),
+        {"pots": 2},
+        "CREATE TABLE pots (id NUMERIC PRIMARY KEY, size INT); INSERT INTO pots VALUES (1.0, 9), (2, 8)",
+    ),
     "a key of another type": Case(
         "ALTER TABLE pots ALTER id TYPE TEXT; UPDATE pots SET size = 0 WHERE id = '2';",
         "UPDATE pots SET size = 8 WHERE id = '2'; DELETE FROM pots WHERE id = '1';",
-        ("column pots.id is text NOT NULL, not integer NOT NULL", "pots: 1 rows are not the same, such as only before: '1'"),
+        (
+            "column pots.id is text NOT NULL, not integer NOT NULL",
+            "pots: 1 rows are not the same, such as only before: '1'",
+        ),
         {"pots": 1},
         "CREATE TABLE pots (id INT PRIMARY KEY, size INT); INSERT INTO pots VALUES (1, 9), (2, 8)",
     ),

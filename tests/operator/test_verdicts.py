@@ -89,6 +89,13 @@ SCHEMA_EXACT = {
         ("sqlite_sequence.seq: 1 values differ, such as 'hands': 3 became 4",),
         {"hands": 1, "sqlite_sequence": 1},
     ),
+    "a first sequence value": Case(
+        "INSERT INTO seats (name) VALUES ('button');",
+        "DELETE FROM seats;",
+        ("sqlite_sequence.seq: 1 values differ, such as only after: 'seats'",),
+        {"seats": 1, "sqlite_sequence": 1},
+        "CREATE TABLE seats (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);",
+    ),
     "another layout": Case(
         "ALTER TABLE notes RENAME TO remarks;",
         "ALTER TABLE remarks RENAME TO notes;",

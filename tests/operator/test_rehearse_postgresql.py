@@ -42,6 +42,12 @@ HANDS = """
     CREATE SEQUENCE tickets;
     SELECT nextval('tickets');
 """
+PARTS = (
+    "CREATE TABLE pots (size INT) PARTITION BY LIST (size);"
+    "CREATE TABLE big_pots PARTITION OF pots FOR VALUES IN (9)"
+)
+# Valid as soon as an index of each partition is attached to it, which the author has forgotten.
+NOT_ATTACHED = "CREATE INDEX by_size ON ONLY pots (size);"
 
 
 class Case(NamedTuple):
@@ -81,6 +87,9 @@ EXACT = {
         "INSERT INTO odd VALUES (1, 'NaN', '{\"b\": 1, \"a\": \"\\u0000\", \"a\": 1e400}', 'infinity', "
         "'\\x00ff', 'NaN', '{1,NULL}'), (2, '-Infinity', 'null', '2026-01-05 18:12:01.5+09', '', 1.10, '{}'),"
         "(3, '-0', '\" \"', NULL, NULL, 1e-30, NULL)",
+    ),
+    "equal rows": Case(
+        "DELETE FROM notes WHERE text = 'a';", "INSERT INTO notes VALUES ('a'), ('a');", (), {"notes": 2}
     ),
     "an index that was not valid before": Case(
         "SELECT 1;", "SELECT 1;", (), {},
@@ -130,13 +139,50 @@ IRREVERSIBLE = {
     "a table with its rows": Case(
         "DROP TABLE notes;",
         "SELECT 1;",
-        ("3 rows of notes are gone", "table notes is missing", "applying again it failed"),
+        ("after rollback 3 rows of notes are missing", "table notes is missing", "applying again it failed"),
         {"notes": 3},
     ),
     "a table that stays": Case(
         "CREATE TABLE bets (id INT);",
         "-- nothing",
         ("table bets is there and should not be", "applying again it failed"),
+    ),
+    "a table that stays with its rows": Case(
+        "CREATE TABLE bets (id INT); INSERT INTO bets VALUES (1), (2);",
+        "-- nothing",
+        (
+            "after rollback 2 rows of bets are left over",
+            "table bets is there and should not be",
+            "applying again it failed",
+        ),
+        {"bets": 2},
+    ),
+    "an equal key that reads otherwise": Case(
+        "UPDATE pots SET id = 1.00 WHERE id = 1;",
+        "SELECT 1;",
+        (
+            "pots: 1 rows are not the same, such as only before: '1.0'",
+            "pots: 1 rows are not the same, such as only after: '1.00'",
+        ),
+        {"pots": 2},
+        "CREATE TABLE pots (id NUMERIC PRIMARY KEY, size INT); INSERT INTO pots VALUES (1.0, 9), (2, 8)",
+    ),
+    "a key of another type": Case(
+        "ALTER TABLE pots ALTER id TYPE TEXT; UPDATE pots SET size = 0 WHERE id = '2';",
+        "UPDATE pots SET size = 8 WHERE id = '2'; DELETE FROM pots WHERE id = '1';",
+        (
+            "column pots.id is text NOT NULL, not integer NOT NULL",
+            "pots: 1 rows are not the same, such as only before: '1'",
+        ),
+        {"pots": 1},
+        "CREATE TABLE pots (id INT PRIMARY KEY, size INT); INSERT INTO pots VALUES (1, 9), (2, 8)",
+    ),
+    "an index that is not valid": Case(
+        "SELECT 1;",
+        NOT_ATTACHED,
+        ("rolling back it damaged the database: the index by_size is not valid",),
+        {},
+        PARTS,
     ),
     "a column that is not given back": Case(
         "ALTER TABLE hands DROP COLUMN note;",
@@ -167,6 +213,13 @@ FAILED = {
         "CREATE TABLE bets (id INT);\nDROP TABLE bet;",
         "DROP TABLE bets;",
         ('applying it failed: sql/001_try_it.sql:2: table "bet" does not exist',),
+    ),
+    "an index that is not valid": Case(
+        NOT_ATTACHED,
+        "DROP INDEX by_size;",
+        ("applying it damaged the database: the index by_size is not valid",),
+        None,
+        PARTS,
     ),
     "rows that a rule refuses": Case(
         "ALTER TABLE hands ADD CHECK (stake < 2);",
@@ -416,6 +469,30 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
         assert left_of(applied.url) == []
 
 
+def test_tables_that_refer_to_each_other_are_refused_in_a_scratch_schema(applied: ServerProject) -> None:
+    """No order fills them; the tables are named, and how to rehearse nevertheless."""
+    applied.write(
+        "002_a_circle",
+        "-- depends: 001_add_hands\nCREATE TABLE pots (id INT PRIMARY KEY, winner INT);\n"
+        "CREATE TABLE winners (id INT PRIMARY KEY, pot INT REFERENCES pots);\n"
+        "ALTER TABLE pots ADD FOREIGN KEY (winner) REFERENCES winners;",
+        "DROP TABLE pots, winners CASCADE;",
+    )
+    assert applied.yoyo("apply", "-m", "002_a").returncode == 0
+    with somebody_in(applied):
+        with pytest.raises(StorageError) as caught:
+            rehearsed(applied)
+
+        assert re.search(
+            "could not be built again for a rehearsal: "
+            r"tables refer to each other in a circle: (pots, winners, pots|winners, pots, winners)\n",
+            str(caught.value),
+        )
+        assert "Rehearse where nobody else is connected" in str(caught.value)
+        assert left_of(applied.url) == []
+    assert rehearsed(applied).fallback_reason == ""
+
+
 # What would be done to the original, were it tried in a scratch schema beside it.
 REACHING = [
     "UPDATE public.hands SET note = 'gone';",
@@ -504,7 +581,7 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
             raise KeyboardInterrupt
 
     def killed() -> None:
-        kill_at("EXCEPT ALL", kill_itself)
+        kill_at("count(*) FILTER", kill_itself)
         rehearse(place(applied.url), sources=["sql"])
 
     def while_running(doing: str, done: int, total: int) -> None:

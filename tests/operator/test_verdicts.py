@@ -18,6 +18,12 @@ HANDS = """
     CREATE TABLE notes (text TEXT);
     INSERT INTO notes VALUES ('a'), ('a'), ('b');
 """
+# What SQLite's manual allows where no row has a NULL; here one has.
+WRONG_NOT_NULL = """
+    PRAGMA writable_schema = ON;
+    UPDATE sqlite_schema SET sql = replace(sql, 'stake REAL', 'stake REAL NOT NULL') WHERE name = 'hands';
+    PRAGMA writable_schema = RESET;
+"""
 
 
 class Case(NamedTuple):
@@ -50,6 +56,9 @@ EXACT = {
     "outside a transaction": Case(
         "-- transactional: false\nCREATE TABLE IF NOT EXISTS bets (id INTEGER);\nVACUUM;", "DROP TABLE bets;"
     ),
+    "equal rows": Case(
+        "DELETE FROM notes WHERE text = 'a';", "INSERT INTO notes VALUES ('a'), ('a');", (), {"notes": 2}
+    ),
     "nothing at all": Case("", ""),
 }
 SCHEMA_EXACT = {
@@ -80,6 +89,13 @@ SCHEMA_EXACT = {
         ("sqlite_sequence.seq: 1 values differ, such as 'hands': 3 became 4",),
         {"hands": 1, "sqlite_sequence": 1},
     ),
+    "a first sequence value": Case(
+        "INSERT INTO seats (name) VALUES ('button');",
+        "DELETE FROM seats;",
+        ("sqlite_sequence.seq: 1 values differ, such as only after: 'seats'",),
+        {"seats": 1, "sqlite_sequence": 1},
+        "CREATE TABLE seats (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);",
+    ),
     "another layout": Case(
         "ALTER TABLE notes RENAME TO remarks;",
         "ALTER TABLE remarks RENAME TO notes;",
@@ -107,13 +123,28 @@ IRREVERSIBLE = {
     "a table with its rows": Case(
         "DROP TABLE notes;",
         "SELECT 1;",
-        ("3 rows of notes are gone", "table notes is missing", "applying again it failed"),
+        ("after rollback 3 rows of notes are missing", "table notes is missing", "applying again it failed"),
         {"notes": 3},
     ),
     "a table that stays": Case(
         "CREATE TABLE bets (id INTEGER);",
         "-- nothing",
         ("table bets is there and should not be", "applying again it failed"),
+    ),
+    "a table that stays with its rows": Case(
+        "CREATE TABLE bets (id INTEGER); INSERT INTO bets VALUES (1), (2);",
+        "-- nothing",
+        (
+            "after rollback 2 rows of bets are left over",
+            "table bets is there and should not be",
+            "applying again it failed",
+        ),
+        {"bets": 2},
+    ),
+    "damage": Case(
+        "SELECT 1;",
+        WRONG_NOT_NULL,
+        ("rolling back it damaged the database: NULL value in hands.stake",),
     ),
     "a column that is not given back": Case(
         "ALTER TABLE hands DROP COLUMN stake;",
@@ -152,6 +183,11 @@ FAILED = {
         None,
         "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand INTEGER REFERENCES hands (id));"
         "INSERT INTO bets VALUES (1, 2);",
+    ),
+    "damage": Case(
+        WRONG_NOT_NULL,
+        "SELECT 1;",
+        ("applying it damaged the database: NULL value in hands.stake",),
     ),
     "a COMMIT": Case("COMMIT;", "SELECT 1;", ("applying it failed: sql/001_try_it.sql:1: COMMIT would end",)),
 }
@@ -234,6 +270,24 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
              "CREATE TABLE players (name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"
              "INSERT INTO players VALUES ('Ann');"),
     ),
+    "a key that is NULL in two rows": (
+        Verdict.EXACT,
+        Case("SELECT 1;", "SELECT 1;", (), {}, "CREATE TABLE players (name TEXT PRIMARY KEY, stake REAL);"
+             "INSERT INTO players VALUES (NULL, 1.0), (NULL, 2.0);"),
+    ),
+    "another case, in a table without a key": (
+        Verdict.IRREVERSIBLE,
+        Case("UPDATE pots SET name = 'RIVER';", "SELECT 1;",
+             ("pots: 1 rows are not the same, such as only before: 'river'",
+              "pots: 1 rows are not the same, such as only after: 'RIVER'"), {"pots": 2},
+             "CREATE TABLE pots (name TEXT COLLATE NOCASE); INSERT INTO pots VALUES ('river');"),
+    ),
+    "other rows under other names": (
+        Verdict.IRREVERSIBLE,
+        Case("DROP TABLE pots; CREATE TABLE pots (amount TEXT); INSERT INTO pots VALUES ('1');", "SELECT 1;",
+             ("pots: 1 rows are not the same, such as only before: 9",), {"pots": 2},
+             "CREATE TABLE pots (size INTEGER); INSERT INTO pots VALUES (9);"),
+    ),
     "a table of the same name and nothing else": (
         Verdict.EXACT,
         Case("DROP TABLE pots; CREATE TABLE pots (amount TEXT);",
@@ -273,3 +327,5 @@ def test_nothing_that_differs_goes_unseen(name: str, project: Project) -> None:
     assert [
         reason for reason in case.reasons if not any(one.startswith(reason) for one in tried.reasons)
     ] == []
+    if case.changed is not None:
+        assert tried.changed == case.changed

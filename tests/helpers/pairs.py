@@ -30,15 +30,21 @@ class Pairs:
             return AtomicSQLiteBackend(self.location, self.table)
         return AtomicPostgreSQLBackend(self.location, self.table)
 
-    def apply(self) -> None:
-        """Apply what is pending."""
+    def apply(self) -> list[str]:
+        """Apply what is pending; return what the operator is told."""
+        told: list[str] = []
         with self.backend() as backend:
+            backend.report = told.append  # type: ignore[method-assign]  # the yoyo command does so, too
             backend.apply_migrations(backend.to_apply(backend.read([str(self.folder)])))
+        return told
 
-    def roll_back(self) -> None:
-        """Roll everything back."""
+    def roll_back(self) -> list[str]:
+        """Roll everything back; return what the operator is told."""
+        told: list[str] = []
         with self.backend() as backend:
+            backend.report = told.append  # type: ignore[method-assign]  # the yoyo command does so, too
             backend.rollback_migrations(backend.to_rollback(backend.read([str(self.folder)])))
+        return told
 
     def kept(self) -> list[str]:
         """Return the ids of which the database keeps the texts."""

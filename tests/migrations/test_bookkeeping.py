@@ -32,6 +32,22 @@ def test_a_rollback_drops_its_own_text_and_no_other_table_s(database: str, tmp_p
     assert query(database, "SELECT migration_table, migration_id FROM _migration_text") == []
 
 
+@pytest.mark.parametrize("transactional", ["true", "false"])
+def test_each_migration_that_is_applied_or_rolled_back_is_reported_once(
+    transactional: str, database: str, tmp_path: Path
+) -> None:
+    pairs = Pairs(tmp_path / "sql", database)
+    for name in ("001_add_it", "002_note_it"):
+        pairs.write(name, f"-- transactional: {transactional}\nSELECT 1;")
+    with pairs.backend() as backend:
+        backend.create_database()
+
+    assert pairs.apply() == ["applied 001_add_it", "applied 002_note_it"]
+    assert pairs.apply() == ["nothing to apply: the database is up to date"]
+    assert pairs.roll_back() == ["rolled back 002_note_it", "rolled back 001_add_it"]
+    assert pairs.roll_back() == ["nothing to roll back"]
+
+
 # What breaks a foreign key, and how SQLite notices that something has changed
 
 

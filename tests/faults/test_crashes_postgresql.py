@@ -148,7 +148,7 @@ def test_a_session_that_is_ended_anywhere_is_one_message_and_nothing_to_repair(
             assert ran.error.startswith("yoyo: ")
             assert ran.error.count("yoyo: ") == 1
             assert "Traceback" not in ran.error
-            assert everything(url) in states or set(interrupted(url)) < {one.id for one in IN_PARTS}
+            assert everything(url) in states or interrupted(url) in [[one.id] for one in IN_PARTS]
             assert migrate(["apply"], url).code == 0
             assert everything(url) == states[-1]
 
@@ -176,7 +176,7 @@ def test_a_server_that_is_killed_comes_back_with_whole_migrations(private_server
 
         private_server.start()
 
-        assert everything(url) in states or left
+        assert (everything(url) in states) == (left == [])
         assert interrupted(url) == left
         assert migrate(["apply"], url).code == 0
         assert everything(url) == states[-1]

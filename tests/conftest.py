@@ -1,84 +1,27 @@
 """What every test may ask for."""
 
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
+from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
-from tests.helpers.engines import is_server, run_sql
 from tests.helpers.server import Server, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-# As a migration leaves them behind for player 7, and one for player 8.
-LEGACY_ROWS = """
-    INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id, value)
-    VALUES
-        ('003_constrain_values', 'user_patterns', 1, 7, NULL, 'old pattern'),
-        ('003_constrain_values', 'conversation_context', 2, 7, 'monday', 'old context'),
-        ('003_constrain_values', 'conversation_context', 3, 7, NULL, 'old context'),
-        ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
-        ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
-"""
-# PostgreSQL keeps the value as JSON.
-LEGACY_ROWS_AS_JSON = re.sub(r"'([^']+)'\)", r"""'"\1"')""", LEGACY_ROWS)
-
-# For tests of what one engine alone does.
-sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-
 RUN = pytest.StashKey[Run]()
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def advance(self, **interval: float) -> None:
-        self.moment += timedelta(**interval)
-
-
-def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
-    """Return what is kept of a player's rows that a migration had to change."""
-    return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]
 
 
 def migrate(url: str) -> None:
     """Bring a database up to date."""
     get_pattern_storage(url).close()
-
-
-def add_legacy_rows(database: str | Path) -> None:
-    """Leave rows behind as a migration, or the copying of a database, does."""
-    run_sql(database, LEGACY_ROWS_AS_JSON if is_server(database) else LEGACY_ROWS)
-
-
-def run_script(script: str, database: str | Path) -> list[str]:
-    """Run a script by itself and return the lines that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", script, str(database)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 @pytest.fixture

@@ -13,13 +13,15 @@ from poker_therapist import get_pattern_storage
 from poker_therapist.migrations.status import State
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.schema import read_status
-from tests.conftest import add_legacy_rows
 from tests.helpers.databases import Databases
 from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.players import add_legacy_rows
 from tests.helpers.postgresql import (
     FOLDER,
     IDS,
+    IN_PARTS,
     PATIENCE,
+    ROWS,
     applied,
     everything,
     interrupted,
@@ -32,7 +34,6 @@ from tests.helpers.postgresql import (
     until,
 )
 from tests.helpers.server import Server
-from tests.migrations.test_files_postgresql import IN_PARTS, ROWS
 
 COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["reapply", "--all"]}
 

@@ -22,10 +22,11 @@ from poker_therapist.schema import copy, rehearse
 from poker_therapist.sqlite.backup import save_backup
 from poker_therapist.sqlite.engine import SQLiteEngine
 from poker_therapist.tables import TABLES
-from tests.conftest import Clock, add_legacy_rows, sqlite_only
 from tests.helpers import faults, old_app, snapshots
-from tests.helpers.engines import ask, change
+from tests.helpers.clock import Clock
+from tests.helpers.engines import ask, change, sqlite_only
 from tests.helpers.migrating import IDS, down, up
+from tests.helpers.players import add_legacy_rows
 
 USER, OTHER = 7, 8
 MARK = b"forget-me"

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # What is made here and belongs to no checkout; see .gitignore.
 _MADE = shutil.ignore_patterns(

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+import pytest
 
 from poker_therapist import PatternStorage
 from poker_therapist.database import Database
 from poker_therapist.postgresql.catalog import describe
 from tests.helpers import snapshots
+
+# For tests of what one engine alone does.
+sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 
 def is_server(database: str | Path) -> bool:
@@ -51,7 +56,7 @@ def ask(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[A
 
 
 def change(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
-    """Run a statement on the connection that the storage itself would use; return how many rows it changed."""
+    """Run a statement on the connection that the storage itself would use; return the number of changed rows."""
     return _with_query(storage, sql).execute("asked by a test", values)
 
 

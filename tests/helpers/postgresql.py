@@ -23,14 +23,27 @@ from psycopg import sql
 from yoyo.scripts.main import main
 
 from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.migrations.files import SQLMigration, read_migrations
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder
-from tests.helpers.cli import Ran
-from tests.helpers.engines import query, run_sql
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.cli import Result
+from tests.helpers.engines import query
 
 FOLDER = migrations_folder("postgresql")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))
+
+MIGRATIONS: list[SQLMigration] = list(read_migrations([str(FOLDER)]))
+CITUS: SQLMigration = read_migrations([str(FOLDER), str(migrations_folder("citus"))])[-1]
+IN_PARTS = [migration for migration in MIGRATIONS if not migration.use_transactions]
+
+ROWS = """
+    INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value)
+    SELECT player, 'tilt', 'bad beat', '{"b": 1, "a": 1.0, "a": 2}' FROM generate_series(1, 9) AS player;
+    INSERT INTO conversation_context (user_id, context_key, context_value, expires_at)
+    SELECT player, 'mood', '"calm"', now() FROM generate_series(1, 9) AS player;
+    INSERT INTO user_insights (user_id, insight_type, insight_data)
+    SELECT player, 'leak', 'null' FROM generate_series(1, 9) AS player;
+"""
 
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
@@ -130,7 +143,7 @@ def kill_at(step: int | str, kill: Callable[[], None]) -> None:
     psycopg.Cursor.execute = watched  # type: ignore[assignment, method-assign]
 
 
-def in_child(action: Callable[[], Any]) -> Ran:
+def in_child(action: Callable[[], Any]) -> Result:
     """Run something in a child of this process, which has loaded all that it needs; nobody is asked."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
         child = os.fork()
@@ -154,7 +167,7 @@ def in_child(action: Callable[[], Any]) -> Ran:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for file in (out, error):
             file.seek(0)
-        return Ran(code, out.read(), error.read())
+        return Result(code, out.read(), error.read())
 
 
 def _text(query: Any) -> str:
@@ -172,7 +185,7 @@ def yoyo_in_child(
     environment: dict[str, str] | None = None,
     step: int | str = 0,
     kill: Callable[[], None] = kill_itself,
-) -> Ran:
+) -> Result:
     """Run the yoyo command in a folder; it is killed at a step, unless that is 0: see `kill_at`."""
 
     def action() -> Any:
@@ -190,7 +203,7 @@ def yoyo_in_child(
 
 def migrate(
     command: Sequence[str], url: str, step: int | str = 0, kill: Callable[[], None] = kill_itself
-) -> Ran:
+) -> Result:
     """Run a yoyo command with the project's own migrations; see `yoyo_in_child`."""
     options = ["--no-config-file", "--batch", "--database", atomic(url)]
     return yoyo_in_child(*command, *options, FOLDER, folder=FOLDER, step=step, kill=kill)
@@ -209,52 +222,3 @@ def kill_family(process: int) -> None:
     for one in [*psutil.Process(process).children(recursive=True), psutil.Process(process)]:
         one.kill()
     os.waitpid(process, 0)
-
-
-class ServerProject(Project):
-    """A folder with migrations of its own for a PostgreSQL database."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        super().__init__(folder)
-        self.url = url
-        self.database = url  # type: ignore[assignment]  # as the operator's commands take it
-
-    def yoyo(  # in a child, which is quicker
-        self,
-        *arguments: str,
-        scheme: str = "postgresql+atomic",
-        options: str = "",
-        sources: Sequence[str] = ("sql",),
-    ) -> Any:
-        """Run yoyo on the database of this project; what runs plain yoyo or ours on SQLite, does so here."""
-        scheme = {"sqlite": "postgresql+psycopg", "sqlite+atomic": "postgresql+atomic"}.get(scheme, scheme)
-        options = options if "?" in self.url else options.replace("&", "?", 1)
-        url = self.url.replace("postgresql:", f"{scheme}:", 1) + options
-        ran = yoyo_in_child(
-            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
-        )
-        return _Completed(ran)
-
-    def tables(self) -> list[str]:
-        """Return the tables that the migrations have made."""
-        found = query(self.url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-        return [name for (name,) in found if name not in BOOKKEEPING]
-
-    def applied(self) -> list[str]:
-        """Return the ids that yoyo's record holds."""
-        return applied(self.url)
-
-    def run_sql(self, statements: str) -> None:
-        """Run statements as another program would."""
-        run_sql(self.url, statements)
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
-        return query(self.url, statement)
-
-
-class _Completed:
-    """A command that has ended, as `subprocess` tells it."""
-
-    def __init__(self, ran: Ran) -> None:
-        self.returncode, self.stdout, self.stderr = ran

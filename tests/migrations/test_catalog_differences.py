@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.migrations.test_catalog import HANDS, catalog, said
+from tests.helpers.catalogs import HANDS, catalog, said
 
 DIFFERENT = {
     "a column": (

@@ -5,9 +5,7 @@ import getpass
 import os
 import shutil
 import sqlite3
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,52 +14,7 @@ from yoyo.scripts.main import main
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.migrating import FOLDER, IDS, plain_up, up, yoyo_command
-
-
-class Project:
-    """A folder with migrations of its own, as an operator or a contributor has it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.sql = folder / "sql"
-        self.sql.mkdir(parents=True)
-        self.database = folder / "game.db"
-
-    def write(self, name: str, apply: str, rollback: str | None = "-- nothing to undo\n") -> Path:
-        """Write a pair; without its rollback if that is None."""
-        (self.sql / f"{name}.sql").write_text(apply, encoding="utf-8")
-        if rollback is not None:
-            (self.sql / f"{name}.rollback.sql").write_text(rollback, encoding="utf-8")
-        return self.sql / f"{name}.sql"
-
-    def yoyo(
-        self,
-        *arguments: str,
-        scheme: str = "sqlite+atomic",
-        options: str = "",
-        sources: Sequence[str] = ("sql",),
-    ) -> subprocess.CompletedProcess[str]:
-        """Run yoyo on the database of this project."""
-        url = f"{scheme}:///{self.database}{options}"
-        return yoyo_command(
-            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
-        )
-
-    def refuses(self, *arguments: str, options: str = "", sources: Sequence[str] = ("sql",)) -> str:
-        """Run yoyo, check that it ends in one message and no traceback, and return that."""
-        result = self.yoyo(*arguments, options=options, sources=sources)
-
-        assert result.returncode == 1
-        assert "Traceback" not in result.stderr + result.stdout
-        messages = [part for part in result.stderr.split("yoyo: ")[1:] if not part.startswith("warning")]
-
-        assert len(messages) == 1
-        return messages[0]
-
-    def tables(self) -> list[str]:
-        """Return the tables that the migrations have made."""
-        with snapshots.connect(self.database) as connection:
-            return [name for name in snapshots.tables(connection) if name != "sqlite_sequence"]
+from tests.helpers.project import Project
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.postgresql import backend as backend_module
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
-from tests.conftest import add_legacy_rows
 from tests.helpers.engines import query, run_sql
+from tests.helpers.players import add_legacy_rows
 from tests.helpers.postgresql import (
     FOLDER,
     IDS,
-    ServerProject,
+    ROWS,
     applied,
     everything,
     interrupted,
@@ -29,7 +29,7 @@ from tests.helpers.postgresql import (
     place,
     until,
 )
-from tests.migrations.test_files_postgresql import ROWS
+from tests.helpers.project import ServerProject
 
 
 @pytest.fixture

@@ -37,12 +37,12 @@ from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.sqlite.transfer import SQLiteWriter
 from poker_therapist.tables import TABLES as STORED
 from poker_therapist.tables import StoredTable
-from tests.conftest import run_script
 from tests.helpers import old_app, players, snapshots
 from tests.helpers.cli import command, on_terminal, program, refused, seen, state_of
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import down, up
+from tests.helpers.scripts import run_script
 from tests.helpers.server import Server
 
 KEYS = [table.name for table in STORED]

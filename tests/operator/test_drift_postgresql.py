@@ -11,10 +11,10 @@ import pytest
 from poker_therapist.migrations import status
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.scratch import build
-from tests.helpers.cli import Ran, command, refused
+from tests.helpers.cli import Result, command, refused
 from tests.helpers.engines import query, run_sql, with_options
-from tests.helpers.postgresql import IDS, ServerProject, migrate, name_of, place, until
-from tests.migrations.test_files_postgresql import ROWS
+from tests.helpers.postgresql import IDS, ROWS, migrate, name_of, place, until
+from tests.helpers.project import ServerProject
 
 # The app's own, beside ours.
 APP = """
@@ -130,7 +130,7 @@ def url(migrated_postgresql_url: str) -> str:
     return migrated_postgresql_url
 
 
-def ask(url: str, *options: str) -> Ran:
+def ask(url: str, *options: str) -> Result:
     return command("status", "--database", url, *options, folder=Path.cwd())
 
 

@@ -15,12 +15,12 @@ from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
-from tests.conftest import run_script
 from tests.helpers import old_app
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.project import Project
+from tests.helpers.scripts import run_script
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.helpers.engines import query, run_sql, with_options
 from tests.helpers.postgresql import (
     FOLDER,
     IDS,
-    ServerProject,
+    ROWS,
     everything,
     kill_at,
     kill_itself,
@@ -31,7 +31,7 @@ from tests.helpers.postgresql import (
     place,
     until,
 )
-from tests.migrations.test_files_postgresql import ROWS
+from tests.helpers.project import ServerProject
 
 HANDS = """
     CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake DOUBLE PRECISION);

@@ -16,11 +16,10 @@ from poker_therapist.schema import read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.testing import run_killed_at
 from tests.helpers import old_app, snapshots
-from tests.helpers.cli import Ran, command, program, refused, state_of
+from tests.helpers.cli import Result, command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
-from tests.helpers.postgresql import ServerProject
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.project import Project, ServerProject
 
 AGAIN = "run again the command that was stopped"
 UNVERIFIED = "by plain yoyo: not verified"
@@ -55,7 +54,7 @@ def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
     return project
 
 
-def ask(project: Project, *options: str) -> Ran:
+def ask(project: Project, *options: str) -> Result:
     """Ask for the status of a project's database."""
     return command("status", "--database", project.database, *options, folder=project.folder)
 

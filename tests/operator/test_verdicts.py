@@ -10,7 +10,7 @@ from poker_therapist.migrations.rehearse import Rehearsed, Verdict
 from poker_therapist.schema import rehearse
 from tests.helpers.cli import state_of
 from tests.helpers.engines import run_sql
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.project import Project
 
 HANDS = """
     CREATE TABLE hands (id INTEGER PRIMARY KEY AUTOINCREMENT, note TEXT, stake REAL);

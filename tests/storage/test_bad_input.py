@@ -11,8 +11,7 @@ import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, get_pattern_storage
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import sqlite_only
-from tests.helpers.engines import ask
+from tests.helpers.engines import ask, sqlite_only
 from tests.helpers.players import TABLES
 
 USER = 7

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
-from tests.conftest import run_script, sqlite_only
-from tests.helpers.engines import is_whole, schema
+from tests.helpers.engines import is_whole, schema, sqlite_only
+from tests.helpers.scripts import run_script
 
 USER = 7
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import postgresql_only, run_script, sqlite_only
-from tests.helpers.engines import is_whole
+from tests.helpers.engines import is_whole, postgresql_only, sqlite_only
+from tests.helpers.scripts import run_script
 
 FORK = """
 import os, sys, threading

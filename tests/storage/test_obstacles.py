@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
-from tests.conftest import sqlite_only
-from tests.helpers.engines import with_options
+from tests.helpers.engines import sqlite_only, with_options
 from tests.helpers.snapshots import everything, rows
 
 USER = 7

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
-from tests.conftest import run_script, sqlite_only
-from tests.helpers.engines import ask, everything
+from tests.helpers.engines import ask, everything, sqlite_only
+from tests.helpers.scripts import run_script
 
 USER = 7
 

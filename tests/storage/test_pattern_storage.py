@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
-from tests.conftest import Clock, add_legacy_rows, legacy_values
+from tests.helpers.clock import Clock
 from tests.helpers.engines import change, columns
+from tests.helpers.players import add_legacy_rows, legacy_values
 
 USER, OTHER = 7, 8
 

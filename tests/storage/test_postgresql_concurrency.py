@@ -21,8 +21,8 @@ from poker_therapist.database import Mode
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Pool
 from poker_therapist.postgresql.transaction import _BEGIN
-from tests.conftest import run_script
 from tests.helpers.engines import query, with_options
+from tests.helpers.scripts import run_script
 from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
 
 LOCKS = """

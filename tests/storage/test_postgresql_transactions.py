@@ -19,8 +19,8 @@ from poker_therapist import (
 )
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.transaction import _LONG, _MOST_PENDING
-from tests.conftest import run_script
 from tests.helpers.engines import ask, change_later
+from tests.helpers.scripts import run_script
 from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
 
 

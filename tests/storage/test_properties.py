@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
-from tests.conftest import Clock
+from tests.helpers.clock import Clock
 
 # The same examples each time, so that a failure is a change and not luck.
 settings.register_profile(

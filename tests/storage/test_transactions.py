@@ -8,8 +8,7 @@ import pytest
 
 from poker_therapist import DatabaseFull, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import sqlite_only
-from tests.helpers.engines import ask, run_sql
+from tests.helpers.engines import ask, run_sql, sqlite_only
 
 USER = 7
 

@@ -54,10 +54,10 @@ def migrated(engine: str, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def lasting(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def module_database(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The path or URL of an up-to-date database for all tests of a module."""
     if engine == "sqlite":
-        yield str(request.getfixturevalue("tmp_path_factory").mktemp("lasting") / "RexVoice.db")
+        yield str(request.getfixturevalue("tmp_path_factory").mktemp("shared") / "RexVoice.db")
         return
     databases: Databases = request.getfixturevalue("databases")
     with databases.fresh(request.getfixturevalue("migrated_template")) as url:

@@ -25,13 +25,13 @@ from tests.helpers.postgresql import (
     applied,
     everything,
     interrupted,
-    kill_family,
+    kill_process_tree,
     locks,
     migrate,
     name_of,
     operations,
-    place,
-    until,
+    server_location,
+    wait_for_rows,
 )
 from tests.helpers.server import Server
 
@@ -57,7 +57,7 @@ def states_of(command: str, url: str) -> list[tuple[Any, ...]]:
         if message.startswith(("applied", "rolled back")):
             states.append(everything(url))
 
-    with AtomicPostgreSQLBackend(place(url)) as backend:
+    with AtomicPostgreSQLBackend(server_location(url)) as backend:
         backend.report = note
         files = backend.read([str(FOLDER)])
         if command != "apply":
@@ -102,7 +102,7 @@ def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
                 (stopped,) = interrupted(url)
                 assert stopped in [one.id for one in IN_PARTS], f"kill {kills}"
                 if stopped not in shown:  # once: it takes longer than the killing
-                    states_told = {one.id: one.state for one in read_status(place(url)).migrations}
+                    states_told = {one.id: one.state for one in read_status(server_location(url)).migrations}
                     assert states_told[stopped] is State.INTERRUPTED
                     shown.add(stopped)
 
@@ -198,9 +198,9 @@ def test_what_a_killed_process_had_begun_keeps_the_next_waiting_and_not_for_ever
             os._exit(0)
         # The one that has to wait for the player.
         building = "FROM pg_stat_progress_create_index WHERE relid = 'user_insights'::regclass"
-        until(postgresql_url, f"SELECT count(*) {building}")
+        wait_for_rows(postgresql_url, f"SELECT count(*) {building}")
         builders = query(postgresql_url, f"SELECT pid {building}")
-        kill_family(child)
+        kill_process_tree(child)
         early = migrate(["apply"], with_options(postgresql_url, "timeout=0.1"))
 
         assert early.code == 1
@@ -212,7 +212,7 @@ def test_what_a_killed_process_had_begun_keeps_the_next_waiting_and_not_for_ever
 
     assert late.code == 0, late.error
     assert applied(postgresql_url) == IDS
-    assert read_status(place(postgresql_url)).drift == []
+    assert read_status(server_location(postgresql_url)).drift == []
 
 
 @pytest.mark.parametrize("kind", ["empty", "populated", "one pending"])

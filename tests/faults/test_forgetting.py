@@ -86,7 +86,7 @@ def test_a_million_rows_are_forgotten_while_others_save(
     finally:
         for writer in writers:
             writer.kill()
-    acknowledged = {writer.player: writer.bury() for writer in writers}
+    acknowledged = {writer.player: writer.reap() for writer in writers}
 
     deleted = forgotten["user_patterns"] + forgotten["conversation_context"] + forgotten["user_insights"]
     kept = sum(map(len, others))

@@ -22,7 +22,7 @@ from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
 from tests.helpers import players
 from tests.helpers.cli import command
-from tests.helpers.engines import ask, change, schema
+from tests.helpers.engines import execute, fetch_all, schema
 
 PAYLOADS = [
     # Ends of a literal, and what could follow
@@ -161,7 +161,7 @@ class Judge:
         for place in SAVES:
             self._save(place, text)
             for table in self.TABLES:
-                change(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
+                execute(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
             assert self._rows() == self.before
 
     def _accepts(self, place: tuple[str, str], text: str, user: int) -> bool:
@@ -192,7 +192,11 @@ class Judge:
                     assert found == 1 if other[0].startswith("clear") else "benign" in repr(found), other
 
     def _rows(self) -> set[tuple[Any, ...]]:
-        return {(table, *row) for table in self.TABLES for row in ask(self.storage, f"SELECT * FROM {table}")}
+        return {
+            (table, *row)
+            for table in self.TABLES
+            for row in fetch_all(self.storage, f"SELECT * FROM {table}")
+        }
 
 
 def is_unicode(text: str) -> bool:
@@ -207,8 +211,8 @@ def decoded(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def judge(lasting: str) -> Iterator[Judge]:
-    with get_pattern_storage(lasting) as storage:
+def judge(module_database: str) -> Iterator[Judge]:
+    with get_pattern_storage(module_database) as storage:
         yield Judge(storage)
 
 
@@ -235,14 +239,14 @@ def test_every_method_that_takes_a_text_is_tried() -> None:
 
 
 def test_a_text_that_looks_like_sql_is_saved_found_and_changes_nothing_else(
-    engine: str, lasting: str, judge: Judge, report: Callable[[str], None]
+    engine: str, module_database: str, judge: Judge, report: Callable[[str], None]
 ) -> None:
     """In every parameter that takes a text: exactly its own row; what no engine can hold is refused."""
-    before, calls = schema(lasting), judge.calls
+    before, calls = schema(module_database), judge.calls
     for text in (*PAYLOADS, *REFUSED):
         judge.try_everywhere(text)
 
-    assert schema(lasting) == before
+    assert schema(module_database) == before
     report(
         f"{engine}: {len(PAYLOADS) + len(REFUSED)} texts that look like SQL in {len(places())} parameters, "
         f"{judge.calls - calls:,} calls: each is text, no other row or table changed"

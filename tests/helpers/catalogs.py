@@ -16,6 +16,6 @@ def catalog(sql: str) -> Catalog:
         return describe(connection)
 
 
-def said(before: str, after: str) -> list[str]:
+def differences_between(before: str, after: str) -> list[str]:
     """Return the differences between two schemas, in words."""
     return [str(difference) for difference in differences(catalog(before), catalog(after))]

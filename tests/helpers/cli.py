@@ -120,7 +120,7 @@ def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:
     return kept | (environment or {})
 
 
-def seen(drawn: str) -> list[str]:
+def visible_lines(drawn: str) -> list[str]:
     """Return the lines that a terminal shows at the end, without what was wiped away and without colours."""
     screen, row, column = [""], 0, 0
     for code, up, wipe, end, text in re.findall(

@@ -50,17 +50,17 @@ def run_sql(database: str | Path, sql: str) -> None:
             connection.executescript(sql)
 
 
-def ask(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+def fetch_all(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[Any]:
     """Return the rows of a query on the connection that the storage itself would use; `?1` is a parameter."""
     return _with_query(storage, sql).fetch_all("asked by a test", values)
 
 
-def change(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
-    """Run a statement on the connection that the storage itself would use; return the number of changed rows."""
+def execute(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
+    """Run a statement on the connection that the storage itself would use and count the rows."""
     return _with_query(storage, sql).execute("asked by a test", values)
 
 
-def change_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> None:
+def execute_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> None:
     """Run a statement as a save is run: inside a transaction PostgreSQL may be sent it later."""
     _with_query(storage, sql).execute_later("asked by a test", values)
 

@@ -56,7 +56,7 @@ def atomic(url: str) -> str:
     return url.replace("postgresql:", "postgresql+atomic:", 1)
 
 
-def place(url: str) -> PostgreSQLLocation:
+def server_location(url: str) -> PostgreSQLLocation:
     """Return where a URL leads."""
     location = locate(url)
     assert isinstance(location, PostgreSQLLocation)
@@ -209,7 +209,7 @@ def migrate(
     return yoyo_in_child(*command, *options, FOLDER, folder=FOLDER, step=step, kill=kill)
 
 
-def until(url: str, counted: str) -> None:
+def wait_for_rows(url: str, counted: str) -> None:
     """Wait until a query counts something."""
     deadline = time.monotonic() + 30
     while query(url, counted) == [(0,)]:
@@ -217,7 +217,7 @@ def until(url: str, counted: str) -> None:
         time.sleep(0.005)
 
 
-def kill_family(process: int) -> None:
+def kill_process_tree(process: int) -> None:
     """Kill a child of this process, and its own."""
     for one in [*psutil.Process(process).children(recursive=True), psutil.Process(process)]:
         one.kill()

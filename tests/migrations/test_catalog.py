@@ -13,7 +13,7 @@ from poker_therapist.migrations.catalog import (
 )
 from poker_therapist.sqlite.catalog import describe
 from tests.helpers import old_app, snapshots
-from tests.helpers.catalogs import HANDS, catalog, said
+from tests.helpers.catalogs import HANDS, catalog, differences_between
 
 
 def test_everything_of_a_table_is_described() -> None:
@@ -126,7 +126,7 @@ SAME = {
 def test_what_means_the_same_is_the_same(kind: str) -> None:
     before, after = SAME[kind]
 
-    assert said(before, after) == []
+    assert differences_between(before, after) == []
     assert catalog(before).facts() == catalog(after).facts()
 
 

@@ -26,8 +26,8 @@ from tests.helpers.postgresql import (
     locks,
     migrate,
     name_of,
-    place,
-    until,
+    server_location,
+    wait_for_rows,
 )
 from tests.helpers.project import ServerProject
 
@@ -328,7 +328,10 @@ def test_a_user_without_a_name_may_migrate(two: ServerProject, monkeypatch: pyte
 
 def test_what_two_have_planned_is_applied_once_and_rolled_back_once(two: ServerProject) -> None:
     """The second comes when the first has done it, and does nothing."""
-    with AtomicPostgreSQLBackend(place(two.url)) as first, AtomicPostgreSQLBackend(place(two.url)) as second:
+    with (
+        AtomicPostgreSQLBackend(server_location(two.url)) as first,
+        AtomicPostgreSQLBackend(server_location(two.url)) as second,
+    ):
         sources = [str(two.sql)]
         plans = [one.to_apply(one.read(sources)) for one in (first, second)]
         first.apply_migrations(plans[0])
@@ -389,7 +392,7 @@ def test_marks_come_and_go_without_running_anything(two: ServerProject) -> None:
 
 
 def test_who_marks_waits_for_who_migrates(two: ServerProject) -> None:
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
+    with AtomicPostgreSQLBackend(server_location(two.url)) as other, other.migration_lock():
         for command in ("mark", "unmark"):
             assert "somebody else has been migrating" in two.refuses(command, options="&timeout=0.1")
 
@@ -567,7 +570,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
 
 def test_another_migration_that_takes_too_long_is_named(two: ServerProject) -> None:
     """After the time that the URL gives; nothing is done, and when it is over, it works."""
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
+    with AtomicPostgreSQLBackend(server_location(two.url)) as other, other.migration_lock():
         message = two.refuses("apply", options="&timeout=0.1")
 
         assert message.startswith("somebody else has been migrating postgresql://")
@@ -580,11 +583,11 @@ def test_another_migration_that_takes_too_long_is_named(two: ServerProject) -> N
 def test_who_waits_holds_no_snapshot_that_an_index_would_wait_for(two: ServerProject) -> None:
     """CREATE INDEX CONCURRENTLY waits for older snapshots: a wait inside a statement would be a deadlock."""
     assert two.yoyo("apply", "-m", "001").returncode == 0
-    with AtomicPostgreSQLBackend(place(two.url)) as holder, holder.migration_lock():
+    with AtomicPostgreSQLBackend(server_location(two.url)) as holder, holder.migration_lock():
         child = os.fork()
         if not child:
             os._exit(two.yoyo("apply").returncode)
-        until(
+        wait_for_rows(
             two.url,
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
             "AND query LIKE '%pg_try_advisory_lock%' AND pid NOT IN "
@@ -599,7 +602,7 @@ def test_who_waits_holds_no_snapshot_that_an_index_would_wait_for(two: ServerPro
 def test_schemas_and_migration_tables_are_migrated_side_by_side(two: ServerProject) -> None:
     """Each has a lock and a record of its own."""
     two.run_sql("CREATE SCHEMA beside")
-    with AtomicPostgreSQLBackend(place(two.url)) as other, other.migration_lock():
+    with AtomicPostgreSQLBackend(server_location(two.url)) as other, other.migration_lock():
         for options in ([], ["--migration-table", "others"]):
             result = two.yoyo("apply", *options, options="&timeout=0.1&schema=beside")
             if not options:
@@ -620,7 +623,7 @@ def test_ctrl_c_undoes_the_migration_and_says_so(two: ServerProject) -> None:
         result = two.yoyo("apply")
         (two.folder / "said").write_text(result.stderr)
         os._exit(result.returncode)
-    until(two.url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'")
+    wait_for_rows(two.url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'")
     (command,) = psutil.Process(child).children()
     command.send_signal(signal.SIGINT)
     os.waitpid(child, 0)

@@ -38,7 +38,7 @@ from poker_therapist.sqlite.transfer import SQLiteWriter
 from poker_therapist.tables import TABLES as STORED
 from poker_therapist.tables import StoredTable
 from tests.helpers import old_app, players, snapshots
-from tests.helpers.cli import command, on_terminal, program, refused, seen, state_of
+from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import down, up
@@ -989,7 +989,7 @@ def test_progress_shows_on_a_terminal_and_goes(new: New, small: Path) -> None:
 
     assert code == 0
     assert "comparing" in drawn or "copying" in drawn
-    assert next(line for line in seen(drawn) if line) == "user_patterns: 4 copied"
+    assert next(line for line in visible_lines(drawn) if line) == "user_patterns: 4 copied"
 
 
 def test_progress_counts_every_row_twice(new: New, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.scratch import build
 from tests.helpers.cli import Result, command, refused
 from tests.helpers.engines import query, run_sql, with_options
-from tests.helpers.postgresql import IDS, ROWS, migrate, name_of, place, until
+from tests.helpers.postgresql import IDS, ROWS, migrate, name_of, server_location, wait_for_rows
 from tests.helpers.project import ServerProject
 
 # The app's own, beside ours.
@@ -154,7 +154,7 @@ def test_drift_is_said_in_words(url: str) -> None:
     assert ran.lines[len(IDS) :] == [
         "drift: column user_insights.mood is there and should not be (text)",
         f"drift: index idx_user_insights_type is missing ({BY_TYPE})",
-        f"{place(url).name}: trouble, see above.",
+        f"{server_location(url).name}: trouble, see above.",
     ]
 
 
@@ -289,7 +289,7 @@ def test_looking_writes_nothing(url: str) -> None:
 
 def test_two_may_look_at_once(url: str) -> None:
     """Neither waits: what is built again has another name each time."""
-    with AtomicPostgreSQLBackend(place(url)) as looking:
+    with AtomicPostgreSQLBackend(server_location(url)) as looking:
         looking.begin()
         build(looking.connection, "public", [])
         ran = ask(with_options(url, "timeout=0.5"), "--json")
@@ -299,7 +299,7 @@ def test_two_may_look_at_once(url: str) -> None:
 
 def test_a_table_that_is_just_being_migrated_is_not_judged(url: str) -> None:
     """All but the drift is told; for that, somebody who alters a table is waited for, and not for ever."""
-    with AtomicPostgreSQLBackend(place(url)) as migrating:
+    with AtomicPostgreSQLBackend(server_location(url)) as migrating:
         migrating.begin()
         migrating.connection.execute("ALTER TABLE user_patterns ADD COLUMN mood TEXT")
         ran = ask(with_options(url, "timeout=0.1"), "--json")
@@ -313,8 +313,8 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
     """Nobody is asked to run again what still runs; once it was stopped, somebody is."""
     run = migrate(["apply"], postgresql_url, "CREATE INDEX CONCURRENTLY idx_user_insights_type")
     assert run.code == -signal.SIGKILL
-    until(postgresql_url, "SELECT (count(*) = 0)::INT FROM pg_locks WHERE locktype = 'advisory'")
-    with AtomicPostgreSQLBackend(place(postgresql_url)) as migrating, migrating.migration_lock():
+    wait_for_rows(postgresql_url, "SELECT (count(*) = 0)::INT FROM pg_locks WHERE locktype = 'advisory'")
+    with AtomicPostgreSQLBackend(server_location(postgresql_url)) as migrating, migrating.migration_lock():
         running = ask(postgresql_url, "--json")
     stopped = ask(postgresql_url, "--json")
 

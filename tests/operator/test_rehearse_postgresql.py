@@ -28,8 +28,8 @@ from tests.helpers.postgresql import (
     kill_itself,
     migrate,
     name_of,
-    place,
-    until,
+    server_location,
+    wait_for_rows,
 )
 from tests.helpers.project import ServerProject
 
@@ -219,7 +219,7 @@ def left_of(url: str) -> list[tuple[str]]:
 def rehearsed(project: ServerProject, **options: Any) -> Rehearsal:
     """Rehearse what is pending; the original must be as it was, and nothing be left."""
     before = everything(project.url)
-    done = rehearse(place(project.url), sources=["sql"], **options)
+    done = rehearse(server_location(project.url), sources=["sql"], **options)
 
     assert everything(project.url) == before
     assert left_of(project.url) == []
@@ -381,7 +381,7 @@ def test_a_role_that_may_make_nothing_is_told_so(postgresql_url: str, role: str)
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     )
     with pytest.raises(StorageError, match=f"permission denied for database {name_of(postgresql_url)}"):
-        rehearse(place(with_options(postgresql_url, f"options=-c%20role%3D{role}")))
+        rehearse(server_location(with_options(postgresql_url, f"options=-c%20role%3D{role}")))
 
 
 DRIFT = {
@@ -481,7 +481,7 @@ def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str
         postgresql_url,
         "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_user_patterns_updated'::REGCLASS",
     )
-    (tried,) = rehearse(place(postgresql_url)).migrations
+    (tried,) = rehearse(server_location(postgresql_url)).migrations
 
     assert tried.id == IDS[3]
     assert not any("failed" in reason or "damaged" in reason for reason in tried.reasons), tried.reasons
@@ -505,32 +505,32 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
 
     def killed() -> None:
         kill_at("EXCEPT ALL", kill_itself)
-        rehearse(place(applied.url), sources=["sql"])
+        rehearse(server_location(applied.url), sources=["sql"])
 
     def while_running(doing: str, done: int, total: int) -> None:
         if doing.startswith("comparing"):
             running.extend(left_of(applied.url))
             assert running
             with somebody_in(applied):  # so that the second is in a scratch schema
-                rehearse(place(applied.url), sources=["sql"])
-            rehearse(place(applied.url), sources=["sql"])
+                rehearse(server_location(applied.url), sources=["sql"])
+            rehearse(server_location(applied.url), sources=["sql"])
             assert left_of(applied.url) == running
 
     running: list[tuple[str]] = []
     with somebody_in(applied) if mode == "scratch schema" else nullcontext():
         with pytest.raises(KeyboardInterrupt):
-            rehearse(place(applied.url), sources=["sql"], progress=interrupt)
+            rehearse(server_location(applied.url), sources=["sql"], progress=interrupt)
         assert left_of(applied.url) == []
 
         assert run_killed_at(0, killed) == -signal.SIGKILL
         assert len(left_of(applied.url)) == (1 if mode == "copy" else 2)
-        until(
+        wait_for_rows(
             applied.url,
             "SELECT (count(*) = 0)::INT FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND application_name = 'poker-therapist'",
         )
 
-        rehearse(place(applied.url), sources=["sql"], progress=while_running)
+        rehearse(server_location(applied.url), sources=["sql"], progress=while_running)
         assert left_of(applied.url) == []
 
 
@@ -548,7 +548,7 @@ def test_memory_is_the_server_s(applied: ServerProject) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(psycopg.Cursor, "fetchall", counted)
-        done = rehearse(place(applied.url), sources=["sql"])
+        done = rehearse(server_location(applied.url), sources=["sql"])
 
     assert len(done.migrations) == 1
     assert fetched < 1000

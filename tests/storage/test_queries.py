@@ -10,7 +10,7 @@ import pytest
 
 from poker_therapist import PatternStorage
 from poker_therapist.storage import get_pattern_storage
-from tests.helpers.engines import ask, postgresql_only, sqlite_only
+from tests.helpers.engines import fetch_all, postgresql_only, sqlite_only
 from tests.helpers.players import TABLES
 from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE_MODULE
 
@@ -57,7 +57,7 @@ def test_every_query_is_used_by_the_storage(name: str) -> None:
 @pytest.mark.parametrize("name", QUERIES)
 def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage, name: str) -> None:
     sql = QUERIES[name]
-    plan = [row[3] for row in ask(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
+    plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
 
     others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
     assert others == []
@@ -65,9 +65,9 @@ def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage
 
 
 @pytest.fixture(scope="module")
-def full(lasting: str) -> Iterator[psycopg.Connection]:
+def full(module_database: str) -> Iterator[psycopg.Connection]:
     """A connection to a database in which an index is worth its while for every query."""
-    with psycopg.connect(lasting, autocommit=True) as connection:
+    with psycopg.connect(module_database, autocommit=True) as connection:
         connection.execute(FILL)
         yield connection
 

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -15,6 +16,11 @@ from tests.helpers.server import Server, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
+
+# The background jobs of a script ignore Ctrl-C, and so do their children. The tests that interrupt a child would
+# wait for something that never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUN = pytest.StashKey[Run]()
 

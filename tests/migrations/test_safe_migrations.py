@@ -1,20 +1,18 @@
 """Where yoyo alone is silently wrong or stops in the middle: the fault on plain yoyo, then ours without."""
 
-import contextlib
 import getpass
-import os
 import shutil
 import sqlite3
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from yoyo.scripts.main import main
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from tests.helpers import old_app, snapshots
-from tests.helpers.migrating import FOLDER, IDS, plain_up, up, yoyo_command
+from tests.helpers.migrating import FOLDER, IDS, YOYO, plain_up, up, yoyo_command
 from tests.helpers.project import Project
+from tests.helpers.rights import run_without_privileges, skip_unless_rights_count
 
 
 @pytest.fixture
@@ -400,49 +398,33 @@ def test_a_damaged_database_is_not_changed(two: Project) -> None:
     assert two.database.read_bytes() == content
 
 
-def test_a_read_only_database_is_listed_and_not_changed() -> None:
+def test_a_read_only_database_is_listed_and_not_changed(
+    project: Project, report: Callable[[str], None]
+) -> None:
     """By a user who may write neither the file nor its folder."""
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
-        two = Project(Path(name) / "project")
-        two.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
-        assert two.yoyo("apply").returncode == 0
-        two.write("002_add_bets", "CREATE TABLE bets (id INTEGER);", "DROP TABLE bets;")
-        for place, rights in ((two.database, 0o444), (two.folder, 0o555), (two.folder.parent, 0o755)):
-            place.chmod(rights)
-        before = two.database.read_bytes(), two.database.stat().st_mtime_ns
-        listed, refused = (yoyo_as_nobody(two, command) for command in ("list", "apply"))
-        after = two.database.read_bytes(), two.database.stat().st_mtime_ns
-        two.folder.chmod(0o755)
+    skip_unless_rights_count(report)
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    assert project.yoyo("apply").returncode == 0
+    project.write("002_add_bets", "CREATE TABLE bets (id INTEGER);", "DROP TABLE bets;")
+    before = project.database.read_bytes(), project.database.stat().st_mtime_ns
+    url = f"sqlite+atomic:///{project.database}"
+    project.database.chmod(0o444)
+    project.folder.chmod(0o555)
+    try:
+        listed, refused = (
+            run_without_privileges(
+                [*YOYO, command, "--no-config-file", "--batch", "--database", url, "sql"], project.folder
+            )
+            for command in ("list", "apply")
+        )
+    finally:
+        project.folder.chmod(0o755)
 
-    assert "A         001_add_hands" in listed
-    assert "may not be written" in refused
-    assert after == before
-
-
-def yoyo_as_nobody(project: Project, command: str) -> str:
-    """Run yoyo as a user who may only read, in a child that has loaded what that user may not."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        with os.fdopen(writer, "w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            try:
-                url = f"sqlite+atomic:///{project.database}"
-                arguments = ["--no-config-file", "--batch", "--database", url, str(project.sql)]
-                main(["list", *arguments])
-                if os.geteuid() == 0:  # whom rights do not concern
-                    os.setgroups([])
-                    os.setgid(65_534)
-                    os.setuid(65_534)
-                print("now as nobody")
-                main([command, *arguments])
-            except BaseException as error:
-                print(type(error).__name__, error)
-            out.flush()
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as output:
-        return output.read().split("now as nobody")[1]
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "A         001_add_hands" in listed.stdout
+    assert refused.returncode == 1
+    assert "may not be written" in refused.stderr
+    assert (project.database.read_bytes(), project.database.stat().st_mtime_ns) == before
 
 
 HARD = """-- A comment; with semicolons; and 'quotes

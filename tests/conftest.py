@@ -17,7 +17,7 @@ from tests.helpers.server import Server, keep_server
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-# The background jobs of a script ignore Ctrl-C, and so do their children. The tests that interrupt a child would
+# A background job of a script ignores Ctrl-C, and so do its children. The tests that interrupt a child would
 # wait for something that never comes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,6 +22,7 @@ from poker_therapist.migrations.files import read_migrations
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.migrating import FOLDER, IDS
+from tests.helpers.snapshots import Snapshot
 
 SQL = str(FOLDER)
 
@@ -68,7 +69,7 @@ def kill_plain_yoyo_at(step: int) -> None:
     yoyo.backends.core.sqlite3.SQLiteBackend.connect = traced
 
 
-def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Snapshot]:
     """Run a command on a database; return its state before and after each migration."""
     states = [snapshots.everything(path)]
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,8 +21,6 @@ from tests.helpers.postgresql import (
     IN_PARTS,
     PATIENCE,
     ROWS,
-    applied,
-    everything,
     interrupted,
     kill_process_tree,
     locks,
@@ -34,6 +31,7 @@ from tests.helpers.postgresql import (
     wait_for_rows,
 )
 from tests.helpers.server import Server
+from tests.helpers.snapshots import Snapshot, applied, everything
 
 COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["reapply", "--all"]}
 
@@ -49,7 +47,7 @@ ONE_IN = {
 }
 
 
-def states_of(command: str, url: str) -> list[tuple[Any, ...]]:
+def states_of(command: str, url: str) -> list[Snapshot]:
     """Run a command on a database; return its state before and after each migration."""
     states = [everything(url)]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.engines import is_server, is_whole, query, run_sql
+from tests.helpers.engines import is_server, query, run_sql
+from tests.helpers.snapshots import is_whole
 from tests.helpers.writers import Writer, check
 
 USER, OTHER = 99, 98

@@ -22,7 +22,8 @@ from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
 from tests.helpers import players
 from tests.helpers.cli import command
-from tests.helpers.engines import execute, fetch_all, schema
+from tests.helpers.engines import execute, fetch_all
+from tests.helpers.snapshots import everything
 
 PAYLOADS = [
     # Ends of a literal, and what could follow
@@ -242,11 +243,11 @@ def test_a_text_that_looks_like_sql_is_saved_found_and_changes_nothing_else(
     engine: str, module_database: str, judge: Judge, report: Callable[[str], None]
 ) -> None:
     """In every parameter that takes a text: exactly its own row; what no engine can hold is refused."""
-    before, calls = schema(module_database), judge.calls
+    before, calls = everything(module_database).schema, judge.calls
     for text in (*PAYLOADS, *REFUSED):
         judge.try_everywhere(text)
 
-    assert schema(module_database) == before
+    assert everything(module_database).schema == before
     report(
         f"{engine}: {len(PAYLOADS) + len(REFUSED)} texts that look like SQL in {len(places())} parameters, "
         f"{judge.calls - calls:,} calls: each is text, no other row or table changed"

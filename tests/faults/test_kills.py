@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.engines import is_whole
+from tests.helpers.snapshots import is_whole
 from tests.helpers.writers import Writer, check
 
 WRITERS = 4

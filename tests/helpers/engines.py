@@ -11,8 +11,6 @@ import pytest
 
 from poker_therapist import PatternStorage
 from poker_therapist.database import Database
-from poker_therapist.postgresql.catalog import describe
-from tests.helpers import snapshots
 
 # For tests of what one engine alone does.
 sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -82,34 +80,3 @@ def columns(database: str | Path) -> dict[str, set[str]]:
         "FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'",
     )
     return {table: {column for of, column in found if of == table} for table, _ in found}
-
-
-def schema(database: str | Path) -> Any:
-    """Return everything that the migrations have made."""
-    if not is_server(database):
-        return snapshots.stored_sql(Path(database))
-    with psycopg.connect(str(database), autocommit=True) as connection:
-        return describe(connection, "public").facts()
-
-
-def everything(database: str | Path) -> tuple[Any, ...]:
-    """Return the whole state that a call may change: schema, rows and record of migrations."""
-    if not is_server(database):
-        return snapshots.everything(Path(database))
-    with psycopg.connect(str(database), autocommit=True) as connection:
-        tables = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
-        ).fetchall()
-        rows = {
-            table: connection.execute(
-                f"SELECT to_jsonb(t)::text FROM {table} AS t ORDER BY 1".encode()
-            ).fetchall()
-            for (table,) in tables
-            if table not in ("yoyo_lock", "_yoyo_log")
-        }
-        return describe(connection, "public").facts(), rows
-
-
-def is_whole(database: str | Path) -> bool:
-    """Return whether the engine finds nothing wrong with its files, as far as it can be asked."""
-    return is_server(database) or snapshots.is_whole(Path(database))

@@ -19,12 +19,10 @@ import yoyo.backends.core.postgresql
 import yoyo.scripts.init
 import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
-from psycopg import sql
 from yoyo.scripts.main import main
 
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations.files import SQLMigration, read_migrations
-from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder
 from tests.helpers.cli import Result
 from tests.helpers.engines import query
@@ -48,8 +46,6 @@ ROWS = """
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
 
-BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
-
 
 def atomic(url: str) -> str:
     """Return the URL of a database for our backend."""
@@ -68,45 +64,14 @@ def name_of(url: str) -> str:
     return urlsplit(url).path[1:]
 
 
-def everything(url: str, schema: str = "public") -> tuple[Any, ...]:
-    """Return the whole state that a migration may change: schema, rows, counters of ids, and record."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        catalog = describe(connection, schema)
-        order = {name: list(table.columns) for name, table in catalog.tables.items()}
-        rows = {
-            table: sorted(
-                text
-                for (text,) in connection.execute(
-                    sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
-                )
-            )
-            for table in catalog.tables
-        }
-        counters = connection.execute(
-            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
-        ).fetchall()
-        return catalog.facts(), order, rows, counters, _ids(connection, "_yoyo_migration", schema)
-
-
-def applied(url: str, schema: str = "public") -> list[str]:
-    """Return the ids that yoyo's record holds, sorted."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return _ids(connection, "_yoyo_migration", schema)
-
-
 def interrupted(url: str) -> list[str]:
     """Return the migrations that our record calls interrupted."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return _ids(connection, "_migration_text", condition="applied_at IS NULL AND apply_sql IS NOT NULL")
-
-
-def _ids(
-    connection: psycopg.Connection, table: str, schema: str = "public", condition: str = "TRUE"
-) -> list[str]:
-    with contextlib.suppress(psycopg.errors.UndefinedTable):
-        found = connection.execute(f"SELECT migration_id FROM {schema}.{table} WHERE {condition}".encode())
-        return sorted(name for (name,) in found)
-    return []
+    if not query(url, "SELECT FROM pg_tables WHERE schemaname = 'public' AND tablename = '_migration_text'"):
+        return []
+    found = query(
+        url, "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
+    )
+    return sorted(name for (name,) in found)
 
 
 def operations(url: str) -> dict[str, int]:

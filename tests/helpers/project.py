@@ -9,7 +9,8 @@ from tests.helpers import snapshots
 from tests.helpers.cli import Result
 from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import yoyo_command
-from tests.helpers.postgresql import BOOKKEEPING, applied, yoyo_in_child
+from tests.helpers.postgresql import yoyo_in_child
+from tests.helpers.snapshots import BOOKKEEPING, applied
 
 
 class Project:
@@ -54,8 +55,7 @@ class Project:
 
     def tables(self) -> list[str]:
         """Return the tables that the migrations have made."""
-        with snapshots.connect(self.database) as connection:
-            return [name for name in snapshots.tables(connection) if name != "sqlite_sequence"]
+        return snapshots.tables(self.database)
 
 
 class ServerProject(Project):

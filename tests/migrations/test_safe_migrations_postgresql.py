@@ -20,8 +20,6 @@ from tests.helpers.postgresql import (
     FOLDER,
     IDS,
     ROWS,
-    applied,
-    everything,
     interrupted,
     locks,
     migrate,
@@ -30,6 +28,7 @@ from tests.helpers.postgresql import (
     wait_for_rows,
 )
 from tests.helpers.project import ServerProject
+from tests.helpers.snapshots import applied, everything
 
 
 @pytest.fixture
@@ -649,4 +648,4 @@ def test_up_down_up_gives_schema_and_rows_back_each_time(name: str, postgresql_u
 
     assert states[0] == states[2] == states[4]
     assert states[1] == states[3] != states[0]
-    assert bool(place_of) == any(states[0][2].values())
+    assert bool(place_of) == any(states[0].rows.values())

@@ -16,9 +16,10 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.cli import Result
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import yoyo_command
-from tests.helpers.postgresql import CITUS, IDS, ROWS, applied, everything, migrate, yoyo_in_child
+from tests.helpers.postgresql import CITUS, IDS, ROWS, migrate, yoyo_in_child
 from tests.helpers.queries import QUERIES
 from tests.helpers.server import Server
+from tests.helpers.snapshots import applied, everything
 
 PASSWORD = "s3cret♠ word"
 COORDINATOR = "POKER_THERAPIST_TEST_CITUS"

@@ -23,7 +23,6 @@ from tests.helpers.postgresql import (
     FOLDER,
     IDS,
     ROWS,
-    everything,
     kill_at,
     kill_itself,
     migrate,
@@ -32,6 +31,7 @@ from tests.helpers.postgresql import (
     wait_for_rows,
 )
 from tests.helpers.project import ServerProject
+from tests.helpers.snapshots import everything
 
 HANDS = """
     CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake DOUBLE PRECISION);

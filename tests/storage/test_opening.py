@@ -10,8 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
-from tests.helpers.engines import everything, fetch_all, sqlite_only
+from tests.helpers.engines import fetch_all, sqlite_only
 from tests.helpers.scripts import run_script
+from tests.helpers.snapshots import everything
 
 USER = 7
 

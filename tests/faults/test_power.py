@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 def careful(path: Path) -> Iterator[PatternStorage]:
     """A storage that brings each commit to the disk, and writes early what does not fit its little memory."""
     with get_pattern_storage(f"sqlite:///{path}?synchronous=FULL") as storage:
-        fetch_all(storage, "PRAGMA cache_size = 4")[0]
+        fetch_all(storage, "PRAGMA cache_size = 4")
         yield storage
 
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from poker_therapist import PatternStorage, get_pattern_storage
+from poker_therapist import PatternStorage, get_pattern_storage, tables
 from tests.helpers.engines import is_server, run_sql
 
-TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
+TABLES = tuple(table.name for table in tables.TABLES)
 
 # As a migration leaves them behind for player 7, and one for player 8.
 LEGACY_ROWS = """

@@ -12,6 +12,7 @@ import pytest
 from poker_therapist import PatternStorage, get_pattern_storage, values
 from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
+from tests.helpers.project import Project, ServerProject
 from tests.helpers.server import Server, keep_server
 
 if TYPE_CHECKING:
@@ -75,6 +76,21 @@ def storage(migrated: str) -> Iterator[PatternStorage]:
     """An empty, up-to-date storage."""
     with get_pattern_storage(migrated) as opened:
         yield opened
+
+
+@pytest.fixture
+def project(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    """An empty folder for migrations, and a database with nothing in it."""
+    if engine == "sqlite":
+        return Project(tmp_path / "project")
+    return ServerProject(tmp_path / "project", request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def two_migrations(project: Project) -> Project:
+    """A project with two migrations, of which the second depends on the first."""
+    project.write_two()
+    return project
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

@@ -78,7 +78,7 @@ def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list
             states.append(snapshots.everything(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(AtomicSQLiteBackend, "tell", staticmethod(note))
+        patched.setattr(AtomicSQLiteBackend, "report", staticmethod(note))
         backend = AtomicSQLiteBackend(yoyo.connections.parse_uri(f"sqlite+atomic:///{path}?backups=0"))
         files = read_migrations([SQL])
         with backend:

@@ -1,7 +1,7 @@
 """What the tests of the storage ask of a database beside the storage, whichever engine it is on."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,12 @@ from poker_therapist.database import Database
 # For tests of what one engine alone does.
 sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+
+def per_engine(cases: Mapping[str, Iterable[str]]) -> pytest.MarkDecorator:
+    """Run a test with the cases of each engine on that engine; its argument is `case`."""
+    pairs = [(engine, case) for engine, of_engine in cases.items() for case in of_engine]
+    return pytest.mark.parametrize(("engine", "case"), pairs, indirect=["engine"])
 
 
 def is_server(database: str | Path) -> bool:

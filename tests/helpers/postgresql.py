@@ -43,6 +43,13 @@ ROWS = """
     SELECT player, 'leak', 'null' FROM generate_series(1, 9) AS player;
 """
 
+# What the app has beside our tables.
+APP_TABLES = """
+    CREATE TABLE users (id SERIAL PRIMARY KEY, email TEXT);
+    CREATE TABLE messages (id INT PRIMARY KEY, user_id INT REFERENCES users (id), content TEXT);
+    INSERT INTO users (email) VALUES ('ann@example.org');
+"""
+
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
 

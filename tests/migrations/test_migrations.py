@@ -16,7 +16,7 @@ from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers import old_app, snapshots
 from tests.helpers.migrating import FOLDER, IDS, down, plain_up, up
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 OURS = set(old_app.TABLES)
 
 

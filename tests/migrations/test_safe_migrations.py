@@ -7,14 +7,8 @@ import pytest
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.schema import migrations_folder, shipped_ids
-from tests.helpers.engines import is_server
+from tests.helpers.engines import is_server, per_engine
 from tests.helpers.project import Project
-
-
-def per_engine(cases: dict[str, list[str]]) -> pytest.MarkDecorator:
-    """Run a test with the cases of each engine on that engine; its argument is `case`."""
-    pairs = [(engine, case) for engine, of_engine in cases.items() for case in of_engine]
-    return pytest.mark.parametrize(("engine", "case"), pairs, indirect=["engine"])
 
 
 def test_a_missing_rollback_file_is_refused(project: Project) -> None:

@@ -17,7 +17,7 @@ from tests.helpers.cli import Result
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import yoyo_command
 from tests.helpers.postgresql import CITUS, IDS, ROWS, migrate, yoyo_in_child
-from tests.helpers.queries import QUERIES
+from tests.helpers.queries import ON_POSTGRESQL as QUERIES
 from tests.helpers.server import Server
 from tests.helpers.snapshots import applied, everything
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import get_pattern_storage
+from poker_therapist import get_pattern_storage, schema
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations import status
 from poker_therapist.migrations.files import read_migrations
 from poker_therapist.migrations.status import State
 from poker_therapist.schema import read_status
@@ -19,7 +18,7 @@ from tests.helpers import old_app, snapshots
 from tests.helpers.cli import Result, command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
-from tests.helpers.project import Project, ServerProject
+from tests.helpers.project import Project
 
 AGAIN = "run again the command that was stopped"
 UNVERIFIED = "by plain yoyo: not verified"
@@ -32,14 +31,9 @@ def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def either(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Project:
+def either(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same, on each engine."""
-    if engine == "sqlite":
-        return with_two_migrations(Project(tmp_path / "project"), monkeypatch)
-    url = request.getfixturevalue("postgresql_url")
-    return with_two_migrations(ServerProject(tmp_path / "project", url), monkeypatch)
+    return with_two_migrations(project, monkeypatch)
 
 
 def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
@@ -50,7 +44,7 @@ def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
         "CREATE TABLE IF NOT EXISTS bets (id INTEGER);\nCREATE TABLE IF NOT EXISTS pots (id INTEGER);",
         "DROP TABLE pots;\nDROP TABLE bets;",
     )
-    monkeypatch.setattr(status, "folders_for", lambda _location, _applied: [project.sql])
+    monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [project.sql])
     return project
 
 

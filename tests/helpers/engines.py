@@ -17,7 +17,7 @@ sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 
-def per_engine(cases: Mapping[str, Iterable[str]]) -> pytest.MarkDecorator:
+def per_engine(cases: Mapping[str, Iterable[object]]) -> pytest.MarkDecorator:
     """Run a test with the cases of each engine on that engine; its argument is `case`."""
     pairs = [(engine, case) for engine, of_engine in cases.items() for case in of_engine]
     return pytest.mark.parametrize(("engine", "case"), pairs, indirect=["engine"])

@@ -71,22 +71,6 @@ def name_of(url: str) -> str:
     return urlsplit(url).path[1:]
 
 
-def interrupted(url: str) -> list[str]:
-    """Return the migrations that our record calls interrupted."""
-    if not query(url, "SELECT FROM pg_tables WHERE schemaname = 'public' AND tablename = '_migration_text'"):
-        return []
-    found = query(
-        url, "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
-    )
-    return sorted(name for (name,) in found)
-
-
-def operations(url: str) -> dict[str, int]:
-    """Return how often each migration was applied, from yoyo's log."""
-    found = query(url, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
-    return dict(found)
-
-
 def locks(url: str) -> list[tuple[Any, ...]]:
     """Return the advisory locks that sessions hold in a database."""
     return query(

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
-from tests.helpers.engines import is_server, query
+from tests.helpers.engines import columns, is_server, query
 
 BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
 
@@ -74,6 +74,24 @@ def applied(database: str | Path, schema: str = "public") -> list[str]:
     if not query(database, known):
         return []
     return sorted(name for (name,) in query(database, f"SELECT migration_id FROM {record}"))
+
+
+def interrupted(database: str | Path) -> list[str]:
+    """Return the migrations that our record calls interrupted."""
+    if "_migration_text" not in columns(database):
+        return []
+    found = query(
+        database,
+        "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL",
+    )
+    return sorted(name for (name,) in found)
+
+
+def operations(database: str | Path) -> dict[str, int]:
+    """Return how often each migration was applied, from yoyo's log."""
+    return dict(
+        query(database, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
+    )
 
 
 def is_whole(database: str | Path) -> bool:

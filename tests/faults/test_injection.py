@@ -142,8 +142,6 @@ def call(storage: PatternStorage, place: tuple[str, str], user: int, text: str) 
 class Judge:
     """Tries one text in every place of a storage, and sees what it does to the rest."""
 
-    TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
-
     def __init__(self, storage: PatternStorage) -> None:
         self.storage = storage
         self.calls = 0
@@ -161,7 +159,7 @@ class Judge:
                 assert self._rows() == self.before
         for place in SAVES:
             self._save(place, text)
-            for table in self.TABLES:
+            for table in players.TABLES:
                 execute(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
             assert self._rows() == self.before
 
@@ -195,7 +193,7 @@ class Judge:
     def _rows(self) -> set[tuple[Any, ...]]:
         return {
             (table, *row)
-            for table in self.TABLES
+            for table in players.TABLES
             for row in fetch_all(self.storage, f"SELECT * FROM {table}")
         }
 

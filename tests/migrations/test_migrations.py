@@ -358,15 +358,3 @@ def test_what_json_readers_disagree_on_reads_as_before(text: str, tmp_path: Path
         expected = text
     with get_pattern_storage(path) as storage:
         assert storage.get_pattern(1, "t", "k") == expected
-
-
-def test_a_checkout_of_another_system_is_the_same_migration(tmp_path: Path) -> None:
-    """CRLF line ends and blanks at the end of lines are no edit."""
-    folder, path = tmp_path / "sql", tmp_path / "RexVoice.db"
-    shutil.copytree(FOLDER, folder)
-    up(path, folder=folder)
-    for file in folder.iterdir():
-        file.write_bytes(file.read_bytes().replace(b"\n", b"  \r\n"))
-    up(path, folder=folder)
-
-    assert snapshots.applied(path) == IDS

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.conftest import postgresql_only, run_script, sqlite_only
-from tests.helpers.engines import is_whole
+from tests.helpers.engines import postgresql_only, sqlite_only
+from tests.helpers.scripts import run_script
+from tests.helpers.snapshots import is_whole
 
 FORK = """
 import os, sys, threading

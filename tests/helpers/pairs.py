@@ -34,7 +34,7 @@ class Pairs:
         """Apply what is pending; return what the operator is told."""
         told: list[str] = []
         with self.backend() as backend:
-            backend.report = told.append  # type: ignore[method-assign]  # the yoyo command does so, too
+            backend.report = told.append
             backend.apply_migrations(backend.to_apply(backend.read([str(self.folder)])))
         return told
 
@@ -42,7 +42,7 @@ class Pairs:
         """Roll everything back; return what the operator is told."""
         told: list[str] = []
         with self.backend() as backend:
-            backend.report = told.append  # type: ignore[method-assign]  # the yoyo command does so, too
+            backend.report = told.append
             backend.rollback_migrations(backend.to_rollback(backend.read([str(self.folder)])))
         return told
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import MigrationFailed
-from tests.conftest import postgresql_only, sqlite_only
-from tests.helpers.engines import query, run_sql
+from tests.helpers.engines import postgresql_only, query, run_sql, sqlite_only
 from tests.helpers.pairs import Pairs
 
 

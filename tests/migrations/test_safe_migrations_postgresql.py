@@ -13,15 +13,7 @@ from poker_therapist.postgresql import backend as backend_module
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from tests.helpers.engines import query, run_sql
 from tests.helpers.players import add_legacy_rows
-from tests.helpers.postgresql import (
-    IDS,
-    ROWS,
-    locks,
-    migrate,
-    name_of,
-    server_location,
-    wait_for_rows,
-)
+from tests.helpers.postgresql import IDS, ROWS, locks, migrate, name_of, server_location, wait_for_rows
 from tests.helpers.project import ServerProject
 from tests.helpers.snapshots import applied, everything
 

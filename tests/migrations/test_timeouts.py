@@ -10,7 +10,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.schema import migrations_folder
 from tests.helpers.engines import query, with_options
 from tests.helpers.pairs import Pairs
-from tests.helpers.postgresql import place
+from tests.helpers.postgresql import server_location
 from tests.helpers.sessions import settings
 
 # In milliseconds. Everybody who comes after a migration that waits for a table waits, too; to wait for no
@@ -70,7 +70,7 @@ def require_limits(seen: list[Seen]) -> None:
 
 def test_our_migrations_run_under_limits_that_fit_what_they_do(postgresql_url: str) -> None:
     """On a server that ends each long query, in both directions."""
-    hasty = place(with_options(postgresql_url, settings(statement_timeout="20s")))
+    hasty = server_location(with_options(postgresql_url, settings(statement_timeout="20s")))
     with Noting(hasty) as backend:
         migrations = backend.read([str(migrations_folder("postgresql"))])
         backend.apply_migrations(migrations)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from poker_therapist import get_pattern_storage
-from tests.conftest import add_legacy_rows
 from tests.helpers import players
 from tests.helpers.cli import command
 from tests.helpers.engines import query
+from tests.helpers.players import add_legacy_rows
 
 
 def rows_of(database: str, player: int) -> dict[str, int]:

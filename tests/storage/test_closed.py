@@ -7,8 +7,9 @@ import psycopg
 import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
-from tests.conftest import add_legacy_rows, postgresql_only, run_script, sqlite_only
-from tests.helpers.engines import query, with_options
+from tests.helpers.engines import postgresql_only, query, sqlite_only, with_options
+from tests.helpers.players import add_legacy_rows
+from tests.helpers.scripts import run_script
 
 USER, OTHER = 7, 8
 

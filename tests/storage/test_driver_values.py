@@ -7,25 +7,24 @@ import pytest
 from poker_therapist import InvalidInput, PatternStorage, StorageError
 from poker_therapist.location import locate
 from poker_therapist.sqlite.connect import translate_error
-from tests.conftest import sqlite_only
-from tests.helpers.engines import ask, change_later
+from tests.helpers.engines import execute_later, fetch_all, sqlite_only
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "half a character: \ud83c"], ids=repr)
 def test_a_value_that_the_driver_refuses_is_invalid_input(value: Any, storage: PatternStorage) -> None:
     sql = "SELECT CAST(?1 AS TEXT)" if isinstance(value, str) else "SELECT CAST(?1 AS BIGINT)"
     with pytest.raises(InvalidInput, match=r"correct it"):
-        ask(storage, sql, [value])
+        fetch_all(storage, sql, [value])
     with pytest.raises(InvalidInput, match=r"correct it"):
-        change_later(storage, sql, [value])
+        execute_later(storage, sql, [value])
 
-    assert ask(storage, "SELECT 1") == [(1,)]
+    assert fetch_all(storage, "SELECT 1") == [(1,)]
 
 
 @sqlite_only
 def test_an_error_that_is_about_no_value_is_not_called_invalid_input(storage: PatternStorage) -> None:
     with pytest.raises(StorageError, match="syntax error") as refusal:
-        ask(storage, "SELECT FROM WHERE")
+        fetch_all(storage, "SELECT FROM WHERE")
 
     assert type(refusal.value) is StorageError
 

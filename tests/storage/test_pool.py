@@ -9,10 +9,11 @@ from psycopg import sql
 
 from poker_therapist import DatabaseUnreachable, PatternStorage, get_pattern_storage
 from poker_therapist.postgresql.pool import Connection
+from tests.helpers.backups import USER
 from tests.helpers.databases import Databases
-from tests.helpers.engines import ask, query, run_sql, with_options
+from tests.helpers.engines import fetch_all, query, run_sql, with_options
 from tests.helpers.postgresql import name_of
-from tests.helpers.sessions import USER, end_sessions
+from tests.helpers.sessions import end_sessions
 
 
 @pytest.fixture(scope="session")
@@ -101,4 +102,4 @@ def test_a_block_whose_commit_loses_its_connection_says_that_its_end_is_not_know
     assert query(migrated, "SELECT count(*) FROM user_patterns") == [(0,)]
     run_sql(migrated, "DROP FUNCTION leave CASCADE")
     save()
-    assert ask(single, "SELECT count(*) FROM user_patterns") == [(2,)]
+    assert fetch_all(single, "SELECT count(*) FROM user_patterns") == [(2,)]

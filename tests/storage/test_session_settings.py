@@ -7,9 +7,9 @@ import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
 from poker_therapist.postgresql.connect import open_connection
-from tests.helpers.engines import ask, run_sql, with_options
-from tests.helpers.postgresql import place
-from tests.helpers.sessions import USER
+from tests.helpers.backups import USER
+from tests.helpers.engines import fetch_all, run_sql, with_options
+from tests.helpers.postgresql import server_location
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,8 @@ def test_a_session_waits_for_a_lock_as_long_as_the_url_says(migrated: str, timeo
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 0', current_database()); END $$",
     )
     url = with_options(migrated, f"timeout={timeout}")
-    with get_pattern_storage(url) as storage, closing(open_connection(place(url))) as operator:
-        assert ask(storage, "SELECT current_setting('lock_timeout')") == [(waits,)]
+    with get_pattern_storage(url) as storage, closing(open_connection(server_location(url))) as operator:
+        assert fetch_all(storage, "SELECT current_setting('lock_timeout')") == [(waits,)]
         assert operator.execute("SELECT current_setting('lock_timeout')").fetchone() == (waits,)
 
 
@@ -39,7 +39,9 @@ def test_a_save_that_somebody_else_s_lock_holds_up_is_given_up(
 ) -> None:
     hasty_url = with_options(migrated, "timeout=0.05")
     with get_pattern_storage(hasty_url) as hasty, psycopg.connect(migrated) as somebody:
-        assert ask(hasty, "SELECT current_setting('lock_timeout')") == [("50ms",)]  # or this would not end
+        assert fetch_all(hasty, "SELECT current_setting('lock_timeout')") == [
+            ("50ms",)
+        ]  # or this would not end
         somebody.execute("LOCK TABLE user_patterns")
         with pytest.raises(DatabaseBusy, match=r"stayed locked .*lock timeout.*pg_stat_activity"):
             hasty.save_pattern(USER, "tilt", "bad_beat", 1)
@@ -51,7 +53,7 @@ def test_a_save_that_somebody_else_s_lock_holds_up_is_given_up(
 
 def test_a_server_that_is_cut_off_is_given_up_within_a_minute_and_not_at_once(migrated: str) -> None:
     """To each of these settings 0 is no limit, or the system's own, which is hours."""
-    with closing(open_connection(place(migrated))) as connection:
+    with closing(open_connection(server_location(migrated))) as connection:
         found = connection.info.get_parameters()
     patience = {"connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count"}
 

@@ -1,7 +1,7 @@
 """What an engine does for an operator: its backend, backups, copies and whole-table transfers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ class RehearsalCopy(ABC):
 
     @abstractmethod
     def return_to_after(self) -> bool:
-        """Return to the state that `keep_after` kept; false if that is impossible, which ends the rehearsal."""
+        """Return to the state that `keep_after` kept; false if that is impossible: the rehearsal ends."""
 
     @abstractmethod
     def integrity_error(self) -> str:
@@ -210,7 +210,7 @@ class Engine(ABC):
 
     @abstractmethod
     def identity(self) -> Hashable:
-        """Return a value that is the same for every name of the database and for no other; None without one."""
+        """Return what the names of the database have in common, and no other database; None without one."""
 
     @abstractmethod
     def reader(self) -> AbstractContextManager[Reader]:

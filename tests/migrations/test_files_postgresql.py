@@ -1,4 +1,4 @@
-"""PostgreSQL's SQL files by themselves: applied and rolled back, interrupted at any statement, and on Citus."""
+"""PostgreSQL's SQL files by themselves: applied, rolled back, interrupted at any statement, and on Citus."""
 
 from pathlib import Path
 

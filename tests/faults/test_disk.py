@@ -205,7 +205,7 @@ def look(folder: Path, scratch: Path) -> dict[str, Any]:
 
 
 # A database that is not there has as much in it.
-NOTHING: Any = ([], {}, [])
+NOTHING = snapshots.Snapshot([], {}, [], [])
 
 
 class Trial:

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poker_therapist import InvalidInput, PatternStorage, PokerTherapistError, get_pattern_storage
-from poker_therapist.errors import InvalidMigration
 from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
 from tests.helpers import players
@@ -313,7 +312,7 @@ def test_a_description_that_looks_like_something_else_becomes_a_plain_name(
     made = 0
     (tmp_path / "sql_migrations" / "sqlite").mkdir(parents=True)
     for text in PAYLOADS:
-        with suppress(InvalidMigration):
+        with suppress(InvalidInput):
             new_migration(text, tmp_path / "sql_migrations")
             made += 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -282,7 +282,7 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
             raise KeyboardInterrupt
 
     def killed() -> None:
-        kill_at("EXCEPT ALL", kill_itself)
+        kill_at("count(*) FILTER", kill_itself)
         rehearse(server_location(applied.url), sources=["sql"])
 
     def while_running(doing: str, done: int, total: int) -> None:

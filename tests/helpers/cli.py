@@ -51,6 +51,8 @@ def command(*arguments: str | Path, folder: Path, answer: str = "") -> Result:
         contextlib.redirect_stderr(error),
     ):
         patched.setattr(sys, "argv", ["poker-therapist", *map(str, arguments)])
+        # As for an installed program: under `python -m pytest` the usage would name that.
+        patched.setattr(sys.modules["__main__"], "__package__", None)
         patched.setattr(sys, "stdin", io.StringIO(answer))
         for name in _SETTINGS:
             patched.delenv(name, raising=False)

@@ -45,6 +45,8 @@ from tests.helpers.migrating import down, up
 from tests.helpers.scripts import run_script
 from tests.helpers.server import Server
 
+pytestmark = pytest.mark.slow  # every row of two databases, on each pair of engines
+
 KEYS = [table.name for table in STORED]
 COUNTED = [table.name for table in STORED if table.identity]
 
@@ -309,7 +311,6 @@ print(int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
 def test_memory_stays_flat(new: New, tmp_path: Path, report: Callable[[str], None]) -> None:
     """There and back: 100,000 rows take hardly more than 10,000."""
@@ -734,7 +735,6 @@ def at_stage(stage: str, act: Callable[[], None], patched: pytest.MonkeyPatch) -
     return lambda doing, *_numbers: told(doing)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_failure_at_any_stage_leaves_nothing(
@@ -841,7 +841,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert is_untouched(target)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["copying user_patterns", "comparing user_patterns"])
 @pytest.mark.parametrize("broken", ["source", "target"])
 def test_a_lost_connection_is_said_and_leaves_nothing(
@@ -865,7 +864,6 @@ def test_a_lost_connection_is_said_and_leaves_nothing(
     assert sum(copy(locate(source), locate(target)).values()) == 17
 
 
-@pytest.mark.slow
 def test_what_a_dead_server_keeps_is_said(
     private_server: Server, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -936,7 +934,6 @@ def run_killed_at(step: int, source: str, target: str) -> int:
     os._exit(code)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_after_a_kill_the_same_command_simply_works(
     one: str, other: str, new: New, small: Path, report: Callable[[str], None]

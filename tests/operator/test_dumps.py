@@ -28,6 +28,8 @@ from tests.helpers.backups import APP
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.migrating import IDS, yoyo_command
 
+pytestmark = pytest.mark.slow  # each runs the programs of PostgreSQL
+
 USER = 7
 SHIPPED = migrations_folder("postgresql")
 # What could be taken for a part of a dump, or for the end of one of its rows.
@@ -892,7 +894,6 @@ def app(database: str) -> Iterator[Callable[[], int]]:
             running.kill()
 
 
-@pytest.mark.slow
 def test_backups_are_made_and_restored_while_another_process_writes_and_reads(
     database: str, postgresql_url: str, app: Callable[[], int], tmp_path: Path
 ) -> None:

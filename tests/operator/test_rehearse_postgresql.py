@@ -33,7 +33,8 @@ from tests.helpers.rehearsals import left_of, rehearsed
 from tests.helpers.snapshots import everything
 from tests.helpers.verdicts_postgresql import HANDS
 
-pytestmark = pytest.mark.usefixtures("own_copies")
+# Each copies a database on the server.
+pytestmark = [pytest.mark.usefixtures("own_copies"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -217,7 +218,6 @@ REACHING = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["apply", "rollback"])
 @pytest.mark.parametrize("statement", REACHING)
 def test_what_would_reach_the_original_is_tried_on_a_copy_alone(
@@ -270,7 +270,6 @@ def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str
     assert not any("failed" in reason or "damaged" in reason for reason in tried.reasons), tried.reasons
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["copy", "scratch schema"])
 def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
     mode: str, applied: ServerProject

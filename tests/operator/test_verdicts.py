@@ -40,6 +40,7 @@ def try_it(project: Project, case: Case) -> Rehearsed:
     return tried
 
 
+@pytest.mark.slow
 @per_engine(CASES)
 def test_each_migration_gets_its_verdict_and_each_reason_is_given(
     engine: str, case: tuple[Verdict | None, str], hands: Project

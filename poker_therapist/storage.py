@@ -7,8 +7,8 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -221,15 +221,14 @@ class PatternStorage:
             check_limit("insight_limit", insight_limit),
         )
         now = values.timestamp(values.now())
-        with self._join_or_begin(Mode.READ):
-            pattern_rows = self._database.fetch_all("recall_patterns", (user,))
-            if session is None:
-                context_rows = self._database.fetch_all("recall_context", (user, now, context_most))
-            else:
-                context_rows = self._database.fetch_all(
-                    "recall_context_of_session", (user, session, now, context_most)
-                )
-            insight_rows = self._database.fetch_all("recall_insights", (user, insight_most))
+        context_call = (
+            ("recall_context", (user, now, context_most))
+            if session is None
+            else ("recall_context_of_session", (user, session, now, context_most))
+        )
+        pattern_rows, context_rows, insight_rows = self._database.fetch_together(
+            [("recall_patterns", (user,)), context_call, ("recall_insights", (user, insight_most))]
+        )
         patterns: dict[str, dict[str, Pattern]] = {}
         for row, value in _with_values(pattern_rows, 2):
             patterns.setdefault(row[0], {})[row[1]] = _pattern(row[2:], value)
@@ -273,8 +272,10 @@ class PatternStorage:
     def export_user(self, user_id: int) -> Export:
         """Return everything that is stored about a player, in an order that does not change between calls."""
         user = check_user(user_id)
-        with self._join_or_begin(Mode.READ):
-            exported = {table.exported_as: self._export(table, user) for table in TABLES}
+        found = self._database.fetch_together([(f"export_{table.name}", (user,)) for table in TABLES])
+        exported = {
+            table.exported_as: self._exported(table, rows) for table, rows in zip(TABLES, found, strict=True)
+        }
         return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
@@ -298,16 +299,19 @@ class PatternStorage:
         self._database.scrub_deleted()
         return cast(Forgotten, forgotten)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make a block all or nothing: one commit at its end, or none of it when it raises.
 
-        It holds the write lock from its start, so keep it short. A block inside a block is undone by itself
+        It holds the write lock from its start, so keep it short. A block inside a block is rolled back by itself
         when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a time, so
         what the server refuses of them may be raised by a later call in the block, or at its end.
+
+        The block belongs to the thread and the asyncio task that began it. Another task that uses the storage in
+        the same thread meanwhile gets a StorageError, and nothing is done: end the block before its task awaits,
+        or run it in a worker thread. A block that another thread or task ends is rolled back, and that is a
+        StorageError too.
         """
-        with self._database.transaction(Mode.READ_THEN_WRITE):
-            yield
+        return self._database.transaction(Mode.READ_THEN_WRITE)
 
     def close(self) -> None:
         """Close the connections of all threads; a second time does nothing."""
@@ -325,8 +329,7 @@ class PatternStorage:
         """Make several statements one transaction, unless they are inside one already."""
         return nullcontext() if self._database.in_transaction else self._database.transaction(mode)
 
-    def _export(self, table: StoredTable, user: int) -> list[dict[str, Any]]:
-        rows = self._database.fetch_all(f"export_{table.name}", (user,))
+    def _exported(self, table: StoredTable, rows: list[Any]) -> list[dict[str, Any]]:
         exported = [dict(zip(table.exported_columns, row, strict=True)) for row in rows]
         for row in exported:
             for name, stored in row.items():

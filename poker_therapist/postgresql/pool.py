@@ -3,21 +3,25 @@
 psycopg's own pool opens them in threads of its own: those are gone in a forked child, and Python warns of a
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
+
+A signal can arrive between any two steps. So a place of the pool is an object that returns by itself when nobody
+holds it any more, and both queues have methods that are atomic.
 """
 
 import select
-import threading
+import weakref
 from collections import deque
-from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
+from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.postgresql.connect import connect
+from poker_therapist.postgresql.connect import WatchedConnection, connect
 
 # Each query has an index that holds its rows in their order, so one plan is right for all players, and the
 # server need not think again at every call: reading the newest 20 takes half the time. What it must not do is
@@ -33,110 +37,132 @@ _PLAN_ONCE = (
 )
 
 
-class Connection(psycopg.Connection[Any]):
-    """A connection of the pool, with the one cursor that all of its statements use."""
+class _Place:
+    """The right to one connection of a pool; it returns to the pool when nobody holds it any more."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = weakref.ref(pool)
+
+    def __del__(self) -> None:
+        pool = self._pool()
+        if pool is not None:
+            pool._places.put(_Place(pool))  # a new one: an object is finalized only once
+
+
+class Connection(WatchedConnection):
+    """A connection of the pool, with the one cursor that all of its statements use.
+
+    Attributes:
+        kept_cursor: the cursor.
+        place: the connection's place in the pool, while it is in use.
+    """
 
     kept_cursor: "psycopg.RawCursor[Any]"
+    place: _Place | None = None
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
         self.kept_cursor = psycopg.RawCursor(self)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(self.pgconn.socket, select.POLLIN)
 
     def has_unread_input(self) -> bool:
-        """Return whether the server has said something unasked, as a rule that it closed the connection."""
-        return bool(self._poll.poll(0))
+        """Return whether the server has sent something unasked, as a rule that it closed the connection."""
+        if hasattr(select, "poll"):
+            return bool(self._poll.poll(0))
+        return bool(select.select([self.pgconn.socket], [], [], 0)[0])  # Windows
 
+    @override
     def __del__(self, _warn: Any = None, /) -> None:
         """Leave it to libpq's wrapper, which closes a connection unless another process opened it."""
 
 
 class Pool:
-    """Connections to one database, at most so many; who has to wait for one is served in turn."""
+    """Connections to one database, up to a maximum; a thread that wants one more waits for it."""
 
     def __init__(self, location: PostgreSQLLocation) -> None:
         self.location = location
         self.closed = False
-        self._lock = threading.Lock()
-        # One place for each connection, None where it is not open. The one that was used last is lent first.
-        self._places: deque[Connection | None] = deque([None] * location.connections)
-        self._waiting: deque[Future[Connection | None]] = deque()
+        self._places: SimpleQueue[_Place | None] = SimpleQueue()
+        for _ in range(location.connections):
+            self._places.put(_Place(self))
+        # The one that was used last is used next.
+        self._idle: deque[Connection] = deque()
 
     def acquire(self) -> Connection:
-        """Return a connection for this thread alone, until it is given back.
+        """Return a connection for this thread alone, until it is released.
 
         Raises:
             StorageClosed: the pool is closed.
             DatabaseBusy: others kept all connections for longer than the timeout.
             psycopg.Error: one had to be opened, and the driver says why it could not be.
         """
-        connection = self._take()
+        connection = None
+        place = None
         try:
-            if connection is not None and not connection.has_unread_input():
-                return connection
-            if connection is not None:  # the server was restarted, or somebody ended the session
-                connection.close()
-            connection = connect(self.location, Connection, _PLAN_ONCE)
-            connection.set_up()
+            place = self._take_place()
+            connection = self._take_idle()
+            if connection is not None and connection.has_unread_input():
+                connection.close()  # the server was restarted, or somebody ended the session
+                connection = None
+            if connection is None:
+                connection = connect(self.location, Connection, _PLAN_ONCE)
+                connection.set_up()
+            connection.place = place
         except BaseException:
             if connection is not None:
                 connection.close()
-            self._leave(None)
+                connection.place = None
+            del place  # which returns it
             raise
         return connection
 
+    def _take_place(self) -> _Place:
+        if self.closed:
+            raise StorageClosed(CLOSED)
+        try:
+            place = self._places.get(timeout=self.location.timeout)
+        except Empty as error:
+            raise DatabaseBusy(
+                f"all {self.location.connections} connections to {self.location.name} were in use for "
+                f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
+            ) from error
+        if place is None or self.closed:
+            self._places.put(None)  # for the next that waits
+            raise StorageClosed(CLOSED)
+        return place
+
+    def _take_idle(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def release(self, connection: Connection) -> None:
         """Let others have a connection; one that is lost, or inside a transaction, is closed instead."""
-        if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
-            self._leave(connection)
-        else:
-            connection.close()
-            self._leave(None)
-
-    def _take(self) -> Connection | None:
-        with self._lock:
-            if self.closed:
-                raise StorageClosed(CLOSED)
-            if self._places:
-                return self._places.pop()
-            place: Future[Connection | None] = Future()
-            self._waiting.append(place)
         try:
-            return place.result(self.location.timeout)
-        except BaseException as error:
-            if not place.cancel() and place.exception() is None:  # it came at the last moment
-                self._leave(place.result())
-            if isinstance(error, TimeoutError):
-                raise DatabaseBusy(
-                    f"all {self.location.connections} connections to {self.location.name} were in use for "
-                    f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
-                ) from error
-            raise
-
-    def _leave(self, connection: Connection | None) -> None:
-        with self._lock:
-            while self._waiting:
-                place = self._waiting.popleft()
-                if place.set_running_or_notify_cancel():
-                    place.set_result(connection)
-                    return
-            if connection is None:
-                self._places.appendleft(None)
-            elif not self.closed:
-                self._places.append(connection)
+            if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE and not self.closed:
+                self._idle.append(connection)
+                if self.closed:  # by another thread, meanwhile
+                    connection.close()
             else:
                 connection.close()
+        finally:
+            connection.place = None  # which returns it
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection, whatever it is doing; the server rolls its transaction back."""
+        try:
+            connection.close()
+        finally:
+            connection.place = None
 
     def close(self) -> None:
-        """Close all connections, those that are lent when they come back; nobody gets one any more."""
-        with self._lock:
-            self.closed = True
-            places, self._places = self._places, deque()
-            waiting, self._waiting = self._waiting, deque()
-        for connection in places:
-            if connection is not None:
-                connection.close()
-        for place in waiting:
-            if place.set_running_or_notify_cancel():
-                place.set_exception(StorageClosed(CLOSED))
+        """Close all connections, those in use when they are released; nobody gets one any more."""
+        self.closed = True
+        self._places.put(None)
+        while (connection := self._take_idle()) is not None:
+            connection.close()

@@ -295,7 +295,7 @@ def test_a_value_may_be_500_levels_deep(storage: PatternStorage, kind: type) -> 
 @sqlite_only
 def test_a_value_that_is_longer_than_sqlite_holds(storage: PatternStorage) -> None:
     assert isinstance(storage._database, SQLiteDatabase)
-    connection = storage._database._here.connection
+    connection = storage._database._here.session.connection
     assert connection is not None
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
 

@@ -106,7 +106,7 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
     """A block that reads first and locks later would fail where somebody has written in between."""
     statements: list[str] = []
     assert isinstance(storage._database, SQLiteDatabase)
-    connection = storage._database._here.connection
+    connection = storage._database._here.session.connection
     assert connection is not None
     connection.set_trace_callback(statements.append)
     with storage.transaction():

@@ -1,13 +1,26 @@
 # make demo · make test · make check · make bench
-# Each word makes the environment .venv by itself when it is missing or older than pyproject.toml.
+# Each word makes the environment .venv by itself when it is missing or older than pyproject.toml, or of another
+# version than the Python that PYTHON= names.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test check format docs bench
 .DELETE_ON_ERROR:
 
+# Only a Python that was asked for counts: without PYTHON= the environment stays what it is.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) --version),$(if $(wildcard $(BIN)/python),$(shell $(BIN)/python --version)))
+.venv/installed: FORCE
+endif
+endif
+FORCE:
+
+# First the version: pip would look for minutes for releases that an old Python can use.
 .venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	"Poker Therapist needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
+	": name a newer one, as in `make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12`")'
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
@@ -23,6 +36,7 @@ check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist
 	$(BIN)/squawk 'sql_migrations/postgresql/*.sql' 'sql_migrations/citus/*.sql'
 

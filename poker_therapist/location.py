@@ -1,9 +1,10 @@
-"""From a path or a URL to the location of a database; no engine is imported."""
+"""From a path or a URL to the location of a database, and names beside it; no engine is imported."""
 
 import os
 import re
 import string
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -171,6 +172,11 @@ def _locate_server(name: str) -> PostgreSQLLocation:
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
     return PostgreSQLLocation(conninfo.make_conninfo("", **given), shown, schema, timeout, int(connections))
+
+
+def time_for_names() -> str:
+    """Return this moment in UTC for the name of a file beside a database, a backup say: names sort by it."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def _file(name: str) -> Path:

@@ -6,13 +6,15 @@ bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from poker_therapist.errors import InvalidInput
 
-JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
+# Exactly the types that the encoder takes. What a container holds is `Any` and is checked when it is saved:
+# `list` and `dict` are invariant, so a variable of type dict[str, float] is no dict[str, "JSON"]; and their
+# covariant kin let in what the encoder refuses, `Sequence` bytes and range, `Mapping` a mappingproxy.
+JSON = None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[str, Any]
 
 # Deep enough for any value, shallow enough for every reader: SQLite reads 1,000 levels, Python as many less
 # the depth of its caller.

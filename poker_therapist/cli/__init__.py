@@ -6,14 +6,13 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from yoyo.config import find_config, read_config
 
-from poker_therapist import schema
+from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
@@ -60,7 +59,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(version("poker-therapist"))
+        print(__version__)
         raise typer.Exit
 
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,6 @@ Row = tuple[Any, ...]
 
 def no_progress(doing: str, done: int, total: int) -> None:
     """Show nothing."""
-
-
-def time_for_names() -> str:
-    """Return this moment in UTC for the name of a backup: names sort by it."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 class RehearsalCopy(ABC):

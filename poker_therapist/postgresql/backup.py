@@ -1,328 +1,337 @@
 """Backups of a PostgreSQL database: pg_dump makes them, pg_restore reads them, one transaction restores them.
 
-A backup holds what the migrations have made, with its rows, and the record of the migrations; nothing else.
-The server's database is shared as a file is not: the app's own tables may stand in the same schema, with rows
-that came since. To restore what Rex remembers must not take them back, and a role of ours may not even be
-allowed to read them. (The backup of an SQLite file is the whole file, as there is no smaller piece of it.)
-
-What the migrations have made is read in their own texts, as the database has kept them: a backup can be made
-on a standby, where nothing can be tried out. They make tables with indexes and constraints, views and
-sequences; `test_everything_that_the_migrations_make_is_in_a_backup` finds what they make beyond that.
+A backup holds what the migrations have made and nothing of the app's, which may have tables in that schema.
+The texts of the migrations say what that is: a standby can be dumped, too, where nothing can be tried out.
 """
 
 import logging
 import os
 import re
+import shutil
+import subprocess
+import tempfile
 import time
-from collections.abc import Collection, Sequence
-from contextlib import suppress
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import groupby, islice, takewhile
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
-from psycopg import sql
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
+    DatabaseNotFound,
+    DatabaseUnreadable,
     InvalidInput,
     PokerTherapistError,
     SchemaMissing,
+    SchemaTooNew,
     StorageError,
 )
-from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.location import PostgreSQLLocation, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
-from poker_therapist.postgresql.dump_file import TEXTS, Dump, made_by, read_dump, read_through
-from poker_therapist.postgresql.programs import ProgramFailed, led_to, require, running
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 logger = logging.getLogger("poker_therapist.migrations")
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+_INSTALL = (
+    "install PostgreSQL's client programs, of the server's version or a later one (the package "
+    "postgresql-client of Debian and Ubuntu, libpq of Homebrew), and put their folder first on PATH"
+)
+_NAME = r'(?:\w+|"(?:[^"]|"")+")'
+# How a statement begins that names what it makes.
+_MAKES = re.compile(
+    r"(?:CREATE\s+(?:OR\s+REPLACE\s+|UNLOGGED\s+|RECURSIVE\s+)*(?:TABLE|VIEW|SEQUENCE)\s+(?:IF\s+NOT\s+EXISTS\s+)?"
+    rf"|ALTER\s+(?:TABLE|VIEW|SEQUENCE)\b.*?\sRENAME\s+TO\s+)(?:{_NAME}\s*\.\s*)?({_NAME})",
+    re.IGNORECASE | re.DOTALL,
+)
+# A line of a dump's list, of a kind that pg_dump writes of a table, view or sequence; and the schema.
+_ENTRY = re.compile(
+    r"\d+; \d+ \d+ (?:TABLE(?: DATA| ATTACH)?|VIEW|SEQUENCE(?: SET| OWNED BY)?|DEFAULT|POLICY|COMMENT"
+    r"|(?:CHECK |FK )?CONSTRAINT|INDEX(?: ATTACH)?|TRIGGER|RULE|ACL|(?:ROW )?SECURITY(?: LABEL)?)"
+    r" (\S+) .+"
+)
+_RECORD = re.compile(rb"COPY \S+\._yoyo_migration \((.*)\) FROM stdin;\n")
+_is_row = b"\\.\n".__ne__  # in what follows such a line
+# What only psql understands, what an older server does not know, and settings that the session has already.
+_LEFT_OUT = re.compile(
+    rb"\\(un)?restrict |SET (lock|transaction)_timeout = 0;|SELECT pg_catalog\.set_config\('search_path'"
+)
+_Relations = list[tuple[str, str]]  # kinds, and quoted names
 
-# What a script sets first and we have set ourselves, or older servers do not know.
-_LIMITS = re.compile(rb"^SET (?:lock|transaction)_timeout = 0;$", re.MULTILINE)
 
-# Whose the tables were and where they lay, if this server has no such role or tablespace.
-_BELONGING_TO_NOBODY = ("--no-owner", "--no-privileges", "--no-tablespaces")
+class _ProgramFailed(Exception):
+    """A program ended with an error, for this reason."""
 
 
 def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequence[str]) -> Path:
-    """Dump what the migrations have made to a file, as of one moment, while others use it.
+    """Dump what the migrations have made, as of one moment, while others use the database; none migrates.
 
-    No migration runs meanwhile. The file is read through before it gets its name, and is its owner's alone.
-
-    Args:
-        location: the database.
-        output: where to; in the working folder and named by database and time unless given.
-
-    Returns:
-        The file. It is never deleted by us.
+    The file gets its name when it is whole, and only its owner may read it; nothing is left if this fails.
+    Unless `output` is given, it is in the working folder and named by database and time.
 
     Raises:
-        InvalidInput: there is a file at `output` already.
-        SchemaMissing: no migration was ever applied, so there is nothing to dump.
-        DatabaseBusy: somebody is migrating, or keeps a table locked.
-        DatabaseFull: there is no room; nothing is left of it.
-        StorageError: pg_dump or pg_restore is missing or too old, or the file cannot be written.
+        InvalidInput, SchemaMissing: there is a file at `output` already; no migration was ever applied.
+        StorageError: a program, a right or room is missing, or a table stays locked.
     """
     if output is not None and output.exists():
         raise InvalidInput(f"{output} is there already: choose another name")
-    require("pg_dump", "pg_restore")
-    with AtomicPostgreSQLBackend(location) as backend, backend.translating_errors(), backend.migration_lock():
-        relations = _relations(backend, sources)
-        if not relations:
-            raise SchemaMissing(
-                f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the "
-                "schema, or bring it up to date with `yoyo -c yoyo.postgresql.ini apply`"
-            )
-        return _dump(backend, relations, output or _named_by_time(backend))
+    _require_programs()
+    with (
+        _explaining(f"{location.name} could not be dumped", location),
+        AtomicPostgreSQLBackend(location) as backend,
+        backend.migration_lock(),
+    ):
+        if relations := _relations(backend, sources):
+            return _dump(backend, relations, output or _named_by_time(backend))
+    raise SchemaMissing(
+        f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "
+        f"bring it up to date with `{location.yoyo} apply`"
+    )
 
 
 def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) -> Path | None:
-    """Put a dump in the place of what the migrations have made, while others are connected.
+    """Replace what the migrations have made with what a dump holds; return the backup of what was replaced.
 
-    One transaction drops what is there and makes what the dump holds: nobody ever sees a part of it, and if
-    it fails, or this process dies, all is as it was. Readers wait for its end. What others write while the
-    backup is made is replaced too, and is not in that backup: stop writers first.
-
-    Owners and rights are put back too; where the server has not the roles, the tables belong to whoever
-    restores, with a warning. Tables that Citus had distributed come back as plain ones: the migration that
-    distributes them is pending again, with a warning.
-
-    Args:
-        location: the database.
-        file: what `save_backup` has made.
-
-    Returns:
-        The backup, in the working folder, that was made of what was replaced; None if nothing was there.
+    One transaction drops the one and makes the other, while others are connected: nobody ever sees a part of
+    it, and if it fails, or this process dies, all is as it was. What others write while the backup is made is
+    replaced and not in that backup. The role that restores owns all of it. The tables are plain ones: the
+    migration of an optional source, which distributes them, is pending again, with a warning.
 
     Raises:
-        DatabaseNotFound: there is no such file, or no such database.
-        DatabaseUnreadable: the file is no dump or damaged, or is none of ours.
-        SchemaTooNew: it was made by a later version of the code.
-        InvalidInput: it is of another schema.
-        DatabaseBusy: somebody is migrating, or keeps a table locked.
-        StorageError: pg_dump or pg_restore is missing or too old, or something else needs what is there, such
-            as a view of the app's.
+        DatabaseNotFound, DatabaseUnreadable: there is no such file; it is damaged, or not from `save_backup`.
+        InvalidInput, SchemaTooNew: it is of another schema; it was made by a later version of the code.
+        StorageError: a program, a right or room is missing, a table stays locked, or something else needs
+            what is to be dropped, such as a view of the app's.
     """
-    require("pg_dump", "pg_restore")
-    with AtomicPostgreSQLBackend(location) as backend, backend.translating_errors():
-        found = read_dump(file, backend, sources)
-        with backend.migration_lock():
-            schema = _schema(backend)
-            if schema != found.schema:
-                raise InvalidInput(
-                    f"{file} is of the schema {found.schema}, not of {schema}: "
-                    f"add schema={found.schema} to the URL of the database"
-                )
-            relations = _relations(backend, sources)
-            replaced = (
-                _dump(backend, relations, _named_by_time(backend, "before-restore.")) if relations else None
-            )
-            with backend.one_transaction():
-                try:
-                    _replace(backend, relations, found, sources)
-                except BaseException as error:
-                    if replaced:  # by nothing, after all
-                        replaced.unlink(missing_ok=True)
-                    if isinstance(error, psycopg.Error | ProgramFailed):
-                        raise _not_restored(error, found.file, location) from error
-                    raise
+    _require_programs()
+    file = file.absolute()
+    with (
+        _explaining(f"{file} could not be restored", location),
+        AtomicPostgreSQLBackend(location) as backend,
+        backend.migration_lock(),
+        tempfile.TemporaryFile(dir=Path.cwd()) as script,  # where there is room for a backup
+    ):
+        with _explaining(f"{file} is no dump, or is damaged", location, DatabaseUnreadable):
+            _read(backend, file, script, sources)
+        relations = _relations(backend, sources)
+        target = _named_by_time(backend, "before-restore.")
+        replaced = _dump(backend, relations, target) if relations else None
+        try:
+            with backend.transaction():
+                _replace(backend, relations, script, sources)
+        except BaseException:
+            target.unlink(missing_ok=True)  # nothing was replaced
+            raise
     return replaced
 
 
-def _schema(backend: AtomicPostgreSQLBackend) -> str:
-    schema: str | None = _query(backend, "schema_in_use")[0][0]
-    if schema is None:
-        raise SchemaMissing(f"{backend.name} lacks the schema that search_path names: create it")
-    return schema
-
-
-def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the name and kind of everything in the schema in use that the migrations have made."""
-    kept = {name: text.apply_sql for name, text in backend.records().items()}
-    names = made_by(backend, backend.applied(), kept, sources)
-    return _query(backend, "relations", (sorted(names),))
+def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Relations:
+    """Return the kind and quoted name of everything in the schema in use that the migrations have made."""
+    applied = backend.history({one.id: one for one in backend.read(sources)})
+    kept = backend.records().values()  # also of what was interrupted
+    names = [backend.migration_table, backend.log_table, backend.version_table, backend.lock_table]
+    names.append("_migration_text")
+    for text in (*(one.apply_sql for one in applied), *(one.apply_sql or "" for one in kept)):
+        found = [made[1] for one in backend.split(text) if (made := _MAKES.match(one.text))]
+        names += [name[1:-1].replace('""', '"') if name[0] == '"' else name.lower() for name in found]
+    return psycopg.RawCursor(backend.connection).execute(_QUERIES["relations"], (names,)).fetchall()
 
 
 def _named_by_time(backend: AtomicPostgreSQLBackend, before: str = "") -> Path:
-    """Return a name in the working folder: where the server's own files are, nobody can tell."""
+    """Return a name in the working folder: the server's own folders may be on another machine."""
     database = re.sub(r"[^\w.-]", "_", backend.connection.info.dbname)
     return Path.cwd() / f"{database}.{time_for_names()}.{before}backup"
 
 
-def _dump(backend: AtomicPostgreSQLBackend, relations: Collection[tuple[str, str]], target: Path) -> Path:
+def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path) -> Path:
     """Write a dump that has its name only when it is whole; nothing is left of one that fails."""
-    schema = _schema(backend)
-    arguments, environment = led_to(backend.connection)
+    info = backend.connection.info
+    # To the very server, of several; without the password, as every user of the machine sees the arguments.
+    conninfo = make_conninfo(info.dsn, host=info.host, port=info.port, hostaddr=info.hostaddr)
+    for option in pq.Conninfo.parse(conninfo.encode()):
+        if option.val and option.dispchar:  # libpq's mark of what is not to be shown
+            raise InvalidInput(f"{option.keyword.decode()} would be seen by others: connect without it")
     unfinished = target.with_name(f"{target.name}.part")
     try:
         unfinished.unlink(missing_ok=True)  # of a backup that was killed
-        # It holds what is known of all players: nobody else may read it.
         os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with running(
-            "pg_dump",
-            "--format=custom",
-            "--encoding=UTF8",
-            "--no-password",
-            f"--lock-wait-timeout={backend.location.timeout * 1000:.0f}",
-            f"--file={unfinished}",
-            *(f"--table={_exactly(schema)}.{_exactly(name)}" for name, _ in relations),
-            *arguments,
-            environment=environment,
-        ):
-            pass
-        read_through(unfinished)
+        options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--file={unfinished}"]
+        options += [f"--dbname={conninfo}", *(f"--table={name}" for _, name in relations)]
+        milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
+        _run("pg_dump", *options, f"--lock-wait-timeout={milliseconds:.0f}", password=info.password)
+        _run("pg_restore", f"--file={os.devnull}", unfinished)
         unfinished.replace(target)
-    except BaseException as error:
+    finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StorageError(f"cannot write {target}: {error.strerror}") from error
-        if isinstance(error, ProgramFailed):
-            raise _not_dumped(error, target, backend.location) from error
-        raise
     return target
 
 
-def _exactly(name: str) -> str:
-    """Return a name as a pattern of pg_dump's that matches nothing else."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _not_dumped(error: ProgramFailed, target: Path, location: PostgreSQLLocation) -> PokerTherapistError:
-    reason = str(error)
-    if "No space left" in reason or "quota exceeded" in reason:
-        return DatabaseFull(f"there is no room for {target} ({reason}): make some; nothing is left of it")
-    if "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
-        return DatabaseBusy(
-            f"{location.name} stayed locked for {location.timeout:g} seconds: find the session that keeps a "
-            "transaction open in pg_stat_activity"
+def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sources: Sequence[str]) -> None:
+    """Write the script of a dump to a file; refuse one of another origin, schema or a later version."""
+    if not file.is_file():
+        raise DatabaseNotFound(f"there is no file {file}: name a backup")
+    listed = _run("pg_restore", "--list", file).decode(errors="replace").splitlines()
+    # Roles, rights and tablespaces are those of one server, and the dump may be of another.
+    options = ("--no-owner", "--no-privileges", "--no-tablespaces", "--file=-")
+    _run("pg_restore", *options, file, output=script)
+    script.seek(0)
+    columns = next((found[1] for line in script if (found := _RECORD.fullmatch(line))), None)
+    if columns is None:
+        raise DatabaseUnreadable(f"{file} is a dump, but none of Poker Therapist's: correct the path")
+    place = columns.split(b", ").index(b"migration_id")
+    applied = {row.split(b"\t")[place].decode() for row in takewhile(_is_row, script)}
+    if newer := sorted(applied - {one.id for one in backend.read(sources)}):
+        raise SchemaTooNew(
+            f"{file} was made by a later version ({', '.join(newer)}): update the code", unknown=newer
         )
-    return StorageError(f"{location.name} could not be dumped ({reason}): nothing is left of {target}")
-
-
-def _not_restored(
-    error: psycopg.Error | ProgramFailed, file: Path, location: PostgreSQLLocation
-) -> PokerTherapistError:
-    if isinstance(error, ProgramFailed):
-        reason = str(error)
-    elif error.sqlstate is None or error.sqlstate[:2] in {"08", "25", "40", "53", "55", "57"}:
-        return translate_error(error, location)  # it is about the server, not about what is restored
-    else:
-        # What else the server says of a value, and what follows a colon, may be a player's.
-        reason = reason_of(error).partition(': "')[0]
-        if isinstance(error, psycopg.errors.DependentObjectsStillExist) and error.diag.message_detail:
-            reason += f": {'; '.join(error.diag.message_detail.splitlines())}"
-    return StorageError(f"{file} could not be restored ({reason}): {location.name} is as it was")
+    schemas = set()
+    for line in listed:
+        entry = _ENTRY.fullmatch(line)
+        if entry and entry[1] != "-":
+            schemas.add(entry[1])
+        elif line[:1].isdigit():
+            raise DatabaseUnreadable(
+                f"{file} holds what no backup holds ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
+            )
+    ((schema,),) = backend.query("current_schema")
+    if schemas != {schema}:
+        raise InvalidInput(
+            f"{file} is of the schema {', '.join(sorted(schemas))}, not of {schema}: "
+            f"add schema={min(schemas)} to the URL of the database"
+        )
 
 
 def _replace(
-    backend: AtomicPostgreSQLBackend, relations: list[tuple[str, str]], found: Dump, sources: Sequence[str]
+    backend: AtomicPostgreSQLBackend, relations: _Relations, script: IO[bytes], sources: Sequence[str]
 ) -> None:
-    """Drop what is there and make what a dump holds, inside a transaction that the caller commits.
+    """Drop what is there and run the script of a dump, inside a transaction that the caller commits.
 
-    pg_restore could connect and do this, too, but would drop only what the dump holds: the table of a later
-    migration would stay, and be in the way when that is applied again.
+    pg_restore itself would drop only what the dump holds, and leave the table of a later migration.
     """
-    connection = backend.connection
-    _lock(backend, [sql.Identifier(found.schema, name) for name, kind in relations if kind == "TABLE"])
-    for kind, group in groupby(relations, key=lambda relation: relation[1]):
-        names = [sql.Identifier(found.schema, name) for name, _ in group]
-        # What others have made upon it, a view say, is not ours to drop: no CASCADE.
-        connection.execute(sql.SQL("DROP {} {}").format(sql.SQL(kind), sql.SQL(", ").join(names)))
-    options: tuple[str, ...] = ()
-    try:
-        with connection.transaction():
-            connection.execute(_script(found.file, "pre-data"))
-    except (psycopg.errors.UndefinedObject, psycopg.errors.InsufficientPrivilege) as error:
-        options = _BELONGING_TO_NOBODY
-        connection.execute(_script(found.file, "pre-data", *options))
-        logger.warning(
-            "owners and rights could not be put back (%s): everything belongs to the role that restored it",
-            reason_of(error),
-        )
-    _copy_rows(connection, found.file)
-    connection.execute(_script(found.file, "post-data", *options))
-    _forget_distribution(backend, found, sources)
+    if tables := [name for kind, name in relations if kind == "TABLE"]:
+        _lock(backend, ", ".join(tables))
+    for kind, group in groupby(relations, key=itemgetter(0)):
+        # No CASCADE: what others have made upon it, a view say, is not ours to drop.
+        backend.connection.execute(f"DROP {kind} {', '.join(name for _, name in group)}".encode())
+    _run_script(backend.connection, script)
+    shipped = {one.id for one in backend.read(sources[:1])}
+    for migration in backend.read(sources):
+        if migration.id not in shipped and migration.id in backend.applied():  # a dump does not distribute
+            backend.unmark_one(migration, log=False)
+            if migration.id in backend.records():
+                backend.query("drop_text", (backend.migration_table, migration.id))
+            logger.warning("the tables are not distributed any more: apply %s again", migration.id)
 
 
-def _lock(backend: AtomicPostgreSQLBackend, tables: list[sql.Identifier]) -> None:
-    """Wait until nobody uses some tables, by short tries.
+def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
+    """Wait until nobody uses some tables, by short tries, between which others go on.
 
-    Whoever has read one of them may want the next before it ends. A longer wait would be a deadlock with it,
-    and the server would choose who fails; this lets go of everything before that. And whoever comes later
-    waits no longer than a try takes.
+    Another session may have read one table and want the next: a longer wait would be a deadlock with it.
     """
-    if not tables:
-        return
     deadline = time.monotonic() + backend.location.timeout
     backend.connection.execute("SET LOCAL lock_timeout = '200ms'")  # deadlock_timeout is a second
     while True:
         try:
             with backend.connection.transaction():
-                backend.connection.execute(
-                    sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))
-                )
+                backend.connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE".encode())
                 return
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
 
 
-def _script(file: Path, section: str, *options: str) -> bytes:
-    """Return the statements of one section of a dump, without what is for psql alone."""
-    with running("pg_restore", f"--section={section}", *options, "--file=-", file) as output:
-        script = output.read()
-    head, start, rest = script.partition(b"\n-- Name: ")
-    head = _LIMITS.sub(b"", head)
-    if key := re.search(rb"^\\restrict (\w+)$", head, re.MULTILINE):
-        script, _, end = (head.replace(key[0], b"") + start + rest).rpartition(b"\\un" + key[0][1:])
-        return script + end
-    return head + start + rest
+def _run_script(connection: psycopg.Connection[Any], script: IO[bytes]) -> None:
+    """Run what pg_restore has written for psql.
 
-
-def _copy_rows(connection: psycopg.Connection[Any], file: Path) -> None:
-    """Copy the rows of a dump, and let its sequences go on where they were.
-
-    The rows are frozen: a transaction that took its snapshot before, and waited for the first table since,
-    sees them. Otherwise it would see new tables with nothing in them.
+    The rows are frozen, so that a transaction that waited for a table, with a snapshot from before, sees them
+    and not an empty table.
     """
-    with running("pg_restore", "--section=data", "--file=-", file) as output, connection.cursor() as cursor:
-        for line in output:
-            if line.startswith(b"COPY "):
+    script.seek(0)
+    statements = bytearray()
+    with connection.cursor() as cursor:
+        for line in script:
+            if line.startswith(b"COPY ") and line.endswith(b" FROM stdin;\n"):
+                cursor.execute(bytes(statements))
+                statements.clear()
                 with cursor.copy(line.replace(b" FROM stdin;", b" FROM stdin WITH (FREEZE)")) as copy:
-                    rows = bytearray()
-                    for row in output:
-                        if row == b"\\.\n":
-                            break
-                        rows += row
-                        if len(rows) > 1 << 18:  # one call for each row would take longer than the copying
-                            copy.write(bytes(rows))
-                            rows.clear()
-                    copy.write(bytes(rows))
-            elif line.startswith(b"SELECT pg_catalog.setval("):
-                cursor.execute(line)
+                    rows = takewhile(_is_row, script)
+                    while some := b"".join(islice(rows, 100)):  # one by one would take several times as long
+                        copy.write(some)
+            elif not _LEFT_OUT.match(line):
+                statements += line
+        cursor.execute(bytes(statements))
 
 
-def _forget_distribution(backend: AtomicPostgreSQLBackend, found: Dump, sources: Sequence[str]) -> None:
-    """Take back the record that Citus has distributed the tables: a dump makes plain ones."""
-    distributed = sorted({one.id for one in backend.read(sources[1:])} & found.applied) if sources[1:] else []
-    if not distributed:
-        return
-    for table in {backend.migration_table, TEXTS} & found.tables:
-        backend.connection.execute(
-            sql.SQL("DELETE FROM {} WHERE migration_id = ANY(%s)").format(
-                sql.Identifier(found.schema, table)
-            ),
-            (distributed,),
-        )
-    logger.warning("the tables are not distributed any more: apply %s again", ", ".join(distributed))
+@contextmanager
+def _explaining(
+    what: str, location: PostgreSQLLocation, otherwise: type[PokerTherapistError] = StorageError
+) -> Iterator[None]:
+    """Raise an error of ours for what a program, the server or the system says; nothing was changed."""
+    try:
+        yield
+    except (psycopg.Error, _ProgramFailed, OSError) as error:
+        state = error.sqlstate[:2] if isinstance(error, psycopg.Error) and error.sqlstate else ""
+        if isinstance(error, psycopg.Error) and state in {"", "08", "25", "40", "53", "55", "57"}:
+            raise translate_error(error, location) from error  # it is about the server, not about a dump
+        # What else the server says of a value, and what follows a colon, may be a player's.
+        reason = reason_of(error).partition(': "')[0]
+        if isinstance(error, OSError):
+            reason = f"{error.filename}: {error.strerror}"
+        elif isinstance(error, psycopg.errors.DependentObjectsStillExist) and error.diag.message_detail:
+            reason += f": {'; '.join(error.diag.message_detail.splitlines())}"
+        kind, advice = otherwise, "nothing was changed"
+        if "No space left" in reason or "quota exceeded" in reason:
+            kind, advice = DatabaseFull, "make room; nothing was changed"
+        elif "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
+            advice = "find the session that keeps a transaction open in pg_stat_activity"
+            kind, advice = DatabaseBusy, f"it stayed locked for {location.timeout:g} seconds; {advice}"
+        elif "permission denied" in reason or "must be owner" in reason:
+            advice = "connect as the role that owns the tables; nothing was changed"
+        elif kind is DatabaseUnreadable:
+            advice = "use another backup"
+        raise kind(f"{what} ({reason}): {advice}") from error
 
 
-def _query(backend: AtomicPostgreSQLBackend, name: str, values: tuple[Any, ...] = ()) -> list[Any]:
-    return psycopg.RawCursor(backend.connection).execute(_QUERIES[name], values).fetchall()
+def _require_programs() -> None:
+    """Raise StorageError unless the programs are on PATH, where an operator says which version is meant."""
+    for program in ("pg_dump", "pg_restore"):
+        if shutil.which(program) is None:
+            raise StorageError(f"{program} is not installed, or its folder is not on PATH: {_INSTALL}")
+
+
+def _run(
+    program: str, *arguments: str | Path, password: str | None = None, output: IO[bytes] | None = None
+) -> bytes:
+    """Run a program and return what it prints, or write that to a file."""
+    secret = {"PGPASSWORD": password} if password else {}
+    with subprocess.Popen(  # noqa: S603  # no shell, and paths are absolute or behind a `=`
+        [shutil.which(program) or program, *arguments],
+        env={**os.environ, **secret, "LC_ALL": "C"},  # its complaints are searched for words
+        stdin=subprocess.DEVNULL,
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            printed, complaints = process.communicate()
+        except BaseException:  # Ctrl-C
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        said = complaints.decode(errors="replace")
+        if older := re.search(r"server version: .*", said):
+            raise StorageError(f"{program} is older than the server ({older[0]}): {_INSTALL}")
+        if later := re.search(r"unsupported version .*", said):
+            raise StorageError(f"{program} is older than the one that made the dump ({later[0]}): {_INSTALL}")
+        found = re.search(r"Error message from server: *(.*)", said) or re.search(r"error: *(.*)", said)
+        raise _ProgramFailed(" ".join(found[1].split()) if found else "it does not say why")
+    return printed or b""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
-from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.sqlite.connect import (
     find_file,
     kind_of,

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.engine import time_for_names
+from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, read_only

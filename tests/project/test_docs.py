@@ -484,7 +484,7 @@ NOT_FOR_US = ("yoyo new",)  # named in order to advise against it
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     """What a page claims with a test's name is claimed by a test of that name."""
-    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", _sentences(page)))
 
     assert named <= set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))

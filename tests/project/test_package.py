@@ -2,19 +2,119 @@
 
 import inspect
 import re
+import subprocess
+import sys
+from collections import deque
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import pytest
 
 import poker_therapist
-from poker_therapist import errors
+from poker_therapist import InvalidInput, errors, records, values
+from tests.helpers.checkout import ROOT
 
-ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
+
+def _classes_of(module: ModuleType) -> set[str]:
+    return {
+        name
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind) and kind.__module__ == module.__name__
+    }
 
 
-def test_every_error_can_be_imported_from_the_package() -> None:
-    """And nothing is named there that does not exist."""
-    expected = ERRORS | {"PatternStorage", "get_pattern_storage"}
+ERRORS, RECORDS = _classes_of(errors), _classes_of(records)
+
+
+def test_what_a_program_needs_can_be_imported_from_the_package() -> None:
+    """Every error, what the methods take and return, and nothing that does not exist."""
+    expected = ERRORS | RECORDS | {"JSON", "PatternStorage", "__version__", "get_pattern_storage"}
 
     assert set(poker_therapist.__all__) == expected
+    assert {"Pattern", "Context", "Insight", "Recollection", "Export", "Forgotten"} <= RECORDS
     assert all(hasattr(poker_therapist, name) for name in expected)
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    """Installed from here, the metadata and the package say the same."""
+    assert poker_therapist.__version__ == version("poker-therapist")
+
+
+def test_importing_the_package_imports_nothing_slow() -> None:
+    """No yoyo, no driver of PostgreSQL, no parser, and no metadata to learn the version."""
+    script = "import sys, poker_therapist; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    loaded = set(done.stdout.split())
+    assert "poker_therapist.storage" in loaded
+    assert not loaded & {"yoyo", "psycopg", "sqlparse", "typer", "rich", "importlib.metadata"}
+
+
+# As an app writes them: literals, and variables of a narrower type. What JSON cannot represent is refused by
+# the type checker where the type of the whole value says so, and when it is saved in any case.
+STORED = {
+    "None": None,
+    "True": True,
+    "1.8": 1.8,
+    "'text'": "text",
+    "{'bets_up': 1.8}": {"bets_up": 1.8},
+    "[1, 'two', None, {'three': [4]}]": [1, "two", None, {"three": [4]}],
+    "(1, 'two')": (1, "two"),
+    "floats": {"x": 1.8},
+    "texts": ["a"],
+    "nested": {"a": [{"b": 1}]},
+}
+REFUSED: dict[str, Any] = {
+    "b'text'": b"text",
+    "bytearray(2)": bytearray(2),
+    "range(3)": range(3),
+    "deque([1])": deque([1]),
+    "{1, 2}": {1, 2},
+    "MappingProxyType({'a': 1})": MappingProxyType({"a": 1}),
+    "datetime.now(UTC)": datetime.now(UTC),
+    "1j": 1j,
+    "{1: 'one'}": {1: "one"},
+    "numbered": {1: "one"},
+}
+PRELUDE = """
+from collections import deque
+from datetime import UTC, datetime
+from types import MappingProxyType
+from poker_therapist.values import JSON
+
+def save(value: JSON) -> None: ...
+
+floats: dict[str, float] = {"x": 1.8}
+texts: list[str] = ["a"]
+nested: dict[str, list[dict[str, int]]] = {"a": [{"b": 1}]}
+numbered: dict[int, str] = {1: "one"}
+"""
+
+
+def test_the_type_json_is_what_can_be_saved(tmp_path: Path) -> None:
+    """What mypy passes as JSON is saved, and what is refused when it is saved does not pass."""
+    written = [*STORED, *REFUSED]
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(PRELUDE + "".join(f"save({value})\n" for value in written), encoding="utf-8")
+    first = PRELUDE.count("\n") + 1
+    # Of the package only this module is read: the whole of it takes ten times as long.
+    command = ["--strict", "--follow-imports=skip", f"--cache-dir={tmp_path / 'cache'}", "--config-file="]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *command, snippet, ROOT / "poker_therapist" / "values.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    errors_at = {int(line) for line in re.findall(r"snippet\.py:(\d+): error", done.stdout)}
+
+    assert [value for line, value in enumerate(written, first) if line in errors_at] == [*REFUSED], (
+        done.stdout
+    )
+    assert [values.encode(value) for value in STORED.values()]  # none is refused
+    for value in REFUSED.values():
+        with pytest.raises(InvalidInput):
+            values.encode(value)
 
 
 def test_the_tree_of_errors_shows_each_under_its_parent() -> None:
@@ -32,9 +132,9 @@ def test_the_tree_of_errors_shows_each_under_its_parent() -> None:
 
 
 def test_every_error_says_what_it_is_and_is_ours() -> None:
-    """One sentence each, and one class to catch them all."""
+    """One sentence first, and one class to catch them all."""
     for name in ERRORS:
         kind = getattr(errors, name)
 
         assert issubclass(kind, errors.PokerTherapistError)
-        assert (kind.__doc__ or "").endswith(".")
+        assert (kind.__doc__ or "").partition("\n\n")[0].endswith(".")

@@ -1,0 +1,151 @@
+"""The house keeps its plan: sizes, the direction of imports, and the walks that CONTRIBUTING.md describes."""
+
+import re
+import shutil
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+from poker_therapist import get_pattern_storage
+from tests.helpers import old_app
+from tests.helpers.checkout import ROOT
+from tests.helpers.engines import is_server
+from tests.helpers.postgresql import atomic
+from tests.helpers.walks import PACKAGE, files_called
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 450
+MOST_LINES = 10_500
+
+# A reader opens these and a profiler sees no function of theirs: what is declared, or compiled beforehand.
+NOT_CALLED = re.compile(r".*\.sql|database\.py|sqlfile\.py|\w+/yoyo\.py")
+
+
+def _lines(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_module_is_long() -> None:
+    """A module can be read at one sitting."""
+    assert {file.name: _lines(file) for file in MODULES if _lines(file) > LONGEST} == {}
+
+
+def test_the_package_and_its_sql_stay_small() -> None:
+    """Size is a cost: a feature that needs more room says what it replaces."""
+    files = [*MODULES, *PACKAGE.rglob("*.sql"), *(ROOT / "sql_migrations").rglob("*.sql")]
+
+    assert 5_000 < sum(map(_lines, files)) < MOST_LINES
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """The package's `__init__` included, and imports for types alone."""
+    graph = grimp.build_graph("poker_therapist", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+    assert sum(map(len, imports.values())) > 100
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "broken"),
+    [
+        ("values", "errors", None),
+        ("location", "database", "Imports go one way"),
+        ("storage", "cli", "Imports go one way"),
+        ("testing", "cli", "Imports go one way"),
+        ("new_module", "errors", "Imports go one way"),
+        ("migrations/files", "migrations.status", "No circle, between modules or folders"),
+        ("migrations/files", "sqlite.tokens", "The migrations know no engine"),
+        ("migrations/files", "postgresql.split", "The migrations know no engine"),
+        ("sqlite/tokens", "postgresql.split", "SQLite's room is its own"),
+        ("sqlite/tokens", "schema", "SQLite's room is its own"),
+        ("postgresql/split", "sqlite.tokens", "PostgreSQL's room is its own"),
+        ("postgresql/split", "engines", "PostgreSQL's room is its own"),
+    ],
+)
+def test_an_import_against_the_plan_is_found(
+    module: str, imported: str, broken: str | None, tmp_path: Path
+) -> None:
+    """`make check` names the contract that an import breaks, and keeps the house as it is."""
+    shutil.copytree(PACKAGE, tmp_path / "poker_therapist")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "poker_therapist" / f"{module}.py").open("a", encoding="utf-8") as file:
+        file.write(f"\nimport poker_therapist.{imported}\n")
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    found = re.findall(r"^(.+) BROKEN$", done.stdout, re.MULTILINE)
+    assert done.returncode == bool(found), done.stdout + done.stderr
+    assert (broken in found) if broken else (found == [])
+
+
+def _walk(heading: str, engine: str) -> list[str]:
+    """Return the files that the page names under a heading for an engine."""
+    section = PAGE.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
+    files = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    other = {"sqlite": "postgresql/", "postgresql": "sqlite/"}[engine]
+    return [file for file in files if not file.startswith(other)]
+
+
+def _assert_described(walk: list[str], called: set[str], *, most: int) -> None:
+    assert [file for file in walk if not (PACKAGE / file).is_file()] == []
+    assert len(set(walk)) == len(walk) <= most
+    assert called <= set(walk), "CONTRIBUTING.md does not name these"
+    assert {file for file in walk if not NOT_CALLED.fullmatch(file)} <= called, "these are not called"
+
+
+def test_the_walk_of_a_save_is_short_and_described(engine: str, migrated: str) -> None:
+    """From `save_pattern` to SQL and back there are few files to read, and CONTRIBUTING.md names them."""
+    with get_pattern_storage(migrated) as storage, files_called() as called:
+        storage.save_pattern(7, "tilt", "after_bad_beat", {"bets_up": 1.8})
+
+    walk = _walk("From `save_pattern` to SQL and back", engine)
+    _assert_described(walk, called, most={"sqlite": 6, "postgresql": 8}[engine])
+    assert "queries.sql" in walk
+
+
+# Imports everything at its first run, so that the second shows what applying a migration calls.
+_APPLY = """
+import sys
+from yoyo.scripts.main import main
+from tests.helpers.walks import files_called
+
+_, database, sources = sys.argv
+apply = ["--no-config-file", "apply", "--batch", "--database", database, sources]
+main([*apply, "--revision", "001"])
+with files_called() as called:
+    main(apply)
+print(*sorted(called), sep="\\n", file=sys.stderr)
+"""
+
+
+def test_the_walk_of_yoyo_apply_is_short_and_described(engine: str, database: str) -> None:
+    """From `yoyo apply` to an applied migration there are few files to read; CONTRIBUTING.md names them."""
+    if is_server(database):
+        url = atomic(database)
+    else:
+        old_app.make(Path(database))  # it has rows, so that a backup is made
+        url = f"sqlite+atomic:///{database}"
+    done = subprocess.run(
+        [sys.executable, "-c", _APPLY, url, f"sql_migrations/{engine}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    walk = _walk("From `yoyo apply` to an applied migration", engine)
+    assert "applied 002" in done.stdout
+    _assert_described(walk, set(done.stderr.split()), most=10)

@@ -11,15 +11,24 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, cast
 
 from poker_therapist import schema, values
-from poker_therapist.database import Database, Mode
+from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.location import locate
 from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
 from poker_therapist.tables import TABLES, StoredTable
-from poker_therapist.values import JSON, check_key, check_limit, check_score, check_session, check_user
+from poker_therapist.values import (
+    JSON,
+    check_key,
+    check_limit,
+    check_new_key,
+    check_new_session,
+    check_score,
+    check_session,
+    check_user,
+)
 
 _QUERIES = Path(__file__).with_name("queries.sql")
 
@@ -29,53 +38,55 @@ _ROWS_PER_PURGE = 512
 _ROWS_PER_BIG_PURGE = 1_000
 
 
-def get_pattern_storage(
-    database: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
-) -> "PatternStorage":
-    """Open a database, make it if it is not there, and bring its schema up to date.
-
-    Args:
-        database: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
-            is NORMAL (a crash of the app loses nothing that was saved) or FULL (nor does a power cut);
-            `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
-            `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is how
-            many to open at most, 10 unless given, `schema` where the tables are, and all else is libpq's.
-        migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
-
-    Raises:
-        InvalidInput: `database` is neither a path nor a URL that can be used.
-        StorageError: the database cannot be opened; its subclasses say why.
-        MigrationError: a migration failed, or the database is newer than this version of the code.
-    """
-    opened = schema.open_current(locate(database), [_QUERIES], migrate=migrate)
-    try:
-        opened.enable_writes()
-    except BaseException:
-        opened.close()
-        raise
-    return PatternStorage(opened)
-
-
 class PatternStorage:
-    """A player's patterns, context and insights; made by `get_pattern_storage`.
+    """A player's patterns, context and insights, in a database that is brought up to date when it is opened.
 
     May be used by any number of threads and processes at once, and after a fork. Each method but those that
     read is committed when it returns, unless it stands in a `transaction()`.
 
     Every method raises InvalidInput, before anything is written, for an argument that cannot be stored: a
-    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty or holds NUL; a
-    confidence or importance outside 0 to 1; a value that JSON cannot give back equal. Every method raises
-    StorageError, by its subclasses, where the database fails, and then nothing was changed.
+    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty, longer than 255
+    characters or holds NUL; a confidence or importance outside 0 to 1; a value that JSON cannot give back equal.
+    Every method raises StorageError, by its subclasses, where the database fails, and then nothing was changed.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True) -> None:
+        """Open a database, create it if it does not exist, and bring its schema up to date.
+
+        Args:
+            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
+                is NORMAL (survives a crash of the app) or FULL (also survives a power failure); `timeout` is how
+                many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
+                `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is how
+                many to open at most, 10 unless given, `schema` where the tables are, and all else is libpq's.
+            migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
+
+        Raises:
+            InvalidInput: `db_path` is neither a path nor a URL that can be used.
+            StorageError: the database cannot be opened; its subclasses say why.
+            MigrationError: a migration failed, or the database is newer than this version of the code.
+        """
+        self._database = schema.open_current(locate(db_path), [_QUERIES], migrate=migrate)
+        try:
+            self._database.enable_writes()
+        except BaseException:
+            self._database.close()
+            raise
         self._context_saves = 0
 
     @property
-    def db_path(self) -> str:
-        """The absolute path of the database file, or the URL of the server's database without a password."""
-        return self._database.location.name
+    def db_path(self) -> Path | str:
+        """The path of the file as it was given, or the URL of the server's database without a password."""
+        return self._database.location.db_path
+
+    def __repr__(self) -> str:
+        return f"PatternStorage({str(self.db_path)!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a PatternStorage cannot be pickled, for its connections belong to this process: pass its db_path to "
+            "the other process, and open it there"
+        )
 
     def save_pattern(
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
@@ -86,8 +97,8 @@ class PatternStorage:
             "save_pattern",
             (
                 check_user(user_id),
-                check_key("pattern_type", pattern_type),
-                check_key("pattern_key", pattern_key),
+                check_new_key("pattern_type", pattern_type),
+                check_new_key("pattern_key", pattern_key),
                 values.encode(pattern_value),
                 check_score("confidence", confidence),
                 now,
@@ -124,14 +135,14 @@ class PatternStorage:
     ) -> None:
         """Add something said in a conversation.
 
-        It is not seen any more after `expires_minutes`: None never expires, zero or less already has.
+        It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already has.
         """
         moment = values.now()
         row = (
             check_user(user_id),
-            check_key("context_key", context_key),
+            check_new_key("context_key", context_key),
             values.encode(context_value),
-            check_session(session_id),
+            check_new_session(session_id),
             values.timestamp(moment),
             values.expiry(moment, expires_minutes),
         )
@@ -141,7 +152,7 @@ class PatternStorage:
             with self._join_or_begin(Mode.WRITE):
                 # In this order a failure of either leaves nothing new in a block that goes on.
                 self._database.execute_later(
-                    "purge_expired", (user_id, user_id, values.timestamp(moment), _ROWS_PER_PURGE)
+                    "purge_expired", (row[0], row[0], values.timestamp(moment), _ROWS_PER_PURGE)
                 )
                 self._database.execute_later("save_context", row)
         self._context_saves += 1
@@ -151,7 +162,8 @@ class PatternStorage:
     ) -> list[Any]:
         """Return the live values of a key, newest first: of one session, or of all if it is None."""
         now, most = values.timestamp(values.now()), check_limit("limit", limit)
-        if session_id is None:
+        session = check_session(session_id)
+        if session is None:
             rows = self._database.fetch_all(
                 "get_context",
                 (check_user(user_id), check_key("context_key", context_key), now, most),
@@ -162,7 +174,7 @@ class PatternStorage:
                 (
                     check_user(user_id),
                     check_key("context_key", context_key),
-                    check_key("session_id", session_id),
+                    session,
                     now,
                     most,
                 ),
@@ -177,7 +189,7 @@ class PatternStorage:
             "save_insight",
             (
                 check_user(user_id),
-                check_key("insight_type", insight_type),
+                check_new_key("insight_type", insight_type),
                 values.encode(insight_data),
                 check_score("importance", importance),
                 values.timestamp(values.now()),
@@ -338,6 +350,13 @@ class PatternStorage:
                 elif name == "value":
                     row[name] = values.decode(stored)
         return exported
+
+
+def get_pattern_storage(
+    db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
+) -> PatternStorage:
+    """Open a storage: the same call as `PatternStorage`."""
+    return PatternStorage(db_path, migrate=migrate)
 
 
 def _with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:

@@ -7,6 +7,7 @@ kills the process, the database undoes what was not committed and nobody holds a
 The order of events in `apply_one` is drawn in docs/MIGRATIONS.md.
 """
 
+import contextlib
 import getpass
 import logging
 import socket
@@ -67,6 +68,11 @@ class AtomicBackend(DatabaseBackend, ABC):
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
         return self
+
+    def tell_operator(self, message: str) -> None:
+        """Report what was done; that nobody can be told must not undo it."""
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
+            self.report(message)
 
     @property
     def name(self) -> str:
@@ -214,11 +220,11 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.require_unedited(self._known)
         for migration in self._known:
             if migration.file is None:
-                self.report(
+                self.tell_operator(
                     f"{migration.id} is applied and has no file here: is the database newer than the code?"
                 )
         if not migrations:
-            self.report("nothing to apply: the database is up to date")
+            self.tell_operator("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
 
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
@@ -246,7 +252,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._require_database()
         self.require_unedited(migrations)
         if not migrations:
-            self.report("nothing to roll back")
+            self.tell_operator("nothing to roll back")
         for migration in migrations:
             self.rollback_one(migration)
 
@@ -259,7 +265,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.create_database()
         with self.translating_errors(), self.migration_lock():
             if self._apply_locked(migration, statements, mark):
-                self.report(f"applied {migration.id}")
+                self.tell_operator(f"applied {migration.id}")
 
     def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
@@ -291,7 +297,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         statements = migration.statements("rollback")
         with self.translating_errors(), self.migration_lock():
             if self._roll_back_locked(migration, statements):
-                self.report(f"rolled back {migration.id}")
+                self.tell_operator(f"rolled back {migration.id}")
 
     def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():
@@ -332,7 +338,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
-            self.report(f"marked {migration.id} as applied")
+            self.tell_operator(f"marked {migration.id} as applied")
 
     def unmark_migrations(self, migrations: MigrationList) -> None:
         """Remove the record of migrations without rolling them back."""
@@ -344,7 +350,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:
-            self.report(f"unmarked {migration.id}")
+            self.tell_operator(f"unmarked {migration.id}")
 
     @contextmanager
     def one_transaction(self) -> Iterator[None]:

@@ -5,9 +5,11 @@ fork while there are any. After an outage it waits for up to minutes before it l
 does not say why there is no connection, and it takes a fifth of the time of a short read.
 
 A signal can arrive between any two steps. So a place of the pool is an object that returns by itself when nobody
-holds it any more, and both queues have methods that are atomic.
+holds it any more, and instead of a lock, which a signal could leave locked, there are queues whose methods are
+atomic.
 """
 
+import contextlib
 import select
 import weakref
 from collections import deque
@@ -48,7 +50,7 @@ class _Place:
     def __del__(self) -> None:
         pool = self._pool()
         if pool is not None:
-            pool._places.put(_Place(pool))  # a new one: an object is finalized only once
+            pool._return(_Place(pool))  # a new one: an object is finalized only once
 
 
 class Connection(WatchedConnection):
@@ -86,9 +88,9 @@ class Pool:
     def __init__(self, location: PostgreSQLLocation) -> None:
         self.location = location
         self.closed = False
-        self._places: SimpleQueue[_Place | None] = SimpleQueue()
-        for _ in range(location.connections):
-            self._places.put(_Place(self))
+        self._free = deque(_Place(self) for _ in range(location.connections))
+        # One queue for each thread that waits, for the place that it is given.
+        self._waiting: deque[SimpleQueue[_Place | None]] = deque()
         # The one that was used last is used next.
         self._idle: deque[Connection] = deque()
 
@@ -116,24 +118,44 @@ class Pool:
             if connection is not None:
                 connection.close()
                 connection.place = None
-            del place  # which returns it
+            del place  # which returns by that
             raise
         return connection
 
     def _take_place(self) -> _Place:
+        """Take a free place, or wait in turn for one."""
         if self.closed:
             raise StorageClosed(CLOSED)
+        with contextlib.suppress(IndexError):
+            return self._free.pop()
+        given: SimpleQueue[_Place | None] = SimpleQueue()
         try:
-            place = self._places.get(timeout=self.location.timeout)
+            self._waiting.append(given)
+            # One may have become free, or the pool may have been closed, before others could see that this waits.
+            with contextlib.suppress(IndexError):
+                self._return(self._free.pop())
+            if self.closed:
+                given.put(None)
+            place = given.get(timeout=self.location.timeout)
         except Empty as error:
             raise DatabaseBusy(
                 f"all {self.location.connections} connections to {self.location.name} were in use for "
                 f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
             ) from error
-        if place is None or self.closed:
-            self._places.put(None)  # for the next that waits
+        finally:
+            # Where it was given one at the last moment, that returns with the queue that holds it.
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(given)
+        if place is None:
             raise StorageClosed(CLOSED)
         return place
+
+    def _return(self, place: _Place) -> None:
+        """Give a place to who has waited longest, or let it be free."""
+        try:
+            self._waiting.popleft().put(place)
+        except IndexError:
+            self._free.append(place)
 
     def _take_idle(self) -> Connection | None:
         try:
@@ -151,7 +173,7 @@ class Pool:
             else:
                 connection.close()
         finally:
-            connection.place = None  # which returns it
+            connection.place = None  # which returns by that
 
     def discard(self, connection: Connection) -> None:
         """Close a connection, whatever it is doing; the server rolls its transaction back."""
@@ -163,6 +185,8 @@ class Pool:
     def close(self) -> None:
         """Close all connections, those in use when they are released; nobody gets one any more."""
         self.closed = True
-        self._places.put(None)
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.popleft().put(None)
         while (connection := self._take_idle()) is not None:
             connection.close()

@@ -12,6 +12,7 @@ from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadabl
 from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.sqlite.connect import (
     find_file,
+    integrity_error,
     kind_of,
     open_connection,
     translating_errors,
@@ -83,14 +84,20 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         contextlib.closing(sqlite3.connect(target)) as copy,
     ):
         source.backup(copy, progress=patience(location))
-        (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+        damage = integrity_error(copy)
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-    if verdict != "ok":
+    if damage:
         raise DatabaseUnreadable(
-            f"{location.path} is damaged ({verdict}): restore a backup before you change its schema"
+            f"{location.path} is damaged ({damage}): restore a backup before you change its schema"
         )
-    with target.open("rb") as file:
+    sync(target)
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk."""
+    # Windows refuses to do so through a handle that cannot write.
+    with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
         os.fsync(file.fileno())
 
 

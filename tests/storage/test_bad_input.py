@@ -295,9 +295,9 @@ def test_a_value_may_be_500_levels_deep(storage: PatternStorage, kind: type) -> 
 @sqlite_only
 def test_a_value_that_is_longer_than_sqlite_holds(storage: PatternStorage) -> None:
     assert isinstance(storage._database, SQLiteDatabase)
-    connection = storage._database._here.session.connection
-    assert connection is not None
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    session = storage._database._here.session
+    assert session is not None
+    session.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
 
     message = refused(storage, lambda storage, value: storage.save_insight(USER, "leak", value), "x" * 20_000)
     assert "value" in message

@@ -141,7 +141,7 @@ def test_who_gave_up_waiting_leaves_nothing_behind(migrated: str, threads: Threa
 
         assert gave_up == [DatabaseBusy] * 20
         assert list(pool_of(storage)._waiting) == []
-    assert len(pool_of(storage)._places) == 0
+    assert len(pool_of(storage)._free) == 1
 
 
 def test_closing_ends_every_session(

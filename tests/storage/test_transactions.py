@@ -106,9 +106,9 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
     """A block that reads first and locks later would fail where somebody has written in between."""
     statements: list[str] = []
     assert isinstance(storage._database, SQLiteDatabase)
-    connection = storage._database._here.session.connection
-    assert connection is not None
-    connection.set_trace_callback(statements.append)
+    session = storage._database._here.session
+    assert session is not None
+    session.connection.set_trace_callback(statements.append)
     with storage.transaction():
         saved(storage)
         with closing(sqlite3.connect(storage.db_path, timeout=0)) as other, storage.transaction():
@@ -117,7 +117,7 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
             save(storage, "a", "b")
         storage.save_context(USER, "topic", "purges too")
         storage.clear_user_context(USER)
-    connection.set_trace_callback(None)
+    session.connection.set_trace_callback(None)
 
     words = [statement.split()[0] for statement in statements]
     assert statements[0] == "BEGIN IMMEDIATE"

@@ -71,7 +71,7 @@ def make_current(folder: Path) -> None:
             storage.save_pattern(user, "tilt", "bad_beat", text)
             storage.save_context(user, "topic", text, "monday")
             storage.save_insight(user, "leak", text * 200)
-        storage.save_context(USER, "topic", "expired", expires_minutes=0)
+        storage.save_context(USER, "topic", "expired", expires_minutes=-1)
         add_legacy_rows(database(folder))
         change(storage, "VACUUM")
 

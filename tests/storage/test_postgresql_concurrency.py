@@ -22,8 +22,8 @@ from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Pool
 from poker_therapist.postgresql.transaction import _BEGIN
 from tests.conftest import run_script
-from tests.helpers.engines import query, with_options
-from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, until
+from tests.helpers.engines import change_later, query, with_options
+from tests.helpers.sessions import OTHER, REFUSED, USER, add_one, end_sessions, sessions, until
 
 LOCKS = """
     SELECT objid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
@@ -268,11 +268,11 @@ def test_a_part_that_the_database_refuses_is_undone_by_itself(storage: PatternSt
     def save_too_much() -> None:
         with storage.transaction():
             storage.save_insight(USER, "leak", 1)
-            storage.save_pattern(USER, "tilt", LONG, 1)
+            change_later(storage, REFUSED, (USER,))
 
     with storage.transaction():
         storage.save_pattern(USER, "tilt", "first", 1)
-        with pytest.raises(InvalidInput, match="larger than a database can hold"):
+        with pytest.raises(InvalidInput, match="division by zero"):
             save_too_much()
         storage.save_pattern(USER, "tilt", "last", 1)
 
@@ -284,7 +284,7 @@ def test_a_block_that_goes_on_after_the_database_refused_a_call_is_not_kept(stor
     def save_and_go_on() -> None:
         with storage.transaction():
             storage.save_pattern(USER, "tilt", "first", 1)
-            storage.save_pattern(USER, "tilt", LONG, 1)
+            change_later(storage, REFUSED, (USER,))
             with pytest.raises(InvalidInput):
                 storage.get_patterns_by_type(USER, "tilt")
             storage.save_pattern(USER, "tilt", "last", 1)

@@ -26,8 +26,8 @@ from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.postgresql.connect import translate_error
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Connection
-from tests.helpers.engines import ask, query, run_sql, with_options
-from tests.helpers.sessions import LONG, USER, add_one, end_sessions, sessions, settings, until
+from tests.helpers.engines import ask, change, query, run_sql, with_options
+from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, until
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +127,7 @@ def test_what_is_not_in_use_is_in_no_transaction_and_holds_no_lock(
         add_one(storage)
         raise ZeroDivisionError
     with suppress(InvalidInput), storage.transaction():
-        storage.save_pattern(USER, "tilt", LONG, 1)
+        change(storage, REFUSED, (USER,))
     storage.recall(USER)
 
     (pid,) = sessions(migrated, "state = 'idle'")

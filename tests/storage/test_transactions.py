@@ -48,7 +48,7 @@ def test_a_block_that_raises_leaves_nothing(storage: PatternStorage, error: type
     def change_everything_and_raise() -> None:
         with storage.transaction():
             save(storage, "before", "inside")
-            storage.save_context(USER, "topic", "inside", expires_minutes=0)
+            storage.save_context(USER, "topic", "inside", expires_minutes=-1)
             storage.save_insight(USER, "leak", "inside")
             storage.clear_user_context(USER)
             storage.purge_expired()
@@ -146,7 +146,7 @@ def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_al
 @sqlite_only
 def test_a_context_whose_purge_fails_is_not_in_a_block_that_goes_on(migrated: str) -> None:
     with get_pattern_storage(migrated) as other:
-        other.save_context(USER, "topic", "expired", expires_minutes=0)
+        other.save_context(USER, "topic", "expired", expires_minutes=-1)
     run_sql(
         migrated,
         "CREATE TRIGGER refuse BEFORE DELETE ON conversation_context BEGIN SELECT RAISE(ABORT, 'no'); END",

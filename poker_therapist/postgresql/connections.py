@@ -1,7 +1,7 @@
 """The connections of the storage to a PostgreSQL database.
 
 A call acquires a connection from a pool; a transaction keeps one until it ends, and sends what it saves many
-rows at a time. A forked child starts without any. What the driver raises becomes one of this package's errors.
+rows at a time. A forked child starts without any. What the driver raises becomes an error of this package.
 """
 
 import contextlib
@@ -233,8 +233,8 @@ class PostgreSQLDatabase(Database):
     def scrub_deleted(self) -> None:
         """Let new rows overwrite the space of the deleted ones.
 
-        Until they do, the bytes are still there, as they are in the server's log, archives and replicas for as
-        long as those are kept: see docs/SCALING.md.
+        Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
+        as long as those are kept: see docs/SCALING.md.
         """
         tables = ", ".join(table.name for table in TABLES)
         try:

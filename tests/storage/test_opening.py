@@ -10,8 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
-from tests.conftest import run_script, sqlite_only
-from tests.helpers.engines import ask, everything
+from tests.helpers.engines import fetch_all, sqlite_only
+from tests.helpers.scripts import run_script
+from tests.helpers.snapshots import everything
 
 USER = 7
 
@@ -32,7 +33,7 @@ NAMES = [
 
 
 def setting(storage: PatternStorage, name: str) -> Any:
-    return ask(storage, f"PRAGMA {name}")[0][0]
+    return fetch_all(storage, f"PRAGMA {name}")[0][0]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)

@@ -21,10 +21,9 @@ from poker_therapist.database import Mode
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Pool
 from poker_therapist.postgresql.transaction import _BEGIN
-from tests.helpers.backups import USER
 from tests.helpers.engines import query, with_options
 from tests.helpers.scripts import run_script
-from tests.helpers.sessions import LONG, OTHER, add_one, end_sessions, sessions, wait_until
+from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, wait_until
 
 LOCKS = """
     SELECT objid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database

@@ -26,9 +26,8 @@ from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.postgresql.connect import translate_error
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Connection
-from tests.helpers.backups import USER
 from tests.helpers.engines import fetch_all, query, run_sql, with_options
-from tests.helpers.sessions import LONG, add_one, end_sessions, sessions, settings, wait_until
+from tests.helpers.sessions import LONG, USER, add_one, end_sessions, sessions, settings, wait_until
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,9 @@ from poker_therapist import (
 )
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.transaction import _LONG, _MOST_PENDING
-from tests.helpers.backups import USER
 from tests.helpers.engines import execute_later, fetch_all
 from tests.helpers.scripts import run_script
-from tests.helpers.sessions import LONG, OTHER, add_one, end_sessions, sessions, wait_until
+from tests.helpers.sessions import LONG, OTHER, USER, add_one, end_sessions, sessions, wait_until
 
 
 @pytest.fixture(scope="session")

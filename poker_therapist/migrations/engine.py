@@ -50,7 +50,7 @@ class RehearsalCopy(ABC):
 
     @abstractmethod
     def return_to_after(self) -> bool:
-        """Return to the state that `keep_after` kept; false if that fails, which ends the rehearsal."""
+        """Return to the state that `keep_after` kept; false if that is impossible: the rehearsal ends."""
 
     @abstractmethod
     def integrity_error(self) -> str:
@@ -204,7 +204,7 @@ class Engine(ABC):
 
     @abstractmethod
     def identity(self) -> Hashable:
-        """Return what is the same for every name of the database and for no other; None if there is none."""
+        """Return what the names of the database have in common, and no other database; None without one."""
 
     @abstractmethod
     def reader(self) -> AbstractContextManager[Reader]:

@@ -1,7 +1,6 @@
 """Trying the pending migrations on a copy of a database: apply, roll back, apply again.
 
-The original is not written, and rows are compared inside the database, so that memory does not grow with
-them.
+The original is not written. Rows are compared inside the database, so that memory does not grow with them.
 """
 
 import time

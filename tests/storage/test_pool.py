@@ -9,11 +9,10 @@ from psycopg import sql
 
 from poker_therapist import DatabaseUnreachable, PatternStorage, get_pattern_storage
 from poker_therapist.postgresql.pool import Connection
-from tests.helpers.backups import USER
 from tests.helpers.databases import Databases
 from tests.helpers.engines import fetch_all, query, run_sql, with_options
 from tests.helpers.postgresql import name_of
-from tests.helpers.sessions import end_sessions
+from tests.helpers.sessions import USER, end_sessions
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,9 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.postgresql.pool import Connection
-from tests.helpers.backups import USER
 from tests.helpers.engines import run_sql, with_options
 from tests.helpers.server import PORT, Server, keep_server
-from tests.helpers.sessions import add_one, sessions, wait_until
+from tests.helpers.sessions import USER, add_one, sessions, wait_until
 
 PASSWORD = "s3cret/pass word"
 

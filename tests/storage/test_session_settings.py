@@ -7,9 +7,9 @@ import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
 from poker_therapist.postgresql.connect import open_connection
-from tests.helpers.backups import USER
 from tests.helpers.engines import fetch_all, run_sql, with_options
 from tests.helpers.postgresql import server_location
+from tests.helpers.sessions import USER
 
 
 @pytest.fixture(scope="session")

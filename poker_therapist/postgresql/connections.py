@@ -198,8 +198,8 @@ class PostgreSQLDatabase(Database):
     def transaction(self, mode: Mode) -> contextlib.AbstractContextManager[None]:
         """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
-        A block that reads before it writes sees one snapshot. If somebody else changes the same rows before it
-        does, it fails with TransactionConflict; nothing of the other's is lost.
+        A block that reads before it writes sees one snapshot. If somebody else changes the same rows before
+        it does, it fails with TransactionConflict; nothing of the other's is lost.
         """
         return _Block(self, mode)
 
@@ -256,7 +256,7 @@ class PostgreSQLDatabase(Database):
 
 
 class _Block(contextlib.AbstractContextManager[None]):
-    """What `with storage.transaction():` enters and leaves: a transaction, or a part of the one that is open."""
+    """What `with storage.transaction():` enters: a transaction, or a part of the one that is open."""
 
     def __init__(self, database: PostgreSQLDatabase, mode: Mode) -> None:
         self._database = database

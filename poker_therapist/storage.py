@@ -56,8 +56,8 @@ class PatternStorage:
 
         Args:
             db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`.
-                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure); `timeout` is
-                how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
+                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure);
+                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
                 `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
                 how many to open at most, 10 unless given, `schema` where the tables are, and all else is
                 libpq's.
@@ -86,7 +86,7 @@ class PatternStorage:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a PatternStorage cannot be pickled, for its connections belong to this process: pass its db_path "
+            "a PatternStorage cannot be pickled: its connections belong to this process. Pass its db_path "
             "to the other process, and open it there"
         )
 

@@ -57,8 +57,8 @@ class PatternStorage:
         Args:
             db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`.
                 `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure);
-                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of
-                PostgreSQL, such as `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
+                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, as
+                `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
                 how many to open at most, 10 unless given, `schema` where the tables are, and all else is
                 libpq's.
             migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.

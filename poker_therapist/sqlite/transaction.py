@@ -62,7 +62,7 @@ class Session:
         Args:
             token: which transaction.
             timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it
-                takes; that thread sees afterwards that nobody holds its transaction, and rolls it back itself.
+                takes; that thread then sees that nobody holds its transaction, and rolls it back.
         """
         if self.lock.acquire(timeout=timeout):
             try:

@@ -116,7 +116,7 @@ def rehearse(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try the pending migrations on a copy of this database: there, back, and there again.
+    """Try the pending migrations on a copy of this database: apply, roll back, apply again.
 
     The database itself is not written to. The verdict on each: exact (going back gives every byte of schema
     and rows), schema-exact (the same schema and rows, some values differ), or irreversible.

@@ -93,7 +93,7 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
-        _print("Every migration works, and can be taken back.", "green")
+        _print("Every migration works, and can be rolled back.", "green")
     if failed:
         _print(f"{failed[0]} fails: see above.", "red")
     if lost:

@@ -138,13 +138,13 @@ class SQLMigration(Migration):
 
     @property
     def is_hook(self) -> bool:
-        """Whether it runs after every apply, is never recorded and so never taken back."""
+        """Whether it runs after every apply, is never recorded and so never rolled back."""
         return bool(self.id.startswith("post-apply"))
 
     def _require_pair(self) -> None:
         if self.file is not None and self.rollback_sql is None and not self.is_hook:
             raise InvalidMigration(
-                f"{self.place('rollback')} is missing, so {self.id} could not be taken back: "
+                f"{self.place('rollback')} is missing, so {self.id} could not be rolled back: "
                 "write it (a comment alone, if there is nothing to undo)",
                 migration_id=self.id,
                 file=self.place("rollback"),

@@ -11,7 +11,7 @@ from poker_therapist.migrations.files import rollback_file
 REASON = "Why this change, in a sentence or two."
 
 _APPLY = f"-- {REASON}\n{{depends}}"
-_ROLLBACK = f"-- {REASON} What is lost on the way back?\n"
+_ROLLBACK = f"-- {REASON} What does the rollback lose?\n"
 
 
 def new_migration(description: str, folder: Path) -> list[Path]:

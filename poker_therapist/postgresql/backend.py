@@ -114,7 +114,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return bool(self.query("is_locked", (key,))[0][0])
 
     def _reset_session(self) -> None:
-        """Take back what a migration has set for its session: a role, a search path, timeouts."""
+        """Reset what a migration has set for its session: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
 

@@ -24,7 +24,7 @@ def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
         schema: its name.
     """
     catalog = Catalog()
-    # The rollback takes back that the search path has been set.
+    # The rollback undoes the setting of the search path.
     with (
         connection.transaction(force_rollback=True),
         psycopg.RawCursor(connection, row_factory=tuple_row) as cursor,

@@ -131,7 +131,7 @@ def enlarge_cache(connection: sqlite3.Connection) -> None:
 def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
     """Let readers and a writer work at once; kept in the file, so only the first connection writes.
 
-    SQLite does not wait for the lock here as it does elsewhere: of many starters on a new file some fail at
+    SQLite does not wait for the lock here as it does elsewhere: of many processes on a new file some fail at
     once, so this waits for them. A database that may not be written stays as it is.
     """
     deadline = time.monotonic() + timeout

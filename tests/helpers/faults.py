@@ -81,7 +81,7 @@ class SmallDisk:
     """A disk in memory that can be made full, seen by this process alone and gone with it."""
 
     def __init__(self, folder: Path) -> None:
-        """Mount it; this is for a child, for there is no way back.
+        """Mount it; this is for a child, for there is no rollback.
 
         Raises:
             OSError: this user may not, or the system around it cannot.

@@ -25,7 +25,7 @@ EXACT = {
     "a table with rows": Case(
         "CREATE TABLE bets (id INT); INSERT INTO bets VALUES (1), (2);", "DROP TABLE bets;", (), {"bets": 2}
     ),
-    "a value there and back": Case(
+    "a value applied and rolled back": Case(
         "UPDATE hands SET stake = stake * 2;", "UPDATE hands SET stake = stake / 2;", (), {"hands": 2}
     ),
     "index, view, function and trigger": Case(

@@ -25,7 +25,7 @@ EXACT = {
         (),
         {"bets": 2},
     ),
-    "a value there and back": Case(
+    "a value applied and rolled back": Case(
         "UPDATE hands SET stake = stake * 2;", "UPDATE hands SET stake = stake / 2;", (), {"hands": 2}
     ),
     "index, view and trigger": Case(

@@ -1,4 +1,4 @@
-"""PostgreSQL's SQL files by themselves: there and back, interrupted at any statement, and on Citus."""
+"""PostgreSQL's SQL files by themselves: applied, rolled back, interrupted at any statement, and on Citus."""
 
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def test_what_was_interrupted_is_run_again_or_taken_back(
 
 
 def test_a_broken_rule_is_named_and_what_breaks_it_stays(postgresql_url: str) -> None:
-    """The same statements go on once the row is mended."""
+    """The same statements go on once the row is repaired."""
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         for migration in MIGRATIONS[:2]:
             run(connection, migration)

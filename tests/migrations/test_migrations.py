@@ -37,7 +37,7 @@ def test_every_migration_is_a_pair_with_a_number_a_verb_and_a_reason(engine: str
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_each_migration_depends_on_the_one_before_it(engine: str) -> None:
-    """So that `yoyo rollback --revision 002` takes back 002 and all after it."""
+    """So that `yoyo rollback --revision 002` rolls back 002 and all after it."""
     ids = sorted(shipped_ids(engine))
     texts = [(migrations_folder(engine) / f"{name}.sql").read_text(encoding="utf-8") for name in ids]
     depends = [re.findall(r"^-- depends: (.*)$", text, re.MULTILINE) for text in texts]
@@ -217,7 +217,7 @@ def test_rows_that_the_rules_refuse_are_mended_and_kept_as_they_were(odd: Path) 
     """What 003 makes of each is in its comment; what was there is in legacy_rows, word for word."""
     up(odd)
     with snapshots.connect(odd) as connection:
-        mended = connection.execute(
+        repaired = connection.execute(
             "SELECT id, pattern_type, pattern_key, confidence, substr(created_at, 1, 10) FROM user_patterns "
             "WHERE id > 900000"
         ).fetchall()
@@ -232,7 +232,7 @@ def test_rows_that_the_rules_refuse_are_mended_and_kept_as_they_were(odd: Path) 
             "WHERE migration_id = '003_constrain_values' AND table_name = 'user_patterns' ORDER BY row_id"
         ).fetchall()
 
-    assert mended == [
+    assert repaired == [
         (900001, "tilt", "too sure", 1.0, "2026-01-05"),
         (900002, "tilt", "less than nothing", 0.0, "2026-01-05"),
         (900003, "tilt", "no confidence", 1.0, "2026-01-05"),

@@ -145,7 +145,7 @@ BROKEN = {
         PAIRS, with_text("0002.cents", "UPDATE bets SET size = size * 100;"),
         "0002.cents does not open with its reason",
     ),
-    "no reason for the way back": (
+    "no reason for the rollback": (
         PAIRS, with_text("0002.cents.rollback", "UPDATE bets SET size = size / 100;"),
         "0002.cents does not open with its reason",
     ),

@@ -88,7 +88,7 @@ IS_JSON, IS_TIME = "json_valid({})", "{} GLOB '????-??-??T??:??:??.??????+00:00'
 
 
 def test_both_engines_have_the_same_migrations() -> None:
-    """The same files, and so the same ids, with a way back for each."""
+    """The same files, and so the same ids, with a rollback for each."""
     names = [{path.name for path in folder.glob("*.sql")} for folder in (SQLITE, POSTGRESQL)]
 
     assert names[0] == names[1]

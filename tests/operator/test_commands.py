@@ -81,7 +81,7 @@ WRONG = {
         (name, database)
         for name in CALLS
         for database in WRONG
-        if (name, database) != ("restore", "letter.txt")  # it is set aside, and replaced
+        if (name, database) != ("restore", "letter.txt")  # it is quarantined, and replaced
     ],
 )
 def test_a_wrong_database_is_one_message(name: str, database: str, place: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_export_tells_what_was_odd_in_an_old_database(tmp_path: Path) -> None
         (table, row[0])
         for table, rows in old_app.ODD_ROWS.items()
         for row in rows
-        if row[1] == 3 and row[0] != 900006  # whose key only looks like a mended one
+        if row[1] == 3 and row[0] != 900006  # whose key only looks like a repaired one
     }
 
     assert kept == odd

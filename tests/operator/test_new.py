@@ -33,7 +33,7 @@ def test_it_writes_and_names_the_four_files_of_the_next_number(checkout: Path) -
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == FILES
     assert (checkout / FILES[0]).read_text() == f"-- {REASON}\n-- depends: {IDS[-1]}\n"
-    assert (checkout / FILES[1]).read_text() == f"-- {REASON} What is lost on the way back?\n"
+    assert (checkout / FILES[1]).read_text() == f"-- {REASON} What does the rollback lose?\n"
     assert (checkout / FILES[2]).read_text() == f"-- {REASON}\n"  # there is none before it
     assert (checkout / FILES[3]).read_text() == (checkout / FILES[1]).read_text()
 

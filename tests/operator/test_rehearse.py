@@ -116,7 +116,7 @@ def test_what_001_has_adopted_can_be_taken_back(old: Path) -> None:
 
     assert ran.code == 0
     assert [line.split("\t")[1] for line in ran.lines[:3]] == ["schema-exact", "schema-exact", "exact"]
-    assert ran.lines[-1] == "Every migration works, and can be taken back."
+    assert ran.lines[-1] == "Every migration works, and can be rolled back."
 
 
 @pytest.mark.parametrize("wanted", [IDS[1], IDS[1][:3]])

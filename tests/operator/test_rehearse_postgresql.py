@@ -55,7 +55,7 @@ def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(pos
 
     assert (told.code, machine.code) == (0, 0)
     assert [line.split("\t")[:2] for line in told.lines[:3]] == [[name, "exact"] for name in IDS[1:]]
-    assert told.lines[-1] == "Every migration works, and can be taken back."
+    assert told.lines[-1] == "Every migration works, and can be rolled back."
     assert (machine.json["reason"], machine.json["room_in_bytes"] > 0) == ("", True)
     assert everything(postgresql_url) == before
     assert left_of(postgresql_url) == []

@@ -1,4 +1,4 @@
-"""`poker-therapist restore`: what is refused, and what is set aside."""
+"""`poker-therapist restore`: what is refused, and what is quarantined."""
 
 import shutil
 import sqlite3

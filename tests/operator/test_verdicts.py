@@ -120,7 +120,7 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     ),
     "a text that is no UTF-8": (
         Verdict.SCHEMA_EXACT,
-        Case("UPDATE hands SET note = 'mended' WHERE id = 1;", "SELECT 1;",
+        Case("UPDATE hands SET note = 'repaired' WHERE id = 1;", "SELECT 1;",
              ("hands.note: 1 values differ, such as 1: ",), None,
              "UPDATE hands SET note = CAST(x'ff' AS TEXT) WHERE id = 1;"),
     ),

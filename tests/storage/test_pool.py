@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -102,3 +103,26 @@ def test_a_block_whose_commit_loses_its_connection_says_that_its_end_is_not_know
     run_sql(migrated, "DROP FUNCTION leave CASCADE")
     save()
     assert fetch_all(single, "SELECT count(*) FROM user_patterns") == [(2,)]
+
+
+def test_a_block_in_which_nothing_is_asked_sends_nothing(
+    single: PatternStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a BEGIN nor an end; whether it ends well or not."""
+    sent: list[object] = []
+    execute = psycopg.RawCursor.execute
+
+    def watched(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        sent.append(query)
+        return execute(cursor, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.RawCursor, "execute", watched)
+    with single.transaction():
+        pass
+    with pytest.raises(ZeroDivisionError), single.transaction():
+        raise ZeroDivisionError
+
+    assert sent == []
+    with single.transaction():
+        single.save_pattern(USER, "tilt", "bad_beat", 1)
+    assert len(sent) == 4  # the lock of the player, BEGIN, the row, COMMIT with the unlock

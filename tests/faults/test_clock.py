@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from poker_therapist import PatternStorage, get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.clock import Clock
@@ -82,6 +84,7 @@ def test_what_is_saved_again_has_its_last_value_and_its_first_time(
     }
 
 
+@pytest.mark.slow
 def test_nothing_expires_before_its_time_and_nothing_live_is_purged(
     engine: str, storage: PatternStorage, clock: Clock, report: Callable[[str], None]
 ) -> None:

@@ -61,6 +61,7 @@ def crashing(
     return make
 
 
+@pytest.mark.slow
 @per_engine(ONE_IN)
 def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
     engine: str,
@@ -152,6 +153,7 @@ def test_plain_yoyo_is_stuck_after_such_kills(tmp_path: Path) -> None:
     assert stuck > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["empty", "populated", "one pending"])
 def test_fifty_processes_and_yoyo_apply_at_once_apply_each_migration_once(
     kind: str, crashing: Callable[[str], OnSQLite | OnPostgreSQL]

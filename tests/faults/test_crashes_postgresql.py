@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import psycopg
+import pytest
 
 from poker_therapist.schema import read_status
 from tests.helpers.crashing import apply_first, states_of
@@ -24,6 +25,7 @@ from tests.helpers.server import Server
 from tests.helpers.snapshots import applied, everything, interrupted
 
 
+@pytest.mark.slow
 def test_a_session_that_is_ended_anywhere_is_one_message_and_nothing_to_repair(
     postgresql_url: str, databases: Databases, report: Callable[[str], None]
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_session_that_is_ended_anywhere_is_one_message_and_nothing_to_repair(
     assert ended > 15
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_comes_back_with_whole_migrations(private_server: Server) -> None:
     """In 001, and outside a transaction, in 003 and 004; the same command goes on."""
     run_sql(private_server.url(), "CREATE DATABASE whole")

@@ -205,7 +205,7 @@ def look(folder: Path, scratch: Path) -> dict[str, Any]:
 
 
 # A database that is not there has as much in it.
-NOTHING: Any = ([], {}, [])
+NOTHING = snapshots.Snapshot([], {}, [], [])
 
 
 class Trial:
@@ -284,6 +284,7 @@ def told(failures: dict[str, Counter[str]]) -> str:
     return f"no room {total.total():,} times in {len(failures)} ways ({kinds}), nothing lost or half-done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["saving", "migrating", "copying"])
 def test_a_database_that_may_not_grow_loses_nothing(
     what: str, tmp_path: Path, clock: Clock, report: Callable[[str], None]
@@ -303,6 +304,7 @@ def test_a_database_that_may_not_grow_loses_nothing(
     report(f"pages, {what}: {told(failures)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DEEDS)
 def test_files_that_may_not_grow_lose_nothing(
     what: str, tmp_path: Path, clock: Clock, report: Callable[[str], None]
@@ -329,6 +331,7 @@ def test_files_that_may_not_grow_lose_nothing(
     report(f"bytes, {what}: {told(failures)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DEEDS)
 def test_a_full_disk_loses_nothing(
     what: str, tmp_path: Path, clock: Clock, report: Callable[[str], None]
@@ -399,6 +402,7 @@ def close_files(path: Path, endings: Iterable[str]) -> None:
                 os.close(int(number.name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which files are open")
 def test_a_closed_descriptor_gives_an_error_and_never_a_wrong_answer(
     tmp_path: Path, report: Callable[[str], None]

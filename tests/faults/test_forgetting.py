@@ -61,6 +61,7 @@ def marks(database: str) -> int:
     return sum(file.read_bytes().count(MARK.encode()) for file in files if file.exists())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "rows"),
     [("sqlite", 1_111_111), ("postgresql", 222_222)],

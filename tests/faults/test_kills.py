@@ -53,6 +53,7 @@ def wait_for_server(url: str) -> None:
             time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "kills"),
     [("sqlite", 1_000), ("postgresql", 200)],

@@ -91,6 +91,7 @@ def save_number(storage: PatternStorage, number: int, size: int = 10) -> None:
         storage.save_insight(USER, "number", value)
 
 
+@pytest.mark.slow
 def test_at_every_commit_what_was_acknowledged_is_on_the_disk(
     careful: PatternStorage, path: Path, tmp_path: Path, report: Callable[[str], None]
 ) -> None:
@@ -147,6 +148,7 @@ def ends_of_commits(log: bytes) -> list[int]:
     return ends
 
 
+@pytest.mark.slow
 def test_a_log_that_is_cut_anywhere_gives_the_commits_before_the_cut(
     path: Path, tmp_path: Path, report: Callable[[str], None]
 ) -> None:
@@ -236,6 +238,7 @@ def run_cut_at_every_step(path: Path, work: Callable[[], object], look: Callable
     return cuts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["new", "old", "old, with a log"])
 def test_at_every_statement_of_a_migration_the_next_start_comes_up_with_nothing_lost(
     kind: str, tmp_path: Path, report: Callable[[str], None]

@@ -236,6 +236,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "now", lambda: start + timedelta(microseconds=next(ticks)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["one thread", "two threads, one storage", "two threads, two storages"])
 def test_two_players_never_see_each_other(
     engine: str, how: str, migrated: str, ticking: None, report: Callable[[str], None]

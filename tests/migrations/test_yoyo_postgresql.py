@@ -55,6 +55,7 @@ def refused(*arguments: str, environment: dict[str, str], ini: str = "postgresql
     return ran.error
 
 
+@pytest.mark.slow
 def test_the_commands_of_yoyo_work_by_the_variables_alone(postgresql_url: str) -> None:
     """As the operator types them, and no database or password stands in the file."""
     environment = surroundings(postgresql_url)

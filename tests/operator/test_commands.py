@@ -187,6 +187,7 @@ def test_a_terminal_shows_a_table_in_colour(name: str, code: int, columns: int, 
     assert [line.split()[1] for line in table if re.match(r"│ \d", line)] == IDS
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_is_being_done(old: Path) -> None:
     """And wipes it away at the end; a pipe gets nothing of it."""
     _, drawn = on_terminal("rehearse", folder=old, columns=80)

@@ -310,6 +310,7 @@ print(int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
 def test_memory_stays_flat(new: New, tmp_path: Path, report: Callable[[str], None]) -> None:
     """There and back: 100,000 rows take hardly more than 10,000."""

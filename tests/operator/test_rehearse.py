@@ -253,6 +253,7 @@ SAID = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the peak")
 def test_memory_stays_flat(tmp_path: Path, report: Callable[[str], None]) -> None:
     """A database of 20 MB takes hardly more than one of 2 MB, of which every value is changed."""

@@ -217,6 +217,7 @@ REACHING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["apply", "rollback"])
 @pytest.mark.parametrize("statement", REACHING)
 def test_what_would_reach_the_original_is_tried_on_a_copy_alone(
@@ -269,6 +270,7 @@ def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str
     assert not any("failed" in reason or "damaged" in reason for reason in tried.reasons), tried.reasons
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["copy", "scratch schema"])
 def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
     mode: str, applied: ServerProject
@@ -280,7 +282,7 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
             raise KeyboardInterrupt
 
     def killed() -> None:
-        kill_at("EXCEPT ALL", kill_itself)
+        kill_at("count(*) FILTER", kill_itself)
         rehearse(server_location(applied.url), sources=["sql"])
 
     def while_running(doing: str, done: int, total: int) -> None:

@@ -209,6 +209,7 @@ def test_json_says_all_that_there_is_to_say(game: Project) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_migration_outside_a_transaction_that_was_killed_is_interrupted_until_it_is_applied(
     game: Project,
 ) -> None:

@@ -34,6 +34,7 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(tmp_path, quick=True)
 
 
+@pytest.mark.slow
 def test_the_arms_on_sqlite_answer_alike(plan: Plan) -> None:
     """Each arm has done, and kept, all of the four works, each timed in each repetition."""
     times = against_rivals.on_sqlite(plan, arms_sqlite.ARMS)
@@ -43,6 +44,7 @@ def test_the_arms_on_sqlite_answer_alike(plan: Plan) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_arms_on_postgresql_answer_alike(plan: Plan, databases: Databases) -> None:
     """Each arm has done, and kept, all of the four works."""
     times = against_rivals.on_postgresql(plan, databases, arms_postgresql.ARMS)
@@ -106,6 +108,7 @@ def test_rows_that_sql_makes_are_rows_of_ours(tmp_path: Path, migrated_postgresq
         assert (value, newest) == ({"number": 199}, [{"number": 199}, {"number": 198}])
 
 
+@pytest.mark.slow
 def test_growth_on_sqlite(plan: Plan) -> None:
     """Every work is measured at every size, and so is what else grows."""
     found = growth.sqlite(plan)
@@ -122,6 +125,7 @@ def test_growth_on_sqlite(plan: Plan) -> None:
     assert found["bulk"].keys() == {"save_pattern", "save_context"}
 
 
+@pytest.mark.slow
 def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
     """The same on the other engine."""
     monkeypatch.setattr(growth, "big_server", lambda: _Given(databases))
@@ -133,6 +137,7 @@ def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, datab
     )
 
 
+@pytest.mark.slow
 def test_the_upgrades_agree(plan: Plan) -> None:
     """An old database that is opened holds what the statements alone would make of it."""
     assert upgrade.upgrade(plan)["time_by_raw"]["n"] == plan.repetitions
@@ -153,6 +158,7 @@ def test_many_at_once_lose_nothing(plan: Plan) -> None:
         assert found[kind]["errors"] == found[kind]["lost_updates"] == NEITHER_LOST_NOR_FAILED
 
 
+@pytest.mark.slow
 def test_many_at_once_lose_nothing_on_a_server(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases
 ) -> None:

@@ -312,6 +312,7 @@ def server(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CONTRIBUTING], ids=_name)
 def test_a_page_runs(page: Path, checkout: Path, server: str) -> None:
     """Every block of a page runs, in the order in which one reads them, and prints what the page shows."""
@@ -360,6 +361,7 @@ def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -
         run_block(block, checkout)
 
 
+@pytest.mark.slow
 def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> None:
     """Whoever follows CONTRIBUTING.md has a fifth migration, with its way back, and a query that works."""
     for block in blocks(CONTRIBUTING):
@@ -848,6 +850,7 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
     """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
@@ -864,6 +867,7 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
         run(["poker-therapist", "status"], checkout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", SYMPTOMS_ON_SERVER)
 def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
     heading: str, checkout: Path, server: str

@@ -101,6 +101,7 @@ def test_a_new_table_is_missed_in_each_place_until_it_is_listed(
     ]
 
 
+@pytest.mark.slow
 def test_a_new_table_that_is_listed_is_missed_until_it_has_its_queries(
     checkout: Path, database: str, target: str
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_new_table_that_is_listed_is_missed_until_it_has_its_queries(
     assert not [one for one in found if "tables.py" in one or "copied" in one or "backups" in one]
 
 
+@pytest.mark.slow
 def test_a_new_table_that_is_listed_and_has_its_queries_is_missed_nowhere(
     checkout: Path, database: str, target: str
 ) -> None:

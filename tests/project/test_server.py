@@ -146,6 +146,7 @@ def test_a_server_that_does_not_start_says_why(private_server: Server) -> None:
         private_server.start(no_such_setting="1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "killed"), [(0, False), (2, False), (2, True)])
 def test_nothing_is_left_of_a_run(tmp_path: Path, workers: int, killed: bool) -> None:
     """Whether a test fails or the run is killed."""

@@ -67,6 +67,7 @@ def add_one(storage: PatternStorage) -> None:
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which files are open")
 
 
+@pytest.mark.slow
 def test_threads_share_a_storage_and_lose_nothing(storage: PatternStorage) -> None:
     def work(number: int) -> None:
         for step in range(50):
@@ -197,6 +198,7 @@ print(*ends)
 """
 
 
+@pytest.mark.slow
 def test_closing_while_other_threads_work_ends_them_with_storage_closed(migrated: str) -> None:
     """In a process of its own, for a driver may crash if a connection is closed while it is used."""
     lines = run_script(CLOSE_WHILE_OTHERS_WORK, migrated)
@@ -221,6 +223,7 @@ with get_pattern_storage(database) as storage:
 """
 
 
+@pytest.mark.slow
 def test_four_processes_save_and_read_at_once_and_lose_nothing(
     migrated: str, storage: PatternStorage
 ) -> None:
@@ -239,6 +242,7 @@ with get_pattern_storage(database) as storage:
 """
 
 
+@pytest.mark.slow
 def test_twenty_processes_open_the_same_new_database_at_once(database: str, migrated: str) -> None:
     run_at_once(START, database, 20)
     with get_pattern_storage(database) as storage:

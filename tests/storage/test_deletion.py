@@ -79,6 +79,7 @@ def test_the_purge_deletes_all_that_has_expired_and_says_how_much(
     assert storage.export_user(OTHER)["context"] == []
 
 
+@pytest.mark.slow
 def test_saving_context_purges_a_few_expired_rows_of_the_player_at_a_time(
     storage: PatternStorage, clock: Clock
 ) -> None:

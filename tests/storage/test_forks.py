@@ -177,6 +177,7 @@ print("saved:", len(storage.get_patterns_by_type(7, "big")), len(storage.get_ins
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["storage.transaction()", "storage.transaction(), storage.transaction()"])
 @pytest.mark.parametrize("leave", ["sys.exit()", "raise ValueError", "pass"])
 def test_a_child_that_leaves_its_parent_s_transaction_changes_nothing_in_it(
@@ -234,6 +235,7 @@ print("saved:", *sorted(storage.get_patterns_by_type(7, "from")), sep=", ")
 """
 
 
+@pytest.mark.slow
 @postgresql_only
 @pytest.mark.parametrize("leave", ["storage.close(); sys.exit()", "sys.exit()"])
 def test_a_forked_child_ends_no_session_of_its_parent_s(migrated: str, leave: str) -> None:

@@ -58,6 +58,7 @@ def same(found: Any, expected: Any) -> bool:
     return bool(found == expected and repr(found) == repr(expected))
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_any_pattern_comes_back_equal(one_storage: PatternStorage, value: Any) -> None:
     one_storage.save_pattern(USER, "tilt", "bad_beat", value)
@@ -66,6 +67,7 @@ def test_any_pattern_comes_back_equal(one_storage: PatternStorage, value: Any) -
     assert same(one_storage.get_patterns_by_type(USER, "tilt")["bad_beat"]["value"], value)
 
 
+@pytest.mark.slow
 @given(st.lists(json_values, min_size=1, max_size=8))
 @settings(max_examples=80)
 def test_any_context_and_insights_come_back_equal_in_bulk(
@@ -290,6 +292,7 @@ class Operations(RuleBasedStateMachine):
                     assert same(self.storage.get_pattern(user, kind, key), row["value"])
 
 
+@pytest.mark.slow
 def test_random_operations_do_what_they_do_to_a_model(module_database: str) -> None:
     class OnThisEngine(Operations):
         database = module_database

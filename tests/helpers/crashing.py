@@ -21,12 +21,14 @@ from poker_therapist.schema import migrations_folder
 from tests.helpers import old_app
 from tests.helpers.databases import Databases
 from tests.helpers.engines import is_server, run_sql
+from tests.helpers.migrating import IDS
 from tests.helpers.players import add_legacy_rows
 from tests.helpers.postgresql import IN_PARTS, PATIENCE, ROWS, migrate, name_of
 from tests.helpers.snapshots import Snapshot, everything
 
 COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["reapply", "--all"]}
-_ARGUMENTS = {**COMMANDS, "rollback last": ["rollback"]}
+# By its id: without one yoyo warns that it rolls back one alone.
+_ARGUMENTS = {**COMMANDS, "rollback last": ["rollback", "--revision", IDS[-1]]}
 
 
 def states_of(command: str, database: str) -> list[Snapshot]:

@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
@@ -19,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.ownership import left_elsewhere
+from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
 from poker_therapist.postgresql.pool import Connection, Pool
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
@@ -154,6 +153,8 @@ class PostgreSQLDatabase(Database):
         if found is None:
             return None
         transaction = found()
+        if transaction is not None and transaction.is_over:
+            transaction.roll_back()
         if transaction is None or transaction.connection is None:
             self._here.transaction = None
             return None
@@ -201,7 +202,7 @@ class PostgreSQLDatabase(Database):
         A block that reads before it writes sees one snapshot. If somebody else changes the same rows before
         it does, it fails with TransactionConflict; nothing of the other's is lost.
         """
-        return _Block(self, mode)
+        return Block(lambda: _Part(self, mode))
 
     def _commit(self, transaction: Transaction) -> None:
         if self._pool.closed:
@@ -255,26 +256,24 @@ class PostgreSQLDatabase(Database):
         self._pool.close()
 
 
-class _Block(contextlib.AbstractContextManager[None]):
-    """What `with storage.transaction():` enters: a transaction, or a part of the one that is open."""
+class _Part(Part):
+    """A transaction, or a part of the one that is open."""
+
+    _transaction: Transaction | None = None  # also where a signal arrives in __init__
 
     def __init__(self, database: PostgreSQLDatabase, mode: Mode) -> None:
         self._database = database
         self._mode = mode
-        self._transaction: Transaction | None = None
         self._is_part = False
         # Empty in a part that began before its transaction did: it is rolled back with what has begun since.
         self._savepoint = ""
         self._has_begun = False
+        self._is_over = False
 
     @override
-    def __enter__(self) -> None:
-        try:
-            with translating_errors(self._database.location):
-                self._begin()
-        except BaseException:  # also a signal that arrived right after a connection had been acquired
-            self._roll_back()
-            raise
+    def begin(self) -> None:
+        with translating_errors(self._database.location):
+            self._begin()
 
     def _begin(self) -> None:
         database = self._database
@@ -297,13 +296,15 @@ class _Block(contextlib.AbstractContextManager[None]):
         self._has_begun = True
 
     @override
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self, error: BaseException | None) -> None:
+        self._is_over = True
         transaction = self._transaction
         if transaction is None or transaction.owner.was_forked():  # a child may leave it, but not end it
             return
+        if not self._is_part:
+            transaction.is_over = True
         if not transaction.owner.is_here():
+            transaction.is_over = True
             transaction.roll_back()
             if error is None:
                 raise left_elsewhere()
@@ -311,16 +312,30 @@ class _Block(contextlib.AbstractContextManager[None]):
         if error is not None:
             self._roll_back()
             return
-        try:
-            with translating_errors(self._database.location):
-                if not self._is_part:
-                    self._database._commit(transaction)
-                    transaction.release()
-                else:
-                    self._keep_part(transaction)
-        except BaseException:
-            self._roll_back()
-            raise
+        with translating_errors(self._database.location):
+            if not self._is_part:
+                self._database._commit(transaction)
+                transaction.release()
+            else:
+                self._keep_part(transaction)
+
+    @override
+    def abandon(self) -> None:
+        self._is_over = True
+        transaction = self._transaction
+        if transaction is None or transaction.owner.was_forked():
+            return
+        if not self._is_part:
+            transaction.is_over = True
+        self._roll_back()
+
+    def __del__(self) -> None:
+        """Roll back a part that nobody holds any more; the transaction itself does so for the whole."""
+        if self._transaction is None or self._is_over or not self._is_part:
+            return
+        self._transaction.is_whole = False
+        if self._transaction.owner.is_here() and not self._transaction.owner.was_forked():
+            self.abandon()
 
     def _keep_part(self, transaction: Transaction) -> None:
         self._database._send(transaction)

@@ -41,15 +41,18 @@ class Transaction:
         begun: whether the server knows of it: it begins with its first statement.
         pending: the saves that are not sent yet.
         is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
+        is_over: true as soon as nothing more may be done in it.
         names: numbers for the savepoints of its parts.
     """
 
+    connection: Connection | None = None  # also where a signal arrives in __init__
+
     def __init__(self, pool: Pool, mode: Mode) -> None:
         self.owner = Owner()
-        self.connection: Connection | None = None
         self.begun = False
         self.pending: list[tuple[str, Sequence[Any]]] = []
         self.is_whole = True
+        self.is_over = False
         self.names = count(1)
         self._pool = pool
         self._mode = mode

@@ -20,7 +20,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.ownership import FAILED
+from poker_therapist.ownership import FAILED, Block
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.connect import (
     enlarge_cache,
@@ -212,7 +212,7 @@ class SQLiteDatabase(Database):
         One that writes takes the write lock at once: a block that reads first and then writes would otherwise
         find that somebody else has written in between.
         """
-        return Transaction(self._session, mode, self.location, self._path)
+        return Block(lambda: Transaction(self._session, mode, self.location, self._path))
 
     # The rest
 

@@ -11,14 +11,14 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
+
+from typing import Any
 
 from poker_therapist.compat import override
 from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.ownership import FAILED, Owner, left_elsewhere
+from poker_therapist.ownership import FAILED, Owner, Part, left_elsewhere
 from poker_therapist.sqlite.connect import translating_errors
 
 
@@ -52,8 +52,9 @@ class Session:
         if self.token is None:
             return None
         transaction = self.transaction()
-        if transaction is None:
+        if transaction is None or transaction.is_over:
             self.roll_back(self.token)
+            return None
         return transaction
 
     def roll_back(self, token: object, timeout: float = -1) -> None:
@@ -64,19 +65,36 @@ class Session:
             timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it
                 takes; that thread then sees that nobody holds its transaction, and rolls it back.
         """
-        if self.lock.acquire(timeout=timeout):
-            try:
-                if self.token is token:
-                    with contextlib.suppress(sqlite3.Error):  # closed, which rolls back too
-                        if self.connection.in_transaction:
-                            self.connection.execute("ROLLBACK")
-                    self.token = None
-            finally:
+        if timeout < 0 or _is_owned(self.lock):
+            with self.lock:
+                self._roll_back(token)
+            return
+        try:
+            if self.lock.acquire(timeout=timeout):
+                self._roll_back(token)
                 self.lock.release()
+        except BaseException:  # also a signal that arrived right after the lock was acquired
+            if _is_owned(self.lock):
+                self.lock.release()
+            raise
+
+    def _roll_back(self, token: object) -> None:
+        if self.token is token:
+            with contextlib.suppress(sqlite3.Error):  # closed, which rolls back too
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+            self.token = None
 
 
-class Transaction(AbstractContextManager[None]):
+def _is_owned(lock: Any) -> bool:
+    """Return whether this thread holds a reentrant lock; `threading.Condition` asks the same way."""
+    return bool(lock._is_owned())
+
+
+class Transaction(Part):
     """A transaction; inside another one of the same owner, a part of it that can be rolled back by itself."""
+
+    _session: Session | None = None  # also where a signal arrives in __init__
 
     def __init__(
         self, acquire: Callable[[], Session], mode: Mode, location: SQLiteLocation, path: str
@@ -94,22 +112,19 @@ class Transaction(AbstractContextManager[None]):
         self._location = location
         self._path = path
         self._token = object()
-        self._session: Session | None = None
         self._outer: Transaction | None = None
         self._savepoint = ""
         self._names = itertools.count(1)
         self.owner = Owner()
         # False while it is unknown whether a part has ended, and after SQLite has rolled back by itself.
         self.is_whole = True
+        # True as soon as nothing more may be done in it.
+        self.is_over = False
 
     @override
-    def __enter__(self) -> None:
-        try:
-            with translating_errors(self._location):
-                self._begin()
-        except BaseException:  # also a signal that arrived right after BEGIN had succeeded
-            self._roll_back()
-            raise
+    def begin(self) -> None:
+        with translating_errors(self._location):
+            self._begin()
 
     def _begin(self) -> None:
         self.owner = Owner()
@@ -156,25 +171,26 @@ class Transaction(AbstractContextManager[None]):
         return self._session is not None and self._session.token is self._token
 
     @override
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self, error: BaseException | None) -> None:
+        self.is_over = True
         if self.owner.was_forked():  # a child may leave the block, but not end it
             return
         if not self.owner.is_here():
-            (self._outer or self)._roll_back()
+            (self._outer or self).abandon()
             if error is None:
                 raise left_elsewhere()
             return
         if error is not None:
             self._roll_back()
             return
-        try:
-            with translating_errors(self._location):
-                self._commit()
-        except BaseException:
+        with translating_errors(self._location):
+            self._commit()
+
+    @override
+    def abandon(self) -> None:
+        self.is_over = True
+        if not self.owner.was_forked():
             self._roll_back()
-            raise
 
     def _commit(self) -> None:
         outer, session = self._outer or self, self._session
@@ -211,11 +227,15 @@ class Transaction(AbstractContextManager[None]):
 
     def __del__(self) -> None:
         """Roll back what nobody holds any more, whichever thread drops it."""
-        session = self._session
-        if self._outer is not None or session is None or session.token is not self._token:
+        session, outer = self._session, self._outer
+        if session is None or session.token is not (outer or self)._token or self.owner.was_forked():
             return
-        if not self.owner.was_forked():
+        if outer is None:
             session.roll_back(self._token, timeout=0)
+        elif not self.is_over:
+            outer.is_whole = False
+            if self.owner.is_here():
+                self.abandon()
 
 
 class _Writing(threading.local):
@@ -241,6 +261,9 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
     found = _writing.transactions.get(path)
     other = found() if found else None
     if other is None or not other.is_open or other._session is session:
+        return
+    if other.is_over:
+        other.abandon()
         return
     raise StorageError(
         f"this thread has an open transaction() in {path} through another storage, for which it would wait "

@@ -43,7 +43,7 @@ def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
     with storage.transaction():
         storage.save_pattern(USER, "tilt", "bad_beat", 2)
         assert storage.get_pattern(USER, "tilt", "bad_beat") == 2  # so it is sent
-        with pytest.raises(DatabaseBusy, match=f"{re.escape(str(storage.db_path))}.* locked"):
+        with pytest.raises(DatabaseBusy, match=f"{re.escape(str(storage._database.location.name))}.* locked"):
             impatient.save_pattern(USER, "tilt", "bad_beat", 3)
         with pytest.raises(DatabaseBusy):
             impatient.clear_user_patterns(USER)

@@ -116,7 +116,7 @@ def _locate_file(name: str) -> SQLiteLocation:
         url = urlsplit(name)
     except ValueError as error:
         raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
-    if url.netloc or url.fragment or len(url.path) < 2:
+    if not name.partition(":")[2].startswith("///") or url.fragment or len(url.path) < 2:
         raise InvalidInput(
             f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), "
             "so that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
@@ -154,6 +154,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
+    patience = options.get("timeout", "30")
     timeout = _seconds(options)
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
@@ -165,35 +166,46 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         given = conninfo.conninfo_to_dict(
             f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
         )
-        defaults = {one.keyword.decode(): one.val.decode() for one in pq.Conninfo.get_defaults() if one.val}
+        known = pq.Conninfo.get_defaults()
     except Error as error:
         # libpq repeats the URL, password and all.
         reason = re.sub(r"\S*://\S*", "…", " ".join(str(error).split()))
         raise InvalidInput(
             f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
         ) from error
+    defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
+    secret = {
+        one.keyword.decode() for one in known if one.dispchar
+    }  # libpq's mark of what is not to be shown
     whole = {**defaults, **{key: str(value) for key, value in given.items()}}
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
-    ours = {"timeout": f"{timeout:g}", "connections": connections} | ({"schema": schema} if schema else {})
+    ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
-    hidden = {key: value for key, value in given.items() if key not in _SECRET}
+    shown = {key: str(value) for key, value in given.items() if key not in secret}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
-        _url({key: whole[key] for key in ("host", "port", "dbname", "user") if key in whole}, user=False),
-        _url({**{key: str(value) for key, value in hidden.items()}, **unusual}),
+        _url(_named(whole)),
+        _url(shown | unusual),
         schema,
         timeout,
         int(connections),
     )
 
 
-# The options of ours that a URL need not say, and those of libpq's that no URL of ours shows.
+# The options of ours that a URL need not say.
 _USUAL = {("timeout", "30"), ("connections", "10")}
-_SECRET = {"password", "sslpassword", "passfile", "oauth_client_secret"}
 
 
-def _url(settings: dict[str, str], *, user: bool = True) -> str:
+def _named(settings: dict[str, str]) -> dict[str, str]:
+    """Return the settings that an operator calls a database by; without a name it is called as its user."""
+    named = {key: settings[key] for key in settings.keys() & {"host", "port", "dbname"}}
+    if set(named.get("port", "").split(",")) <= {"", "5432"}:
+        named.pop("port", None)
+    return {"dbname": settings.get("user", ""), **named}
+
+
+def _url(settings: dict[str, str]) -> str:
     """Return the URL of a server's database, with everything quoted that has to be."""
     settings = dict(settings)
     hosts, ports = settings.pop("host", "").split(","), settings.pop("port", "").split(",")
@@ -201,21 +213,17 @@ def _url(settings: dict[str, str], *, user: bool = True) -> str:
     if len(ports) == 1:
         ports *= len(hosts)
     if any(host.startswith(("/", "@")) for host in hosts):  # the folder of a socket
-        settings = (
-            {"host": ",".join(hosts)}
-            | ({"port": ",".join(ports)} if set(ports) - {"", "5432"} else {})
-            | settings
-        )
+        settings = {"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {}) | settings
         places = ""
     else:
         places = ",".join(
-            (f"[{host}]" if ":" in host else quote(host, safe=""))
-            + (f":{port}" if port not in ("", "5432") else "")
+            (f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe=""))
+            + (f":{port}" if port else "")
             for host, port in zip(hosts, ports, strict=False)
         )
-    login = f"{quote(role, safe='')}@" if role and user else ""
+    login = f"{quote(role, safe='')}@" if role else ""
     query = urlencode(settings, quote_via=quote, safe="/,") if settings else ""
-    return f"postgresql://{login}{places}/{quote(name or role, safe='')}" + (f"?{query}" if query else "")
+    return f"postgresql://{login}{places}/{quote(name, safe='')}" + (f"?{query}" if query else "")
 
 
 def time_for_names() -> str:

@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, cast
@@ -75,6 +75,8 @@ class PatternStorage:
             self._database.close()
             raise
         self._context_saves = 0
+        # Whose expired context is to be purged, outside of any block.
+        self._to_purge: int | None = None
 
     @property
     def db_path(self) -> Path | str:
@@ -149,16 +151,21 @@ class PatternStorage:
             values.timestamp(moment),
             values.expiry(moment, expires_minutes),
         )
-        if self._context_saves % _SAVES_PER_PURGE:
+        if self._context_saves % _SAVES_PER_PURGE == 0:
+            self._to_purge = row[0]
+        # A block sees what it saw at its start. If it purged what others have purged meanwhile, it would fail.
+        if self._to_purge is None or self._database.in_transaction:
             self._database.execute_later("save_context", row)
         else:
-            with self._join_or_begin(Mode.WRITE):
-                # In this order a failure of either leaves nothing new in a block that goes on.
-                self._database.execute_later(
-                    "purge_expired", (row[0], row[0], values.timestamp(moment), _ROWS_PER_PURGE)
-                )
+            with self._database.transaction(Mode.WRITE):
+                self._purge_a_part(row[0])
                 self._database.execute_later("save_context", row)
+            self._to_purge = None
         self._context_saves += 1
+
+    def _purge_a_part(self, user: int) -> None:
+        now = values.timestamp(values.now())
+        self._database.execute_later("purge_expired", (user, user, now, _ROWS_PER_PURGE))
 
     def get_context(
         self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
@@ -326,6 +333,10 @@ class PatternStorage:
         awaits, or run it in a worker thread. A block that another thread or task ends is rolled back, and
         that is a StorageError too.
         """
+        user = self._to_purge
+        if user is not None and not self._database.in_transaction:
+            self._to_purge = None
+            self._purge_a_part(user)
         return self._database.transaction(Mode.READ_THEN_WRITE)
 
     def close(self) -> None:
@@ -339,10 +350,6 @@ class PatternStorage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _join_or_begin(self, mode: Mode) -> AbstractContextManager[None]:
-        """Make several statements one transaction, unless they are inside one already."""
-        return nullcontext() if self._database.in_transaction else self._database.transaction(mode)
 
     def _exported(self, table: StoredTable, rows: list[Any]) -> list[dict[str, Any]]:
         exported = [dict(zip(table.exported_columns, row, strict=True)) for row in rows]

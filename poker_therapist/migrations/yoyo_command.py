@@ -5,6 +5,7 @@ the backend, which yoyo makes before it reads anything, puts our reading in the 
 errors end in one message and exit status 1 (-vv shows the traceback too).
 """
 
+import contextlib
 import io
 import logging
 import sys
@@ -72,5 +73,9 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use."""
-    print(f"yoyo: warning: {message}", file=sys.stderr)
+    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use.
+
+    That nobody can be warned must not undo a migration.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(f"yoyo: warning: {message}", file=sys.stderr)

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import adapters, conninfo, pq
@@ -62,17 +62,19 @@ class WatchedConnection(psycopg.Connection[Any]):
     def _watched(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Pass on what a generator of psycopg's asks for, and watch how long nothing comes."""
         quiet_since = None
+        is_idle = False
         try:
             asked = next(gen)
             while True:
                 ready = yield asked
                 if ready:
-                    quiet_since = None
+                    quiet_since, is_idle = None, False
+                elif is_idle:  # and its answer has not come since the server said so
+                    self._give_up()
                 elif quiet_since is None:
                     quiet_since = time.monotonic()
                 elif time.monotonic() - quiet_since > self._longest_silence():
-                    self._require_active()
-                    quiet_since = None
+                    quiet_since, is_idle = None, not self._is_active()
                 asked = gen.send(ready)
         except StopIteration as end:
             return end.value
@@ -80,22 +82,24 @@ class WatchedConnection(psycopg.Connection[Any]):
     def _longest_silence(self) -> float:
         return SILENCE if self.location else _SILENCE_OF_PROBE
 
-    def _require_active(self) -> None:
-        """Close the connection, unless the server says that its statement is still running.
-
-        Raises:
-            psycopg.OperationalError: it was closed.
-        """
-        state = None
+    def _is_active(self) -> bool:
+        """Return whether the server answers another connection, and says that the statement still runs."""
+        found = None
         if self.location is not None:
             pid = self.pgconn.backend_pid
             with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
-                state = probe.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
-        if state is None or state[0] == "idle":
-            self.close()
-            raise psycopg.OperationalError(
-                f"the server has not answered for {self._longest_silence():g} seconds"
-            )
+                found = probe.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+        # With track_activities turned off it says "disabled": such a statement is waited for.
+        return found is not None and not str(found[0]).startswith("idle")
+
+    def _give_up(self) -> NoReturn:
+        """Close the connection.
+
+        Raises:
+            psycopg.OperationalError: always.
+        """
+        self.close()
+        raise psycopg.OperationalError(f"the server has not answered for {self._longest_silence():g} seconds")
 
 
 _Kind = TypeVar("_Kind", bound=WatchedConnection)

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from poker_therapist.sqlite.connect import (
     kind_of,
     open_connection,
     translating_errors,
+    uri,
 )
 from poker_therapist.tables import StoredTable
 
@@ -58,8 +60,9 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
     unfinished = target.with_name(f"{target.name}.part")
     try:
-        # Nobody but those who may read the database may read its copy.
-        rights = location.path.stat().st_mode & 0o777
+        # Nobody but those who may read the database may read its copy. That is written, whether or not the
+        # database may be.
+        rights = location.path.stat().st_mode & 0o777 | stat.S_IWUSR
         os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, rights))
         with translating_errors(location):
             copy_database(location, unfinished)
@@ -96,8 +99,7 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file to the disk."""
-    # Windows refuses to do so through a handle that cannot write.
-    with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
+    with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
         os.fsync(file.fileno())
 
 
@@ -171,4 +173,4 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    return sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True)

@@ -7,7 +7,8 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import quote
 
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import (
@@ -54,6 +55,7 @@ def find_file(path: Path, *, create: bool) -> None:
         raise DatabaseNotFound(
             f"there is no database {path}: correct the path, or make one with `yoyo apply`"
         )
+    _require_new_sqlite()
     try:
         # Through a symbolic link whose target does not exist yet, the target is created.
         os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -79,17 +81,12 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         StorageError: SQLite is too old.
         sqlite3.Error: whatever the driver says; `translate_error` turns it into one of our errors.
     """
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        needed = ".".join(map(str, _OLDEST_SQLITE))
-        raise StorageError(
-            f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed (for STRICT "
-            "tables): use a Python that was built with a newer SQLite"
-        )
+    _require_new_sqlite()
     # SQLite puts its log beside the file that a symbolic link leads to.
     path = Path(os.path.realpath(location.path))
     mode = "mode=rw" if immutable_state(path) is None else "mode=ro&immutable=1"
     connection = sqlite3.connect(
-        f"{path.as_uri()}?{mode}",
+        uri(path, mode),
         uri=True,
         timeout=location.timeout,
         isolation_level=None,
@@ -103,6 +100,29 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _require_new_sqlite() -> None:
+    """Refuse an SQLite that would take the database for a damaged one.
+
+    Raises:
+        StorageError: it is too old.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        needed = ".".join(map(str, _OLDEST_SQLITE))
+        raise StorageError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed (for STRICT "
+            "tables): use a Python that was built with a newer SQLite"
+        )
+
+
+def uri(path: PurePath, options: str) -> str:
+    """Return the URI by which SQLite opens a file.
+
+    `Path.as_uri` would name the server of a Windows share as the authority, which SQLite refuses.
+    """
+    name = path.as_posix()
+    return f"file://{'' if name.startswith('/') else '/'}{quote(os.fsencode(name), safe='/:')}?{options}"
 
 
 def immutable_state(path: Path) -> tuple[int, int, int] | None:
@@ -241,12 +261,12 @@ def integrity_error(connection: sqlite3.Connection) -> str:
     """
     for check in ("integrity_check", "quick_check"):
         try:
-            found = [line for (line,) in connection.execute(f"PRAGMA {check}")]
+            # Of no number it would stop at a hundred, which may all be of rows.
+            found = connection.execute(f"PRAGMA {check}({2**31 - 1})")
+            return next((line for (line,) in found if line != "ok" and not _CONSTRAINTS.match(line)), "")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
-                raise
-            continue  # an unknown collation, function or module
-        return next((line for line in found if line != "ok" and not _CONSTRAINTS.match(line)), "")
+                raise  # otherwise: an unknown collation, function or module
     return ""
 
 

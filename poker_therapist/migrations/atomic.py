@@ -7,14 +7,13 @@ kills the process, the database undoes what was not committed and nobody holds a
 The order of events in `apply_one` is drawn in docs/MIGRATIONS.md.
 """
 
-import contextlib
 import getpass
 import logging
 import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -71,7 +70,7 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     def tell_operator(self, message: str) -> None:
         """Report what was done; that nobody can be told must not undo it."""
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
+        with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
             self.report(message)
 
     @property
@@ -373,10 +372,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
 
     def _prepare(self, applied: dict[str, str]) -> None:
-        """Create yoyo's tables and ours, inside the transaction of the first change.
-
-        What plain yoyo applied before is recorded as unverified.
-        """
+        """Create yoyo's tables and ours; record as unverified what plain yoyo applied before."""
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
         self.query("create_texts")

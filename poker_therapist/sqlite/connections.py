@@ -30,7 +30,13 @@ from poker_therapist.sqlite.connect import (
     translate_error,
     use_write_ahead_log,
 )
-from poker_therapist.sqlite.transaction import Session, Transaction, require_no_other_writer, reset_after_fork
+from poker_therapist.sqlite.transaction import (
+    Session,
+    Transaction,
+    require_no_other_writer,
+    reset_after_fork,
+    writing,
+)
 
 _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 _Found = TypeVar("_Found")
@@ -158,7 +164,7 @@ class SQLiteDatabase(Database):
         if token is not None:
             self._require_usable(session)
             token = session.token
-        if token is None:
+        if token is None and writing.transactions:
             require_no_other_writer(self._path, session)
         try:
             with session.lock:

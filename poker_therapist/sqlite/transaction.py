@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
-
 from typing import Any
 
 from poker_therapist.compat import override
@@ -141,7 +140,7 @@ class Transaction(Part):
             return
         if self._mode is not Mode.READ:
             require_no_other_writer(self._path)
-            _writing.transactions[self._path] = weakref.ref(self)
+            writing.transactions[self._path] = weakref.ref(self)
         session.transaction = weakref.ref(self)
         session.token = self._token
         self._session = session
@@ -205,14 +204,14 @@ class Transaction(Part):
                 session.connection.execute(f"RELEASE {self._savepoint}")
                 outer.is_whole = True
         if self._outer is None:
-            _writing.transactions.pop(self._path, None)
+            writing.transactions.pop(self._path, None)
 
     def _roll_back(self) -> None:
         session, outer = self._session, self._outer
         if outer is None:
-            writing = _writing.transactions.get(self._path)
-            if writing is not None and writing() is self:
-                del _writing.transactions[self._path]
+            found = writing.transactions.get(self._path)
+            if found is not None and found() is self:
+                del writing.transactions[self._path]
             if session is not None:
                 session.roll_back(self._token)
             return
@@ -245,7 +244,7 @@ class _Writing(threading.local):
         self.transactions: dict[str, weakref.ref[Transaction]] = {}
 
 
-_writing = _Writing()
+writing = _Writing()
 
 
 def require_no_other_writer(path: str, session: Session | None = None) -> None:
@@ -258,7 +257,7 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
     Raises:
         StorageError: so it is; nothing was done.
     """
-    found = _writing.transactions.get(path)
+    found = writing.transactions.get(path)
     other = found() if found else None
     if other is None or not other.is_open or other._session is session:
         return
@@ -273,5 +272,4 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
 
 def reset_after_fork() -> None:
     """Let a forked child begin without the transactions of its parent."""
-    global _writing  # noqa: PLW0603  # the module's one state, which a child must not share
-    _writing = _Writing()
+    writing.transactions = {}

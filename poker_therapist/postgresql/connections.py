@@ -20,7 +20,7 @@ from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageEr
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
-from poker_therapist.postgresql.pool import Connection, Pool
+from poker_therapist.postgresql.pool import Connection, Lease, Pool
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
@@ -54,14 +54,8 @@ class PostgreSQLDatabase(Database):
         )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._pool.release(self._acquire())
+        self._with_connection(lambda connection: None, reads=False)
         _databases.add(self)
-
-    def _acquire(self) -> Connection:
-        try:
-            return self._pool.acquire()
-        except _DRIVER_ERRORS as error:
-            raise translate_error(error, self.location) from error
 
     # Statements
 
@@ -119,21 +113,22 @@ class PostgreSQLDatabase(Database):
         """Do something with a connection of the pool; what `reads` once more if the connection is lost."""
         again = reads
         while True:
-            connection = None
+            lease = Lease(self._pool)
             try:
-                connection = self._acquire()
-                return action(connection)
-            except _DRIVER_ERRORS as error:
-                if connection is None or not is_lost(connection):
-                    raise translate_error(error, self.location) from error
-                if not reads:
+                found = action(lease.acquire())
+                lease.release()
+            except BaseException as error:  # also a signal, wherever it arrived
+                lost = lease.connection is not None and is_lost(lease.connection)
+                lease.release()
+                if not isinstance(error, _DRIVER_ERRORS):
+                    raise
+                if lost and not reads:
                     self._raise_unknown(error)
-                if not again:
+                if not (lost and again):
                     raise translate_error(error, self.location) from error
                 again = False
-            finally:
-                if connection is not None:
-                    self._pool.release(connection)
+            else:
+                return found
 
     def _run_in(
         self, transaction: Transaction, sql: str, values: Sequence[Any], result: Callable[[_Cursor], _Found]
@@ -154,7 +149,7 @@ class PostgreSQLDatabase(Database):
             return None
         transaction = found()
         if transaction is not None and transaction.is_over:
-            transaction.roll_back()
+            transaction.abandon()
         if transaction is None or transaction.connection is None:
             self._here.transaction = None
             return None
@@ -281,7 +276,7 @@ class _Part(Part):
             raise StorageClosed(CLOSED)
         outer = database._open_transaction()
         if outer is None:
-            self._transaction = transaction = Transaction(database._pool, self._mode)
+            self._transaction = transaction = Transaction(Lease(database._pool), self._mode)
             database._here.transaction = weakref.ref(transaction)
             transaction.acquire()
             return
@@ -304,8 +299,7 @@ class _Part(Part):
         if not self._is_part:
             transaction.is_over = True
         if not transaction.owner.is_here():
-            transaction.is_over = True
-            transaction.roll_back()
+            transaction.abandon()
             if error is None:
                 raise left_elsewhere()
             return
@@ -325,9 +319,10 @@ class _Part(Part):
         transaction = self._transaction
         if transaction is None or transaction.owner.was_forked():
             return
-        if not self._is_part:
-            transaction.is_over = True
-        self._roll_back()
+        if self._is_part:
+            self._roll_back()
+        else:
+            transaction.abandon()
 
     def __del__(self) -> None:
         """Roll back a part that nobody holds any more; the transaction itself does so for the whole."""

@@ -4,13 +4,16 @@ psycopg's own pool opens them in threads of its own: those are gone in a forked 
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
 
-A signal can arrive between any two steps. So a place of the pool is an object that returns by itself when
-nobody holds it any more, and instead of a lock, which a signal could leave locked, there are queues whose
-methods are atomic.
+A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use: whoever
+wants one has a lease, the leases stand in a list by weak references, and the first of those that are still there
+may have one. Instead of a lock, which a signal could leave locked, there are lists and queues whose methods are
+atomic.
 """
 
 import contextlib
+import os
 import select
+import time
 import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -39,18 +42,63 @@ _PLAN_ONCE = (
 )
 
 
-class _Place:
-    """The right to one connection of a pool; it returns to the pool when nobody holds it any more."""
+# Who waits for a connection is woken when one is free. Where a signal prevents that, this many seconds pass.
+_LOOK_AGAIN = 0.1
 
-    __slots__ = ("_pool",)
+
+class Lease:
+    """The use of one connection of a pool, from its acquisition to its end.
+
+    Attributes:
+        connection: the connection; None before it is acquired and after it is released.
+        is_over: true when others may have the place of this one.
+        wake: a queue that tells it to look again; None unless it waits.
+    """
+
+    __slots__ = ("__weakref__", "_pool", "_process", "connection", "is_over", "reference", "wake")
 
     def __init__(self, pool: "Pool") -> None:
-        self._pool = weakref.ref(pool)
+        self.connection: Connection | None = None
+        self._pool = pool
+        self._process = os.getpid()
+        self.is_over = False
+        self.wake: SimpleQueue[None] | None = None
+        self.reference = weakref.ref(self)
+
+    def acquire(self) -> "Connection":
+        """Return a connection for this lease alone; see `Pool.acquire`. Where it raises, `discard` follows."""
+        return self._pool.acquire(self)
+
+    def release(self) -> None:
+        """Let others have the connection; one that is lost, or inside a transaction, is closed instead."""
+        connection = self.connection
+        if connection is not None:
+            if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE and not self._pool.closed:
+                idle = self._pool.idle
+                self.connection = None  # no signal can arrive between this and the next
+                idle.append(connection)
+                if self._pool.closed:  # by another thread, meanwhile
+                    connection.close()
+            else:
+                connection.close()
+                self.connection = None
+        self._end()
+
+    def discard(self) -> None:
+        """Close the connection, whatever it is doing; the server rolls its transaction back."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._pool.wake_next()
 
     def __del__(self) -> None:
-        pool = self._pool()
-        if pool is not None:
-            pool._return(_Place(pool))  # a new one: an object is finalized only once
+        """Close the connection of a lease that nobody holds any more, unless it is the parent process's."""
+        if not self.is_over and self._process == os.getpid():
+            self.discard()
 
 
 class Connection(WatchedConnection):
@@ -58,11 +106,9 @@ class Connection(WatchedConnection):
 
     Attributes:
         kept_cursor: the cursor.
-        place: the connection's place in the pool, while it is in use.
     """
 
     kept_cursor: "psycopg.RawCursor[Any]"
-    place: _Place | None = None
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
@@ -88,106 +134,83 @@ class Pool:
     def __init__(self, location: PostgreSQLLocation) -> None:
         self.location = location
         self.closed = False
-        self._free = deque(_Place(self) for _ in range(location.connections))
-        # One queue for each thread that waits, for the place that it is given.
-        self._waiting: deque[SimpleQueue[_Place | None]] = deque()
-        # The one that was used last is used next.
-        self._idle: deque[Connection] = deque()
+        # In their order: as many as there may be connections are in use, the others wait.
+        self._leases: list[weakref.ref[Lease]] = []
+        # Open and not in use; the one that was used last is used next.
+        self.idle: deque[Connection] = deque()
 
-    def acquire(self) -> Connection:
-        """Return a connection for this thread alone, until it is released.
+    def acquire(self, lease: Lease) -> Connection:
+        """Give a connection to a lease.
 
         Raises:
             StorageClosed: the pool is closed.
             DatabaseBusy: others kept all connections for longer than the timeout.
             psycopg.Error: one had to be opened, and the driver says why it could not be.
         """
-        connection = None
-        place = None
-        try:
-            place = self._take_place()
-            connection = self._take_idle()
-            if connection is not None and connection.has_unread_input():
-                connection.close()  # the server was restarted, or somebody ended the session
-                connection = None
-            if connection is None:
-                connection = connect(self.location, Connection, _PLAN_ONCE)
-                connection.set_up()
-            connection.place = place
-        except BaseException:
-            if connection is not None:
-                connection.close()
-                connection.place = None
-            del place  # which returns by that
-            raise
+        self._leases.append(lease.reference)
+        self._wait(lease)
+        lease.connection = connection = self._take_idle()
+        if connection is not None and connection.has_unread_input():
+            connection.close()  # the server was restarted, or somebody ended the session
+            lease.connection = connection = None
+        if connection is None:
+            lease.connection = connection = connect(self.location, Connection, _PLAN_ONCE)
+            connection.set_up()
         return connection
 
-    def _take_place(self) -> _Place:
-        """Take a free place, or wait in turn for one."""
-        if self.closed:
-            raise StorageClosed(CLOSED)
-        with contextlib.suppress(IndexError):
-            return self._free.pop()
-        given: SimpleQueue[_Place | None] = SimpleQueue()
-        try:
-            self._waiting.append(given)
-            # One may have become free, or the pool may have been closed, before others could see that this
-            # waits.
-            with contextlib.suppress(IndexError):
-                self._return(self._free.pop())
+    def _wait(self, lease: Lease) -> None:
+        """Return when there are few enough leases before one."""
+        deadline = None
+        while True:
             if self.closed:
-                given.put(None)
-            place = given.get(timeout=self.location.timeout)
-        except Empty as error:
-            raise DatabaseBusy(
-                f"all {self.location.connections} connections to {self.location.name} were in use for "
-                f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
-            ) from error
-        finally:
-            # Where it was given one at the last moment, that returns with the queue that holds it.
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(given)
-        if place is None:
-            raise StorageClosed(CLOSED)
-        return place
+                raise StorageClosed(CLOSED)
+            if lease in self._served():
+                return
+            if deadline is None:
+                deadline = time.monotonic() + self.location.timeout
+                lease.wake = SimpleQueue()
+                continue  # a connection may have become free before others could see that this waits
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DatabaseBusy(
+                    f"all {self.location.connections} connections to {self.location.name} were in use for "
+                    f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
+                )
+            with contextlib.suppress(Empty):
+                lease.wake.get(timeout=min(left, _LOOK_AGAIN))  # type: ignore[union-attr]  # it is set above
 
-    def _return(self, place: _Place) -> None:
-        """Give a place to who has waited longest, or let it be free."""
-        try:
-            self._waiting.popleft().put(place)
-        except IndexError:
-            self._free.append(place)
+    def _served(self) -> list[Lease]:
+        """Return the leases that may have a connection; forget those that have ended."""
+        served: list[Lease] = []
+        for reference in tuple(self._leases):
+            lease = reference()
+            if lease is None or lease.is_over:
+                with contextlib.suppress(ValueError):  # another thread was quicker
+                    self._leases.remove(reference)
+            elif len(served) < self.location.connections:
+                served.append(lease)
+            else:
+                break
+        return served
+
+    def wake_next(self) -> None:
+        """Tell those that wait and need not any more; they look for themselves."""
+        for lease in self._served():
+            if lease.wake is not None:
+                lease.wake.put(None)
 
     def _take_idle(self) -> Connection | None:
         try:
-            return self._idle.pop()
+            return self.idle.pop()
         except IndexError:
             return None
-
-    def release(self, connection: Connection) -> None:
-        """Let others have a connection; one that is lost, or inside a transaction, is closed instead."""
-        try:
-            if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE and not self.closed:
-                self._idle.append(connection)
-                if self.closed:  # by another thread, meanwhile
-                    connection.close()
-            else:
-                connection.close()
-        finally:
-            connection.place = None  # which returns by that
-
-    def discard(self, connection: Connection) -> None:
-        """Close a connection, whatever it is doing; the server rolls its transaction back."""
-        try:
-            connection.close()
-        finally:
-            connection.place = None
 
     def close(self) -> None:
         """Close all connections, those in use when they are released; nobody gets one any more."""
         self.closed = True
-        with contextlib.suppress(IndexError):
-            while True:
-                self._waiting.popleft().put(None)
+        for reference in tuple(self._leases):
+            lease = reference()
+            if lease is not None and lease.wake is not None:
+                lease.wake.put(None)
         while (connection := self._take_idle()) is not None:
             connection.close()

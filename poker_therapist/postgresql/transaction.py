@@ -15,7 +15,7 @@ from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.ownership import FAILED, Owner
 from poker_therapist.postgresql.connect import is_lost
-from poker_therapist.postgresql.pool import Connection, Pool
+from poker_therapist.postgresql.pool import Connection, Lease
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("transaction.sql"))
@@ -37,7 +37,6 @@ class Transaction:
 
     Attributes:
         owner: who began it.
-        connection: its connection; None before it is acquired and after it is released.
         begun: whether the server knows of it: it begins with its first statement.
         pending: the saves that are not sent yet.
         is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
@@ -45,22 +44,25 @@ class Transaction:
         names: numbers for the savepoints of its parts.
     """
 
-    connection: Connection | None = None  # also where a signal arrives in __init__
-
-    def __init__(self, pool: Pool, mode: Mode) -> None:
+    def __init__(self, lease: Lease, mode: Mode) -> None:
         self.owner = Owner()
+        self._lease = lease
         self.begun = False
         self.pending: list[tuple[str, Sequence[Any]]] = []
         self.is_whole = True
         self.is_over = False
         self.names = count(1)
-        self._pool = pool
         self._mode = mode
         self._locked = False
 
     def acquire(self) -> None:
         """Take a connection from the pool."""
-        self.connection = self._pool.acquire()
+        self._lease.acquire()
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection; None before it is acquired and after it is released."""
+        return self._lease.connection
 
     @property
     def live(self) -> Connection:
@@ -163,14 +165,16 @@ class Transaction:
 
     def release(self) -> None:
         """Give the connection back to the pool."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            self._pool.release(connection)
+        self._lease.release()
 
-    def __del__(self) -> None:
-        """Close the connection of a transaction that nobody holds any more; the server rolls it back."""
-        if self.connection is not None and not self.owner.was_forked():
-            self._pool.discard(self.connection)
+    def abandon(self) -> None:
+        """Let nothing more be done in it, and roll it back."""
+        self.is_over = True
+        try:
+            self.roll_back()
+        finally:
+            if self._lease.connection is not None or not self._lease.is_over:
+                self._lease.discard()
 
 
 def _lock_key(player: Any) -> int:

@@ -25,9 +25,9 @@ from poker_therapist import (
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.postgresql.connect import translate_error
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
-from poker_therapist.postgresql.pool import Connection
-from tests.helpers.engines import execute, fetch_all, query, run_sql, with_options
-from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, wait_until
+from poker_therapist.postgresql.pool import Connection, Lease
+from tests.helpers.engines import ask, change, query, run_sql, with_options
+from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, until
 
 
 @pytest.fixture(scope="session")
@@ -93,11 +93,11 @@ def test_a_server_that_is_cut_off_is_given_up_in_time(storage: PatternStorage) -
 @contextmanager
 def borrowed(storage: PatternStorage) -> Iterator[Connection]:
     assert isinstance(storage._database, PostgreSQLDatabase)
-    connection = storage._database._pool.acquire()
+    lease = Lease(storage._database._pool)
     try:
-        yield connection
+        yield lease.acquire()
     finally:
-        storage._database._pool.release(connection)
+        lease.release()
 
 
 def test_what_a_server_s_settings_are_changes_nothing_that_is_returned(

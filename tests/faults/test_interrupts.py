@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -191,12 +191,18 @@ def test_debug(migrated: str, scenario, unraisable, report) -> None:
             break
         code, offset = injection.where
         import dis
+
         at = next((i for i in dis.get_instructions(code) if i.offset == offset), None)
         line = next((l for s, e, l in code.co_lines() if s <= offset < e), None)
         label = f"{Path(code.co_filename).name}:{line} {code.co_name} {offset} {at and at.opname} {at and at.argval}"
+
         def bad(what):
             problems[f"{label}: {what}"] += 1
-        if not (isinstance(caught, (Interrupted, PokerTherapistError)) or (caught is None and unraisable or caught is None and scenario is nested_block_that_goes_on)):
+
+        if not (
+            isinstance(caught, (Interrupted, PokerTherapistError))
+            or ((caught is None and unraisable) or (caught is None and scenario is nested_block_that_goes_on))
+        ):
             bad(f"raised {caught!r}")
         unraisable.clear()
         # While the exception and its traceback are there
@@ -213,26 +219,42 @@ def test_debug(migrated: str, scenario, unraisable, report) -> None:
         except BaseException as e:
             bad(f"after: {e}")
         saved = witness.saved(key)
-        if held is True and "held" not in saved: bad("held lost")
-        if held is not True: bad(f"held {held}")
-        if "after" not in saved: bad("after lost")
+        if held is True and "held" not in saved:
+            bad("held lost")
+        if held is not True:
+            bad(f"held {held}")
+        if "after" not in saved:
+            bad("after lost")
         rest = saved - {"held", "after"}
-        if rest not in (set(), SCENARIOS[scenario]) and not (scenario is nested_block_that_goes_on and rest == {"a","b"}): bad(f"half {rest}")
+        if rest not in (set(), SCENARIOS[scenario]) and not (
+            scenario is nested_block_that_goes_on and rest == {"a", "b"}
+        ):
+            bad(f"half {rest}")
         try:
             witness.require_nothing_open()
         except BaseException as e:
             bad(f"open {e}")
         lost = []
+
         def other():
-            try: save(storage, f"{key} other")
-            except BaseException as e: lost.append(e)
+            try:
+                save(storage, f"{key} other")
+            except BaseException as e:
+                lost.append(e)
+
         if number % 10 == 0:
-            t = threading.Thread(target=other); t.start(); t.join()
-            if lost: bad(f"other thread {lost}")
-        if len(problems) > 60: break
+            t = threading.Thread(target=other)
+            t.start()
+            t.join()
+            if lost:
+                bad(f"other thread {lost}")
+        if len(problems) > 60:
+            break
     print(scenario.__name__, number)
-    for p in problems: print("   ", p)
+    for p in problems:
+        print("   ", p)
     witness.close()
     try:
         storage.close()
-    except BaseException as e: print(e)
+    except BaseException as e:
+        print(e)

@@ -128,9 +128,9 @@ def test_who_waits_for_a_connection_is_served_before_who_comes_later(
 
         with storage.transaction():
             first = threads.submit(read, "first")
-            until(lambda: len(waiting_in(storage)) == 1)
+            wait_until(lambda: len(waiting_in(storage)) == 1)
             second = threads.submit(read, "second")
-            until(lambda: len(waiting_in(storage)) == 2)
+            wait_until(lambda: len(waiting_in(storage)) == 2)
         read("later")
         first.result()
         second.result()
@@ -181,7 +181,7 @@ def test_closing_fails_who_waits_for_a_connection_at_once(migrated: str, threads
     block = threads.submit(stay_in_a_block)
     inside.wait()
     waiting = threads.submit(storage.get_insights, USER)
-    until(lambda: len(waiting_in(storage)) == 1)
+    wait_until(lambda: len(waiting_in(storage)) == 1)
     storage.close()
     failed = waiting.exception(10)
     closed.set()

@@ -26,8 +26,8 @@ from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.postgresql.connect import translate_error
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Connection, Lease
-from tests.helpers.engines import ask, change, query, run_sql, with_options
-from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, until
+from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, wait_until
 
 
 @pytest.fixture(scope="session")

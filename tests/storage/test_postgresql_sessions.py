@@ -26,7 +26,7 @@ from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.postgresql.connect import translate_error
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Connection, Lease
-from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.engines import execute, fetch_all, query, run_sql, with_options
 from tests.helpers.sessions import REFUSED, USER, add_one, end_sessions, sessions, settings, wait_until
 
 

@@ -11,7 +11,7 @@ import pytest
 from poker_therapist import PatternStorage
 from poker_therapist.postgresql.pool import Lease
 from poker_therapist.storage import get_pattern_storage
-from tests.conftest import postgresql_only, sqlite_only
+from tests.helpers.engines import fetch_all, postgresql_only, sqlite_only
 from tests.helpers.players import TABLES
 from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE_MODULE
 

@@ -54,7 +54,7 @@ class PostgreSQLDatabase(Database):
         )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._with_connection(lambda connection: None, reads=False)
+        self._with_connection(lambda _: None, reads=False)
         _databases.add(self)
 
     # Statements

@@ -4,10 +4,10 @@ psycopg's own pool opens them in threads of its own: those are gone in a forked 
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
 
-A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use: whoever
-wants one has a lease, the leases stand in a list by weak references, and the first of those that are still there
-may have one. Instead of a lock, which a signal could leave locked, there are lists and queues whose methods are
-atomic.
+A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use:
+whoever wants one has a lease, the leases stand in a list by weak references, and the first of those that are
+still there may have one. Instead of a lock, which a signal could leave locked, there are lists and queues
+whose methods are atomic.
 """
 
 import contextlib
@@ -66,14 +66,14 @@ class Lease:
         self.reference = weakref.ref(self)
 
     def acquire(self) -> "Connection":
-        """Return a connection for this lease alone; see `Pool.acquire`. Where it raises, `discard` follows."""
+        """Return a connection for this lease alone. Where it raises, `discard` follows; see `Pool.acquire`."""
         return self._pool.acquire(self)
 
     def release(self) -> None:
         """Let others have the connection; one that is lost, or inside a transaction, is closed instead."""
         connection = self.connection
         if connection is not None:
-            if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE and not self._pool.closed:
+            if connection.is_usable() and not self._pool.closed:
                 idle = self._pool.idle
                 self.connection = None  # no signal can arrive between this and the next
                 idle.append(connection)
@@ -109,6 +109,7 @@ class Connection(WatchedConnection):
     """
 
     kept_cursor: "psycopg.RawCursor[Any]"
+    _is_set_up = False
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
@@ -116,6 +117,11 @@ class Connection(WatchedConnection):
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(self.pgconn.socket, select.POLLIN)
+        self._is_set_up = True
+
+    def is_usable(self) -> bool:
+        """Return whether another lease can use it: it is set up, not lost and in no transaction."""
+        return self._is_set_up and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
     def has_unread_input(self) -> bool:
         """Return whether the server has sent something unasked, as a rule that it closed the connection."""

@@ -194,7 +194,9 @@ def test_debug(migrated: str, scenario, unraisable, report) -> None:
 
         at = next((i for i in dis.get_instructions(code) if i.offset == offset), None)
         line = next((l for s, e, l in code.co_lines() if s <= offset < e), None)
-        label = f"{Path(code.co_filename).name}:{line} {code.co_name} {offset} {at and at.opname} {at and at.argval}"
+        label = f"{Path(code.co_filename).name}:{line} {code.co_name} {offset} {at and at.opname} {
+            at and at.argval
+        }"
 
         def bad(what):
             problems[f"{label}: {what}"] += 1

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from poker_therapist import PatternStorage, StorageError, get_pattern_storage
-from tests.conftest import sqlite_only
-from tests.helpers.engines import query, with_options
+from tests.helpers.engines import query, sqlite_only, with_options
 
 USER = 7
 TASKS = 10

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.helpers.engines import is_whole, query
+from tests.helpers.engines import query
+from tests.helpers.snapshots import is_whole
 
 RUNS = 20
 

@@ -17,6 +17,7 @@ from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS
 
 
+@pytest.mark.slow
 class TestOurs(MigrationTests):
     """The project's own SQLite migrations, on the rows of the earlier app and of the storage."""
 
@@ -111,6 +112,7 @@ def test_these_are_the_checks() -> None:
     assert set(CHECKS) == {PAIRS, SPLIT, ROUND_TRIP, KILL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_folder_that_is_not_ours_passes(name: str, folder: Path) -> None:
     check(name, folder)
@@ -234,6 +236,7 @@ def records_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AtomicSQLiteBackend, "_record", commit_and_record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [commits_on_the_way, begins_nothing, records_later])
 def test_a_backend_that_is_not_atomic_fails_the_kill(
     spoil: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch

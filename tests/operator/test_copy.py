@@ -735,6 +735,7 @@ def at_stage(stage: str, act: Callable[[], None], patched: pytest.MonkeyPatch) -
     return lambda doing, *_numbers: told(doing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_failure_at_any_stage_leaves_nothing(
@@ -841,6 +842,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert is_untouched(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["copying user_patterns", "comparing user_patterns"])
 @pytest.mark.parametrize("broken", ["source", "target"])
 def test_a_lost_connection_is_said_and_leaves_nothing(
@@ -864,6 +866,7 @@ def test_a_lost_connection_is_said_and_leaves_nothing(
     assert sum(copy(locate(source), locate(target)).values()) == 17
 
 
+@pytest.mark.slow
 def test_what_a_dead_server_keeps_is_said(
     private_server: Server, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -934,6 +937,7 @@ def run_killed_at(step: int, source: str, target: str) -> int:
     os._exit(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_after_a_kill_the_same_command_simply_works(
     one: str, other: str, new: New, small: Path, report: Callable[[str], None]

@@ -892,6 +892,7 @@ def app(database: str) -> Iterator[Callable[[], int]]:
             running.kill()
 
 
+@pytest.mark.slow
 def test_backups_are_made_and_restored_while_another_process_writes_and_reads(
     database: str, postgresql_url: str, app: Callable[[], int], tmp_path: Path
 ) -> None:

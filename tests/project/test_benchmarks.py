@@ -25,6 +25,8 @@ from benchmarks.works import Arm
 from poker_therapist import PatternStorage, get_pattern_storage
 from tests.helpers.databases import Databases
 
+pytestmark = pytest.mark.slow  # each stores and migrates as often as it takes to measure something
+
 NEITHER_LOST_NOR_FAILED = {"poker_therapist": 0, "raw": 0}
 
 
@@ -34,7 +36,6 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(tmp_path, quick=True)
 
 
-@pytest.mark.slow
 def test_the_arms_on_sqlite_answer_alike(plan: Plan) -> None:
     """Each arm has done, and kept, all of the four works, each timed in each repetition."""
     times = against_rivals.on_sqlite(plan, arms_sqlite.ARMS)
@@ -44,7 +45,6 @@ def test_the_arms_on_sqlite_answer_alike(plan: Plan) -> None:
     }
 
 
-@pytest.mark.slow
 def test_the_arms_on_postgresql_answer_alike(plan: Plan, databases: Databases) -> None:
     """Each arm has done, and kept, all of the four works."""
     times = against_rivals.on_postgresql(plan, databases, arms_postgresql.ARMS)
@@ -108,7 +108,6 @@ def test_rows_that_sql_makes_are_rows_of_ours(tmp_path: Path, migrated_postgresq
         assert (value, newest) == ({"number": 199}, [{"number": 199}, {"number": 198}])
 
 
-@pytest.mark.slow
 def test_growth_on_sqlite(plan: Plan) -> None:
     """Every work is measured at every size, and so is what else grows."""
     found = growth.sqlite(plan)
@@ -125,7 +124,6 @@ def test_growth_on_sqlite(plan: Plan) -> None:
     assert found["bulk"].keys() == {"save_pattern", "save_context"}
 
 
-@pytest.mark.slow
 def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
     """The same on the other engine."""
     monkeypatch.setattr(growth, "big_server", lambda: _Given(databases))
@@ -137,7 +135,6 @@ def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, datab
     )
 
 
-@pytest.mark.slow
 def test_the_upgrades_agree(plan: Plan) -> None:
     """An old database that is opened holds what the statements alone would make of it."""
     assert upgrade.upgrade(plan)["time_by_raw"]["n"] == plan.repetitions
@@ -158,7 +155,6 @@ def test_many_at_once_lose_nothing(plan: Plan) -> None:
         assert found[kind]["errors"] == found[kind]["lost_updates"] == NEITHER_LOST_NOR_FAILED
 
 
-@pytest.mark.slow
 def test_many_at_once_lose_nothing_on_a_server(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases
 ) -> None:

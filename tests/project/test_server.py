@@ -17,6 +17,8 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.databases import PREFIX, VARIABLE, Databases, Run, begin_run
 from tests.helpers.server import Server
 
+pytestmark = pytest.mark.slow  # each has a server of its own
+
 # Write down where the run's server is; the last one fails, or kills the run.
 TINY_TESTS = """
 import os
@@ -146,7 +148,6 @@ def test_a_server_that_does_not_start_says_why(private_server: Server) -> None:
         private_server.start(no_such_setting="1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "killed"), [(0, False), (2, False), (2, True)])
 def test_nothing_is_left_of_a_run(tmp_path: Path, workers: int, killed: bool) -> None:
     """Whether a test fails or the run is killed."""

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.checkout import copy_checkout, environment
 
 # One test of missing rights, one that is interrupted, one that connects to the server.
@@ -23,6 +25,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_the_tests_pass_in_a_closed_checkout_in_the_background_without_a_home(tmp_path: Path) -> None:
     """And with a temporary folder whose name is too long for a socket."""
     checkout = copy_checkout(tmp_path / "closed")

@@ -28,6 +28,8 @@ from tests.helpers.engines import run_sql, with_options
 from tests.helpers.server import PORT, Server, keep_server
 from tests.helpers.sessions import USER, add_one, sessions, wait_until
 
+pytestmark = pytest.mark.slow  # each has a server of its own
+
 PASSWORD = "s3cret/pass word"
 
 

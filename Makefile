@@ -1,10 +1,10 @@
-# make demo · make test · make check · make bench
+# make demo · make quick · make test · make check · make bench
 # Each word makes the environment .venv by itself when it is missing or older than pyproject.toml, or of another
 # version than the Python that PYTHON= names.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format docs bench
+.PHONY: demo quick slow test coverage check format docs bench
 .DELETE_ON_ERROR:
 
 # Only a Python that was asked for counts: without PYTHON= the environment stays what it is.
@@ -29,8 +29,23 @@ demo: .venv/installed
 	$(BIN)/yoyo list
 	$(BIN)/python docs/demo.py
 
+# All that is not marked slow: a minute on two cores.
+quick: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# The quick tests, and how much of the package they run: measuring doubles what the slow ones take, and they
+# repeat the same lines many times. Fails below the floor in pyproject.toml.
+coverage: .venv/installed
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine --quiet build/coverage
+	$(BIN)/coverage report
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -28,7 +28,7 @@ class Database(ABC):
     The queries are those of the `.sql` files with which the database was opened, and are called by name.
     Values are bound in the order in which the query's header names its parameters.
 
-    Every method raises an error of this package, a subclass of `PokerTherapistError`, for one of the driver's.
+    Every method raises a subclass of `PokerTherapistError` for an error of the driver's.
 
     Attributes:
         location: where the database is.
@@ -53,7 +53,7 @@ class Database(ABC):
 
     @abstractmethod
     def execute(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Run a query that writes, committed at once outside a transaction; return how many rows it changed."""
+        """Run a query that writes; return how many rows it changed. Outside a transaction it is committed."""
 
     @abstractmethod
     def execute_later(self, query: str, values: Sequence[Any] = ()) -> object:

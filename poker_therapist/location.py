@@ -118,8 +118,8 @@ def _locate_file(name: str) -> SQLiteLocation:
         raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
     if not name.partition(":")[2].startswith("///") or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), so "
-            "that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
+            f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), "
+            "so that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
         )
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "NORMAL").upper()

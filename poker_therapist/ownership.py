@@ -47,8 +47,8 @@ class Owner:
         """
         if self.task is not current_task():
             raise StorageError(
-                "another asyncio task has begun a transaction() in this thread and not ended it, so nothing was "
-                "done: end the block before its task awaits, or run the block in a worker thread "
+                "another asyncio task has begun a transaction() in this thread and not ended it, so nothing "
+                "was done: end the block before its task awaits, or run the block in a worker thread "
                 "(asyncio.to_thread)"
             )
 

@@ -46,19 +46,21 @@ class PatternStorage:
 
     Every method raises InvalidInput, before anything is written, for an argument that cannot be stored: a
     `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty, longer than 255
-    characters or holds NUL; a confidence or importance outside 0 to 1; a value that JSON cannot give back equal.
-    Every method raises StorageError, by its subclasses, where the database fails, and then nothing was changed.
+    characters or holds NUL; a confidence or importance outside 0 to 1; a value that JSON cannot give back
+    equal. Every method raises StorageError, by its subclasses, where the database fails, and then nothing was
+    changed.
     """
 
     def __init__(self, db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True) -> None:
         """Open a database, create it if it does not exist, and bring its schema up to date.
 
         Args:
-            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
-                is NORMAL (survives a crash of the app) or FULL (also survives a power failure); `timeout` is how
-                many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
-                `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is how
-                many to open at most, 10 unless given, `schema` where the tables are, and all else is libpq's.
+            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`.
+                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure);
+                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of
+                PostgreSQL, such as `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
+                how many to open at most, 10 unless given, `schema` where the tables are, and all else is
+                libpq's.
             migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
 
         Raises:
@@ -86,8 +88,8 @@ class PatternStorage:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a PatternStorage cannot be pickled, for its connections belong to this process: pass its db_path to "
-            "the other process, and open it there"
+            "a PatternStorage cannot be pickled: its connections belong to this process. Pass its db_path "
+            "to the other process, and open it there"
         )
 
     def save_pattern(
@@ -137,7 +139,8 @@ class PatternStorage:
     ) -> None:
         """Add something said in a conversation.
 
-        It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already has.
+        It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already
+        has.
         """
         moment = values.now()
         row = (
@@ -321,14 +324,14 @@ class PatternStorage:
     def transaction(self) -> AbstractContextManager[None]:
         """Make a block all or nothing: one commit at its end, or none of it when it raises.
 
-        It holds the write lock from its start, so keep it short. A block inside a block is rolled back by itself
-        when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a time, so
-        what the server refuses of them may be raised by a later call in the block, or at its end.
+        It holds the write lock from its start, so keep it short. A block inside a block is rolled back by
+        itself when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a
+        time, so what the server refuses of them may be raised by a later call in the block, or at its end.
 
-        The block belongs to the thread and the asyncio task that began it. Another task that uses the storage in
-        the same thread meanwhile gets a StorageError, and nothing is done: end the block before its task awaits,
-        or run it in a worker thread. A block that another thread or task ends is rolled back, and that is a
-        StorageError too.
+        The block belongs to the thread and the asyncio task that began it. Another task that uses the storage
+        in the same thread meanwhile gets a StorageError, and nothing is done: end the block before its task
+        awaits, or run it in a worker thread. A block that another thread or task ends is rolled back, and
+        that is a StorageError too.
         """
         user = self._to_purge
         if user is not None and not self._database.in_transaction:

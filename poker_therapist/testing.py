@@ -26,7 +26,7 @@ from poker_therapist.migrations.rehearse import Verdict, rehearse
 from poker_therapist.migrations.scaffold import REASON
 from poker_therapist.sqlite import backend, backup
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.compare import RowComparison, stored_sql
+from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
 from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.sqlite.engine import SQLiteEngine
 
@@ -126,9 +126,9 @@ class MigrationTests:
 
 def assert_same(expected: Path, actual: Path) -> None:
     """Assert that two databases have the same schema, to the letter, and the same rows."""
-    with RowComparison(expected, actual) as two:
-        assert two.all_tables() == two.shared_tables()
-        assert [str(part) for table in two.shared_tables() for part in two.compare(table)] == []
+    with SQLiteRowComparison(expected, actual) as rows:
+        assert rows.all_tables() == rows.shared_tables()
+        assert [str(difference) for difference in rows.differences()] == []
     texts = []
     for path in (expected, actual):
         with contextlib.closing(sqlite3.connect(path)) as connection:

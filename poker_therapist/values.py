@@ -153,8 +153,8 @@ def check_new_key(name: str, key: str) -> str:
     if len(check_key(name, key)) <= MAX_KEY_LENGTH:
         return key
     raise InvalidInput(
-        f"{name} must be at most {MAX_KEY_LENGTH} characters long, and this one has {len(key):,}: shorten it, and "
-        "keep the long text in the value"
+        f"{name} must be at most {MAX_KEY_LENGTH} characters long (this one has {len(key):,}): shorten it, "
+        "and keep the long text in the value"
     )
 
 

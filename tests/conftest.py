@@ -1,84 +1,34 @@
 """What every test may ask for."""
 
-import re
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
+from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
-from tests.helpers.engines import is_server, run_sql
+from tests.helpers.project import Project, ServerProject
 from tests.helpers.server import Server, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-# As a migration leaves them behind for player 7, and one for player 8.
-LEGACY_ROWS = """
-    INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id, value)
-    VALUES
-        ('003_constrain_values', 'user_patterns', 1, 7, NULL, 'old pattern'),
-        ('003_constrain_values', 'conversation_context', 2, 7, 'monday', 'old context'),
-        ('003_constrain_values', 'conversation_context', 3, 7, NULL, 'old context'),
-        ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
-        ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
-"""
-# PostgreSQL keeps the value as JSON.
-LEGACY_ROWS_AS_JSON = re.sub(r"'([^']+)'\)", r"""'"\1"')""", LEGACY_ROWS)
-
-# For tests of what one engine alone does.
-sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+# A background job of a script ignores Ctrl-C, and so do its children. The tests that interrupt a child would
+# wait for something that never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUN = pytest.StashKey[Run]()
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def advance(self, **interval: float) -> None:
-        self.moment += timedelta(**interval)
-
-
-def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
-    """Return what is kept of a player's rows that a migration had to change."""
-    return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]
 
 
 def migrate(url: str) -> None:
     """Bring a database up to date."""
     get_pattern_storage(url).close()
-
-
-def add_legacy_rows(database: str | Path) -> None:
-    """Leave rows behind as a migration, or the copying of a database, does."""
-    run_sql(database, LEGACY_ROWS_AS_JSON if is_server(database) else LEGACY_ROWS)
-
-
-def run_script(script: str, database: str | Path) -> list[str]:
-    """Run a script by itself and return the lines that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", script, str(database)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 @pytest.fixture
@@ -111,10 +61,10 @@ def migrated(engine: str, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def lasting(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def module_database(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The path or URL of an up-to-date database for all tests of a module."""
     if engine == "sqlite":
-        yield str(request.getfixturevalue("tmp_path_factory").mktemp("lasting") / "RexVoice.db")
+        yield str(request.getfixturevalue("tmp_path_factory").mktemp("shared") / "RexVoice.db")
         return
     databases: Databases = request.getfixturevalue("databases")
     with databases.fresh(request.getfixturevalue("migrated_template")) as url:
@@ -126,6 +76,21 @@ def storage(migrated: str) -> Iterator[PatternStorage]:
     """An empty, up-to-date storage."""
     with get_pattern_storage(migrated) as opened:
         yield opened
+
+
+@pytest.fixture
+def project(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    """An empty folder for migrations, and a database with nothing in it."""
+    if engine == "sqlite":
+        return Project(tmp_path / "project")
+    return ServerProject(tmp_path / "project", request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def two_migrations(project: Project) -> Project:
+    """A project with two migrations, of which the second depends on the first."""
+    project.write_two()
+    return project
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

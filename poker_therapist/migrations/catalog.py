@@ -142,22 +142,6 @@ class Difference:
         return f"{self.about} is {self.actual}, not {self.expected}"
 
 
-@dataclass(frozen=True, slots=True)
-class RowDifference:
-    """What is not the same in a table: values of one column, or, without a column, whole rows."""
-
-    table: str
-    column: str | None
-    count: int
-    example: str
-
-    def __str__(self) -> str:
-        """Return the difference as a sentence."""
-        if self.column is None:
-            return f"{self.table}: {self.count:,} rows are not the same, such as {self.example}"
-        return f"{self.table}.{self.column}: {self.count:,} values differ, such as {self.example}"
-
-
 def _shown(fact: str | None) -> str:
     return "" if fact in ("present", "plain") else f" ({fact})"
 

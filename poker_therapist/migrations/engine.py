@@ -1,14 +1,15 @@
 """What an engine does for an operator: its backend, backups, copies and whole-table transfers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from poker_therapist.location import Location
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.catalog import Difference, RowDifference
+from poker_therapist.migrations.catalog import Catalog, Difference, differences
+from poker_therapist.migrations.compare import RowComparison, RowDifference, Side
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.tables import StoredTable
 
@@ -49,27 +50,38 @@ class RehearsalCopy(ABC):
 
     @abstractmethod
     def return_to_after(self) -> bool:
-        """Return to the state that `keep_after` kept; false if that is impossible, which ends the rehearsal."""
+        """Return to the state that `keep_after` kept; false if that is impossible: the rehearsal ends."""
 
     @abstractmethod
     def integrity_error(self) -> str:
         """Return what the engine finds broken in the copy; empty if nothing is."""
 
     @abstractmethod
-    def changed_rows(self) -> Iterator[tuple[str, int]]:
-        """Yield each table with rows that differ from `keep_before`, and how many do."""
+    def schemas(self) -> tuple[Catalog, Catalog]:
+        """Return the schema that `keep_before` kept, and the one that the copy has now."""
 
     @abstractmethod
+    def row_comparison(self) -> AbstractContextManager[RowComparison]:
+        """Compare the rows that `keep_before` kept with those that the copy has now."""
+
     def schema_differences(self) -> list[Difference]:
         """Return how the schema differs from `keep_before`."""
+        return differences(*self.schemas())
 
-    @abstractmethod
-    def row_differences(self) -> Iterator[RowDifference]:
-        """Yield how the rows of the tables that exist on both sides differ from `keep_before`."""
+    def changed_rows(self) -> dict[str, int]:
+        """Return each table with rows that differ from `keep_before`, and how many do."""
+        with self.row_comparison() as rows:
+            return dict(rows.changed_rows())
 
-    @abstractmethod
-    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
-        """Yield each non-empty table that exists on one side only, with its row count."""
+    def row_differences(self) -> list[RowDifference]:
+        """Return how the rows of the tables that exist on both sides differ from `keep_before`."""
+        with self.row_comparison() as rows:
+            return list(rows.differences())
+
+    def tables_on_one_side(self) -> list[tuple[Side, str, int]]:
+        """Return each non-empty table that exists on one side only, with its row count."""
+        with self.row_comparison() as rows:
+            return list(rows.tables_on_one_side())
 
     @abstractmethod
     def texts_laid_out_differently(self) -> list[str]:
@@ -192,7 +204,7 @@ class Engine(ABC):
 
     @abstractmethod
     def identity(self) -> Hashable:
-        """Return a value that is the same for every name of the database and for no other; None without one."""
+        """Return what the names of the database have in common, and no other database; None without one."""
 
     @abstractmethod
     def reader(self) -> AbstractContextManager[Reader]:

@@ -1,6 +1,6 @@
 """Trying the pending migrations on a copy of a database: apply, roll back, apply again.
 
-The original is not written, and rows are compared inside the database, so that memory does not grow with them.
+The original is not written. Rows are compared inside the database, so that memory does not grow with them.
 """
 
 import time
@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.migrations.compare import Side
 from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
 from poker_therapist.migrations.files import SQLMigration
 
@@ -125,7 +126,7 @@ class _Steps:
         self.copy.keep_before()
         if self._attempt("applying", self._apply):
             self.copy.keep_after()
-            self.result.changed = dict(self.copy.changed_rows())
+            self.result.changed = self.copy.changed_rows()
             if self._attempt("rolling back", self._roll_back):
                 self.progress(f"comparing {self.migration.id}")
                 self._judge()
@@ -159,9 +160,10 @@ class _Steps:
 
     def _judge(self) -> None:
         """Compare the state after rolling back with the state before applying."""
-        schema, rows = self.copy.schema_differences(), list(self.copy.row_differences())
-        for table, count in self.copy.tables_on_one_side():
-            self.result.reasons.append(f"{count:,} rows of {table} are gone or left over with it")
+        schema, rows = self.copy.schema_differences(), self.copy.row_differences()
+        for side, table, count in self.copy.tables_on_one_side():
+            how = "missing" if side is Side.BEFORE else "left over"
+            self.result.reasons.append(f"after rollback {count:,} rows of {table} are {how}")
         self.result.reasons += [str(part) for part in (*schema, *rows)]
         texts = self.copy.texts_laid_out_differently()
         if schema or any(part.column is None for part in rows):

@@ -110,17 +110,15 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))
     if changing:
-        drift, drift_unknown_because = (
-            list[Difference](),
-            "drift cannot be judged while somebody is migrating",
-        )
+        drift = list[Difference]()
+        drift_unknown_because = "drift cannot be judged while somebody is migrating"
     else:
         drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
     return Status(backend.exists(), found, drift, drift_unknown_because)
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
-    """Return how the live schema differs from what the applied migrations build, or why that cannot be said."""
+    """Return how the live schema differs from what the migrations build, or why that cannot be said."""
     try:
         with backend.translating_errors():
             actual = backend.describe()

@@ -102,7 +102,8 @@ class _Copying:
         for table, columns in self.columns.items():
             if unshared := sorted(set(columns) ^ set(self.writer.columns(table))):
                 raise InvalidInput(
-                    f"{self.reader.location.name} and {target.name} do not have the same columns in {table.name}: "
+                    f"{self.reader.location.name} and {target.name} do not have the same columns in "
+                    f"{table.name}: "
                     f"{', '.join(unshared)} is in one of them alone: look at both with "
                     "`poker-therapist status`"
                 )

@@ -14,6 +14,7 @@ from psycopg import pq
 from yoyo import default_migration_table
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
+from poker_therapist.compat import override
 from poker_therapist.errors import (
     DatabaseBusy,
     DriftUnknown,
@@ -139,14 +140,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Return the names of all tables, as yoyo asks for them."""
         return [name for (name,) in self.query("all_tables")]
 
+    @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run one of our own queries and return its rows."""
         cursor = psycopg.RawCursor(self.connection)
         cursor.execute(_QUERIES[name], values)
         return cursor.fetchall() if cursor.description else []
 
+    @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
         if _COPY.match(statement.text):
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: COPY waits for rows that no file of SQL "
@@ -172,8 +173,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 line=line,
             ) from error
 
+    @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
-        """Return our own error for one of the driver's; None if it is no error of the driver's."""
         return translate_error(error, self.location) if isinstance(error, psycopg.Error) else None
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
@@ -198,8 +199,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 file=migration.place(direction),
             ) from error
 
+    @override
     def describe(self) -> Catalog:
-        """Return the live schema."""
         return describe(self.connection, str(self._schema()))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:

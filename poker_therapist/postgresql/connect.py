@@ -39,8 +39,8 @@ _PATIENCE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# After so many seconds without an answer the server is asked, through another connection, whether the statement
-# is still running; and so long may that connection be silent.
+# After so many seconds without an answer the server is asked, through another connection, whether the
+# statement is still running; and so long may that connection be silent.
 SILENCE = 60.0
 _SILENCE_OF_PROBE = 10.0
 
@@ -48,8 +48,8 @@ _SILENCE_OF_PROBE = 10.0
 class WatchedConnection(psycopg.Connection[Any]):
     """A connection that does not wait without end for a server that has stopped answering.
 
-    A stopped process and a proxy whose server is gone still acknowledge what they are sent, so that no limit of
-    TCP's applies. A slow statement is no reason to give up: the server says that it is active.
+    A stopped process and a proxy whose server is gone still acknowledge what they are sent, so that no limit
+    of TCP's applies. A slow statement is no reason to give up: the server says that it is active.
     """
 
     location: PostgreSQLLocation | None = None

@@ -1,7 +1,7 @@
 """The connections of the storage to a PostgreSQL database.
 
 A call acquires a connection from a pool; a transaction keeps one until it ends, and sends what it saves many
-rows at a time. A forked child starts without any. What the driver raises becomes one of this package's errors.
+rows at a time. A forked child starts without any. What the driver raises becomes an error of this package.
 """
 
 import contextlib
@@ -198,8 +198,8 @@ class PostgreSQLDatabase(Database):
     def transaction(self, mode: Mode) -> contextlib.AbstractContextManager[None]:
         """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
-        A block that reads before it writes sees one snapshot. If somebody else changes the same rows before it
-        does, it fails with TransactionConflict; nothing of the other's is lost.
+        A block that reads before it writes sees one snapshot. If somebody else changes the same rows before
+        it does, it fails with TransactionConflict; nothing of the other's is lost.
         """
         return _Block(self, mode)
 
@@ -233,8 +233,8 @@ class PostgreSQLDatabase(Database):
     def scrub_deleted(self) -> None:
         """Let new rows overwrite the space of the deleted ones.
 
-        Until they do, the bytes are still there, as they are in the server's log, archives and replicas for as
-        long as those are kept: see docs/SCALING.md.
+        Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
+        as long as those are kept: see docs/SCALING.md.
         """
         tables = ", ".join(table.name for table in TABLES)
         try:
@@ -256,7 +256,7 @@ class PostgreSQLDatabase(Database):
 
 
 class _Block(contextlib.AbstractContextManager[None]):
-    """What `with storage.transaction():` enters and leaves: a transaction, or a part of the one that is open."""
+    """What `with storage.transaction():` enters: a transaction, or a part of the one that is open."""
 
     def __init__(self, database: PostgreSQLDatabase, mode: Mode) -> None:
         self._database = database

@@ -4,9 +4,9 @@ psycopg's own pool opens them in threads of its own: those are gone in a forked 
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
 
-A signal can arrive between any two steps. So a place of the pool is an object that returns by itself when nobody
-holds it any more, and instead of a lock, which a signal could leave locked, there are queues whose methods are
-atomic.
+A signal can arrive between any two steps. So a place of the pool is an object that returns by itself when
+nobody holds it any more, and instead of a lock, which a signal could leave locked, there are queues whose
+methods are atomic.
 """
 
 import contextlib
@@ -131,7 +131,8 @@ class Pool:
         given: SimpleQueue[_Place | None] = SimpleQueue()
         try:
             self._waiting.append(given)
-            # One may have become free, or the pool may have been closed, before others could see that this waits.
+            # One may have become free, or the pool may have been closed, before others could see that this
+            # waits.
             with contextlib.suppress(IndexError):
                 self._return(self._free.pop())
             if self.closed:

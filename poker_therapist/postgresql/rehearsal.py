@@ -9,6 +9,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -20,12 +21,13 @@ from psycopg import conninfo, sql
 from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageError
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.catalog import Catalog, Difference, RowDifference, differences
+from poker_therapist.migrations.catalog import Catalog, differences
+from poker_therapist.migrations.compare import RowDifference
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe
-from poker_therapist.postgresql.compare import RowComparison
+from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import open_connection, reason_of, translating_errors
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -70,7 +72,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self.fallback_reason = reason
         self._space = 0
         self._size = self._measure()
-        self._two = RowComparison(connection, _BEFORE if not reason else f"{schema}_before", schema)
+        self._kept_rows = f"{schema}_before" if reason else _BEFORE
         self._before = Catalog()
         self._counters: dict[str, int] = {}
         self._invalid: set[str] = set()
@@ -92,7 +94,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self._counters = self._read_counters()
         self._invalid = self._invalid_indexes()
         self._size = self._measure()
-        self._two.keep(self._before)
+        copy_rows(self._connection, self._schema, self._before, self._kept_rows)
 
     @override
     def keep_after(self) -> None:
@@ -111,32 +113,23 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         return f"the index {min(found)} is not valid" if found else ""
 
     @override
-    def changed_rows(self) -> Iterator[tuple[str, int]]:
-        now = describe(self._connection, self._schema)
-        for table in sorted(self._before.tables.keys() | now.tables.keys()):
-            if count := self._two.changed_rows(table, self._before, now):
-                yield table, count
+    def schemas(self) -> tuple[Catalog, Catalog]:
+        return self._before, describe(self._connection, self._schema)
 
     @override
-    def schema_differences(self) -> list[Difference]:
-        return differences(self._before, describe(self._connection, self._schema))
+    def row_comparison(self) -> AbstractContextManager[PostgreSQLRowComparison]:
+        names = (self._kept_rows, self._schema)
+        return nullcontext(PostgreSQLRowComparison(self._connection, names, self.schemas()))
 
     @override
-    def row_differences(self) -> Iterator[RowDifference]:
-        now = describe(self._connection, self._schema)
-        for table in sorted(self._before.tables.keys() & now.tables.keys()):
-            yield from self._two.compare(table, self._before, now)
+    def row_differences(self) -> list[RowDifference]:
         counters = self._read_counters()
-        for name, was in self._counters.items():
-            if counters.get(name) != was:
-                yield RowDifference(name, "last_value", 1, f"{was} became {counters.get(name)}")
-
-    @override
-    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
-        now = describe(self._connection, self._schema)
-        for table in sorted(self._before.tables.keys() ^ now.tables.keys()):
-            if count := self._two.changed_rows(table, self._before, now):
-                yield table, count
+        changed = [
+            RowDifference(name, "last_value", 1, f"{was} became {counters.get(name)}")
+            for name, was in self._counters.items()
+            if counters.get(name) != was
+        ]
+        return super().row_differences() + changed
 
     @override
     def texts_laid_out_differently(self) -> list[str]:

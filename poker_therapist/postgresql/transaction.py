@@ -26,8 +26,8 @@ _BEGIN = {
     # What somebody else changes meanwhile is a conflict, not a lost update.
     Mode.READ_THEN_WRITE: "BEGIN ISOLATION LEVEL REPEATABLE READ",
 }
-# So many saves of a transaction are sent together at most; with more it would be hardly faster. A long value is
-# not kept, so that a transaction stays small in memory.
+# So many saves of a transaction are sent together at most; with more it would be hardly faster. A long value
+# is not kept, so that a transaction stays small in memory.
 _MOST_PENDING = 500
 _LONG = 64 << 10
 
@@ -73,8 +73,8 @@ class Transaction:
     def begin(self, player: Any) -> None:
         """Begin the transaction with its first statement, which says whose rows it is about.
 
-        Transactions that are about one player wait for each other, as all writers do on SQLite, so that none of
-        them fails for having read what another was about to change.
+        Transactions that are about one player wait for each other, as all writers do on SQLite, so that none
+        of them fails for having read what another was about to change.
         """
         cursor = self.live.kept_cursor
         if self._mode is Mode.READ_THEN_WRITE:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
+from poker_therapist.compat import override
 from poker_therapist.errors import MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
@@ -101,12 +102,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Return the names of all tables, as yoyo asks for them."""
         return [name for (name,) in self.query("all_tables")]
 
+    @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run one of our own queries and return its rows."""
         return self.connection.execute(_QUERIES[name], values).fetchall()
 
+    @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
         try:
             for _ in self.connection.execute(statement.text):
                 pass  # what it selects is for nobody, but it is not done before the last row
@@ -124,12 +125,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 line=statement.line,
             ) from error
 
+    @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
-        """Return our own error for one of the driver's; None if it is no error of the driver's."""
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
+    @override
     def describe(self) -> Catalog:
-        """Return the live schema."""
         return describe(self.connection)
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:

@@ -132,8 +132,8 @@ class SQLiteDatabase(Database):
     def _open_and_read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
         """Read through a new connection, which is closed again if it takes the file for immutable.
 
-        Nobody had the file open when that was decided. If somebody has opened and written it meanwhile, what was
-        read may be of two states, and is read again.
+        Nobody had the file open when that was decided. If somebody has opened and written it meanwhile, what
+        was read may be of two states, and is read again.
         """
         while True:
             before = immutable_state(self.location.path)

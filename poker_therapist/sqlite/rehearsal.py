@@ -16,12 +16,12 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.catalog import Difference, RowDifference, differences
+from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
 from poker_therapist.sqlite.catalog import describe
-from poker_therapist.sqlite.compare import RowComparison, stored_sql
+from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
 from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, translating_errors
 
 # In each folder of copies, a database that the rehearsal keeps locked while it runs.
@@ -78,34 +78,18 @@ class SQLiteRehearsalCopy(RehearsalCopy):
             return integrity_error(connection)
 
     @override
-    def changed_rows(self) -> Iterator[tuple[str, int]]:
-        with RowComparison(self._before, self._after) as two:
-            for table in two.all_tables():
-                if count := two.changed_rows(table):
-                    yield table, count
+    def schemas(self) -> tuple[Catalog, Catalog]:
+        with _open(self._before) as before, _open(self._work) as now:
+            return describe(before), describe(now)
 
     @override
-    def schema_differences(self) -> list[Difference]:
-        with _open(self._before) as before, _open(self._work) as back:
-            return differences(describe(before), describe(back))
-
-    @override
-    def row_differences(self) -> Iterator[RowDifference]:
-        with RowComparison(self._before, self._work) as two:
-            for table in two.shared_tables():
-                yield from two.compare(table)
-
-    @override
-    def tables_on_one_side(self) -> Iterator[tuple[str, int]]:
-        with RowComparison(self._before, self._work) as two:
-            for table in sorted(set(two.all_tables()) - set(two.shared_tables())):
-                if count := two.changed_rows(table):
-                    yield table, count
+    def row_comparison(self) -> SQLiteRowComparison:
+        return SQLiteRowComparison(self._before, self._work)
 
     @override
     def texts_laid_out_differently(self) -> list[str]:
-        with _open(self._before) as before, _open(self._work) as back:
-            texts = [set(stored_sql(connection)) for connection in (before, back)]
+        with _open(self._before) as before, _open(self._work) as now:
+            texts = [set(stored_sql(connection)) for connection in (before, now)]
         return sorted({name for name, _ in texts[0] ^ texts[1]})
 
 

@@ -1,8 +1,8 @@
 """One thread's connection to an SQLite file, and the transaction that is open on it.
 
 A transaction can end in any way: its block raises, a signal arrives while BEGIN waits, a generator that holds
-it is dropped and the garbage collector of another thread finishes it. So the session knows its transaction by a
-weak reference and a token. What nobody holds any more is rolled back, at once or at the session's next use.
+it is dropped and the garbage collector of another thread finishes it. So the session knows its transaction by
+a weak reference and a token. What nobody holds any more is rolled back, at once or at the session's next use.
 """
 
 import contextlib
@@ -61,8 +61,8 @@ class Session:
 
         Args:
             token: which transaction.
-            timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it takes;
-                that thread sees afterwards that nobody holds its transaction, and rolls it back itself.
+            timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it
+                takes; that thread sees afterwards that nobody holds its transaction, and rolls it back itself.
         """
         if self.lock.acquire(timeout=timeout):
             try:
@@ -144,7 +144,7 @@ class Transaction(AbstractContextManager[None]):
             raise StorageError(FAILED)
 
     def note_failure(self) -> None:
-        """Note that a statement failed: after some errors, a full disk say, SQLite has rolled back by itself."""
+        """Note that a statement failed: after some errors, such as a full disk, SQLite has rolled back."""
         with contextlib.suppress(sqlite3.Error):
             if self._session is not None and self._session.connection.in_transaction:
                 return
@@ -243,8 +243,8 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
     if other is None or not other.is_open or other._session is session:
         return
     raise StorageError(
-        f"this thread has an open transaction() in {path} through another storage, for which it would wait for "
-        "ever: end that block first, or use its storage here too"
+        f"this thread has an open transaction() in {path} through another storage, for which it would wait "
+        "for ever: end that block first, or use its storage here too"
     )
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests.conftest import Clock
 from tests.helpers import old_app, snapshots
+from tests.helpers.clock import Clock
 from tests.helpers.migrating import IDS
 
 USER, OTHER = 7, 8

@@ -1,52 +1,116 @@
 """Killed anywhere, and started by many at once: nothing is half-applied, nothing is stuck."""
 
-import contextlib
 import os
 import shutil
 import signal
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yoyo.backends.core.sqlite3
-import yoyo.scripts.init
-import yoyo.scripts.migrate
-import yoyo.scripts.newmigration  # all that the command imports, so that its children need not
-from yoyo.scripts.main import main
 
-from poker_therapist import get_pattern_storage, testing
-from poker_therapist.migrations.files import read_migrations
-from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from tests.helpers import old_app, snapshots
-from tests.helpers.migrating import FOLDER, IDS
+from poker_therapist import testing
+from poker_therapist.location import locate
+from poker_therapist.migrations.status import State
+from poker_therapist.schema import read_status
+from tests.helpers import snapshots
+from tests.helpers.crashing import (
+    COMMANDS,
+    OnPostgreSQL,
+    OnSQLite,
+    run_yoyo,
+    start_fifty,
+    states_of,
+    yoyo_arguments,
+)
+from tests.helpers.engines import per_engine, query
+from tests.helpers.migrating import IDS
+from tests.helpers.snapshots import everything, interrupted, operations
 
-SQL = str(FOLDER)
-
-COMMANDS = {
-    "apply": ["apply"],
-    "rollback": ["rollback", "--all"],
-    "reapply": ["reapply", "--all"],
+# A command and what the database holds; killed before one in so many statements. With PostgreSQL a kill takes
+# long; on an empty database most statements are those of a populated one; what reapply does, the others do.
+ONE_IN = {
+    "sqlite": {(command, kind): 1 for command in COMMANDS for kind in ("empty", "populated")},
+    "postgresql": {
+        ("apply", "populated"): 1,
+        ("apply", "empty"): 3,
+        ("rollback", "populated"): 1,
+        ("rollback", "empty"): 6,
+        ("reapply", "populated"): 8,
+        ("reapply", "empty"): 12,
+    },
 }
+# How many statements each command has at least.
+STATEMENTS = {"sqlite": 4 * 8, "postgresql": 4 * 25}
 
 
-def yoyo_command(scheme: str, command: str, path: Path) -> list[str]:
-    return [*COMMANDS[command], "--no-config-file", "--batch", "--database", f"{scheme}:///{path}", SQL]
+@pytest.fixture
+def crashing(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[[str], OnSQLite | OnPostgreSQL]:
+    """Return a maker of a database, empty or populated, on which commands are killed."""
+
+    def make(kind: str) -> OnSQLite | OnPostgreSQL:
+        if engine == "sqlite":
+            return OnSQLite(tmp_path, kind)
+        url, databases = (request.getfixturevalue(name) for name in ("postgresql_url", "databases"))
+        return OnPostgreSQL(url, kind, databases)
+
+    return make
 
 
-def run_yoyo(arguments: list[str]) -> None:
-    """Run the yoyo command in this process, in silence; raise whatever it raises."""
-    with Path(os.devnull).open("w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        if main(arguments):
-            raise SystemExit(1)
+@per_engine(ONE_IN)
+def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
+    engine: str,
+    case: tuple[str, str],
+    crashing: Callable[[str], OnSQLite | OnPostgreSQL],
+    report: Callable[[str], None],
+) -> None:
+    """Between two migrations; or in the middle of one that is not transactional, and then status says so."""
+    command, kind = case
+    one_in = ONE_IN[engine][case]
+    target = crashing(kind)
+    if command != "apply":
+        assert target.run("apply") == 0
+        if kind == "populated":
+            target.add_rows()
+    with target.copy() as database:
+        states = states_of(command, database)
+    shown: set[str] = set()
+    kills = stuck = in_parts = 0
+    code = -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        with target.copy() as database:
+            code = target.run(command, database, one_in * (kills + 1))
+            if code != -signal.SIGKILL:
+                break
+            kills += 1
 
+            assert snapshots.is_whole(database)
+            if everything(database) not in states:
+                in_parts += 1
+                (stopped,) = interrupted(database)
+                assert stopped in target.in_parts, f"kill {kills}"
+                if stopped not in shown:  # once: it takes longer than the killing
+                    told = {one.id: one.state for one in read_status(locate(database)).migrations}
+                    assert told[stopped] is State.INTERRUPTED
+                    shown.add(stopped)
 
-def run_killed_at(step: int, arguments: list[str]) -> int:
-    """Run a yoyo command in a child that dies before its statement number `step`; return its exit code."""
-    return testing.run_killed_at(step, lambda: run_yoyo(arguments))
+            codes = [target.run(command, database)]
+            if command == "reapply":  # what the kill left pending is not its business
+                codes.append(target.run("apply", database))
+            stuck += any(codes) or everything(database) != states[-1] or interrupted(database) != []
+
+    report(
+        f"{engine}, {command}, {kind} database: {stuck} stuck of {kills} kills, at one in {one_in} "
+        f"statements, {in_parts} of them inside a migration that is not transactional"
+    )
+    assert code == 0
+    assert kills * one_in > STATEMENTS[engine]
+    assert shown == {*target.in_parts}
+    assert stuck == 0
 
 
 def kill_plain_yoyo_at(step: int) -> None:
@@ -68,98 +132,13 @@ def kill_plain_yoyo_at(step: int) -> None:
     yoyo.backends.core.sqlite3.SQLiteBackend.connect = traced
 
 
-def states_of(command: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Run a command on a database; return its state before and after each migration."""
-    states = [snapshots.everything(path)]
-
-    def note(message: str) -> None:
-        if message.startswith(("applied", "rolled back")):
-            states.append(snapshots.everything(path))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(AtomicSQLiteBackend, "report", staticmethod(note))
-        backend = AtomicSQLiteBackend(yoyo.connections.parse_uri(f"sqlite+atomic:///{path}?backups=0"))
-        files = read_migrations([SQL])
-        with backend:
-            if command != "apply":
-                backend.rollback_migrations(backend.to_rollback(files))
-            if command != "rollback":
-                backend.apply_migrations(backend.to_apply(files))
-    return states
-
-
-@pytest.fixture(params=["empty", "old"])
-def original(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A database that is new, or one of the earlier app with rows of every kind in it."""
-    path = tmp_path / f"{request.param}.db"
-    if request.param == "empty":
-        path.touch()
-    else:
-        old_app.make(path, rows=36)
-        old_app.add_odd_rows(path)
-    return path
-
-
-@pytest.fixture
-def copies(tmp_path: Path) -> Callable[[Path], Path]:
-    """Return a maker of copies, each in a folder of its own."""
-    number = 0
-
-    def copy(path: Path) -> Path:
-        nonlocal number
-        number += 1
-        folder = tmp_path / f"copy {number}"
-        folder.mkdir()
-        return Path(shutil.copy(path, folder / "RexVoice.db"))
-
-    return copy
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
-    command: str,
-    original: Path,
-    copies: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    report: Callable[[str], None],
-) -> None:
-    """Every statement and every commit: the database is between two migrations, and the command ends well."""
-    if command != "apply":
-        assert run_killed_at(0, yoyo_command("sqlite+atomic", "apply", original)) == 0
-    states = states_of(command, copies(original), monkeypatch)
-    kills = stuck = 0
-    while True:
-        path = copies(original)
-        arguments = yoyo_command("sqlite+atomic", command, path)
-        code = run_killed_at(kills + 1, arguments)
-        if code != -signal.SIGKILL:
-            break
-        kills += 1
-
-        assert snapshots.everything(path) in states, f"killed at statement {kills}"
-        assert snapshots.is_whole(path)
-
-        again = run_killed_at(0, arguments)
-        if command == "reapply":  # what the kill left pending is not its business
-            again = again or run_killed_at(0, yoyo_command("sqlite+atomic", "apply", path))
-        stuck += again != 0 or snapshots.everything(path) != states[-1]
-        assert not list(path.parent.glob("*.part*"))
-        shutil.rmtree(path.parent)
-
-    report(f"{command}, {original.stem} database: {stuck} stuck of {kills} kills")
-    assert code == 0
-    assert kills > 4 * 8
-    assert stuck == 0
-
-
-def test_plain_yoyo_is_stuck_after_such_kills(tmp_path: Path, copies: Callable[[Path], Path]) -> None:
+def test_plain_yoyo_is_stuck_after_such_kills(tmp_path: Path) -> None:
     """The fault that the atomic backend is for, so that the test above is known to see it."""
-    original = tmp_path / "original.db"
-    original.touch()
     stuck = 0
     for step in (20, 30, 40):
-        path = copies(original)
-        arguments = yoyo_command("sqlite", "apply", path)
+        path = tmp_path / str(step) / "RexVoice.db"
+        path.parent.mkdir()
+        arguments = yoyo_arguments("sqlite", "apply", path)
 
         def run_plain(step: int = step, arguments: list[str] = arguments) -> None:
             kill_plain_yoyo_at(step)
@@ -168,60 +147,28 @@ def test_plain_yoyo_is_stuck_after_such_kills(tmp_path: Path, copies: Callable[[
         assert testing.run_killed_at(0, run_plain) == -signal.SIGKILL
         with snapshots.connect(path) as connection:
             stuck += bool(connection.execute("SELECT count(*) FROM yoyo_lock").fetchone()[0])
+        shutil.rmtree(path.parent)
 
     assert stuck > 0
 
 
-def test_fifty_starters_and_yoyo_apply_at_once_apply_each_migration_once(original: Path) -> None:
-    """An empty file, or an old database: all succeed, and each migration is recorded once."""
-    start_fifty(original)
+@pytest.mark.parametrize("kind", ["empty", "populated", "one pending"])
+def test_fifty_processes_and_yoyo_apply_at_once_apply_each_migration_once(
+    kind: str, crashing: Callable[[str], OnSQLite | OnPostgreSQL]
+) -> None:
+    """All succeed, and each migration is recorded once; the one that is pending a second time."""
+    target = crashing(kind)
+    expected = dict.fromkeys(IDS, 1)
+    if kind == "one pending":
+        assert target.run("apply") == 0
+        assert target.run("rollback last") == 0
+        expected[IDS[-1]] = 2
+    start_fifty(target)
 
-    assert snapshots.applied(original) == IDS
-    assert operations(original) == dict.fromkeys(IDS, 1)
-    assert snapshots.is_whole(original)
-
-
-def test_fifty_starters_at_once_apply_the_one_pending_migration_once(original: Path) -> None:
-    """One migration is pending: it is applied once, the others not again."""
-    assert run_killed_at(0, yoyo_command("sqlite+atomic", "apply", original)) == 0
-    backend = AtomicSQLiteBackend(yoyo.connections.parse_uri(f"sqlite+atomic:///{original}"))
-    with backend:
-        files = read_migrations([SQL])
-        backend.rollback_migrations(backend.to_rollback(files)[:1])
-    start_fifty(original)
-
-    assert snapshots.applied(original) == IDS
-    assert operations(original) == dict.fromkeys(IDS, 1) | {IDS[-1]: 2}
-
-
-def operations(path: Path) -> dict[str, int]:
-    """Return how often each migration was applied, from yoyo's log."""
-    with snapshots.connect(path) as connection:
-        return dict(
-            connection.execute(
-                "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1"
-            ).fetchall()
-        )
-
-
-def start_fifty(path: Path) -> None:
-    """Open the storage in fifty processes and run `yoyo apply` in two, all at the same moment."""
-    ready, go = os.pipe()
-    children = []
-    for number in range(52):
-        child = os.fork()
-        if not child:
-            os.close(go)
-            os.read(ready, 1)  # until the parent closes its end
-            with contextlib.suppress(BaseException):
-                if number % 26 == 0:
-                    os._exit(run_killed_at(0, yoyo_command("sqlite+atomic", "apply", path)))
-                with get_pattern_storage(path) as storage:
-                    storage.save_pattern(number, "start", "process", number)
-                    os._exit(storage.get_pattern(number, "start", "process") != number)
-            os._exit(1)
-        children.append(child)
-    os.close(ready)
-    os.close(go)
-
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 52
+    assert snapshots.applied(target.original) == IDS
+    assert operations(target.original) == expected
+    assert interrupted(target.original) == []
+    assert snapshots.is_whole(target.original)
+    assert query(target.original, "SELECT count(*) FROM user_patterns WHERE pattern_type = 'start'") == [
+        (50,)
+    ]

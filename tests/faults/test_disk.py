@@ -22,10 +22,11 @@ from poker_therapist.schema import copy, rehearse
 from poker_therapist.sqlite.backup import save_backup
 from poker_therapist.sqlite.engine import SQLiteEngine
 from poker_therapist.tables import TABLES
-from tests.conftest import Clock, add_legacy_rows, sqlite_only
 from tests.helpers import faults, old_app, snapshots
-from tests.helpers.engines import ask, change
+from tests.helpers.clock import Clock
+from tests.helpers.engines import execute, fetch_all, sqlite_only
 from tests.helpers.migrating import IDS, down, up
+from tests.helpers.players import add_legacy_rows
 
 USER, OTHER = 7, 8
 MARK = b"forget-me"
@@ -73,7 +74,7 @@ def make_current(folder: Path) -> None:
             storage.save_insight(user, "leak", text * 200)
         storage.save_context(USER, "topic", "expired", expires_minutes=-1)
         add_legacy_rows(database(folder))
-        change(storage, "VACUUM")
+        execute(storage, "VACUUM")
 
 
 def make_old(folder: Path, version: int = 0) -> None:
@@ -359,8 +360,8 @@ def test_a_storage_that_is_open_goes_on_when_there_is_room_again(
     storage: PatternStorage,
 ) -> None:
     storage.save_pattern(USER, "tilt", "before", "x" * 10_000)
-    (pages,) = ask(storage, "PRAGMA page_count")[0]
-    ask(storage, f"PRAGMA max_page_count = {pages}")[0]
+    (pages,) = fetch_all(storage, "PRAGMA page_count")[0]
+    fetch_all(storage, f"PRAGMA max_page_count = {pages}")[0]
 
     def save_until_it_is_full() -> None:
         for number in range(10_000):
@@ -379,9 +380,9 @@ def test_a_storage_that_is_open_goes_on_when_there_is_room_again(
     with pytest.raises(DatabaseFull):
         storage.save_insight(USER, "leak", "y" * 100_000)
     assert storage.get_patterns_by_type(USER, "tilt") == kept
-    assert ask(storage, "PRAGMA integrity_check") == [("ok",)]
+    assert fetch_all(storage, "PRAGMA integrity_check") == [("ok",)]
 
-    ask(storage, "PRAGMA max_page_count = 1000000")[0]
+    fetch_all(storage, "PRAGMA max_page_count = 1000000")[0]
     storage.save_pattern(USER, "tilt", "after", "y" * 100_000)
     assert set(storage.get_patterns_by_type(USER, "tilt")) == {*kept, "after"}
 

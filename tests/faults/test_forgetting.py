@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.engines import is_server, is_whole, query, run_sql
+from tests.helpers.engines import is_server, query, run_sql
+from tests.helpers.snapshots import is_whole
 from tests.helpers.writers import Writer, check
 
 USER, OTHER = 99, 98
@@ -86,7 +87,7 @@ def test_a_million_rows_are_forgotten_while_others_save(
     finally:
         for writer in writers:
             writer.kill()
-    acknowledged = {writer.player: writer.bury() for writer in writers}
+    acknowledged = {writer.player: writer.reap() for writer in writers}
 
     deleted = forgotten["user_patterns"] + forgotten["conversation_context"] + forgotten["user_insights"]
     kept = sum(map(len, others))

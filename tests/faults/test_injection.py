@@ -22,7 +22,8 @@ from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
 from tests.helpers import players
 from tests.helpers.cli import command
-from tests.helpers.engines import ask, change, schema
+from tests.helpers.engines import execute, fetch_all
+from tests.helpers.snapshots import everything
 
 PAYLOADS = [
     # Ends of a literal, and what could follow
@@ -141,8 +142,6 @@ def call(storage: PatternStorage, place: tuple[str, str], user: int, text: str) 
 class Judge:
     """Tries one text in every place of a storage, and sees what it does to the rest."""
 
-    TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
-
     def __init__(self, storage: PatternStorage) -> None:
         self.storage = storage
         self.calls = 0
@@ -160,8 +159,8 @@ class Judge:
                 assert self._rows() == self.before
         for place in SAVES:
             self._save(place, text)
-            for table in self.TABLES:
-                change(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
+            for table in players.TABLES:
+                execute(self.storage, f"DELETE FROM {table} WHERE user_id = 1000")
             assert self._rows() == self.before
 
     def _accepts(self, place: tuple[str, str], text: str, user: int) -> bool:
@@ -192,7 +191,11 @@ class Judge:
                     assert found == 1 if other[0].startswith("clear") else "benign" in repr(found), other
 
     def _rows(self) -> set[tuple[Any, ...]]:
-        return {(table, *row) for table in self.TABLES for row in ask(self.storage, f"SELECT * FROM {table}")}
+        return {
+            (table, *row)
+            for table in players.TABLES
+            for row in fetch_all(self.storage, f"SELECT * FROM {table}")
+        }
 
 
 def is_unicode(text: str) -> bool:
@@ -207,8 +210,8 @@ def decoded(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def judge(lasting: str) -> Iterator[Judge]:
-    with get_pattern_storage(lasting) as storage:
+def judge(module_database: str) -> Iterator[Judge]:
+    with get_pattern_storage(module_database) as storage:
         yield Judge(storage)
 
 
@@ -235,14 +238,14 @@ def test_every_method_that_takes_a_text_is_tried() -> None:
 
 
 def test_a_text_that_looks_like_sql_is_saved_found_and_changes_nothing_else(
-    engine: str, lasting: str, judge: Judge, report: Callable[[str], None]
+    engine: str, module_database: str, judge: Judge, report: Callable[[str], None]
 ) -> None:
     """In every parameter that takes a text: exactly its own row; what no engine can hold is refused."""
-    before, calls = schema(lasting), judge.calls
+    before, calls = everything(module_database).schema, judge.calls
     for text in (*PAYLOADS, *REFUSED):
         judge.try_everywhere(text)
 
-    assert schema(lasting) == before
+    assert everything(module_database).schema == before
     report(
         f"{engine}: {len(PAYLOADS) + len(REFUSED)} texts that look like SQL in {len(places())} parameters, "
         f"{judge.calls - calls:,} calls: each is text, no other row or table changed"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.engines import is_whole
+from tests.helpers.snapshots import is_whole
 from tests.helpers.writers import Writer, check
 
 WRITERS = 4
@@ -25,12 +25,12 @@ def kill_again_and_again(database: str, kills: int) -> dict[int, int]:
             wait_for_any(writers, chance.randrange(50))
             victim = writers.pop(chance.randrange(WRITERS))
             victim.kill()
-            dead[victim.player] = victim.bury()
+            dead[victim.player] = victim.reap()
             writers.append(Writer(database, player))
     finally:
         for writer in writers:
             writer.kill()
-    return dead | {writer.player: writer.bury() for writer in writers}
+    return dead | {writer.player: writer.reap() for writer in writers}
 
 
 def wait_for_any(writers: list[Writer], count: int) -> None:
@@ -38,7 +38,7 @@ def wait_for_any(writers: list[Writer], count: int) -> None:
     of = {writer.pipe: writer for writer in writers}
     while count > 0:
         for pipe in select.select(of, [], [])[0]:
-            heard = of[pipe].hear()
+            heard = of[pipe].read_acknowledgements()
             assert heard, "a writer ended by itself"
             count -= heard
 

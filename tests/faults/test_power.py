@@ -24,7 +24,7 @@ from poker_therapist.sqlite import backend
 from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.values import JSON
 from tests.helpers import old_app, snapshots
-from tests.helpers.engines import ask
+from tests.helpers.engines import fetch_all
 from tests.helpers.migrating import IDS, down, up
 
 USER = 7
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 def careful(path: Path) -> Iterator[PatternStorage]:
     """A storage that brings each commit to the disk, and writes early what does not fit its little memory."""
     with get_pattern_storage(f"sqlite:///{path}?synchronous=FULL") as storage:
-        ask(storage, "PRAGMA cache_size = 4")[0]
+        fetch_all(storage, "PRAGMA cache_size = 4")
         yield storage
 
 
@@ -96,7 +96,7 @@ def test_at_every_commit_what_was_acknowledged_is_on_the_disk(
 ) -> None:
     """Through several checkpoints, with small and large rows."""
     chance = random.Random(7)
-    ask(careful, "PRAGMA wal_autocheckpoint = 30")[0]
+    fetch_all(careful, "PRAGMA wal_autocheckpoint = 30")[0]
     for number in range(150):
         save_number(careful, number, chance.choice([10, 3_000, 20_000]))
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_is_torn_at_any_page_loses_nothing(
     for number in range(20):
         save_number(careful, number, chance.choice([10, 3_000]))
     original = copy_files(path, tmp_path / "original")
-    ask(careful, "PRAGMA wal_checkpoint(PASSIVE)")[0]
+    fetch_all(careful, "PRAGMA wal_checkpoint(PASSIVE)")[0]
     before, after = original.read_bytes(), path.read_bytes()
     moved = [
         page for page in range(0, len(after), PAGE) if before[page : page + PAGE] != after[page : page + PAGE]

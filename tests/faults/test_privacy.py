@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from poker_therapist import PatternStorage, TransactionConflict, get_pattern_storage, values
-from tests.helpers.engines import is_whole
+from tests.helpers.snapshots import is_whole
 
 # The same names for both, so that only the player tells their rows apart.
 NAMES = ("a", "b", "c")

@@ -23,7 +23,7 @@ PROGRAM = Path(sys.executable).with_name("poker-therapist")
 _SETTINGS = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
-class Ran(NamedTuple):
+class Result(NamedTuple):
     """How a command ended."""
 
     code: int
@@ -41,7 +41,7 @@ class Ran(NamedTuple):
         return json.loads(self.out)
 
 
-def command(*arguments: str | Path, folder: Path, answer: str = "") -> Ran:
+def command(*arguments: str | Path, folder: Path, answer: str = "") -> Result:
     """Run a command in this process and in a folder; whatever is no error of ours is raised."""
     out, error, code = io.StringIO(), io.StringIO(), 0
     with (
@@ -58,7 +58,7 @@ def command(*arguments: str | Path, folder: Path, answer: str = "") -> Ran:
             cli.main()
         except SystemExit as end:
             code = int(end.code or 0)
-    return Ran(code, out.getvalue(), error.getvalue())
+    return Result(code, out.getvalue(), error.getvalue())
 
 
 def refused(*arguments: str | Path, folder: Path) -> str:
@@ -77,7 +77,7 @@ def program(
     environment: dict[str, str] | None = None,
     answer: str = "",
     timeout: float = 60,
-) -> Ran:
+) -> Result:
     """Run the program as an operator's script does, in a pipe."""
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAM, *arguments],
@@ -89,7 +89,7 @@ def program(
         timeout=timeout,
         check=False,
     )
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def on_terminal(
@@ -120,7 +120,7 @@ def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:
     return kept | (environment or {})
 
 
-def seen(drawn: str) -> list[str]:
+def visible_lines(drawn: str) -> list[str]:
     """Return the lines that a terminal shows at the end, without what was wiped away and without colours."""
     screen, row, column = [""], 0, 0
     for code, up, wipe, end, text in re.findall(

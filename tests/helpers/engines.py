@@ -1,17 +1,26 @@
 """What the tests of the storage ask of a database beside the storage, whichever engine it is on."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+import pytest
 
 from poker_therapist import PatternStorage
 from poker_therapist.database import Database
-from poker_therapist.postgresql.catalog import describe
-from tests.helpers import snapshots
+
+# For tests of what one engine alone does.
+sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+
+def per_engine(cases: Mapping[str, Iterable[object]]) -> pytest.MarkDecorator:
+    """Run a test with the cases of each engine on that engine; its argument is `case`."""
+    pairs = [(engine, case) for engine, of_engine in cases.items() for case in of_engine]
+    return pytest.mark.parametrize(("engine", "case"), pairs, indirect=["engine"])
 
 
 def is_server(database: str | Path) -> bool:
@@ -45,17 +54,17 @@ def run_sql(database: str | Path, sql: str) -> None:
             connection.executescript(sql)
 
 
-def ask(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+def fetch_all(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> list[Any]:
     """Return the rows of a query on the connection that the storage itself would use; `?1` is a parameter."""
     return _with_query(storage, sql).fetch_all("asked by a test", values)
 
 
-def change(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
-    """Run a statement on the connection that the storage itself would use; return how many rows it changed."""
+def execute(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> int:
+    """Run a statement on the connection that the storage itself would use and count the rows."""
     return _with_query(storage, sql).execute("asked by a test", values)
 
 
-def change_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> None:
+def execute_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ()) -> None:
     """Run a statement as a save is run: inside a transaction PostgreSQL may be sent it later."""
     _with_query(storage, sql).execute_later("asked by a test", values)
 
@@ -77,34 +86,3 @@ def columns(database: str | Path) -> dict[str, set[str]]:
         "FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'",
     )
     return {table: {column for of, column in found if of == table} for table, _ in found}
-
-
-def schema(database: str | Path) -> Any:
-    """Return everything that the migrations have made."""
-    if not is_server(database):
-        return snapshots.stored_sql(Path(database))
-    with psycopg.connect(str(database), autocommit=True) as connection:
-        return describe(connection, "public").facts()
-
-
-def everything(database: str | Path) -> tuple[Any, ...]:
-    """Return the whole state that a call may change: schema, rows and record of migrations."""
-    if not is_server(database):
-        return snapshots.everything(Path(database))
-    with psycopg.connect(str(database), autocommit=True) as connection:
-        tables = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
-        ).fetchall()
-        rows = {
-            table: connection.execute(
-                f"SELECT to_jsonb(t)::text FROM {table} AS t ORDER BY 1".encode()
-            ).fetchall()
-            for (table,) in tables
-            if table not in ("yoyo_lock", "_yoyo_log")
-        }
-        return describe(connection, "public").facts(), rows
-
-
-def is_whole(database: str | Path) -> bool:
-    """Return whether the engine finds nothing wrong with its files, as far as it can be asked."""
-    return is_server(database) or snapshots.is_whole(Path(database))

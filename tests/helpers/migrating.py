@@ -16,6 +16,8 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 FOLDER = migrations_folder("sqlite")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))
 
+YOYO: tuple[str | Path, ...] = (sys.executable, Path(sys.executable).with_name("yoyo"))
+
 
 def up(path: Path, to: str = IDS[-1], folder: Path = FOLDER) -> None:
     """Apply every migration up to one."""
@@ -42,9 +44,8 @@ def yoyo_command(
     *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the yoyo command in a folder, as an operator does."""
-    command = Path(sys.executable).with_name("yoyo")
     return subprocess.run(
-        [sys.executable, command, *arguments],
+        [*YOYO, *arguments],
         cwd=folder,
         env=os.environ | (environment or {}),
         capture_output=True,

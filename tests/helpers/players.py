@@ -1,12 +1,25 @@
 """Players with something of every kind, for the commands that are about one of them."""
 
+import re
 from pathlib import Path
 
-from poker_therapist import PatternStorage, get_pattern_storage
-from tests.conftest import LEGACY_ROWS
-from tests.helpers.engines import run_sql
+from poker_therapist import PatternStorage, get_pattern_storage, tables
+from tests.helpers.engines import is_server, run_sql
 
-TABLES = ("user_patterns", "conversation_context", "user_insights", "legacy_rows")
+TABLES = tuple(table.name for table in tables.TABLES)
+
+# As a migration leaves them behind for player 7, and one for player 8.
+LEGACY_ROWS = """
+    INSERT INTO legacy_rows (migration_id, table_name, row_id, user_id, session_id, value)
+    VALUES
+        ('003_constrain_values', 'user_patterns', 1, 7, NULL, 'old pattern'),
+        ('003_constrain_values', 'conversation_context', 2, 7, 'monday', 'old context'),
+        ('003_constrain_values', 'conversation_context', 3, 7, NULL, 'old context'),
+        ('003_constrain_values', 'user_insights', 4, 7, NULL, 'old insight'),
+        ('003_constrain_values', 'user_insights', 5, 8, NULL, 'somebody else')
+"""
+# PostgreSQL keeps the value as JSON.
+LEGACY_ROWS_AS_JSON = re.sub(r"'([^']+)'\)", r"""'"\1"')""", LEGACY_ROWS)
 
 
 def fill(storage: PatternStorage, user: int) -> None:
@@ -33,3 +46,13 @@ def is_known(database: Path, user: int = 7) -> bool:
     with get_pattern_storage(database, migrate=False) as storage:
         found = storage.export_user(user)
     return any(found[part] for part in ("patterns", "context", "insights", "legacy_rows"))
+
+
+def add_legacy_rows(database: str | Path) -> None:
+    """Leave rows behind as a migration, or the copying of a database, does."""
+    run_sql(database, LEGACY_ROWS_AS_JSON if is_server(database) else LEGACY_ROWS)
+
+
+def legacy_values(storage: PatternStorage, user_id: int) -> list[str]:
+    """Return what is kept of a player's rows that a migration had to change."""
+    return [row["value"] for row in storage.export_user(user_id)["legacy_rows"]]

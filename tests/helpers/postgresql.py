@@ -19,23 +19,39 @@ import yoyo.backends.core.postgresql
 import yoyo.scripts.init
 import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
-from psycopg import sql
 from yoyo.scripts.main import main
 
 from poker_therapist.location import PostgreSQLLocation, locate
-from poker_therapist.postgresql.catalog import describe
+from poker_therapist.migrations.files import SQLMigration, read_migrations
 from poker_therapist.schema import migrations_folder
-from tests.helpers.cli import Ran
-from tests.helpers.engines import query, run_sql
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.cli import Result
+from tests.helpers.engines import query
 
 FOLDER = migrations_folder("postgresql")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))
 
+MIGRATIONS: list[SQLMigration] = list(read_migrations([str(FOLDER)]))
+CITUS: SQLMigration = read_migrations([str(FOLDER), str(migrations_folder("citus"))])[-1]
+IN_PARTS = [migration for migration in MIGRATIONS if not migration.use_transactions]
+
+ROWS = """
+    INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value)
+    SELECT player, 'tilt', 'bad beat', '{"b": 1, "a": 1.0, "a": 2}' FROM generate_series(1, 9) AS player;
+    INSERT INTO conversation_context (user_id, context_key, context_value, expires_at)
+    SELECT player, 'mood', '"calm"', now() FROM generate_series(1, 9) AS player;
+    INSERT INTO user_insights (user_id, insight_type, insight_data)
+    SELECT player, 'leak', 'null' FROM generate_series(1, 9) AS player;
+"""
+
+# What the app has beside our tables.
+APP_TABLES = """
+    CREATE TABLE users (id SERIAL PRIMARY KEY, email TEXT);
+    CREATE TABLE messages (id INT PRIMARY KEY, user_id INT REFERENCES users (id), content TEXT);
+    INSERT INTO users (email) VALUES ('ann@example.org');
+"""
+
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
-
-BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
 
 
 def atomic(url: str) -> str:
@@ -43,7 +59,7 @@ def atomic(url: str) -> str:
     return url.replace("postgresql:", "postgresql+atomic:", 1)
 
 
-def place(url: str) -> PostgreSQLLocation:
+def server_location(url: str) -> PostgreSQLLocation:
     """Return where a URL leads."""
     location = locate(url)
     assert isinstance(location, PostgreSQLLocation)
@@ -53,53 +69,6 @@ def place(url: str) -> PostgreSQLLocation:
 def name_of(url: str) -> str:
     """Return the name of the database at a URL."""
     return urlsplit(url).path[1:]
-
-
-def everything(url: str, schema: str = "public") -> tuple[Any, ...]:
-    """Return the whole state that a migration may change: schema, rows, counters of ids, and record."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        catalog = describe(connection, schema)
-        order = {name: list(table.columns) for name, table in catalog.tables.items()}
-        rows = {
-            table: sorted(
-                text
-                for (text,) in connection.execute(
-                    sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
-                )
-            )
-            for table in catalog.tables
-        }
-        counters = connection.execute(
-            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
-        ).fetchall()
-        return catalog.facts(), order, rows, counters, _ids(connection, "_yoyo_migration", schema)
-
-
-def applied(url: str, schema: str = "public") -> list[str]:
-    """Return the ids that yoyo's record holds, sorted."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return _ids(connection, "_yoyo_migration", schema)
-
-
-def interrupted(url: str) -> list[str]:
-    """Return the migrations that our record calls interrupted."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return _ids(connection, "_migration_text", condition="applied_at IS NULL AND apply_sql IS NOT NULL")
-
-
-def _ids(
-    connection: psycopg.Connection, table: str, schema: str = "public", condition: str = "TRUE"
-) -> list[str]:
-    with contextlib.suppress(psycopg.errors.UndefinedTable):
-        found = connection.execute(f"SELECT migration_id FROM {schema}.{table} WHERE {condition}".encode())
-        return sorted(name for (name,) in found)
-    return []
-
-
-def operations(url: str) -> dict[str, int]:
-    """Return how often each migration was applied, from yoyo's log."""
-    found = query(url, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
-    return dict(found)
 
 
 def locks(url: str) -> list[tuple[Any, ...]]:
@@ -130,7 +99,7 @@ def kill_at(step: int | str, kill: Callable[[], None]) -> None:
     psycopg.Cursor.execute = watched  # type: ignore[assignment, method-assign]
 
 
-def in_child(action: Callable[[], Any]) -> Ran:
+def in_child(action: Callable[[], Any]) -> Result:
     """Run something in a child of this process, which has loaded all that it needs; nobody is asked."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
         child = os.fork()
@@ -154,7 +123,7 @@ def in_child(action: Callable[[], Any]) -> Ran:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for file in (out, error):
             file.seek(0)
-        return Ran(code, out.read(), error.read())
+        return Result(code, out.read(), error.read())
 
 
 def _text(query: Any) -> str:
@@ -172,7 +141,7 @@ def yoyo_in_child(
     environment: dict[str, str] | None = None,
     step: int | str = 0,
     kill: Callable[[], None] = kill_itself,
-) -> Ran:
+) -> Result:
     """Run the yoyo command in a folder; it is killed at a step, unless that is 0: see `kill_at`."""
 
     def action() -> Any:
@@ -190,13 +159,13 @@ def yoyo_in_child(
 
 def migrate(
     command: Sequence[str], url: str, step: int | str = 0, kill: Callable[[], None] = kill_itself
-) -> Ran:
+) -> Result:
     """Run a yoyo command with the project's own migrations; see `yoyo_in_child`."""
     options = ["--no-config-file", "--batch", "--database", atomic(url)]
     return yoyo_in_child(*command, *options, FOLDER, folder=FOLDER, step=step, kill=kill)
 
 
-def until(url: str, counted: str) -> None:
+def wait_for_rows(url: str, counted: str) -> None:
     """Wait until a query counts something."""
     deadline = time.monotonic() + 30
     while query(url, counted) == [(0,)]:
@@ -204,57 +173,8 @@ def until(url: str, counted: str) -> None:
         time.sleep(0.005)
 
 
-def kill_family(process: int) -> None:
+def kill_process_tree(process: int) -> None:
     """Kill a child of this process, and its own."""
     for one in [*psutil.Process(process).children(recursive=True), psutil.Process(process)]:
         one.kill()
     os.waitpid(process, 0)
-
-
-class ServerProject(Project):
-    """A folder with migrations of its own for a PostgreSQL database."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        super().__init__(folder)
-        self.url = url
-        self.database = url  # type: ignore[assignment]  # as the operator's commands take it
-
-    def yoyo(  # in a child, which is quicker
-        self,
-        *arguments: str,
-        scheme: str = "postgresql+atomic",
-        options: str = "",
-        sources: Sequence[str] = ("sql",),
-    ) -> Any:
-        """Run yoyo on the database of this project; what runs plain yoyo or ours on SQLite, does so here."""
-        scheme = {"sqlite": "postgresql+psycopg", "sqlite+atomic": "postgresql+atomic"}.get(scheme, scheme)
-        options = options if "?" in self.url else options.replace("&", "?", 1)
-        url = self.url.replace("postgresql:", f"{scheme}:", 1) + options
-        ran = yoyo_in_child(
-            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
-        )
-        return _Completed(ran)
-
-    def tables(self) -> list[str]:
-        """Return the tables that the migrations have made."""
-        found = query(self.url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-        return [name for (name,) in found if name not in BOOKKEEPING]
-
-    def applied(self) -> list[str]:
-        """Return the ids that yoyo's record holds."""
-        return applied(self.url)
-
-    def run_sql(self, statements: str) -> None:
-        """Run statements as another program would."""
-        run_sql(self.url, statements)
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
-        return query(self.url, statement)
-
-
-class _Completed:
-    """A command that has ended, as `subprocess` tells it."""
-
-    def __init__(self, ran: Ran) -> None:
-        self.returncode, self.stdout, self.stderr = ran

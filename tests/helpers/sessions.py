@@ -14,7 +14,7 @@ PATIENCE = 60  # seconds, for what takes less than one
 REFUSED = "UPDATE user_patterns SET confidence = 1 / 0 WHERE user_id = ?1"
 
 
-def until(reached: Callable[[], object]) -> None:
+def wait_until(reached: Callable[[], object]) -> None:
     """Look again and again until something is so."""
     deadline = time.monotonic() + PATIENCE
     while not reached():
@@ -36,7 +36,7 @@ def end_sessions(database: str) -> None:
     """End all sessions of storages in a database, as an operator may, and wait until they are gone."""
     for pid in sessions(database):
         query(database, f"SELECT pg_terminate_backend({pid})")
-    until(lambda: not sessions(database))
+    wait_until(lambda: not sessions(database))
 
 
 def settings(**values: str) -> str:

@@ -1,13 +1,105 @@
-"""What is in a database: schema and rows, to be compared."""
+"""What is in a database, at a path or a URL: schema, rows and the record of migrations, to be compared."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from poker_therapist.sqlite.catalog import describe
+import psycopg
+from psycopg import sql
+
+from poker_therapist.postgresql.catalog import describe as describe_postgresql
+from poker_therapist.sqlite.catalog import describe as describe_sqlite
+from tests.helpers.engines import columns, is_server, query
 
 BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
+
+
+class Snapshot(NamedTuple):
+    """All of a database that a migration, or a call of the storage, may change."""
+
+    schema: Any
+    rows: dict[str, list[Any]]
+    applied: list[str]
+    # What the next rows' ids follow from.
+    counters: list[tuple[Any, ...]]
+
+
+def everything(database: str | Path, schema: str = "public") -> Snapshot:
+    """Return the whole state of a database; of one schema, if it is on a server."""
+    if not is_server(database):
+        return _everything_on_sqlite(Path(database))
+    with psycopg.connect(str(database), autocommit=True) as connection:
+        catalog = describe_postgresql(connection, schema)
+        order = {name: list(table.columns) for name, table in catalog.tables.items()}
+        rows = {
+            table: sorted(
+                text
+                for (text,) in connection.execute(
+                    sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
+                )
+            )
+            for table in catalog.tables
+        }
+        counters = connection.execute(
+            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
+        ).fetchall()
+    return Snapshot((catalog.facts(), order), rows, applied(database, schema), counters)
+
+
+def _everything_on_sqlite(path: Path) -> Snapshot:
+    found = rows(path)
+    return Snapshot(stored_sql(path), found, applied(path), found.pop("sqlite_sequence", []))
+
+
+def tables(database: str | Path) -> list[str]:
+    """Return the names of the tables that hold data, sorted."""
+    found = query(
+        database,
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        if is_server(database)
+        else "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite#_%' ESCAPE '#'",
+    )
+    return sorted(name for (name,) in found if name not in BOOKKEEPING)
+
+
+def applied(database: str | Path, schema: str = "public") -> list[str]:
+    """Return the ids that yoyo's record holds, sorted."""
+    if is_server(database):
+        known = f"SELECT FROM pg_tables WHERE schemaname = '{schema}' AND tablename = '_yoyo_migration'"
+        record = f"{schema}._yoyo_migration"
+    else:
+        known = "SELECT 1 FROM sqlite_schema WHERE name = '_yoyo_migration'"
+        record = "_yoyo_migration"
+    if not query(database, known):
+        return []
+    return sorted(name for (name,) in query(database, f"SELECT migration_id FROM {record}"))
+
+
+def interrupted(database: str | Path) -> list[str]:
+    """Return the migrations that our record calls interrupted."""
+    if "_migration_text" not in columns(database):
+        return []
+    found = query(
+        database,
+        "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL",
+    )
+    return sorted(name for (name,) in found)
+
+
+def operations(database: str | Path) -> dict[str, int]:
+    """Return how often each migration was applied, from yoyo's log."""
+    return dict(
+        query(database, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
+    )
+
+
+def is_whole(database: str | Path) -> bool:
+    """Return whether the engine finds nothing wrong with its files, as far as it can be asked."""
+    return is_server(database) or query(database, "PRAGMA integrity_check") == [("ok",)]
+
+
+# SQLite alone
 
 
 def connect(path: Path) -> closing[sqlite3.Connection]:
@@ -15,50 +107,25 @@ def connect(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(path, isolation_level=None))
 
 
-def tables(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of the tables that hold data."""
-    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-    return [name for (name,) in names if name not in BOOKKEEPING]
-
-
 def schema(path: Path) -> dict[str, str]:
     """Return what the catalog says of each table, index, trigger and view, and the order of columns."""
     with connect(path) as connection:
-        catalog = describe(connection)
+        catalog = describe_sqlite(connection)
     order = {f"columns of {name}": ", ".join(table.columns) for name, table in catalog.tables.items()}
     return catalog.facts() | order
 
 
 def stored_sql(path: Path) -> list[tuple[Any, ...]]:
     """Return the text of everything in the schema."""
-    with connect(path) as connection:
-        rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
-        return [row for row in rows if row[2] not in BOOKKEEPING]
+    found = query(path, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
+    return [row for row in found if row[2] not in BOOKKEEPING]
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table that holds data, counters of ids included."""
-    with connect(path) as connection:
-        return {
-            table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-            for table in tables(connection)
-        }
-
-
-def applied(path: Path) -> list[str]:
-    """Return the ids that yoyo's record holds, sorted."""
-    with connect(path) as connection:
-        known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_yoyo_migration'").fetchone()
-        names = connection.execute("SELECT migration_id FROM _yoyo_migration") if known else ()
-        return sorted(name for (name,) in names)
-
-
-def everything(path: Path) -> tuple[Any, ...]:
-    """Return the whole state that a migration may change: schema, rows and record."""
-    return stored_sql(path), rows(path), applied(path)
-
-
-def is_whole(path: Path) -> bool:
-    """Return whether SQLite finds nothing wrong with the file."""
-    with connect(path) as connection:
-        return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+    found = query(path, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    return {
+        table: sorted(query(path, f"SELECT * FROM {table}"), key=repr)
+        for (table,) in found
+        if table not in BOOKKEEPING
+    }

@@ -47,7 +47,7 @@ class Writer:
             os._exit(1)
         os.close(its)
 
-    def hear(self) -> int:
+    def read_acknowledgements(self) -> int:
         """Wait for commits that it acknowledges; return how many it did at once."""
         heard = len(os.read(self.pipe, 65_536))
         self.acknowledged += heard
@@ -56,7 +56,7 @@ class Writer:
     def wait_for(self, count: int) -> None:
         """Return when so many more commits are acknowledged."""
         while count > 0:
-            heard = self.hear()
+            heard = self.read_acknowledgements()
             assert heard, "the writer ended by itself"
             count -= heard
 
@@ -64,10 +64,10 @@ class Writer:
         """Kill it, wherever it is."""
         os.kill(self.process, signal.SIGKILL)
 
-    def bury(self) -> int:
+    def reap(self) -> int:
         """Hear what it had still acknowledged before it was killed; return how much that is in all."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-        while self.hear():
+        while self.read_acknowledgements():
             pass
         os.close(self.pipe)
         assert code == -signal.SIGKILL, f"a writer ended by itself, with {code}"

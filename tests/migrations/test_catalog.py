@@ -1,36 +1,19 @@
 """The catalog: what makes two schemas different, what does not, and what is said of it."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from poker_therapist import get_pattern_storage
 from poker_therapist.migrations.catalog import (
-    Catalog,
     Column,
     ForeignKey,
     Index,
     Table,
-    differences,
 )
 from poker_therapist.sqlite.catalog import describe
 from tests.helpers import old_app, snapshots
-
-HANDS = "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT, stake REAL);"
-
-
-def catalog(sql: str) -> Catalog:
-    """Return the catalog of a schema in memory."""
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(sql)
-        return describe(connection)
-
-
-def said(before: str, after: str) -> list[str]:
-    """Return the differences between two schemas, in words."""
-    return [str(difference) for difference in differences(catalog(before), catalog(after))]
+from tests.helpers.catalogs import HANDS, catalog, differences_between
 
 
 def test_everything_of_a_table_is_described() -> None:
@@ -143,7 +126,7 @@ SAME = {
 def test_what_means_the_same_is_the_same(kind: str) -> None:
     before, after = SAME[kind]
 
-    assert said(before, after) == []
+    assert differences_between(before, after) == []
     assert catalog(before).facts() == catalog(after).facts()
 
 

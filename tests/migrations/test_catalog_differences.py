@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.migrations.test_catalog import HANDS, catalog, said
+from tests.helpers.catalogs import HANDS, catalog, differences_between
 
 DIFFERENT = {
     "a column": (
@@ -102,9 +102,9 @@ def test_each_kind_of_difference_is_said_in_one_sentence(kind: str) -> None:
     """By its name, with what is and what should be; and nothing else is said."""
     before, after, sentences = DIFFERENT[kind]
 
-    assert said(before, after) == sentences
-    assert len(said(after, before)) == len(sentences)
-    assert said(before, before) == []
+    assert differences_between(before, after) == sentences
+    assert len(differences_between(after, before)) == len(sentences)
+    assert differences_between(before, before) == []
     assert catalog(before).facts() != catalog(after).facts()
 
 
@@ -128,4 +128,4 @@ SUBTLE = {
 def test_no_difference_goes_unseen(kind: str) -> None:
     before, after = SUBTLE[kind]
 
-    assert said(before, after) != []
+    assert differences_between(before, after) != []

@@ -7,24 +7,11 @@ import pytest
 import sqlparse
 
 from poker_therapist.migrations.catalog import Catalog
-from poker_therapist.migrations.files import SQLMigration, read_migrations
+from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.split import split
-from poker_therapist.schema import migrations_folder
+from tests.helpers.postgresql import CITUS, FOLDER, IN_PARTS, MIGRATIONS, ROWS
 
-FOLDER = migrations_folder("postgresql")
-MIGRATIONS: list[SQLMigration] = list(read_migrations([str(FOLDER)]))
-CITUS: SQLMigration = read_migrations([str(FOLDER), str(migrations_folder("citus"))])[-1]
-IN_PARTS = [migration for migration in MIGRATIONS if not migration.use_transactions]
-
-ROWS = """
-    INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value)
-    SELECT player, 'tilt', 'bad beat', '{"b": 1, "a": 1.0, "a": 2}' FROM generate_series(1, 9) AS player;
-    INSERT INTO conversation_context (user_id, context_key, context_value, expires_at)
-    SELECT player, 'mood', '"calm"', now() FROM generate_series(1, 9) AS player;
-    INSERT INTO user_insights (user_id, insight_type, insight_data)
-    SELECT player, 'leak', 'null' FROM generate_series(1, 9) AS player;
-"""
 # What 001 makes; a later migration may add to it.
 COLUMNS = {
     "user_patterns": (

@@ -13,10 +13,11 @@ from poker_therapist.migrations.files import split
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.schema import migrations_folder
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
+from poker_therapist.tables import TABLES
 
 SQLITE, POSTGRESQL = migrations_folder("sqlite"), migrations_folder("postgresql")
 IDS = sorted(path.stem for path in SQLITE.glob("*.sql") if not path.name.endswith(".rollback.sql"))
-PLAYED = ("user_patterns", "conversation_context", "user_insights")
+PLAYED = tuple(table.name for table in TABLES if table.identity)
 
 # Every difference that there may be, by its reason: after which migrations, and of each fact what it is in
 # SQLite and what in PostgreSQL; None where it is absent.

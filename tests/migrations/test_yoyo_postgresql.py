@@ -13,13 +13,13 @@ from psycopg import conninfo, sql
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.postgresql.catalog import describe
 from tests.helpers.checkout import ROOT
-from tests.helpers.cli import Ran
+from tests.helpers.cli import Result
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import yoyo_command
-from tests.helpers.postgresql import IDS, applied, everything, migrate, yoyo_in_child
+from tests.helpers.postgresql import CITUS, IDS, ROWS, migrate, yoyo_in_child
+from tests.helpers.queries import ON_POSTGRESQL as QUERIES
 from tests.helpers.server import Server
-from tests.migrations.test_files_postgresql import CITUS, ROWS
-from tests.storage.test_queries import ON_POSTGRESQL as QUERIES
+from tests.helpers.snapshots import applied, everything
 
 PASSWORD = "s3cret♠ word"
 COORDINATOR = "POKER_THERAPIST_TEST_CITUS"
@@ -39,7 +39,7 @@ def surroundings(url: str) -> dict[str, str]:
     return {VARIABLES[key]: str(value) for key, value in given.items() if key in VARIABLES}
 
 
-def yoyo(*arguments: str, environment: dict[str, str], ini: str = "postgresql") -> Ran:
+def yoyo(*arguments: str, environment: dict[str, str], ini: str = "postgresql") -> Result:
     """Run yoyo in the checkout with one of its settings."""
     return yoyo_in_child("-c", f"yoyo.{ini}.ini", *arguments, folder=ROOT, environment=environment)
 

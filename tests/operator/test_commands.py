@@ -8,7 +8,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
-from tests.helpers.cli import command, on_terminal, program, refused, seen, state_of
+from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.migrating import IDS
 
 COMMANDS = ("status", "rehearse", "new", "backup", "restore", "copy", "export", "forget", "purge")
@@ -177,7 +177,7 @@ def old(tmp_path: Path) -> Path:
 def test_a_terminal_shows_a_table_in_colour(name: str, code: int, columns: int, old: Path) -> None:
     """No wider than it is, with a title above each column and every id whole."""
     ended, drawn = on_terminal(name, folder=old, columns=columns)
-    table = [line for line in seen(drawn) if line and line[0] in "┏┃┡│└"]
+    table = [line for line in visible_lines(drawn) if line and line[0] in "┏┃┡│└"]
 
     assert ended == code
     assert COLOUR.search(drawn)
@@ -193,7 +193,7 @@ def test_a_terminal_shows_what_is_being_done(old: Path) -> None:
     piped = program("rehearse", folder=old)
 
     assert "comparing 00" in drawn or "applying" in drawn
-    assert not any("comparing" in line or "━━━━ 0:00" in line for line in seen(drawn))
+    assert not any("comparing" in line or "━━━━ 0:00" in line for line in visible_lines(drawn))
     assert piped.error == ""
 
 
@@ -204,7 +204,7 @@ def test_no_colour_is_shown_where_none_is_wanted(name: str, old: Path) -> None:
     piped = program(name, folder=old)
 
     assert not COLOUR.search(drawn)
-    assert any(line.startswith("┃ migration ") for line in seen(drawn))
+    assert any(line.startswith("┃ migration ") for line in visible_lines(drawn))
     assert "\x1b" not in piped.out + piped.error
 
 

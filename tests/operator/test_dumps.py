@@ -24,9 +24,9 @@ from poker_therapist.location import locate
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder, shipped_ids
+from tests.helpers.backups import APP
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.migrating import IDS, yoyo_command
-from tests.operator.test_backups import APP
 
 USER = 7
 SHIPPED = migrations_folder("postgresql")

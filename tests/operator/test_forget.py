@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.conftest import LEGACY_ROWS
 from tests.helpers import old_app, players
-from tests.helpers.cli import Ran, command, program, state_of
+from tests.helpers.cli import Result, command, program, state_of
 from tests.helpers.engines import run_sql
+from tests.helpers.players import LEGACY_ROWS
 
 QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "
 
@@ -21,7 +21,7 @@ def database(tmp_path: Path) -> Path:
     return players.make(tmp_path / "RexVoice.db")
 
 
-def forget(database: Path, *options: str, answer: str = "") -> Ran:
+def forget(database: Path, *options: str, answer: str = "") -> Result:
     return command("forget", "7", *options, folder=database.parent, answer=answer)
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import MigrationEdited, get_pattern_storage
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
-from tests.conftest import run_script
 from tests.helpers import old_app
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.project import Project
+from tests.helpers.scripts import run_script
 
 
 @pytest.fixture
@@ -35,8 +35,19 @@ def old(tmp_path: Path) -> Path:
 @pytest.fixture
 def three(tmp_path: Path) -> Project:
     """Three pending migrations: the second fails where there is a river."""
-    project = Project(tmp_path / "project")
-    run_sql(project.database, "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT NOT NULL)")
+    return with_three_migrations(Project(tmp_path / "project"))
+
+
+@pytest.fixture
+def either(project: Project, engine: str, request: pytest.FixtureRequest) -> Project:
+    """The same, on each engine."""
+    if engine == "postgresql":
+        request.getfixturevalue("own_copies")
+    return with_three_migrations(project)
+
+
+def with_three_migrations(project: Project) -> Project:
+    project.run_sql("CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT NOT NULL)")
     project.write("001_add_bets", "CREATE TABLE bets (id INTEGER);", "DROP TABLE bets;")
     project.write(
         "002_fill_bets",
@@ -137,18 +148,18 @@ def test_nothing_pending_is_nothing_to_do(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_each_migration_builds_on_the_one_before(three: Project) -> None:
-    run_sql(three.database, "INSERT INTO hands VALUES (1, 'flop'), (2, 'turn')")
-    found = rehearse(SQLiteLocation(three.database), sources=[str(three.sql)]).migrations
+def test_each_migration_builds_on_the_one_before(either: Project) -> None:
+    either.run_sql("INSERT INTO hands VALUES (1, 'flop'), (2, 'turn')")
+    found = rehearse(locate(either.database), sources=[str(either.sql)]).migrations
 
     assert [one.verdict for one in found] == [Verdict.EXACT] * 3
     assert [one.changed for one in found] == [{}, {"bets": 2}, {}]
 
 
-def test_what_comes_after_a_failure_is_not_tried(three: Project) -> None:
+def test_what_comes_after_a_failure_is_not_tried(either: Project) -> None:
     """What fails on these rows is seen before it fails on the real database."""
-    run_sql(three.database, "INSERT INTO hands VALUES (1, 'river')")
-    found = rehearse(SQLiteLocation(three.database), sources=[str(three.sql)])
+    either.run_sql("INSERT INTO hands VALUES (1, 'river')")
+    found = rehearse(locate(either.database), sources=[str(either.sql)])
 
     assert not found.is_safe
     assert [(one.id, one.verdict) for one in found.migrations] == [
@@ -158,12 +169,10 @@ def test_what_comes_after_a_failure_is_not_tried(three: Project) -> None:
     assert "002_fill_bets.sql:2: " in found.migrations[1].reasons[0]
 
 
-def test_what_is_being_done_is_told(three: Project) -> None:
+def test_what_is_being_done_is_told(either: Project) -> None:
     """Each step by name, and how many migrations are behind it."""
     told: list[tuple[str, int, int]] = []
-    rehearse(
-        SQLiteLocation(three.database), sources=[str(three.sql)], progress=lambda *step: told.append(step)
-    )
+    rehearse(locate(either.database), sources=[str(either.sql)], progress=lambda *step: told.append(step))
     steps = ("applying", "rolling back", "comparing", "applying again")
 
     assert told == [
@@ -262,8 +271,8 @@ def test_memory_stays_flat(tmp_path: Path, report: Callable[[str], None]) -> Non
     assert peaks[1] - peaks[0] < 15
 
 
-def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(three: Project) -> None:
-    assert three.yoyo("apply", "-m", "001").returncode == 0
-    three.write("001_add_bets", "CREATE TABLE bets (id TEXT);", "DROP TABLE bets;")
+def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(either: Project) -> None:
+    assert either.yoyo("apply", "-m", "001").returncode == 0
+    either.write("001_add_bets", "CREATE TABLE bets (id TEXT);", "DROP TABLE bets;")
     with pytest.raises(MigrationEdited):
-        rehearse(SQLiteLocation(three.database), sources=[str(three.sql)])
+        rehearse(locate(either.database), sources=[str(either.sql)])

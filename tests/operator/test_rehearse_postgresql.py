@@ -1,193 +1,39 @@
 """PostgreSQL: `poker-therapist rehearse` on a copy by the server, or in a scratch schema; nothing is left."""
 
 import re
-import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
 
-from poker_therapist import MigrationEdited, StorageError
-from poker_therapist.migrations.rehearse import Rehearsal, Verdict
+from poker_therapist import StorageError
+from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.postgresql import rehearsal
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command
-from tests.helpers.databases import Databases
-from tests.helpers.engines import query, run_sql, with_options
+from tests.helpers.engines import run_sql, with_options
 from tests.helpers.postgresql import (
     FOLDER,
     IDS,
-    ServerProject,
-    everything,
+    ROWS,
     kill_at,
     kill_itself,
     migrate,
     name_of,
-    place,
-    until,
+    server_location,
+    wait_for_rows,
 )
-from tests.migrations.test_files_postgresql import ROWS
+from tests.helpers.project import ServerProject
+from tests.helpers.rehearsals import left_of, rehearsed
+from tests.helpers.snapshots import everything
+from tests.helpers.verdicts_postgresql import HANDS
 
-HANDS = """
-    CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake DOUBLE PRECISION);
-    INSERT INTO hands (note, stake) VALUES ('river', 1.5), ('flop', NULL), ('turn', 2.0);
-    CREATE TABLE notes (text TEXT);
-    INSERT INTO notes VALUES ('a'), ('a'), ('b');
-    CREATE VIEW big AS SELECT id FROM hands WHERE stake > 1.6;
-    CREATE SEQUENCE tickets;
-    SELECT nextval('tickets');
-"""
-
-
-class Case(NamedTuple):
-    """A migration there and back on HANDS, and what is said of it."""
-
-    apply: str
-    rollback: str
-    # The first words of each reason.
-    reasons: tuple[str, ...] = ()
-    changed: dict[str, int] | None = None
-    setup: str = ""
-
-
-EXACT = {
-    "a column": Case("ALTER TABLE hands ADD COLUMN mood TEXT;", "ALTER TABLE hands DROP COLUMN mood;"),
-    "a table with rows": Case(
-        "CREATE TABLE bets (id INT); INSERT INTO bets VALUES (1), (2);", "DROP TABLE bets;", (), {"bets": 2}
-    ),
-    "a value there and back": Case(
-        "UPDATE hands SET stake = stake * 2;", "UPDATE hands SET stake = stake / 2;", (), {"hands": 2}
-    ),
-    "index, view, function and trigger": Case(
-        "CREATE INDEX by_note ON hands (note); CREATE VIEW small AS SELECT id FROM hands WHERE stake < 1.6;"
-        "CREATE FUNCTION noted() RETURNS TRIGGER LANGUAGE plpgsql AS "
-        "$$BEGIN INSERT INTO notes VALUES (new.note); RETURN new; END$$;"
-        "CREATE TRIGGER noted AFTER INSERT ON hands FOR EACH ROW EXECUTE FUNCTION noted();",
-        "DROP TRIGGER noted ON hands; DROP FUNCTION noted; DROP VIEW small; DROP INDEX by_note;",
-    ),
-    "outside a transaction": Case(
-        "-- transactional: false\nDROP INDEX CONCURRENTLY IF EXISTS by_note;\n"
-        "CREATE INDEX CONCURRENTLY by_note ON hands (note);\nVACUUM hands;",
-        "DROP INDEX CONCURRENTLY by_note;",
-    ),
-    "odd values that stay": Case(
-        "ALTER TABLE odd ADD COLUMN more INT;", "ALTER TABLE odd DROP COLUMN more;", (), {"odd": 0},
-        "CREATE TABLE odd (id INT PRIMARY KEY, a FLOAT, b JSON, c TIMESTAMPTZ, d BYTEA, e NUMERIC, f INT[]);"
-        "INSERT INTO odd VALUES (1, 'NaN', '{\"b\": 1, \"a\": \"\\u0000\", \"a\": 1e400}', 'infinity', "
-        "'\\x00ff', 'NaN', '{1,NULL}'), (2, '-Infinity', 'null', '2026-01-05 18:12:01.5+09', '', 1.10, '{}'),"
-        "(3, '-0', '\" \"', NULL, NULL, 1e-30, NULL)",
-    ),
-    "an index that was not valid before": Case(
-        "SELECT 1;", "SELECT 1;", (), {},
-        "CREATE INDEX bad ON notes (text); "
-        "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'bad'::REGCLASS",
-    ),
-    "nothing at all": Case("", ""),
-}  # fmt: skip
-SCHEMA_EXACT = {
-    "a value that stays": Case(
-        "UPDATE hands SET note = upper(note);",
-        "UPDATE hands SET note = lower(note) WHERE id <> 2;",
-        ("hands.note: 1 values differ, such as '2': 'flop' became 'FLOP'",),
-        {"hands": 3},
-    ),
-    "the sign of a zero, the layout of JSON": Case(
-        "UPDATE odd SET a = 0.0, b = '{\"a\":1}';",
-        "SELECT 1;",
-        ("odd.a: 1 values differ, such as '1': '-0' became '0'", "odd.b: 1 values differ, such as '1': "),
-        {"odd": 1},
-        "CREATE TABLE odd (id INT PRIMARY KEY, a FLOAT, b JSON);"
-        "INSERT INTO odd VALUES (1, '-0', '{\"a\": 1}')",
-    ),
-    "where the ids go on": Case(
-        "INSERT INTO hands (note) VALUES ('preflop');",
-        "DELETE FROM hands WHERE note = 'preflop';",
-        ("hands_id_seq.last_value: 1 values differ, such as 3 became 4",),
-        {"hands": 1},
-    ),
-}
-IRREVERSIBLE = {
-    "a rollback that fails": Case(
-        "CREATE TABLE bets (id INT);",
-        "SELECT 1;\nDROP TABLE bet;",
-        ('rolling back it failed: sql/001_try_it.rollback.sql:2: table "bet" does not exist',),
-    ),
-    "rows that are lost": Case(
-        "SELECT 1;",
-        "DELETE FROM hands WHERE id > 1;",
-        ("hands: 2 rows are not the same, such as only before: '2'",),
-    ),
-    "one of two equal rows": Case(
-        "SELECT 1;",
-        "DELETE FROM notes WHERE ctid = '(0,1)';",
-        ("notes: 1 rows are not the same, such as only before: 'a'",),
-    ),
-    "a table with its rows": Case(
-        "DROP TABLE notes;",
-        "SELECT 1;",
-        ("3 rows of notes are gone", "table notes is missing", "applying again it failed"),
-        {"notes": 3},
-    ),
-    "a table that stays": Case(
-        "CREATE TABLE bets (id INT);",
-        "-- nothing",
-        ("table bets is there and should not be", "applying again it failed"),
-    ),
-    "a column that is not given back": Case(
-        "ALTER TABLE hands DROP COLUMN note;",
-        "ALTER TABLE hands ADD COLUMN note VARCHAR(9);",
-        (
-            "column hands.note is character varying(9), not text",
-            "order of columns in hands is id, stake, note, not id, note, stake",
-            "hands.note: 3 values differ, such as '1': 'river' became None",
-        ),
-    ),
-    "a constraint of another name": Case(
-        "ALTER TABLE hands DROP CONSTRAINT hands_pkey;",
-        "ALTER TABLE hands ADD CONSTRAINT mine PRIMARY KEY (id);",
-        (
-            "constraint hands_pkey of hands is missing",
-            "constraint mine of hands is there",
-            "applying again it",
-        ),
-    ),
-    "a view that stays": Case(
-        "CREATE OR REPLACE VIEW small AS SELECT id FROM hands;",
-        "SELECT 1;",
-        ("view small is there and should not be (CREATE VIEW small AS SELECT ",),
-    ),
-}
-FAILED = {
-    "a statement": Case(
-        "CREATE TABLE bets (id INT);\nDROP TABLE bet;",
-        "DROP TABLE bets;",
-        ('applying it failed: sql/001_try_it.sql:2: table "bet" does not exist',),
-    ),
-    "rows that a rule refuses": Case(
-        "ALTER TABLE hands ADD CHECK (stake < 2);",
-        "SELECT 1;",
-        ('applying it failed: sql/001_try_it.sql:1: check constraint "hands_stake_check" of relation',),
-    ),
-    "a COMMIT": Case("COMMIT;", "SELECT 1;", ("applying it failed: sql/001_try_it.sql:1: COMMIT would end",)),
-    "an index that cannot be built": Case(
-        "-- transactional: false\nCREATE UNIQUE INDEX CONCURRENTLY once ON notes (text);",
-        "DROP INDEX once;",
-        ("applying it failed: sql/001_try_it.sql:2: could not create unique index",),
-    ),
-}
-
-
-def every(*kinds: tuple[Verdict | None, dict[str, Case]]) -> list[object]:
-    return [
-        pytest.param(verdict, case, id=f"{verdict or 'failed'}: {name}")
-        for verdict, cases in kinds
-        for name, case in cases.items()
-    ]
+pytestmark = pytest.mark.usefixtures("own_copies")
 
 
 @pytest.fixture
@@ -197,62 +43,6 @@ def project(tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
     project.run_sql(HANDS)
     monkeypatch.chdir(project.folder)
     return project
-
-
-@pytest.fixture(autouse=True)
-def prefix(monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
-    """What begins the names of this test's copies: others make theirs at the same time."""
-    monkeypatch.setattr(rehearsal, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
-    # The tests' own sessions of a moment ago may take long to end where much goes on.
-    monkeypatch.setattr(rehearsal, "_PATIENCE", 10)
-
-
-def left_of(url: str) -> list[tuple[str]]:
-    """Return what rehearsals have left on the server of a database, and in that."""
-    return query(url, f"SELECT datname FROM pg_database WHERE datname ^@ '{rehearsal._PREFIX}'") + query(
-        url,
-        "SELECT nspname FROM pg_namespace "
-        "WHERE nspname NOT IN ('public', 'information_schema') AND nspname !~ '^pg_'",
-    )
-
-
-def rehearsed(project: ServerProject, **options: Any) -> Rehearsal:
-    """Rehearse what is pending; the original must be as it was, and nothing be left."""
-    before = everything(project.url)
-    done = rehearse(place(project.url), sources=["sql"], **options)
-
-    assert everything(project.url) == before
-    assert left_of(project.url) == []
-    return done
-
-
-@pytest.mark.parametrize(
-    ("verdict", "case"),
-    every(
-        (Verdict.EXACT, EXACT),
-        (Verdict.SCHEMA_EXACT, SCHEMA_EXACT),
-        (Verdict.IRREVERSIBLE, IRREVERSIBLE),
-        (None, FAILED),
-    ),
-)
-def test_each_migration_gets_its_verdict_and_each_reason_is_given(
-    verdict: Verdict | None, case: Case, project: ServerProject
-) -> None:
-    """Table, column, how many and one example of what is not the same; nothing but that."""
-    project.run_sql(case.setup)
-    project.write("001_try_it", case.apply, case.rollback)
-    found = rehearsed(project)
-    (tried,) = found.migrations
-
-    assert tried.verdict == verdict, tried
-    assert len(tried.reasons) == len(case.reasons), tried.reasons
-    for reason, expected in zip(tried.reasons, case.reasons, strict=True):
-        assert reason.startswith(expected)
-    if case.changed is not None:
-        assert tried.changed == {table: count for table, count in case.changed.items() if count}
-    assert found.is_safe == (tried.verdict in (Verdict.EXACT, Verdict.SCHEMA_EXACT))
-    assert found.fallback_reason == ""
-    assert tried.seconds > 0 or verdict is None
 
 
 def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(postgresql_url: str) -> None:
@@ -381,7 +171,7 @@ def test_a_role_that_may_make_nothing_is_told_so(postgresql_url: str, role: str)
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     )
     with pytest.raises(StorageError, match=f"permission denied for database {name_of(postgresql_url)}"):
-        rehearse(place(with_options(postgresql_url, f"options=-c%20role%3D{role}")))
+        rehearse(server_location(with_options(postgresql_url, f"options=-c%20role%3D{role}")))
 
 
 DRIFT = {
@@ -465,14 +255,6 @@ def test_a_migration_may_use_the_app_s_tables_in_a_scratch_schema_too(applied: S
     assert tried.reasons == ["users.email: 2 values differ, such as '1': 'a' became ''"]
 
 
-def test_what_is_being_done_is_told(applied: ServerProject) -> None:
-    told: list[tuple[str, int, int]] = []
-    rehearsed(applied, progress=lambda *step: told.append(step))
-    steps = ("applying", "rolling back", "comparing", "applying again")
-
-    assert told == [(f"{step} 003_double", 0, 1) for step in steps]
-
-
 def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str) -> None:
     """An index that a stopped 004 has left invalid is no damage by the rehearsal."""
     run = migrate(["apply"], postgresql_url, "CREATE INDEX CONCURRENTLY idx_user_insights_type")
@@ -481,16 +263,10 @@ def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str
         postgresql_url,
         "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_user_patterns_updated'::REGCLASS",
     )
-    (tried,) = rehearse(place(postgresql_url)).migrations
+    (tried,) = rehearse(server_location(postgresql_url)).migrations
 
     assert tried.id == IDS[3]
     assert not any("failed" in reason or "damaged" in reason for reason in tried.reasons), tried.reasons
-
-
-def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(applied: ServerProject) -> None:
-    applied.write("001_add_hands", "CREATE TABLE hands (id TEXT);")
-    with pytest.raises(MigrationEdited):
-        rehearsed(applied)
 
 
 @pytest.mark.parametrize("mode", ["copy", "scratch schema"])
@@ -505,32 +281,32 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
 
     def killed() -> None:
         kill_at("EXCEPT ALL", kill_itself)
-        rehearse(place(applied.url), sources=["sql"])
+        rehearse(server_location(applied.url), sources=["sql"])
 
     def while_running(doing: str, done: int, total: int) -> None:
         if doing.startswith("comparing"):
             running.extend(left_of(applied.url))
             assert running
             with somebody_in(applied):  # so that the second is in a scratch schema
-                rehearse(place(applied.url), sources=["sql"])
-            rehearse(place(applied.url), sources=["sql"])
+                rehearse(server_location(applied.url), sources=["sql"])
+            rehearse(server_location(applied.url), sources=["sql"])
             assert left_of(applied.url) == running
 
     running: list[tuple[str]] = []
     with somebody_in(applied) if mode == "scratch schema" else nullcontext():
         with pytest.raises(KeyboardInterrupt):
-            rehearse(place(applied.url), sources=["sql"], progress=interrupt)
+            rehearse(server_location(applied.url), sources=["sql"], progress=interrupt)
         assert left_of(applied.url) == []
 
         assert run_killed_at(0, killed) == -signal.SIGKILL
         assert len(left_of(applied.url)) == (1 if mode == "copy" else 2)
-        until(
+        wait_for_rows(
             applied.url,
             "SELECT (count(*) = 0)::INT FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND application_name = 'poker-therapist'",
         )
 
-        rehearse(place(applied.url), sources=["sql"], progress=while_running)
+        rehearse(server_location(applied.url), sources=["sql"], progress=while_running)
         assert left_of(applied.url) == []
 
 
@@ -548,7 +324,31 @@ def test_memory_is_the_server_s(applied: ServerProject) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(psycopg.Cursor, "fetchall", counted)
-        done = rehearse(place(applied.url), sources=["sql"])
+        done = rehearse(server_location(applied.url), sources=["sql"])
 
     assert len(done.migrations) == 1
     assert fetched < 1000
+
+
+def test_tables_that_refer_to_each_other_are_refused_in_a_scratch_schema(applied: ServerProject) -> None:
+    """No order fills them; the tables are named, and how to rehearse nevertheless."""
+    applied.write(
+        "002_a_circle",
+        "-- depends: 001_add_hands\nCREATE TABLE pots (id INT PRIMARY KEY, winner INT);\n"
+        "CREATE TABLE winners (id INT PRIMARY KEY, pot INT REFERENCES pots);\n"
+        "ALTER TABLE pots ADD FOREIGN KEY (winner) REFERENCES winners;",
+        "DROP TABLE pots, winners CASCADE;",
+    )
+    assert applied.yoyo("apply", "-m", "002_a").returncode == 0
+    with somebody_in(applied):
+        with pytest.raises(StorageError) as caught:
+            rehearsed(applied)
+
+        assert re.search(
+            "could not be built again for a rehearsal: "
+            r"tables refer to each other in a circle: (pots, winners, pots|winners, pots, winners)\n",
+            str(caught.value),
+        )
+        assert "Rehearse where nobody else is connected" in str(caught.value)
+        assert left_of(applied.url) == []
+    assert rehearsed(applied).fallback_reason == ""

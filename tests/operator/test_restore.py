@@ -10,10 +10,10 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
+from tests.helpers.backups import back_up, restore, save, value
 from tests.helpers.cli import program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS, up
-from tests.operator.test_backups import back_up, restore, save, value
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from poker_therapist.schema import read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.testing import run_killed_at
 from tests.helpers import old_app, snapshots
-from tests.helpers.cli import Ran, command, program, refused, state_of
+from tests.helpers.cli import Result, command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
-from tests.helpers.postgresql import ServerProject
-from tests.migrations.test_safe_migrations import Project
+from tests.helpers.project import Project
 
 AGAIN = "run again the command that was stopped"
 UNVERIFIED = "by plain yoyo: not verified"
@@ -32,14 +31,9 @@ def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def either(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Project:
+def either(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same, on each engine."""
-    if engine == "sqlite":
-        return with_two_migrations(Project(tmp_path / "project"), monkeypatch)
-    url = request.getfixturevalue("postgresql_url")
-    return with_two_migrations(ServerProject(tmp_path / "project", url), monkeypatch)
+    return with_two_migrations(project, monkeypatch)
 
 
 def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
@@ -54,13 +48,17 @@ def with_two_migrations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
     return project
 
 
-def ask(project: Project, *options: str) -> Ran:
+def ask(project: Project, *options: str) -> Result:
     """Ask for the status of a project's database."""
     return command("status", "--database", project.database, *options, folder=project.folder)
 
 
-def apply(project: Project, scheme: str = "sqlite+atomic") -> None:
-    assert project.yoyo("apply", scheme=scheme).returncode == 0
+def apply(project: Project) -> None:
+    assert project.yoyo("apply").returncode == 0
+
+
+def apply_by_plain_yoyo(project: Project) -> None:
+    assert project.plain_yoyo("apply").returncode == 0
 
 
 def nothing(project: Project) -> None:
@@ -92,7 +90,7 @@ def unknown(project: Project) -> None:
 
 
 def unknown_to_plain_yoyo(project: Project) -> None:
-    apply(project, "sqlite")
+    apply_by_plain_yoyo(project)
     for file in project.sql.glob("002*"):
         file.unlink()
 
@@ -117,7 +115,7 @@ def stopped_on_the_way_back(project: Project) -> None:
 
 def taken_over_from_plain_yoyo(project: Project) -> None:
     """Ours has looked at what plain yoyo applied, and applied one more."""
-    assert project.yoyo("apply", "-m", "001", scheme="sqlite").returncode == 0
+    assert project.plain_yoyo("apply", "-m", "001").returncode == 0
     apply(project)
 
 
@@ -125,7 +123,7 @@ def applied_again_by_plain_yoyo(project: Project) -> None:
     """From another text than ours had applied before."""
     apply(project)
     for word in ("rollback", "apply"):
-        assert project.yoyo(word, "-m", "002", scheme="sqlite").returncode == 0
+        assert project.plain_yoyo(word, "-m", "002").returncode == 0
         project.write(
             "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets (id TEXT);", "DROP TABLE bets;"
         )
@@ -150,7 +148,7 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "interrupted": (stopped_in_the_middle, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),
     "interrupted rollback": (stopped_on_the_way_back, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),
     "plain yoyo": (
-        partial(apply, scheme="sqlite"), 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, UNVERIFIED)],
+        apply_by_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, UNVERIFIED)],
     ),
     "plain yoyo, then ours": (
         taken_over_from_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, "")],

@@ -35,7 +35,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.sqlite import backup
 from tests.helpers import old_app
 from tests.helpers.checkout import ROOT, copy_checkout, environment
-from tests.helpers.engines import change, with_options
+from tests.helpers.engines import execute, with_options
 
 PAGES = sorted(
     page
@@ -396,7 +396,7 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
                 assert opened.forget_user(7)["user_insights"] == 1
                 for statement in ("DROP TABLE user_patterns", "DELETE FROM _yoyo_migration"):
                     with pytest.raises(PokerTherapistError, match=r"must be owner|permission denied"):
-                        change(opened, statement)
+                        execute(opened, statement)
         finally:
             owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
@@ -628,7 +628,7 @@ def _somebody_writes(checkout: Path) -> str:
 def _read_only(checkout: Path) -> str:
     _migrated(checkout)
     with get_pattern_storage(checkout / "RexVoice.db") as opened:
-        change(opened, "PRAGMA query_only = ON")  # root may write to any file
+        execute(opened, "PRAGMA query_only = ON")  # root may write to any file
         return _error(lambda: opened.save_pattern(1, "a", "b", 1))
 
 
@@ -647,7 +647,7 @@ def _find_no_room(*_: object) -> None:
 
 def _no_room(checkout: Path) -> str:
     with get_pattern_storage(checkout / "RexVoice.db") as opened:
-        change(opened, "PRAGMA max_page_count = 1")  # SQLite takes as many as there are
+        execute(opened, "PRAGMA max_page_count = 1")  # SQLite takes as many as there are
         return _error(lambda: opened.save_pattern(1, "a", "b", "x" * 100_000))
 
 

@@ -21,8 +21,8 @@ from poker_therapist import (
 )
 from poker_therapist.location import locate
 from poker_therapist.schema import shipped_ids
-from tests.conftest import sqlite_only
-from tests.helpers.engines import everything, is_server, run_sql
+from tests.helpers.engines import is_server, run_sql, sqlite_only
+from tests.helpers.snapshots import everything
 
 USER = 7
 

@@ -11,8 +11,7 @@ import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, get_pattern_storage
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import sqlite_only
-from tests.helpers.engines import ask
+from tests.helpers.engines import fetch_all, sqlite_only
 from tests.helpers.players import TABLES
 
 USER = 7
@@ -24,9 +23,9 @@ Call = Callable[[PatternStorage, Any], object]
 
 
 @pytest.fixture(scope="module")
-def filled(lasting: str) -> Iterator[PatternStorage]:
+def filled(module_database: str) -> Iterator[PatternStorage]:
     """A storage with something of each kind in it."""
-    with get_pattern_storage(lasting) as storage:
+    with get_pattern_storage(module_database) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", "raises")
         storage.save_context(USER, "topic", "bankroll", "monday")
         storage.save_context(USER, "topic", "expired", expires_minutes=-1)
@@ -36,7 +35,7 @@ def filled(lasting: str) -> Iterator[PatternStorage]:
 
 def stored(storage: PatternStorage) -> list[list[Any]]:
     """Return every row of every table."""
-    return [ask(storage, f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
+    return [fetch_all(storage, f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
 
 
 def refused(storage: PatternStorage, call: Call, bad: Any) -> str:

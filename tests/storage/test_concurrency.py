@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
-from tests.conftest import run_script, sqlite_only
-from tests.helpers.engines import is_whole, schema
+from tests.helpers.engines import sqlite_only
+from tests.helpers.scripts import run_script
+from tests.helpers.snapshots import everything, is_whole
 
 USER = 7
 
@@ -243,4 +244,4 @@ def test_twenty_processes_open_the_same_new_database_at_once(database: str, migr
     with get_pattern_storage(database) as storage:
         assert sorted(storage.get_context(USER, "started")) == list(range(20))
     assert is_whole(database)
-    assert schema(database) == schema(migrated), "the schema that one process made"
+    assert everything(database).schema == everything(migrated).schema, "the schema that one process made"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, StorageError, get_pattern_storage
-from tests.conftest import Clock, add_legacy_rows, legacy_values, sqlite_only
-from tests.helpers.engines import columns, run_sql
+from tests.helpers.clock import Clock
+from tests.helpers.engines import columns, run_sql, sqlite_only
+from tests.helpers.players import add_legacy_rows, legacy_values
 
 USER, OTHER = 7, 8
 

@@ -2,20 +2,21 @@
 
 import pytest
 
-from tests.conftest import postgresql_only, run_script, sqlite_only
-from tests.helpers.engines import is_whole
+from tests.helpers.engines import postgresql_only, sqlite_only
+from tests.helpers.scripts import run_script
+from tests.helpers.snapshots import is_whole
 
 FORK = """
 import os, sys, threading
 from poker_therapist import get_pattern_storage
-from tests.helpers.engines import ask
+from tests.helpers.engines import fetch_all
 
 storage = get_pattern_storage(sys.argv[1])
 storage.save_pattern(7, "from", "parent, before", 1)
 
 def used():
     if sys.argv[1].startswith("postgresql:"):
-        return ask(storage, "SELECT pg_backend_pid()")[0][0]
+        return fetch_all(storage, "SELECT pg_backend_pid()")[0][0]
     # Itself, and not its id, which another one may have later.
     return storage._database._here.session.connection
 
@@ -207,9 +208,10 @@ def work():
         print("thread keeps its own:", used() == mine)
 
 def sessions():
-    return ask(
+    return fetch_all(
         storage,
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )[0][0]
 
 thread = threading.Thread(target=work)

@@ -1,21 +1,18 @@
 """Somebody else's lock, missing rights: named, and what was saved before is there."""
 
-import os
 import re
-import shutil
 import sqlite3
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
-from tests.conftest import sqlite_only
-from tests.helpers.engines import with_options
+from tests.helpers.engines import sqlite_only, with_options
+from tests.helpers.rights import run_without_privileges, skip_unless_rights_count
 from tests.helpers.snapshots import everything, rows
 
 USER = 7
@@ -33,24 +30,27 @@ def impatient(migrated: str) -> Iterator[PatternStorage]:
 def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
     storage: PatternStorage, impatient: PatternStorage
 ) -> None:
-    """On PostgreSQL only what the block has changed is locked, and the player for other blocks."""
+    """On PostgreSQL only what the block has changed is locked, and the player for other blocks.
+
+    Another thread waits: in its own, a lock that a thread holds would be waited for in vain.
+    """
 
     def add_one() -> None:
         with impatient.transaction():
             impatient.save_pattern(USER, "count", "all", impatient.get_pattern(USER, "count", "all", 0) + 1)
 
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
-    with storage.transaction():
+    name = re.escape(storage._database.location.name)
+    with ThreadPoolExecutor(1) as thread, storage.transaction():
         storage.save_pattern(USER, "tilt", "bad_beat", 2)
         assert storage.get_pattern(USER, "tilt", "bad_beat") == 2  # so it is sent
-        with pytest.raises(DatabaseBusy, match=f"{re.escape(str(storage._database.location.name))}.* locked"):
-            impatient.save_pattern(USER, "tilt", "bad_beat", 3)
+        with pytest.raises(DatabaseBusy, match=f"{name}.* locked"):
+            thread.submit(impatient.save_pattern, USER, "tilt", "bad_beat", 3).result()
+        for write in (impatient.clear_user_patterns, impatient.forget_user):
+            with pytest.raises(DatabaseBusy):
+                thread.submit(write, USER).result()
         with pytest.raises(DatabaseBusy):
-            impatient.clear_user_patterns(USER)
-        with pytest.raises(DatabaseBusy):
-            impatient.forget_user(USER)
-        with pytest.raises(DatabaseBusy):
-            add_one()
+            thread.submit(add_one).result()
         assert impatient.get_pattern(USER, "tilt", "bad_beat") == 1
 
     impatient.save_pattern(USER, "tilt", "bad_beat", impatient.get_pattern(USER, "tilt", "bad_beat") + 2)
@@ -63,8 +63,12 @@ def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
 def test_a_lock_that_somebody_else_keeps_is_of_the_whole_file(
     storage: PatternStorage, impatient: PatternStorage
 ) -> None:
-    with storage.transaction(), pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-        impatient.save_context(USER, "topic", 2)
+    with (
+        ThreadPoolExecutor(1) as thread,
+        storage.transaction(),
+        pytest.raises(DatabaseBusy, match=r"0\.1 seconds"),
+    ):
+        thread.submit(impatient.save_context, USER, "topic", 2).result()
 
 
 def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: Path) -> None:
@@ -80,14 +84,9 @@ def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: 
 
 # Rights
 
-NOBODY = 65_534
-
-# Rights do not count for root, so as root this becomes somebody else. What it needs is imported before, for
-# the new user may not be able to read it, and prints what happened, one line for each thing that it tries.
-AS_SOMEBODY_ELSE = f"""
-import os, sys
-from pathlib import Path
-import poker_therapist.sqlite.connections  # the other user may not read the interpreter's folder
+# Prints what happened, one line for each thing that it tries.
+ATTEMPTS = """
+import poker_therapist
 from poker_therapist import get_pattern_storage
 
 def attempt(what, *arguments):
@@ -98,41 +97,18 @@ def attempt(what, *arguments):
         print(type(error).__name__)
     else:
         print(result if isinstance(result, str) else "ok")
-
-ids = poker_therapist.schema.shipped_ids("sqlite")
-poker_therapist.schema.shipped_ids = lambda engine: ids
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
-os.chdir(sys.argv[1])
 """
 
 
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that somebody else may enter and write to; pytest's own are the user's alone."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    yield folder
-    for path in folder.rglob("*"):
-        if path.is_dir():
+def attempts(folder: Path, script: str, report: Callable[[str], None]) -> list[str]:
+    """Run a script in a folder as a user for whom rights count; return the lines that it prints."""
+    skip_unless_rights_count(report)
+    try:
+        done = run_without_privileges([sys.executable, "-c", ATTEMPTS + script], folder)
+    finally:
+        for path in folder.iterdir():  # closed folders could not be removed
             path.chmod(0o700)
-    shutil.rmtree(folder)
-
-
-def run_as_somebody_else(folder: Path, script: str) -> list[str]:
-    """Run a script as a user whom rights concern; return the lines that it prints."""
-    if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-    done = subprocess.run(
-        [sys.executable, "-c", AS_SOMEBODY_ELSE + script, str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
 
@@ -142,11 +118,13 @@ def make_database(path: Path, rights: int) -> None:
     path.chmod(rights)
 
 
-def test_a_file_that_may_not_be_written_is_read_and_saving_is_refused(public_folder: Path) -> None:
-    make_database(public_folder / "RexVoice.db", 0o444)
-    before = everything(public_folder / "RexVoice.db")
-    lines = run_as_somebody_else(
-        public_folder,
+def test_a_file_that_may_not_be_written_is_read_and_saving_is_refused(
+    tmp_path: Path, report: Callable[[str], None]
+) -> None:
+    make_database(tmp_path / "RexVoice.db", 0o444)
+    before = everything(tmp_path / "RexVoice.db")
+    lines = attempts(
+        tmp_path,
         """
 storage = get_pattern_storage("RexVoice.db")
 attempt(storage.get_pattern, 7, "tilt", "bad_beat")
@@ -159,24 +137,28 @@ attempt(storage.forget_user, 7)
 attempt(storage.get_pattern, 7, "tilt", "bad_beat")
 storage.close()
 """,
+        report,
     )
 
     assert lines == ["raises", "ok", *["DatabaseReadOnly"] * 5, "raises"]
-    assert everything(public_folder / "RexVoice.db") == before
+    assert everything(tmp_path / "RexVoice.db") == before
 
 
-def test_a_folder_that_may_not_be_written_or_entered_is_named(public_folder: Path) -> None:
+def test_a_folder_that_may_not_be_written_or_entered_is_named(
+    tmp_path: Path, report: Callable[[str], None]
+) -> None:
     for name, rights in (("read", 0o555), ("closed", 0o000)):
-        (public_folder / name).mkdir()
-        make_database(public_folder / name / "RexVoice.db", 0o666)
-        (public_folder / name).chmod(rights)
-    make_database(public_folder / "secret.db", 0o000)
-    lines = run_as_somebody_else(
-        public_folder,
+        (tmp_path / name).mkdir()
+        make_database(tmp_path / name / "RexVoice.db", 0o666)
+        (tmp_path / name).chmod(rights)
+    make_database(tmp_path / "secret.db", 0o000)
+    lines = attempts(
+        tmp_path,
         """
 for name in ("read/new.db", "read/RexVoice.db", "closed/new.db", "closed/RexVoice.db", "secret.db"):
     attempt(get_pattern_storage, name)
 """,
+        report,
     )
 
     assert lines[:2] == ["DatabaseReadOnly", "ok"]  # what is there can be read

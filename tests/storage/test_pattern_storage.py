@@ -7,8 +7,9 @@ import psycopg
 import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
-from tests.conftest import Clock, add_legacy_rows, legacy_values
-from tests.helpers.engines import change, columns, is_server
+from tests.helpers.clock import Clock
+from tests.helpers.engines import columns, execute, is_server
+from tests.helpers.players import add_legacy_rows, legacy_values
 
 USER, OTHER = 7, 8
 
@@ -91,8 +92,8 @@ def test_json_that_others_wrote_reads_as_python_reads_it_or_as_its_text(
     storage.save_pattern(USER, "tilt", "bad_beat", "replaced")
     for neighbour in ("first", "replaced", "last"):
         storage.save_context(USER, "topic", neighbour)
-    change(storage, "UPDATE user_patterns SET pattern_value = ?1", (text,))
-    change(storage, "UPDATE conversation_context SET context_value = ?1 WHERE id = 2", (text,))
+    execute(storage, "UPDATE user_patterns SET pattern_value = ?1", (text,))
+    execute(storage, "UPDATE conversation_context SET context_value = ?1 WHERE id = 2", (text,))
 
     assert repr(storage.get_pattern(USER, "tilt", "bad_beat")) == repr(value)
     assert repr(storage.get_context(USER, "topic")) == repr(["last", value, "first"])

@@ -21,9 +21,9 @@ from poker_therapist.database import Mode
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.pool import Pool
 from poker_therapist.postgresql.transaction import _BEGIN
-from tests.conftest import run_script
-from tests.helpers.engines import change_later, query, with_options
-from tests.helpers.sessions import OTHER, REFUSED, USER, add_one, end_sessions, sessions, until
+from tests.helpers.engines import execute_later, query, with_options
+from tests.helpers.scripts import run_script
+from tests.helpers.sessions import OTHER, REFUSED, USER, add_one, end_sessions, sessions, wait_until
 
 LOCKS = """
     SELECT objid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
@@ -122,9 +122,9 @@ def test_who_waits_for_a_connection_is_served_before_who_comes_later(
 
         with storage.transaction():
             first = threads.submit(read, "first")
-            until(lambda: len(pool_of(storage)._waiting) == 1)
+            wait_until(lambda: len(pool_of(storage)._waiting) == 1)
             second = threads.submit(read, "second")
-            until(lambda: len(pool_of(storage)._waiting) == 2)
+            wait_until(lambda: len(pool_of(storage)._waiting) == 2)
         read("later")
         first.result()
         second.result()
@@ -159,7 +159,7 @@ def test_closing_ends_every_session(
     storage.close()
 
     assert opened == 4
-    until(lambda: not sessions(migrated))
+    wait_until(lambda: not sessions(migrated))
 
 
 def test_closing_fails_who_waits_for_a_connection_at_once(migrated: str, threads: ThreadPoolExecutor) -> None:
@@ -175,14 +175,14 @@ def test_closing_fails_who_waits_for_a_connection_at_once(migrated: str, threads
     block = threads.submit(stay_in_a_block)
     inside.wait()
     waiting = threads.submit(storage.get_insights, USER)
-    until(lambda: len(pool_of(storage)._waiting) == 1)
+    wait_until(lambda: len(pool_of(storage)._waiting) == 1)
     storage.close()
     failed = waiting.exception(10)
     closed.set()
 
     assert isinstance(failed, StorageClosed)
     assert isinstance(block.exception(), StorageClosed)
-    until(lambda: not sessions(migrated))
+    wait_until(lambda: not sessions(migrated))
 
 
 # Who waits for whom
@@ -195,7 +195,7 @@ def test_blocks_about_one_player_wait_for_each_other(
     with storage.transaction():
         count = storage.get_pattern(USER, "count", "all")
         other = threads.submit(add_one, storage)
-        until(lambda: is_waiting(migrated))
+        wait_until(lambda: is_waiting(migrated))
         storage.save_pattern(USER, "count", "all", count + 1)
     other.result()
 
@@ -268,7 +268,7 @@ def test_a_part_that_the_database_refuses_is_undone_by_itself(storage: PatternSt
     def save_too_much() -> None:
         with storage.transaction():
             storage.save_insight(USER, "leak", 1)
-            change_later(storage, REFUSED, (USER,))
+            execute_later(storage, REFUSED, (USER,))
 
     with storage.transaction():
         storage.save_pattern(USER, "tilt", "first", 1)
@@ -284,7 +284,7 @@ def test_a_block_that_goes_on_after_the_database_refused_a_call_is_not_kept(stor
     def save_and_go_on() -> None:
         with storage.transaction():
             storage.save_pattern(USER, "tilt", "first", 1)
-            change_later(storage, REFUSED, (USER,))
+            execute_later(storage, REFUSED, (USER,))
             with pytest.raises(InvalidInput):
                 storage.get_patterns_by_type(USER, "tilt")
             storage.save_pattern(USER, "tilt", "last", 1)
@@ -316,7 +316,7 @@ def test_calls_after_an_operator_has_ended_every_session_are_answered(
 
     workers = [threads.submit(work, number) for number in range(5)]
     all_inside.wait()
-    until(lambda: len(sessions(migrated, "state = 'idle'")) == 5)
+    wait_until(lambda: len(sessions(migrated, "state = 'idle'")) == 5)
     end_sessions(migrated)
     ended.wait()
 
@@ -363,10 +363,10 @@ def test_a_read_whose_session_is_ended_meanwhile_is_answered(
     with psycopg.connect(migrated) as somebody:
         somebody.execute("LOCK TABLE user_patterns")
         reading = threads.submit(storage.get_pattern, USER, "tilt", "bad_beat")
-        until(lambda: is_waiting(migrated))
+        wait_until(lambda: is_waiting(migrated))
         (pid,) = sessions(migrated)
         query(migrated, f"SELECT pg_terminate_backend({pid})")
-        until(lambda: is_waiting(migrated) and sessions(migrated) != [pid])
+        wait_until(lambda: is_waiting(migrated) and sessions(migrated) != [pid])
 
     assert reading.result() == 1
 
@@ -378,7 +378,7 @@ def test_a_write_whose_session_is_ended_meanwhile_says_that_its_end_is_not_known
     with psycopg.connect(migrated) as somebody:
         somebody.execute("LOCK TABLE user_insights")
         saving = threads.submit(storage.save_insight, USER, "leak", 1)
-        until(lambda: is_waiting(migrated))
+        wait_until(lambda: is_waiting(migrated))
         end_sessions(migrated)
         with pytest.raises(DatabaseUnreachable, match="whether this was saved is not known"):
             saving.result()

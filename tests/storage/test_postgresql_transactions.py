@@ -19,9 +19,9 @@ from poker_therapist import (
 )
 from poker_therapist.postgresql.connections import PostgreSQLDatabase
 from poker_therapist.postgresql.transaction import _LONG, _MOST_PENDING
-from tests.conftest import run_script
-from tests.helpers.engines import ask, change_later
-from tests.helpers.sessions import OTHER, REFUSED, USER, add_one, end_sessions, sessions, until
+from tests.helpers.engines import execute_later, fetch_all
+from tests.helpers.scripts import run_script
+from tests.helpers.sessions import OTHER, REFUSED, USER, add_one, end_sessions, sessions, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def pending(storage: PatternStorage) -> int:
 def save(storage: PatternStorage, *keys: str) -> None:
     for key in keys:
         if key is REFUSED:
-            change_later(storage, REFUSED, (USER,))
+            execute_later(storage, REFUSED, (USER,))
         else:
             storage.save_pattern(USER, "t", key, key)
 
@@ -98,7 +98,7 @@ def test_a_block_holds_its_player_from_its_first_save_though_that_is_not_sent(
     with storage.transaction():
         save(storage, "a")
         other = thread.submit(add_one, storage)
-        until(lambda: sessions(migrated, "wait_event_type = 'Lock'") or other.done())
+        wait_until(lambda: sessions(migrated, "wait_event_type = 'Lock'") or other.done())
         assert not other.done()
         assert pending(storage) == 1
     other.result()
@@ -119,9 +119,9 @@ def test_saves_are_sent_before_others_are_deleted(storage: PatternStorage) -> No
 def test_saves_of_all_kinds_are_kept_in_their_order(storage: PatternStorage) -> None:
     with storage.transaction():
         save(storage, "a", "b")
-        change_later(storage, "UPDATE user_patterns SET pattern_value = '1' WHERE user_id = ?1", (USER,))
+        execute_later(storage, "UPDATE user_patterns SET pattern_value = '1' WHERE user_id = ?1", (USER,))
         save(storage, "b", "c")
-        change_later(storage, "DELETE FROM user_patterns WHERE user_id = ?1 AND pattern_key = 'c'", (USER,))
+        execute_later(storage, "DELETE FROM user_patterns WHERE user_id = ?1 AND pattern_key = 'c'", (USER,))
         save(storage, "d")
         assert pending(storage) == 7
 
@@ -169,7 +169,7 @@ def test_a_statement_is_prepared_once_and_planned_for_all_players(storage: Patte
         for number in range(_MOST_PENDING):
             storage.save_pattern(number, "tilt", "bad_beat", number)
             storage.save_context(number, "topic", number, "monday" if number % 2 else None)
-        prepared = ask(
+        prepared = fetch_all(
             storage,
             "SELECT substring(statement, 'INTO (\\w+)'), generic_plans, custom_plans "
             "FROM pg_prepared_statements WHERE statement LIKE 'INSERT%' ORDER BY 1",
@@ -286,7 +286,7 @@ def test_after_a_read_that_the_server_refuses_nothing_is_kept_of_the_block_that_
         with storage.transaction():
             save(storage, "with it")
             with pytest.raises(InvalidInput, match="division by zero"):
-                ask(storage, "SELECT 1 / 0")
+                fetch_all(storage, "SELECT 1 / 0")
 
     with storage.transaction() if part else nullcontext():
         save(storage, "before")
@@ -341,7 +341,7 @@ def test_a_session_that_is_ended_while_it_is_sent_saves_is_named_and_leaves_noth
     with psycopg.connect(migrated) as somebody:
         somebody.execute("LOCK TABLE user_patterns IN SHARE MODE")
         saving = thread.submit(save_and_go_on)
-        until(lambda: sessions(migrated, "wait_event_type = 'Lock'"))
+        wait_until(lambda: sessions(migrated, "wait_event_type = 'Lock'"))
         end_sessions(migrated)
         with pytest.raises(DatabaseUnreachable, match="the block was undone"):
             saving.result()

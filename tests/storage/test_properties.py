@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
-from tests.conftest import Clock
+from tests.helpers.clock import Clock
 
 # The same examples each time, so that a failure is a change and not luck.
 settings.register_profile(
@@ -47,9 +47,9 @@ json_values = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def one_storage(lasting: str) -> Iterator[PatternStorage]:
+def one_storage(module_database: str) -> Iterator[PatternStorage]:
     """One storage for all examples of a test."""
-    with get_pattern_storage(lasting) as storage:
+    with get_pattern_storage(module_database) as storage:
         yield storage
 
 
@@ -290,8 +290,8 @@ class Operations(RuleBasedStateMachine):
                     assert same(self.storage.get_pattern(user, kind, key), row["value"])
 
 
-def test_random_operations_do_what_they_do_to_a_model(lasting: str) -> None:
+def test_random_operations_do_what_they_do_to_a_model(module_database: str) -> None:
     class OnThisEngine(Operations):
-        database = lasting
+        database = module_database
 
     run_state_machine_as_test(OnThisEngine, settings=settings(max_examples=30, stateful_step_count=30))

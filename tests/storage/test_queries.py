@@ -3,23 +3,16 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-import poker_therapist.storage
 from poker_therapist import PatternStorage
-from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage
-from tests.conftest import postgresql_only, sqlite_only
-from tests.helpers.engines import ask
+from tests.helpers.engines import fetch_all, postgresql_only, sqlite_only
 from tests.helpers.players import TABLES
-
-SOURCE = Path(poker_therapist.storage.__file__)
-QUERIES = read_queries(Placeholders.SQLITE, SOURCE.with_name("queries.sql"))
-ON_POSTGRESQL = read_queries(Placeholders.POSTGRESQL, SOURCE.with_name("queries.sql"))
+from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE_MODULE
 
 # What the storage's own columns and a table's own keys may be looked up by.
 SEARCH = re.compile(r"SEARCH \w+ USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)\b")
@@ -48,7 +41,7 @@ MANY_OF_ONE = """
 
 
 def test_every_query_of_the_file_is_found_by_its_name() -> None:
-    names = re.findall(r"^-- name: (\w+)", SOURCE.with_name("queries.sql").read_text(), re.MULTILINE)
+    names = re.findall(r"^-- name: (\w+)", QUERIES_FILE.read_text(), re.MULTILINE)
 
     assert len(names) > 20
     assert sorted(QUERIES) == sorted(names)
@@ -57,14 +50,14 @@ def test_every_query_of_the_file_is_found_by_its_name() -> None:
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_is_used_by_the_storage(name: str) -> None:
     of_a_table = {f"{verb}_{table}" for verb in ("export", "delete") for table in TABLES}
-    assert f'"{name}"' in SOURCE.read_text() or name in of_a_table
+    assert f'"{name}"' in STORAGE_MODULE.read_text() or name in of_a_table
 
 
 @sqlite_only
 @pytest.mark.parametrize("name", QUERIES)
 def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage, name: str) -> None:
     sql = QUERIES[name]
-    plan = [row[3] for row in ask(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
+    plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
 
     others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
     assert others == []
@@ -72,9 +65,9 @@ def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage
 
 
 @pytest.fixture(scope="module")
-def full(lasting: str) -> Iterator[psycopg.Connection]:
+def full(module_database: str) -> Iterator[psycopg.Connection]:
     """A connection to a database in which an index is worth its while for every query."""
-    with psycopg.connect(lasting, autocommit=True) as connection:
+    with psycopg.connect(module_database, autocommit=True) as connection:
         connection.execute(FILL)
         yield connection
 

@@ -70,7 +70,9 @@ def closed(tmp_path: Path, report: Callable[[str], None]) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
-def run_without_rights(script: str, *arguments: str | Path, folder: Path, pass_fds: tuple[int, ...] = ()) -> str:
+def run_without_rights(
+    script: str, *arguments: str | Path, folder: Path, pass_fds: tuple[int, ...] = ()
+) -> str:
     done = run_without_privileges(
         [sys.executable, "-W", "error", "-c", script, *arguments], folder, pass_fds=pass_fds
     )

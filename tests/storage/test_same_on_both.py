@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from tests.conftest import Clock, add_legacy_rows
+from tests.helpers.clock import Clock
+from tests.helpers.players import add_legacy_rows
 
 USER = 7
 

@@ -26,7 +26,7 @@ from poker_therapist import (
 from poker_therapist.postgresql.pool import Connection
 from tests.helpers.engines import run_sql, with_options
 from tests.helpers.server import PORT, Server, keep_server
-from tests.helpers.sessions import USER, add_one, sessions, until
+from tests.helpers.sessions import USER, add_one, sessions, wait_until
 
 PASSWORD = "s3cret/pass word"
 
@@ -122,7 +122,7 @@ def test_calls_that_a_crash_falls_into_say_so(
         somebody.execute("LOCK TABLE user_patterns, user_insights")
         reading = threads.submit(storage.get_pattern, USER, "tilt", "before")
         writing = threads.submit(storage.save_insight, USER, "leak", 1)
-        until(lambda: len(sessions(url, "wait_event_type = 'Lock'")) == 2)
+        wait_until(lambda: len(sessions(url, "wait_event_type = 'Lock'")) == 2)
         private_server.kill()
         unread, unwritten = reading.exception(), writing.exception()
     private_server.start()
@@ -146,7 +146,7 @@ def test_a_session_that_is_killed_takes_all_with_it_and_the_next_call_is_answere
     (pid,) = sessions(url)
     with closing(psycopg.connect(url, autocommit=True)) as watcher:
         os.kill(pid, signal.SIGKILL)
-        until(lambda: is_over(watcher))
+        wait_until(lambda: is_over(watcher))
 
     use(storage)
 
@@ -267,7 +267,7 @@ def test_a_server_that_is_full_says_so_and_takes_calls_again_when_there_is_room(
             with pytest.raises(DatabaseBusy, match="takes no more connections"):
                 thread.submit(storage.get_pattern, USER, "tilt", "before").result()
             others.pop().close()
-            until(lambda: others[0].execute("SELECT count(*) FROM pg_stat_activity "
+            wait_until(lambda: others[0].execute("SELECT count(*) FROM pg_stat_activity "
                 "WHERE backend_type = 'client backend'").fetchone() == (5,))  # fmt: skip
 
             assert thread.submit(storage.get_pattern, USER, "tilt", "before").result() is None
@@ -290,7 +290,7 @@ def guarded_url(private_server: Server, url: str) -> str:
     rules.write_text(f"local all rex scram-sha-256\n{rules.read_text()}")
     run_sql(url, "SELECT pg_reload_conf()")
     guarded = url.replace("postgres@", f"rex:{quote(PASSWORD, safe='')}@")
-    until(lambda: is_refused(guarded.replace("s3cret", "wrong")))
+    wait_until(lambda: is_refused(guarded.replace("s3cret", "wrong")))
     return guarded
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from poker_therapist import DatabaseFull, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import sqlite_only
-from tests.helpers.engines import ask, run_sql
+from tests.helpers.engines import fetch_all, run_sql, sqlite_only
 
 USER = 7
 
@@ -131,8 +130,8 @@ def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_al
 ) -> None:
     """A full disk can make SQLite undo the whole transaction by itself; no later part may stay alone."""
     save(storage, "before")
-    (pages,) = ask(storage, "PRAGMA page_count")[0]
-    ask(storage, f"PRAGMA max_page_count = {pages + 2}")[0]
+    (pages,) = fetch_all(storage, "PRAGMA page_count")[0]
+    fetch_all(storage, f"PRAGMA max_page_count = {pages + 2}")[0]
     with suppress(PokerTherapistError), storage.transaction():
         save(storage, "first")
         with pytest.raises(DatabaseFull), storage.transaction() if nested else nullcontext():

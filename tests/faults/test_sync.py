@@ -1,0 +1,53 @@
+"""What is said to be copied or backed up is on the disk by then."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import get_pattern_storage
+from poker_therapist.location import SQLiteLocation, locate
+from poker_therapist.sqlite.backup import back_up, save_backup
+from poker_therapist.sqlite.transfer import writer
+from tests.helpers import snapshots
+
+
+@pytest.fixture
+def location(database_path: Path) -> SQLiteLocation:
+    """A database with a row."""
+    with get_pattern_storage(database_path) as storage:
+        storage.save_pattern(7, "tilt", "bad_beat", 1)
+    found = locate(f"sqlite:///{database_path}?synchronous=NORMAL")
+    assert isinstance(found, SQLiteLocation)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["by hand", "before a migration"])
+def test_a_backup_is_brought_to_the_disk_whole_before_it_gets_its_name(
+    kind: str, location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power failure could leave a file of that name with nothing in it."""
+    folder = location.path.parent
+    named: list[bool] = []
+    synced: dict[int, bytes] = {}
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = os.pread(descriptor, found.st_size, 0)
+        named.append(any(folder.glob("*.backup")))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    made = save_backup(location) if kind == "by hand" else back_up(location, "apply-001")
+
+    assert synced.get(made.stat().st_ino) == made.read_bytes()
+    assert named == [False]
+    assert snapshots.everything(made) == snapshots.everything(location.path)
+
+
+def test_a_copy_is_committed_to_the_disk_whatever_the_url_says(location: SQLiteLocation) -> None:
+    """With NORMAL the last commit may still be in the system's memory only."""
+    with writer(location) as target:
+        assert target._connection.in_transaction
+        assert target._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

@@ -1,0 +1,114 @@
+"""Each of yoyo's tables has texts of its own, and what a migration leaves broken names the migration."""
+
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import MigrationFailed
+from tests.helpers.engines import postgresql_only, query, run_sql, sqlite_only
+from tests.helpers.pairs import Pairs
+
+
+def test_a_rollback_drops_its_own_text_and_no_other_table_s(database: str, tmp_path: Path) -> None:
+    """Two tables of yoyo's in one database may record the same id."""
+    ours, theirs = Pairs(tmp_path / "ours", database), Pairs(tmp_path / "theirs", database, "theirs")
+    ids = ["001_add_it", "002_note_it"]
+    for pairs, table in ((ours, "hands"), (theirs, "bets")):
+        pairs.write(ids[0], f"CREATE TABLE {table} (id INT);", f"DROP TABLE {table};")
+        pairs.write(ids[1], f"INSERT INTO {table} VALUES (1);", f"DELETE FROM {table};")
+    ours.apply()
+    # yoyo 9 makes its first table of this kind, and fails over the second: its log is there already.
+    run_sql(database, "CREATE TABLE theirs AS SELECT * FROM _yoyo_migration WHERE 1 = 0")
+    theirs.apply()
+    assert (ours.kept(), theirs.kept()) == (ids, ids)
+
+    ours.roll_back()
+
+    assert (ours.kept(), theirs.kept()) == ([], ids)
+
+    theirs.roll_back()
+
+    assert query(database, "SELECT migration_table, migration_id FROM _migration_text") == []
+
+
+@pytest.mark.parametrize("transactional", ["true", "false"])
+def test_each_migration_that_is_applied_or_rolled_back_is_reported_once(
+    transactional: str, database: str, tmp_path: Path
+) -> None:
+    pairs = Pairs(tmp_path / "sql", database)
+    for name in ("001_add_it", "002_note_it"):
+        pairs.write(name, f"-- transactional: {transactional}\nSELECT 1;")
+    with pairs.backend() as backend:
+        backend.create_database()
+
+    assert pairs.apply() == ["applied 001_add_it", "applied 002_note_it"]
+    assert pairs.apply() == ["nothing to apply: the database is up to date"]
+    assert pairs.roll_back() == ["rolled back 002_note_it", "rolled back 001_add_it"]
+    assert pairs.roll_back() == ["nothing to roll back"]
+
+
+# What breaks a foreign key, and how SQLite notices that something has changed
+
+
+WITHOUT_PARENT = {
+    "rows": "INSERT INTO hands (id, player) VALUES (2, 8);",
+    # Neither of these changes a row.
+    "a new column": "ALTER TABLE hands ADD COLUMN dealer INTEGER DEFAULT 9 REFERENCES players (id);",
+    "no parent": "DROP TABLE players;",
+}
+
+
+@sqlite_only
+@pytest.mark.parametrize("what", WITHOUT_PARENT)
+def test_rows_without_their_parent_are_refused_whatever_made_them(
+    what: str, database: str, tmp_path: Path
+) -> None:
+    pairs = Pairs(tmp_path / "sql", database)
+    pairs.write(
+        "001_add_hands",
+        "CREATE TABLE players (id INTEGER PRIMARY KEY);\n"
+        "CREATE TABLE hands (id INTEGER PRIMARY KEY, player INTEGER REFERENCES players (id));\n"
+        "INSERT INTO players VALUES (7);\nINSERT INTO hands VALUES (1, 7);",
+    )
+    pairs.apply()
+    pairs.write("002_break_it", f"-- depends: 001_add_hands\n{WITHOUT_PARENT[what]}")
+    with pytest.raises(MigrationFailed, match=r"row \d of hands would refer to no row of players") as refusal:
+        pairs.apply()
+
+    assert refusal.value.migration_id == "002_break_it"
+    assert pairs.kept() == ["001_add_hands"]
+    assert query(database, "SELECT * FROM hands") == [(1, 7)]
+    assert query(database, "SELECT * FROM players") == [(7,)]
+
+
+@postgresql_only
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+def test_a_deferred_constraint_that_is_broken_names_the_migration(
+    direction: str, database: str, tmp_path: Path
+) -> None:
+    """The server checks it at the COMMIT, where no statement is to blame; the row is told as well."""
+    run_sql(
+        database,
+        "CREATE TABLE players (id INT PRIMARY KEY);"
+        "CREATE TABLE hands (player INT REFERENCES players DEFERRABLE INITIALLY DEFERRED)",
+    )
+    breaks = "INSERT INTO hands VALUES (7);"
+    pairs = Pairs(tmp_path / "sql", database)
+    if direction == "apply":
+        pairs.write("001_break_it", breaks)
+    else:
+        pairs.write("001_break_it", "SELECT 1;", breaks)
+        pairs.apply()
+    with pytest.raises(MigrationFailed) as refusal:
+        (pairs.apply if direction == "apply" else pairs.roll_back)()
+
+    ending = ".sql" if direction == "apply" else ".rollback.sql"
+    assert refusal.value.file is not None
+    assert refusal.value.file.endswith(f"001_break_it{ending}")
+    assert str(refusal.value) == (
+        f'{refusal.value.file}: insert or update on table "hands" violates foreign key constraint '
+        '"hands_player_fkey" (Key (player)=(7) is not present in table "players"): correct the migration. '
+        "Nothing of 001_break_it was kept."
+    )
+    assert refusal.value.migration_id == "001_break_it"
+    assert query(database, "SELECT count(*) FROM hands") == [(0,)]

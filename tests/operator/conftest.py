@@ -1,0 +1,16 @@
+"""What tests of the operator's commands may ask for."""
+
+import secrets
+
+import pytest
+
+from poker_therapist.postgresql import rehearsal
+from tests.helpers.databases import Databases
+
+
+@pytest.fixture
+def own_copies(monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
+    """Let the names of this test's copies begin with its own prefix: others make theirs at the same time."""
+    monkeypatch.setattr(rehearsal, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
+    # The tests' own sessions of a moment ago may take long to end where much goes on.
+    monkeypatch.setattr(rehearsal, "_PATIENCE", 10)

@@ -153,7 +153,7 @@ class PatternStorage:
         )
         if self._context_saves % _SAVES_PER_PURGE == 0:
             self._to_purge = row[0]
-        # A block sees what it saw at its start. If it purged what others have purged meanwhile, it would fail.
+        # A block sees what there was at its start. Were it to purge what others have purged since, it would fail.
         if self._to_purge is None or self._database.in_transaction:
             self._database.execute_later("save_context", row)
         else:

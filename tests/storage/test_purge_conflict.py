@@ -7,9 +7,10 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from poker_therapist import PatternStorage, get_pattern_storage, storage as module
-from tests.conftest import Clock, postgresql_only
-from tests.helpers.engines import query, with_options
+from poker_therapist import PatternStorage, get_pattern_storage
+from poker_therapist import storage as module
+from tests.helpers.clock import Clock
+from tests.helpers.engines import postgresql_only, query, with_options
 
 USER = 7
 SAVERS, ROUNDS = 8, 40

@@ -143,7 +143,7 @@ def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_al
 
 
 @sqlite_only
-def test_a_context_whose_purge_fails_is_not_in_a_block_that_goes_on(migrated: str) -> None:
+def test_a_context_whose_purge_fails_is_not_saved_and_a_block_does_not_purge(migrated: str) -> None:
     with get_pattern_storage(migrated) as other:
         other.save_context(USER, "topic", "expired", expires_minutes=-1)
     run_sql(
@@ -151,14 +151,18 @@ def test_a_context_whose_purge_fails_is_not_in_a_block_that_goes_on(migrated: st
         "CREATE TRIGGER refuse BEFORE DELETE ON conversation_context BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
     with get_pattern_storage(migrated) as storage:
+        with pytest.raises(PokerTherapistError):
+            storage.save_context(USER, "topic", "not saved")
+        assert storage.get_context(USER, "topic") == []
+
+    with get_pattern_storage(migrated) as storage:
         with storage.transaction():
             save(storage, "first")
-            with pytest.raises(PokerTherapistError):
-                storage.save_context(USER, "topic", "not saved")
+            storage.save_context(USER, "topic", "in a block")
             save(storage, "last")
 
         assert saved(storage) == {"first", "last"}
-        assert storage.get_context(USER, "topic") == []
+        assert storage.get_context(USER, "topic") == ["in a block"]
 
 
 def test_a_block_of_another_thread_is_not_joined(storage: PatternStorage) -> None:

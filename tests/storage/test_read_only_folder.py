@@ -1,4 +1,4 @@
-"""A reader that may not write the folder sees what the database holds now, and not what it held."""
+"""A reader that may not write the folder of a database: it reads what is there now, whoever writes."""
 
 import subprocess
 import sys
@@ -140,10 +140,12 @@ def test_a_database_that_may_only_be_read_is_backed_up(tmp_path: Path, report: C
     skip_unless_rights_count(report)
     get_pattern_storage(tmp_path / "RexVoice.db").close()
     (tmp_path / "RexVoice.db").chmod(0o440)
-    script = (
-        "import sys; from poker_therapist import cli; "
-        "sys.argv[1:] = ['backup', '-d', 'RexVoice.db']; cli.main()"
-    )
+    script = """
+import sys
+from poker_therapist import cli
+sys.argv[1:] = ["backup", "-d", "RexVoice.db"]
+cli.main()
+"""
 
     backup = tmp_path / run_without_rights(script, folder=tmp_path).strip()
 

@@ -153,9 +153,15 @@ def test_a_context_whose_purge_fails_is_not_saved_and_a_block_does_not_purge(mig
     with get_pattern_storage(migrated) as storage:
         with pytest.raises(PokerTherapistError):
             storage.save_context(USER, "topic", "not saved")
-        with storage.transaction():
-            storage.save_context(USER, "topic", "in a block")
+        assert storage.get_context(USER, "topic") == []
 
+    with get_pattern_storage(migrated) as storage:
+        with storage.transaction():
+            save(storage, "first")
+            storage.save_context(USER, "topic", "in a block")
+            save(storage, "last")
+
+        assert saved(storage) == {"first", "last"}
         assert storage.get_context(USER, "topic") == ["in a block"]
 
 

@@ -269,20 +269,19 @@ _databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
 
 
 def _close_at_exit() -> None:
-    """Close what no thread is using while the interpreter ends.
+    """Close the connections of the thread that ends the interpreter; what it still saves opens a new one.
 
-    A daemon thread may be inside a statement: to close its connection then would crash the process. Its last
+    All other threads are daemons by now. One may be inside a statement, where closing its connection would crash
+    the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them: a last
     transaction is whole or gone all the same, and the next connection to the file tidies up the log.
     """
     for database in list(_databases):
-        sessions = list(database._sessions)
-        database._here = _PerThread()  # what other handlers still save goes through a new connection
-        for session in sessions:
-            if session.lock.acquire(blocking=False):
-                try:
-                    session.close()
-                finally:
-                    session.lock.release()
+        session = database._here.session
+        if session is not None:
+            database._here.session = None
+            session.roll_back(session.token)
+            with session.lock:
+                session.close()
 
 
 atexit.register(_close_at_exit)

@@ -1,10 +1,8 @@
 """An exception at any position of the code: nothing half, nothing left open, nothing lost that was acknowledged."""
 
 import contextlib
-import gc
 import sqlite3
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -61,7 +61,10 @@ def require_nothing_open(database: str) -> None:
             other.clear_user_patterns(-1)
     if is_server(database):
         where = "AND application_name = 'poker-therapist' AND state <> 'idle'"
-        assert query(database, f"SELECT query FROM pg_stat_activity WHERE datname = current_database() {where}") == []
+        assert (
+            query(database, f"SELECT query FROM pg_stat_activity WHERE datname = current_database() {where}")
+            == []
+        )
 
 
 # A block that is left in another thread

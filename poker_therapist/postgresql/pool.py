@@ -55,10 +55,9 @@ class Lease:
         wake: a queue that tells it to look again; None unless it waits.
     """
 
-    __slots__ = ("__weakref__", "_pool", "_process", "connection", "is_over", "reference", "wake")
+    connection: "Connection | None" = None  # also where a signal arrives in __init__
 
     def __init__(self, pool: "Pool") -> None:
-        self.connection: Connection | None = None
         self._pool = pool
         self._process = os.getpid()
         self.is_over = False
@@ -97,7 +96,7 @@ class Lease:
 
     def __del__(self) -> None:
         """Close the connection of a lease that nobody holds any more, unless it is the parent process's."""
-        if not self.is_over and self._process == os.getpid():
+        if self.connection is not None and self._process == os.getpid():
             self.discard()
 
 

@@ -40,7 +40,7 @@ class Transaction:
         begun: whether the server knows of it: it begins with its first statement.
         pending: the saves that are not sent yet.
         is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
-        is_over: true as soon as nothing more may be done in it.
+        is_over: whether nothing may be done in it: before it has begun, and as soon as its end has.
         names: numbers for the savepoints of its parts.
     """
 
@@ -50,7 +50,7 @@ class Transaction:
         self.begun = False
         self.pending: list[tuple[str, Sequence[Any]]] = []
         self.is_whole = True
-        self.is_over = False
+        self.is_over = True
         self.names = count(1)
         self._mode = mode
         self._locked = False
@@ -58,6 +58,7 @@ class Transaction:
     def acquire(self) -> None:
         """Take a connection from the pool."""
         self._lease.acquire()
+        self.is_over = False
 
     @property
     def connection(self) -> Connection | None:

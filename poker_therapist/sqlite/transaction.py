@@ -93,7 +93,9 @@ def _is_owned(lock: Any) -> bool:
 class Transaction(Part):
     """A transaction; inside another one of the same owner, a part of it that can be rolled back by itself."""
 
-    _session: Session | None = None  # also where a signal arrives in __init__
+    # Also where a signal arrives in __init__.
+    _session: Session | None = None
+    _outer: "Transaction | None" = None
 
     def __init__(
         self, acquire: Callable[[], Session], mode: Mode, location: SQLiteLocation, path: str
@@ -111,14 +113,13 @@ class Transaction(Part):
         self._location = location
         self._path = path
         self._token = object()
-        self._outer: Transaction | None = None
         self._savepoint = ""
         self._names = itertools.count(1)
         self.owner = Owner()
         # False while it is unknown whether a part has ended, and after SQLite has rolled back by itself.
         self.is_whole = True
-        # True as soon as nothing more may be done in it.
-        self.is_over = False
+        # Whether nothing may be done in it: before it has begun, and as soon as its end has.
+        self.is_over = True
 
     @override
     def begin(self) -> None:
@@ -137,6 +138,7 @@ class Transaction(Part):
             with session.lock:
                 session.connection.execute(f"SAVEPOINT {savepoint}")
             self._savepoint = savepoint
+            self.is_over = False
             return
         if self._mode is not Mode.READ:
             require_no_other_writer(self._path)
@@ -146,6 +148,7 @@ class Transaction(Part):
         self._session = session
         with session.lock:
             session.connection.execute("BEGIN DEFERRED" if self._mode is Mode.READ else "BEGIN IMMEDIATE")
+        self.is_over = False
 
     def require_usable(self) -> None:
         """Refuse another task than the owner, and a transaction that can only be rolled back.
@@ -227,7 +230,7 @@ class Transaction(Part):
     def __del__(self) -> None:
         """Roll back what nobody holds any more, whichever thread drops it."""
         session, outer = self._session, self._outer
-        if session is None or session.token is not (outer or self)._token or self.owner.was_forked():
+        if session is None or self.owner.was_forked() or session.token is not (outer or self)._token:
             return
         if outer is None:
             session.roll_back(self._token, timeout=0)

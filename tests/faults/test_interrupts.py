@@ -1,20 +1,29 @@
-"""An exception at any position of the code: nothing half, nothing left open, nothing lost that was acknowledged."""
+"""An exception at any position of the code: nothing half, nothing left open, nothing acknowledged that is lost."""
 
 import contextlib
+import dis
+import linecache
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 import poker_therapist
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
+from poker_therapist.ownership import Block
+from poker_therapist.sqlite.connections import SQLiteDatabase
+from tests.conftest import run_script
 from tests.helpers.engines import is_server, with_options
+from tests.helpers.sessions import until
 
 USER = 7
 ROOT = Path(poker_therapist.__file__).parent
@@ -31,6 +40,12 @@ FILES = {
         "postgresql/transaction.py",
     )
 }
+# On PostgreSQL an injection costs a new connection, so that only each so-manieth position is tried in a run.
+ONE_OF = {"sqlite": 1, "postgresql": 8}
+
+# An instruction, and the how-manieth time that it is reached.
+Position = tuple[CodeType, int, int]
+Scenario = Callable[[PatternStorage, str], None]
 
 
 class Interrupted(BaseException):
@@ -41,47 +56,30 @@ class Raised(Exception):
     """What a block raises by itself."""
 
 
-# An instruction, and the how-manieth time that it is reached.
-Position = tuple[CodeType, int, int]
-
-
-def _may_be_injected(code: CodeType, offset: int, line: int) -> bool:
-    """Return whether Python could deliver a signal there; it does so after calls, not before every instruction.
-
-    Between the entry of a lock, which is written in C, and the block no signal can arrive, and none between the
-    block and the lock's exit. The last instruction of `__enter__` returns to a `with` that then holds the block.
-    """
-    text = linecache.getline(code.co_filename, line)
-    if "with " in text and ".lock:" in text:
-        return False
-    return not (code is Block.__enter__.__code__ and dis.opname[code.co_code[offset]] == "RETURN_VALUE")
-
-
 class Tracer:
     """A trace function that sees each instruction of the files, and may raise before one."""
 
     def __init__(self, target: Position | None = None) -> None:
-        self.target = target
-        self.seen: Counter[tuple[CodeType, int]] = Counter()
         self.positions: list[Position] = []
         self.has_raised = False
+        self._target = target
+        self._seen: Counter[tuple[CodeType, int]] = Counter()
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES or self.has_raised:
             return None
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
     def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "opcode" and not self.has_raised:
             code, offset = frame.f_code, frame.f_lasti
-            self.seen[code, offset] += 1
-            position = (code, offset, self.seen[code, offset])
-            if self.target is None:
-                if _may_be_injected(code, offset, frame.f_lineno):
+            self._seen[code, offset] += 1
+            position = (code, offset, self._seen[code, offset])
+            if self._target is None:
+                if can_be_interrupted(code, offset, frame.f_lineno):
                     self.positions.append(position)
-            elif position == self.target:
+            elif position == self._target:
                 self.has_raised = True
                 raise Interrupted
         return self._step
@@ -97,6 +95,30 @@ def tracing(tracer: Tracer) -> Iterator[None]:
         sys.settrace(before)
 
 
+def can_be_interrupted(code: CodeType, offset: int, line: int) -> bool:
+    """Return whether Python could deliver a signal there: it does so after calls, not before each instruction.
+
+    A lock is written in C: no signal can arrive between the lock and its block, nor between the block and the
+    lock's release. The last instruction of `Block.__enter__` returns to a `with` that from then on ends the block.
+    """
+    text = linecache.getline(code.co_filename, line or 0).strip()
+    if text.startswith("with ") and text.endswith(".lock:"):
+        return False
+    return not (code is Block.__enter__.__code__ and dis.opname[code.co_code[offset]] == "RETURN_VALUE")
+
+
+def positions(scenario: Scenario, storage: PatternStorage) -> list[Position]:
+    """Return where to inject: before each instruction, the first and the last time that it is reached."""
+    found: list[Position] = []
+    for _ in range(2):  # with a new connection to a server, and with one that is there
+        tracer = Tracer()
+        with tracing(tracer):
+            scenario(storage, "recorded")
+        found += tracer.positions
+    last = {(code, offset): number for code, offset, number in found}
+    return list(dict.fromkeys(one for one in found if one[2] in (1, last[one[:2]])))
+
+
 class Witness:
     """What another program sees of the database and of its locks, through a connection that it keeps."""
 
@@ -107,27 +129,29 @@ class Witness:
             if self._server
             else sqlite3.connect(database, timeout=0, isolation_level=None)
         )
-        if self._server:
-            self._connection.execute("SET lock_timeout = 1")
 
-    def saved(self, number: int) -> set[str]:
+    def saved(self, start: str) -> set[str]:
+        """Return the ends of the saved keys that start so."""
         rows = self._connection.execute(
-            "SELECT pattern_key FROM user_patterns WHERE user_id = 7 AND pattern_type = 't'"
-            f" AND pattern_key > '{number} ' AND pattern_key < '{number} {{'"
-        ).fetchall()
-        return {key.removeprefix(f"{number} ") for (key,) in rows}
+            "SELECT pattern_key FROM user_patterns WHERE user_id = 7 AND pattern_type = 't' "
+            f"AND pattern_key >= '{start} ' AND pattern_key < '{start} zz'"
+        )
+        return {key.removeprefix(f"{start} ") for (key,) in rows.fetchall()}
 
-    def require_nothing_open(self) -> None:
-        """Write at once, which fails where a lock is held, and find no open transaction."""
-        if not self._server:
+    def open(self) -> list[str]:
+        """Return what storages keep open; on SQLite, whether one keeps this program from writing at once."""
+        if self._server:
+            rows = self._connection.execute(
+                "SELECT query FROM pg_stat_activity WHERE datname = current_database() "
+                "AND application_name = 'poker-therapist' AND state <> 'idle'"
+            )
+            return [text for (text,) in rows.fetchall()]
+        try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("ROLLBACK")
-            return
-        found = self._connection.execute(
-            "SELECT query FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name = 'poker-therapist' AND state <> 'idle'"
-        ).fetchall()
-        assert found == []
+        except sqlite3.OperationalError as error:
+            return [str(error)]
+        self._connection.execute("ROLLBACK")
+        return []
 
     def close(self) -> None:
         self._connection.close()
@@ -138,11 +162,13 @@ def save(storage: PatternStorage, *keys: str) -> None:
         storage.save_pattern(USER, "t", key, key)
 
 
-# Each returns normally, or raises what was injected or an error of ours.
-
-
 def plain_save(storage: PatternStorage, key: str) -> None:
     save(storage, f"{key} a")
+
+
+def save_with_purge(storage: PatternStorage, key: str) -> None:
+    storage._context_saves = 0
+    storage.save_context(USER, "t", key)
 
 
 def block(storage: PatternStorage, key: str) -> None:
@@ -177,14 +203,15 @@ def recall(storage: PatternStorage, key: str) -> None:
     storage.recall(USER)
 
 
-# The keys that are saved when it is done.
-SCENARIOS: dict[Callable[[PatternStorage, str], None], set[str]] = {
-    plain_save: {"a"},
-    block: {"a", "b"},
-    nested_block: {"a", "b"},
-    block_that_raises: set(),
-    nested_block_that_goes_on: {"a", "x", "y", "b"},
-    recall: set(),
+# What may be saved of each, and nothing else.
+SCENARIOS: dict[Scenario, list[set[str]]] = {
+    plain_save: [set(), {"a"}],
+    save_with_purge: [set()],
+    block: [set(), {"a", "b"}],
+    nested_block: [set(), {"a", "b"}],
+    nested_block_that_goes_on: [set(), {"a", "b"}, {"a", "b", "x", "y"}],
+    block_that_raises: [set()],
+    recall: [set()],
 }
 
 
@@ -196,24 +223,8 @@ def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-def positions(scenario: Scenario, storage: PatternStorage) -> list[Position]:
-    """Return where an exception is to be injected: at each instruction, the first time that it is reached.
-
-    And the last time: another block or another statement is then on its way.
-    """
-    found: list[Position] = []
-    for _ in range(2):  # first with a new connection to a server, then with one that is there
-        tracer = Tracer()
-        with tracing(tracer):
-            scenario(storage, "recorded")
-        found += tracer.positions
-    last = {(code, offset): number for code, offset, number in found}
-    wanted = [one for one in found if one[2] in (1, last[one[:2]])]
-    return list(dict.fromkeys(wanted))
-
-
-def is_free(storage: PatternStorage) -> bool:
-    """Return whether another thread, this one, can use or close the connection that the first one keeps."""
+def locks_are_free(storage: PatternStorage) -> bool:
+    """Return whether another thread, which this is, could close the connection that the first one keeps."""
     database = storage._database
     if isinstance(database, SQLiteDatabase):
         for session in list(database._sessions):
@@ -223,51 +234,160 @@ def is_free(storage: PatternStorage) -> bool:
     return True
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothing(
-    migrated: str, scenario: Scenario, unraisable: list[Any], report: Callable[[str], None]
+    engine: str, migrated: str, scenario: Scenario, unraisable: list[Any], report: Callable[[str], None]
 ) -> None:
     options = "timeout=2&connections=1" if is_server(migrated) else "timeout=2"
+    injected = 0
     with (
         contextlib.closing(Witness(migrated)) as witness,
         ThreadPoolExecutor(1) as other_thread,
         get_pattern_storage(with_options(migrated, options)) as storage,
     ):
         wanted = positions(scenario, storage)
-        for number, position in enumerate(wanted[:: 12 if is_server(migrated) else 1]):
+        for number, position in enumerate(wanted[:: ONE_OF[engine]]):
             code, offset, _ = position
             where = f"{code.co_filename}, {code.co_qualname}, {offset}"
             tracer = Tracer(position)
+            handled = set()
             try:
                 with tracing(tracer):
                     scenario(storage, f"{number}")
             except (Interrupted, PokerTherapistError):
-                # While the exception is handled, its traceback holds everything that was in use.
+                # Now the exception's traceback holds all that was in use.
                 save(storage, f"{number} handling")
+                handled = {"handling"}
             save(storage, f"{number} after")
-            saved = witness.saved(number)
-            witness.require_nothing_open(where)
-            assert other_thread.submit(is_free, storage).result(), where
-            assert "after" in saved, where
-            whole = [set(), {"handling"}] if scenario not in GO_ON else [GO_ON[scenario]]
-            assert saved - {"after"} in (
-                [SCENARIOS[scenario] | more for more in (set(), {"handling"})] + whole
-            ), where
-    assert {kind for kind in unraisable if kind is not Interrupted} == set()
-    injected = number + 1
-    report(f"{scenario.__name__}: exceptions injected at {injected} of {len(wanted)} positions: nothing lost")
+
+            saved = witness.saved(str(number))
+            assert saved & {"handling", "after"} == {"after"} | handled, where
+            assert saved - {"handling", "after"} in SCENARIOS[scenario], where
+            assert witness.open() == [], where
+            assert other_thread.submit(locks_are_free, storage).result(), where
+            injected += tracer.has_raised
+        other_thread.submit(save, storage, "other thread").result()
+    assert set(unraisable) <= {Interrupted}
+    assert injected > 0.9 * len(wanted) / ONE_OF[engine]  # what follows a new connection is not always reached
+    report(
+        f"{engine}, {scenario.__name__}: {injected} exceptions injected at as many of {len(wanted)} positions: "
+        "nothing half, nothing open, nothing lost"
+    )
 
 
-@pytest.mark.parametrize("holder", ["another process"])
-def test_ctrl_c_while_a_block_waits_for_a_lock_leaves_nothing_open(migrated: str, holder: str) -> None:
-    with get_pattern_storage(migrated) as storage:
-        storage.save_pattern(USER, "t", "before", 1)
-        with contextlib.closing(hold_lock(migrated)) as lock:
-            lines = Script(WAIT, migrated)
-            lines.until("waits")
-            until(lambda: lines.is_waiting(lock))
-            lines.interrupt()
-            lines.until("interrupted")
-            lock.execute("ROLLBACK")
-        assert lines.rest() == ["saved"]
-        storage.save_pattern(USER, "t", "after", 1)
+HAIL = """
+import random, signal, sys, time
+from poker_therapist import PokerTherapistError, get_pattern_storage
+
+class Interrupted(BaseException):
+    pass
+
+armed = False
+
+def interrupt(number, frame):
+    if armed:
+        raise Interrupted
+
+# What a signal raises in a finalizer, Python can only print. psycopg's generators say in other ways that they
+# were interrupted.
+raised_elsewhere = []
+
+def note(event):
+    ours = "poker_therapist" in (getattr(event.object, "__module__", None) or "")
+    if ours and event.exc_type is not Interrupted:
+        raised_elsewhere.append(event.exc_value)
+
+sys.unraisablehook = note
+
+storage = get_pattern_storage(sys.argv[1])
+signal.signal(signal.SIGALRM, interrupt)
+acknowledged, interrupted, other, step = [], 0, [], 0
+deadline = time.monotonic() + 1.5
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0007)
+while time.monotonic() < deadline:
+    step += 1
+    try:
+        armed = True
+        with storage.transaction():
+            storage.save_pattern(7, "t", f"{step} a", 1)
+            storage.save_pattern(7, "t", f"{step} b", 1)
+        acknowledged.append(step)
+        armed = False
+    except Interrupted:
+        armed = False
+        interrupted += 1
+        # Every tenth time something is saved while the exception is handled.
+        if interrupted % 10 == 0:
+            storage.save_pattern(7, "t", f"{step} handled", 1)
+            acknowledged.append(f"{step} handled")
+    except PokerTherapistError:
+        armed = False
+    except BaseException as error:
+        armed = False
+        other.append(error)
+signal.setitimer(signal.ITIMER_REAL, 0)
+storage.save_pattern(7, "t", "end", 1)
+saved = set(storage.get_patterns_by_type(7, "t"))
+with get_pattern_storage(sys.argv[2]) as witness:
+    witness.save_pattern(7, "t", "another connection", 1)
+    assert set(witness.get_patterns_by_type(7, "t")) - saved == {"another connection"}
+lost = [one for one in acknowledged
+        if not ({one} if isinstance(one, str) else {f"{one} a", f"{one} b"}) <= saved]
+half = [step for step in range(step + 1) if len({f"{step} a", f"{step} b"} & saved) == 1]
+print(interrupted > 0, lost, half, other, raised_elsewhere)
+print(f"{interrupted} signals in {step} blocks")
+"""
+
+
+def test_a_hail_of_signals_leaves_nothing_half_nothing_open_and_loses_nothing(
+    engine: str, migrated: str, report: Callable[[str], None]
+) -> None:
+    impatient = with_options(migrated, "timeout=1")
+    one = with_options(migrated, "timeout=10&connections=1" if is_server(migrated) else "timeout=10")
+    found, counted = run_script(HAIL.replace("sys.argv[2]", repr(impatient)), one)
+
+    assert found == "True [] [] [] []"
+    report(f"{engine}: {counted}: nothing half, nothing open, nothing lost")
+
+
+WAIT = """
+import signal, sys
+from poker_therapist import get_pattern_storage
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+storage = get_pattern_storage(sys.argv[1])
+print("about to wait", flush=True)
+try:
+    with storage.transaction():
+        storage.save_pattern(7, "t", "child lost", 1)
+        storage.get_pattern(7, "t", "child lost")
+except KeyboardInterrupt:
+    storage.save_pattern(7, "t", "child handling", 1)
+storage.save_pattern(7, "t", "child after", 1)
+print("saved", flush=True)
+input()
+"""
+
+
+def test_ctrl_c_while_a_block_waits_for_another_process_leaves_nothing_open(migrated: str) -> None:
+    with (
+        contextlib.closing(Witness(migrated)) as witness,
+        get_pattern_storage(migrated) as storage,
+        subprocess.Popen(
+            [sys.executable, "-c", WAIT, migrated], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child,
+    ):
+        assert child.stdout
+        with storage.transaction():
+            save(storage, "parent in the block")
+            storage.get_pattern(USER, "t", "parent in the block")
+            assert child.stdout.readline() == "about to wait\n"
+            until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
+            child.send_signal(2)
+        assert child.stdout.readline() == "saved\n"
+        assert witness.open() == []
+        assert witness.saved("child") == {"handling", "after"}
+        save(storage, "parent after")
+        child.communicate("\n", timeout=60)
+
+    assert child.returncode == 0

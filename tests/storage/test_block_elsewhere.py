@@ -132,7 +132,7 @@ def test_a_block_left_elsewhere_while_its_thread_is_saving_loses_nothing_that_is
     migrated: str, elsewhere: ThreadPoolExecutor, report: Callable[[str], None]
 ) -> None:
     rounds = 50
-    acknowledged = set()
+    acknowledged: set[str] = set()
     with get_pattern_storage(with_options(migrated, "timeout=5")) as storage:
         for step in range(rounds):
             block = storage.transaction()

@@ -50,7 +50,13 @@ def encode(value: JSON) -> str:
         raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
     if ("{" in text or text.count("[") > MAX_DEPTH) and not _is_plain(value, 1):
         # What a subclass says of itself may change from call to call, so what was checked is what is encoded.
-        return encode(_copied(value, 1))
+        try:
+            plain = _copied(value)
+        except RecursionError as error:
+            raise InvalidInput(
+                f"the value is nested more than {MAX_DEPTH} levels deep: flatten it"
+            ) from error
+        return encode(plain)
     return text
 
 
@@ -74,14 +80,12 @@ def _is_plain(value: Any, depth: int) -> bool:
     return True
 
 
-def _copied(value: Any, depth: int) -> Any:
+def _copied(value: Any) -> Any:
     """Return a value with a dict or list for each container of a subclass: OrderedDict, say."""
-    if depth > MAX_DEPTH:
-        raise InvalidInput(f"the value is nested more than {MAX_DEPTH} levels deep: flatten it")
     if isinstance(value, dict):
-        return {key: _copied(item, depth + 1) for key, item in value.items()}
+        return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_copied(item, depth + 1) for item in value]
+        return [_copied(item) for item in value]
     return value
 
 

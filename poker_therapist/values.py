@@ -50,7 +50,13 @@ def encode(value: JSON) -> str:
         raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
     if ("{" in text or text.count("[") > MAX_DEPTH) and not _is_plain(value, 1):
         # What a subclass says of itself may change from call to call, so what was checked is what is encoded.
-        return encode(_copied(value))
+        try:
+            plain = _copied(value)
+        except RecursionError as error:
+            raise InvalidInput(
+                f"the value is nested more than {MAX_DEPTH} levels deep: flatten it"
+            ) from error
+        return encode(plain)
     return text
 
 

@@ -65,7 +65,7 @@ class Lease:
         self.reference = weakref.ref(self)
 
     def acquire(self) -> "Connection":
-        """Return a connection for this lease alone. Where it raises, `discard` follows; see `Pool.acquire`."""
+        """Return a connection for this lease; see `Pool.acquire`. Where it raises, `discard` follows."""
         return self._pool.acquire(self)
 
     def release(self) -> None:

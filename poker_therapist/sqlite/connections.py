@@ -271,9 +271,9 @@ _databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
 def _close_at_exit() -> None:
     """Close the connections of the thread that ends the interpreter; what it still saves opens a new one.
 
-    All other threads are daemons by now. One may be inside a statement, where closing its connection would crash
-    the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them: a last
-    transaction is whole or gone all the same, and the next connection to the file tidies up the log.
+    All other threads are daemons by now. One may be inside a statement, where closing its connection would
+    crash the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them:
+    a last transaction is whole or gone all the same, and the next connection to the file tidies up the log.
     """
     for database in list(_databases):
         session = database._here.session

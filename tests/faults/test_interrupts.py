@@ -1,4 +1,4 @@
-"""An exception at any position of the code: nothing half, nothing left open, nothing acknowledged that is lost."""
+"""An exception at any position of the code: nothing half, nothing left open, nothing acknowledged lost."""
 
 import contextlib
 import dis
@@ -21,9 +21,9 @@ import poker_therapist
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.ownership import Block
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import run_script
 from tests.helpers.engines import is_server, with_options
-from tests.helpers.sessions import until
+from tests.helpers.scripts import run_script
+from tests.helpers.sessions import wait_until
 
 USER = 7
 ROOT = Path(poker_therapist.__file__).parent
@@ -65,13 +65,13 @@ class Tracer:
         self._target = target
         self._seen: Counter[tuple[CodeType, int]] = Counter()
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def __call__(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES or self.has_raised:
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
-    def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "opcode" and not self.has_raised:
             code, offset = frame.f_code, frame.f_lasti
             self._seen[code, offset] += 1
@@ -96,10 +96,11 @@ def tracing(tracer: Tracer) -> Iterator[None]:
 
 
 def can_be_interrupted(code: CodeType, offset: int, line: int) -> bool:
-    """Return whether Python could deliver a signal there: it does so after calls, not before each instruction.
+    """Return whether Python could deliver a signal there: it does so after calls, not at each instruction.
 
     A lock is written in C: no signal can arrive between the lock and its block, nor between the block and the
-    lock's release. The last instruction of `Block.__enter__` returns to a `with` that from then on ends the block.
+    lock's release. The last instruction of `Block.__enter__` returns to a `with` that from then on ends the
+    block.
     """
     text = linecache.getline(code.co_filename, line or 0).strip()
     if text.startswith("with ") and text.endswith(".lock:"):
@@ -268,9 +269,11 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
             injected += tracer.has_raised
         other_thread.submit(save, storage, "other thread").result()
     assert set(unraisable) <= {Interrupted}
-    assert injected > 0.9 * len(wanted) / ONE_OF[engine]  # what follows a new connection is not always reached
+    assert (
+        injected > 0.9 * len(wanted) / ONE_OF[engine]
+    )  # what follows a new connection is not always reached
     report(
-        f"{engine}, {scenario.__name__}: {injected} exceptions injected at as many of {len(wanted)} positions: "
+        f"{engine}, {scenario.__name__}: {injected} exceptions injected, each at one of {len(wanted)} positions: "
         "nothing half, nothing open, nothing lost"
     )
 
@@ -382,7 +385,7 @@ def test_ctrl_c_while_a_block_waits_for_another_process_leaves_nothing_open(migr
             save(storage, "parent in the block")
             storage.get_pattern(USER, "t", "parent in the block")
             assert child.stdout.readline() == "about to wait\n"
-            until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
+            wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
             child.send_signal(2)
         assert child.stdout.readline() == "saved\n"
         assert witness.open() == []

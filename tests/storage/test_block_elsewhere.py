@@ -29,7 +29,7 @@ def elsewhere() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def storage(migrated: str) -> Iterator[PatternStorage]:
-    """A storage that waits for no lock for long, and has one connection for each of two threads and one more."""
+    """A storage that waits for no lock for long, with connections for two threads and one more."""
     with get_pattern_storage(with_options(migrated, "timeout=5")) as opened:
         yield opened
 
@@ -212,7 +212,7 @@ def test_a_block_in_a_generator_that_the_collector_finishes_is_undone(
 def test_a_save_while_an_abandoned_block_waits_for_the_collector_is_a_part_of_the_block(
     migrated: str, storage: PatternStorage, elsewhere: ThreadPoolExecutor, without_collector: None
 ) -> None:
-    """Nothing tells a generator that waits for the collector from one that is kept, as @contextmanager keeps it.
+    """A generator that waits for the collector looks like one that is kept, as @contextmanager keeps it.
 
     So the save is a part of the block, and like any part of a block it is acknowledged when the block ends.
     """

@@ -104,7 +104,7 @@ def test_a_stopped_server_is_given_up_and_works_again_when_it_goes_on(
 ) -> None:
     server, storage = private
     with stopped(server):
-        with pytest.raises(DatabaseUnreachable, match="not answered for 0.5 seconds.*not known"):
+        with pytest.raises(DatabaseUnreachable, match=r"not answered for 0\.5 seconds.*not known"):
             storage.save_insight(USER, "leak", 1)
         with pytest.raises(DatabaseUnreachable) as unread:
             storage.recall(USER)
@@ -199,7 +199,7 @@ def test_a_black_hole_that_acknowledges_everything_is_given_up(
     proxy.swallows_old.set()
     proxy.swallows_new.set()
 
-    with pytest.raises(DatabaseUnreachable, match="not answered for 0.5 seconds.*not known"):
+    with pytest.raises(DatabaseUnreachable, match=r"not answered for 0\.5 seconds.*not known"):
         through_proxy.save_insight(USER, "leak", 1)
     with pytest.raises(DatabaseUnreachable):
         through_proxy.recall(USER)

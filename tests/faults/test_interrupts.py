@@ -273,7 +273,7 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
         injected > 0.9 * len(wanted) / ONE_OF[engine]
     )  # what follows a new connection is not always reached
     report(
-        f"{engine}, {scenario.__name__}: {injected} exceptions injected, each at one of {len(wanted)} positions: "
+        f"{engine}, {scenario.__name__}: {injected} exceptions injected at {len(wanted)} positions: "
         "nothing half, nothing open, nothing lost"
     )
 

@@ -429,7 +429,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         """Return a row of yoyo's log, also where the user has no name and the host no domain."""
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # a container without a passwd entry
+        except (KeyError, OSError, ImportError):  # a container without a passwd entry, a service of Windows
             user = "unknown"
         return {
             "id": str(uuid.uuid1()),

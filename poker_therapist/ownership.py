@@ -1,4 +1,4 @@
-"""Who owns a transaction, the thread and the asyncio task that began it, and the block that begins and ends it."""
+"""Who owns a transaction (the thread and the asyncio task that began it), and the block that ends it."""
 
 import functools
 import os
@@ -112,10 +112,10 @@ def _end(
 class _Exit:
     """The `__exit__` of a block.
 
-    A signal can arrive when Python has called `__exit__` and not run its first instruction. Nothing has ended the
-    transaction then, and the exception's traceback would hold it by the method's `self`: what the thread saves
-    while it handles the exception would go into that transaction, and be lost with it. So `with` is given a
-    function written in C that holds the part, and passes a weak reference on. The part goes with it, at once.
+    A signal can arrive when Python has called `__exit__` and not run its first instruction. Nothing has ended
+    the transaction then, and the exception's traceback would hold it by the method's `self`: what the thread
+    saves while it handles the exception would go into that transaction, and be lost with it. So `with` is given
+    a function written in C that holds the part, and passes a weak reference on. The part goes with it, at once.
     """
 
     def __get__(self, block: "Block | None", owner: "type[Block]") -> Callable[..., None]:

@@ -54,7 +54,7 @@ class PostgreSQLDatabase(Database):
         )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._with_connection(lambda connection: None, reads=False)
+        self._with_connection(bool, reads=False)
         _databases.add(self)
 
     # Statements
@@ -299,7 +299,7 @@ class _Part(Part):
         if not self._is_part:
             transaction.is_over = True
         if not transaction.owner.is_here():
-            transaction.abandon()
+            transaction.end_elsewhere()
             if error is None:
                 raise left_elsewhere()
             return

@@ -4,10 +4,10 @@ psycopg's own pool opens them in threads of its own: those are gone in a forked 
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
 
-A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use: whoever
-wants one has a lease, the leases stand in a list by weak references, and the first of those that are still there
-may have one. Instead of a lock, which a signal could leave locked, there are lists and queues whose methods are
-atomic.
+A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use: who
+wants one has a lease, a list holds the leases by weak references, and the first of those that are still there
+may have one. Instead of a lock, which a signal could leave locked, there are lists and queues whose methods
+are atomic.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Lease:
         self.reference = weakref.ref(self)
 
     def acquire(self) -> "Connection":
-        """Return a connection for this lease alone; see `Pool.acquire`. Where it raises, `discard` follows."""
+        """Return a connection for this lease alone; see `Pool.acquire`."""
         return self._pool.acquire(self)
 
     def release(self) -> None:

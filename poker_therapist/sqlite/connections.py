@@ -162,6 +162,8 @@ class SQLiteDatabase(Database):
             require_no_other_writer(self._path, session)
         try:
             with session.lock:
+                if session.token is not token:  # rolled back by another thread: this would commit by itself
+                    raise StorageError(FAILED)
                 changed = session.connection.execute(self._queries[query], values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error, session)
@@ -265,9 +267,9 @@ _databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
 def _close_at_exit() -> None:
     """Close the connections of the thread that ends the interpreter; what it still saves opens a new one.
 
-    All other threads are daemons by now. One may be inside a statement, where closing its connection would crash
-    the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them: a last
-    transaction is whole or gone all the same, and the next connection to the file tidies up the log.
+    All other threads are daemons by now. One may be inside a statement, where closing its connection would
+    crash the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them: a
+    last transaction is whole or gone all the same, and the next connection to the file tidies up the log.
     """
     for database in list(_databases):
         session = database._here.session

@@ -1,4 +1,4 @@
-"""An exception at any position of the code: nothing half, nothing left open, nothing acknowledged that is lost."""
+"""An exception at any position of the code: nothing half, nothing left open, nothing acknowledged lost."""
 
 import contextlib
 import dis
@@ -65,13 +65,13 @@ class Tracer:
         self._target = target
         self._seen: Counter[tuple[CodeType, int]] = Counter()
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def __call__(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES or self.has_raised:
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
-    def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "opcode" and not self.has_raised:
             code, offset = frame.f_code, frame.f_lasti
             self._seen[code, offset] += 1
@@ -96,10 +96,10 @@ def tracing(tracer: Tracer) -> Iterator[None]:
 
 
 def can_be_interrupted(code: CodeType, offset: int, line: int) -> bool:
-    """Return whether Python could deliver a signal there: it does so after calls, not before each instruction.
+    """Return whether Python could deliver a signal there: it does so after calls, not at each instruction.
 
     A lock is written in C: no signal can arrive between the lock and its block, nor between the block and the
-    lock's release. The last instruction of `Block.__enter__` returns to a `with` that from then on ends the block.
+    lock's release. The last instruction of `Block.__enter__` returns to a `with` that then ends the block.
     """
     text = linecache.getline(code.co_filename, line or 0).strip()
     if text.startswith("with ") and text.endswith(".lock:"):
@@ -268,15 +268,16 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
             injected += tracer.has_raised
         other_thread.submit(save, storage, "other thread").result()
     assert set(unraisable) <= {Interrupted}
-    assert injected > 0.9 * len(wanted) / ONE_OF[engine]  # what follows a new connection is not always reached
+    # What follows a new connection is not always reached.
+    assert injected > 0.9 * len(wanted) / ONE_OF[engine]
     report(
-        f"{engine}, {scenario.__name__}: {injected} exceptions injected at as many of {len(wanted)} positions: "
+        f"{engine}, {scenario.__name__}: exceptions injected at {injected} of {len(wanted)} positions: "
         "nothing half, nothing open, nothing lost"
     )
 
 
 HAIL = """
-import random, signal, sys, time
+import signal, sys, time
 from poker_therapist import PokerTherapistError, get_pattern_storage
 
 class Interrupted(BaseException):
@@ -303,7 +304,7 @@ storage = get_pattern_storage(sys.argv[1])
 signal.signal(signal.SIGALRM, interrupt)
 acknowledged, interrupted, other, step = [], 0, [], 0
 deadline = time.monotonic() + 1.5
-signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0007)
+signal.setitimer(signal.ITIMER_REAL, 0.0003, INTERVAL)
 while time.monotonic() < deadline:
     step += 1
     try:
@@ -335,7 +336,7 @@ lost = [one for one in acknowledged
         if not ({one} if isinstance(one, str) else {f"{one} a", f"{one} b"}) <= saved]
 half = [step for step in range(step + 1) if len({f"{step} a", f"{step} b"} & saved) == 1]
 print(interrupted > 0, lost, half, other, raised_elsewhere)
-print(f"{interrupted} signals in {step} blocks")
+print(f"{interrupted} signals in {step} blocks, {len(acknowledged)} acknowledged")
 """
 
 
@@ -344,7 +345,9 @@ def test_a_hail_of_signals_leaves_nothing_half_nothing_open_and_loses_nothing(
 ) -> None:
     impatient = with_options(migrated, "timeout=1")
     one = with_options(migrated, "timeout=10&connections=1" if is_server(migrated) else "timeout=10")
-    found, counted = run_script(HAIL.replace("sys.argv[2]", repr(impatient)), one)
+    interval = "0.004" if is_server(migrated) else "0.0007"  # so that some blocks end and others do not
+    script = HAIL.replace("sys.argv[2]", repr(impatient)).replace("INTERVAL", interval)
+    found, counted = run_script(script, one)
 
     assert found == "True [] [] [] []"
     report(f"{engine}: {counted}: nothing half, nothing open, nothing lost")

@@ -11,9 +11,9 @@ import pytest
 
 import poker_therapist.storage
 from poker_therapist import PatternStorage
+from poker_therapist.postgresql.pool import Lease
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage
-from poker_therapist.postgresql.pool import Lease
 from tests.conftest import postgresql_only, sqlite_only
 from tests.helpers.engines import ask
 from tests.helpers.players import TABLES

@@ -299,7 +299,7 @@ class _Part(Part):
         if not self._is_part:
             transaction.is_over = True
         if not transaction.owner.is_here():
-            transaction.abandon()
+            transaction.end_elsewhere()
             if error is None:
                 raise left_elsewhere()
             return

@@ -168,6 +168,18 @@ class Transaction:
         """Give the connection back to the pool."""
         self._lease.release()
 
+    def end_elsewhere(self) -> None:
+        """Close the connection from another thread, as soon as its own is not inside a statement.
+
+        Its own thread may be about to send it the next one, so no other may get the connection.
+        """
+        self.is_over = True
+        connection = self._lease.connection
+        if connection is not None:
+            with connection.lock:
+                connection.close()
+        self._lease.discard()
+
     def abandon(self) -> None:
         """Let nothing more be done in it, and roll it back."""
         self.is_over = True

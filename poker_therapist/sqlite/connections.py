@@ -168,6 +168,8 @@ class SQLiteDatabase(Database):
             require_no_other_writer(self._path, session)
         try:
             with session.lock:
+                if session.token is not token:  # rolled back by another thread: this would commit by itself
+                    raise StorageError(FAILED)
                 changed = session.connection.execute(self._queries[query], values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error, session)

@@ -136,6 +136,8 @@ class Transaction(Part):
             self._session = session
             savepoint = f"part_{next(outer._names)}"
             with session.lock:
+                if session.token is not outer._token:  # rolled back by another thread: this would begin one
+                    raise StorageError(FAILED)
                 session.connection.execute(f"SAVEPOINT {savepoint}")
             self._savepoint = savepoint
             self.is_over = False

@@ -12,6 +12,7 @@ import pytest
 
 from poker_therapist import PatternStorage, StorageError, get_pattern_storage
 from tests.helpers.engines import is_server, query, with_options
+from tests.helpers.sessions import sessions
 
 USER = 7
 
@@ -29,7 +30,7 @@ def elsewhere() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def storage(migrated: str) -> Iterator[PatternStorage]:
-    """A storage that waits for no lock for long, with connections for two threads and one more."""
+    """A storage that waits for no lock for long."""
     with get_pattern_storage(with_options(migrated, "timeout=5")) as opened:
         yield opened
 
@@ -60,11 +61,7 @@ def require_nothing_open(database: str) -> None:
             other.get_pattern(USER, "other", "other program")
             other.clear_user_patterns(-1)
     if is_server(database):
-        where = "AND application_name = 'poker-therapist' AND state <> 'idle'"
-        assert (
-            query(database, f"SELECT query FROM pg_stat_activity WHERE datname = current_database() {where}")
-            == []
-        )
+        assert sessions(database, "state <> 'idle'") == []
 
 
 # A block that is left in another thread
@@ -212,7 +209,7 @@ def test_a_block_in_a_generator_that_the_collector_finishes_is_undone(
 def test_a_save_while_an_abandoned_block_waits_for_the_collector_is_a_part_of_the_block(
     migrated: str, storage: PatternStorage, elsewhere: ThreadPoolExecutor, without_collector: None
 ) -> None:
-    """A generator that waits for the collector looks like one that is kept, as @contextmanager keeps it.
+    """Nothing tells a generator that waits for the collector from one that @contextmanager keeps.
 
     So the save is a part of the block, and like any part of a block it is acknowledged when the block ends.
     """

@@ -21,9 +21,9 @@ import poker_therapist
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.ownership import Block
 from poker_therapist.sqlite.connections import SQLiteDatabase
-from tests.conftest import run_script
 from tests.helpers.engines import is_server, with_options
-from tests.helpers.sessions import until
+from tests.helpers.scripts import run_script
+from tests.helpers.sessions import wait_until
 
 USER = 7
 ROOT = Path(poker_therapist.__file__).parent
@@ -385,7 +385,7 @@ def test_ctrl_c_while_a_block_waits_for_another_process_leaves_nothing_open(migr
             save(storage, "parent in the block")
             storage.get_pattern(USER, "t", "parent in the block")
             assert child.stdout.readline() == "about to wait\n"
-            until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
+            wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
             child.send_signal(2)
         assert child.stdout.readline() == "saved\n"
         assert witness.open() == []

@@ -367,8 +367,8 @@ def put_null(path: Path) -> None:
         app.executemany("INSERT INTO players VALUES (?, NULL)", ((number,) for number in range(1, 151)))
         app.execute("PRAGMA writable_schema = ON")
         app.execute(
-            "UPDATE sqlite_schema SET sql = replace(replace(sql, 'name TEXT', 'name TEXT NOT NULL'), 'id > 0', "
-            "'id > 1') WHERE name = 'players'"
+            "UPDATE sqlite_schema SET sql = replace(replace(sql, 'name TEXT', 'name TEXT NOT NULL'), "
+            "'id > 0', 'id > 1') WHERE name = 'players'"
         )
 
 

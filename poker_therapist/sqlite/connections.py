@@ -117,11 +117,25 @@ class SQLiteDatabase(Database):
 
     @override
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        return self._read(lambda run: run(self._queries[query], values).fetchall())
+        session = self._here.session
+        if session is None or session.token is not None:
+            return self._read(lambda run: run(self._queries[query], values).fetchall())
+        try:  # what `_read` does, without its cost: a tenth of a short read
+            with session.lock:
+                return session.connection.execute(self._queries[query], values).fetchall()
+        except _DRIVER_ERRORS as error:
+            self._raise(error, session)
 
     @override
     def fetch_one(self, query: str, values: Sequence[Any] = ()) -> Any:
-        return self._read(lambda run: run(self._queries[query], values).fetchone())
+        session = self._here.session
+        if session is None or session.token is not None:
+            return self._read(lambda run: run(self._queries[query], values).fetchone())
+        try:
+            with session.lock:
+                return session.connection.execute(self._queries[query], values).fetchone()
+        except _DRIVER_ERRORS as error:
+            self._raise(error, session)
 
     def _read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
         session = self._here.session

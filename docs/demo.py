@@ -33,7 +33,7 @@ def _play(storage: PatternStorage) -> None:
         storage.save_pattern(PLAYER, "bet_sizing", "river", ["half pot", "all in"], confidence=0.7)
         storage.save_context(PLAYER, "mood", "tired, wants to win it back", SESSION, expires_minutes=60)
         storage.save_context(PLAYER, "promise", "stops at midnight", SESSION)
-        storage.save_context(PLAYER, "joke", "the one about the river", SESSION, expires_minutes=0)
+        storage.save_context(PLAYER, "joke", "the one about the river", SESSION, expires_minutes=-1)
         storage.save_insight(PLAYER, "advice", "Take ten minutes off after a lost big pot.", importance=0.9)
     print("Saved in one transaction: three patterns (one replaces another), three things said (one of")
     print("which has expired already) and one insight. Recalled in one call:\n")

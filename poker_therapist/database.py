@@ -45,6 +45,13 @@ class Database(ABC):
         """Return the first row of a query, None if there is none."""
 
     @abstractmethod
+    def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
+        """Return all rows of several queries, each with its values, from one snapshot.
+
+        Inside a transaction it is the transaction's.
+        """
+
+    @abstractmethod
     def execute(self, query: str, values: Sequence[Any] = ()) -> int:
         """Run a query that writes; return how many rows it changed. Outside a transaction it is committed."""
 

@@ -13,7 +13,8 @@ from poker_therapist.errors import InvalidInput
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite[+a-z]*:", re.IGNORECASE)
+# One letter before a colon is a drive of Windows, and no scheme.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -27,12 +28,19 @@ class SQLiteLocation:
         synchronous: NORMAL survives a crash of the app; FULL also survives a power failure.
         timeout: seconds to wait for another connection's lock.
         backups: how many backups to keep; none is made for 0.
+        given: the path as it was given; `path` unless it was given otherwise.
     """
 
     path: Path
     synchronous: str = "NORMAL"
     timeout: float = 30.0
     backups: int = 5
+    given: Path | None = field(default=None, compare=False)
+
+    @property
+    def db_path(self) -> Path:
+        """What the app gave: the path as it was."""
+        return self.given or self.path
 
     @property
     def name(self) -> str:
@@ -52,6 +60,7 @@ class PostgreSQLLocation:
     Attributes:
         conninfo: what libpq needs beyond its own defaults, the `PG*` variables and password files among them.
         name: what an operator calls the database: a URL without a password.
+        url: the complete URL, without a password.
         schema: where the tables are; what the server's `search_path` says unless given.
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
@@ -59,9 +68,15 @@ class PostgreSQLLocation:
 
     conninfo: str = field(repr=False)
     name: str
+    url: str
     schema: str | None = None
     timeout: float = 30.0
     connections: int = 10
+
+    @property
+    def db_path(self) -> str:
+        """What an app can give to open the database, but for the password."""
+        return self.url
 
     @property
     def yoyo(self) -> str:
@@ -82,7 +97,7 @@ def locate(database: str | os.PathLike[str]) -> Location:
         raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
     name = os.fspath(database)
     if not _URL.match(name):
-        return SQLiteLocation(_file(name))
+        return SQLiteLocation(_file(name), given=Path(name))
     scheme = name.partition(":")[0].lower()
     if scheme in SQLITE_SCHEMES:
         return _locate_file(name)
@@ -101,10 +116,10 @@ def _locate_file(name: str) -> SQLiteLocation:
         url = urlsplit(name)
     except ValueError as error:
         raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
-    if url.netloc or url.fragment or len(url.path) < 2:
+    if not name.partition(":")[2].startswith("///") or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{name!r} names no file: three slashes before a relative path, four before an absolute one, "
-            "and %3F and %23 for ? and # in it"
+            f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), "
+            "so that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
         )
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "NORMAL").upper()
@@ -118,7 +133,8 @@ def _locate_file(name: str) -> SQLiteLocation:
         raise InvalidInput(
             f"unknown option {min(options)!r} in the URL: there are backups, synchronous and timeout"
         )
-    return SQLiteLocation(_file(unquote(url.path[1:])), synchronous, timeout, int(backups))
+    path = unquote(url.path[1:])
+    return SQLiteLocation(_file(path), synchronous, timeout, int(backups), given=Path(path))
 
 
 def _seconds(options: dict[str, str]) -> float:
@@ -138,6 +154,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
+    patience = options.get("timeout", "30")
     timeout = _seconds(options)
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
@@ -149,29 +166,64 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         given = conninfo.conninfo_to_dict(
             f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
         )
-        defaults = {one.keyword.decode(): one.val.decode() for one in pq.Conninfo.get_defaults() if one.val}
+        known = pq.Conninfo.get_defaults()
     except Error as error:
         # libpq repeats the URL, password and all.
         reason = re.sub(r"\S*://\S*", "…", " ".join(str(error).split()))
         raise InvalidInput(
             f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
         ) from error
+    defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
+    secret = {
+        one.keyword.decode() for one in known if one.dispchar
+    }  # libpq's mark of what is not to be shown
     whole = {**defaults, **{key: str(value) for key, value in given.items()}}
-    host, port = whole.get("host", ""), whole.get("port", "5432")
-    folder = host.startswith("/")  # of a socket
-    shown = "".join(
-        (
-            "postgresql://",
-            "" if folder else host,
-            "" if folder or port == "5432" else f":{port}",
-            f"/{whole.get('dbname') or whole.get('user', '')}",
-            f"?host={host}" if folder else "",
-            f"&port={port}" if folder and port != "5432" else "",
-        )
-    )
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
-    return PostgreSQLLocation(conninfo.make_conninfo("", **given), shown, schema, timeout, int(connections))
+    ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
+    unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
+    shown = {key: str(value) for key, value in given.items() if key not in secret}
+    return PostgreSQLLocation(
+        conninfo.make_conninfo("", **given),
+        _url(_named(whole)),
+        _url(shown | unusual),
+        schema,
+        timeout,
+        int(connections),
+    )
+
+
+# The options of ours that a URL need not say.
+_USUAL = {("timeout", "30"), ("connections", "10")}
+
+
+def _named(settings: dict[str, str]) -> dict[str, str]:
+    """Return the settings that an operator calls a database by; without a name it is called as its user."""
+    named = {key: settings[key] for key in settings.keys() & {"host", "port", "dbname"}}
+    if set(named.get("port", "").split(",")) <= {"", "5432"}:
+        named.pop("port", None)
+    return {"dbname": settings.get("user", ""), **named}
+
+
+def _url(settings: dict[str, str]) -> str:
+    """Return the URL of a server's database, with everything quoted that has to be."""
+    settings = dict(settings)
+    hosts, ports = settings.pop("host", "").split(","), settings.pop("port", "").split(",")
+    name, role = settings.pop("dbname", ""), settings.pop("user", "")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if any(host.startswith(("/", "@")) for host in hosts):  # the folder of a socket
+        settings = {"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {}) | settings
+        places = ""
+    else:
+        places = ",".join(
+            (f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe=""))
+            + (f":{port}" if port else "")
+            for host, port in zip(hosts, ports, strict=False)
+        )
+    login = f"{quote(role, safe='')}@" if role else ""
+    query = urlencode(settings, quote_via=quote, safe="/,") if settings else ""
+    return f"postgresql://{login}{places}/{quote(name, safe='')}" + (f"?{query}" if query else "")
 
 
 def time_for_names() -> str:

@@ -7,19 +7,28 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, cast
 
 from poker_therapist import schema, values
-from poker_therapist.database import Database, Mode
+from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.location import locate
 from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
 from poker_therapist.tables import TABLES, StoredTable
-from poker_therapist.values import JSON, check_key, check_limit, check_score, check_session, check_user
+from poker_therapist.values import (
+    JSON,
+    check_key,
+    check_limit,
+    check_new_key,
+    check_new_session,
+    check_score,
+    check_session,
+    check_user,
+)
 
 _QUERIES = Path(__file__).with_name("queries.sql")
 
@@ -29,53 +38,59 @@ _ROWS_PER_PURGE = 512
 _ROWS_PER_BIG_PURGE = 1_000
 
 
-def get_pattern_storage(
-    database: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
-) -> "PatternStorage":
-    """Open a database, make it if it is not there, and bring its schema up to date.
-
-    Args:
-        database: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`. `synchronous`
-            is NORMAL (a crash of the app loses nothing that was saved) or FULL (nor does a power cut);
-            `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, such as
-            `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is how
-            many to open at most, 10 unless given, `schema` where the tables are, and all else is libpq's.
-        migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
-
-    Raises:
-        InvalidInput: `database` is neither a path nor a URL that can be used.
-        StorageError: the database cannot be opened; its subclasses say why.
-        MigrationError: a migration failed, or the database is newer than this version of the code.
-    """
-    opened = schema.open_current(locate(database), [_QUERIES], migrate=migrate)
-    try:
-        opened.enable_writes()
-    except BaseException:
-        opened.close()
-        raise
-    return PatternStorage(opened)
-
-
 class PatternStorage:
-    """A player's patterns, context and insights; made by `get_pattern_storage`.
+    """A player's patterns, context and insights, in a database that is brought up to date when it is opened.
 
     May be used by any number of threads and processes at once, and after a fork. Each method but those that
     read is committed when it returns, unless it stands in a `transaction()`.
 
     Every method raises InvalidInput, before anything is written, for an argument that cannot be stored: a
-    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty or holds NUL; a
-    confidence or importance outside 0 to 1; a value that JSON cannot give back equal. Every method raises
-    StorageError, by its subclasses, where the database fails, and then nothing was changed.
+    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty, longer than 255
+    characters or holds NUL; a confidence or importance outside 0 to 1; a value that JSON cannot give back
+    equal. Every method raises StorageError, by its subclasses, where the database fails, and then nothing was
+    changed.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True) -> None:
+        """Open a database, create it if it does not exist, and bring its schema up to date.
+
+        Args:
+            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`.
+                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure);
+                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, as
+                `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
+                how many to open at most, 10 unless given, `schema` where the tables are, and all else is
+                libpq's.
+            migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
+
+        Raises:
+            InvalidInput: `db_path` is neither a path nor a URL that can be used.
+            StorageError: the database cannot be opened; its subclasses say why.
+            MigrationError: a migration failed, or the database is newer than this version of the code.
+        """
+        self._database = schema.open_current(locate(db_path), [_QUERIES], migrate=migrate)
+        try:
+            self._database.enable_writes()
+        except BaseException:
+            self._database.close()
+            raise
         self._context_saves = 0
+        # Whose expired context is to be purged, outside of any block.
+        self._to_purge: int | None = None
 
     @property
-    def db_path(self) -> str:
-        """The absolute path of the database file, or the URL of the server's database without a password."""
-        return self._database.location.name
+    def db_path(self) -> Path | str:
+        """The path of the file as it was given, or the URL of the server's database without a password."""
+        return self._database.location.db_path
+
+    def __repr__(self) -> str:
+        return f"PatternStorage({str(self.db_path)!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a PatternStorage cannot be pickled: its connections belong to this process. Pass its db_path "
+            "to the other process, and open it there"
+        )
 
     def save_pattern(
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
@@ -86,8 +101,8 @@ class PatternStorage:
             "save_pattern",
             (
                 check_user(user_id),
-                check_key("pattern_type", pattern_type),
-                check_key("pattern_key", pattern_key),
+                check_new_key("pattern_type", pattern_type),
+                check_new_key("pattern_key", pattern_key),
                 values.encode(pattern_value),
                 check_score("confidence", confidence),
                 now,
@@ -124,34 +139,41 @@ class PatternStorage:
     ) -> None:
         """Add something said in a conversation.
 
-        It is not seen any more after `expires_minutes`: None never expires, zero or less already has.
+        It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already
+        has.
         """
         moment = values.now()
         row = (
             check_user(user_id),
-            check_key("context_key", context_key),
+            check_new_key("context_key", context_key),
             values.encode(context_value),
-            check_session(session_id),
+            check_new_session(session_id),
             values.timestamp(moment),
             values.expiry(moment, expires_minutes),
         )
-        if self._context_saves % _SAVES_PER_PURGE:
+        if self._context_saves % _SAVES_PER_PURGE == 0:
+            self._to_purge = row[0]
+        # A block sees its snapshot: if it purged what others have purged since, it would fail.
+        if self._to_purge is None or self._database.in_transaction:
             self._database.execute_later("save_context", row)
         else:
-            with self._join_or_begin(Mode.WRITE):
-                # In this order a failure of either leaves nothing new in a block that goes on.
-                self._database.execute_later(
-                    "purge_expired", (user_id, user_id, values.timestamp(moment), _ROWS_PER_PURGE)
-                )
+            with self._database.transaction(Mode.WRITE):
+                self._purge_a_part(row[0])
                 self._database.execute_later("save_context", row)
+            self._to_purge = None
         self._context_saves += 1
+
+    def _purge_a_part(self, user: int) -> None:
+        now = values.timestamp(values.now())
+        self._database.execute_later("purge_expired", (user, user, now, _ROWS_PER_PURGE))
 
     def get_context(
         self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
     ) -> list[Any]:
         """Return the live values of a key, newest first: of one session, or of all if it is None."""
         now, most = values.timestamp(values.now()), check_limit("limit", limit)
-        if session_id is None:
+        session = check_session(session_id)
+        if session is None:
             rows = self._database.fetch_all(
                 "get_context",
                 (check_user(user_id), check_key("context_key", context_key), now, most),
@@ -162,7 +184,7 @@ class PatternStorage:
                 (
                     check_user(user_id),
                     check_key("context_key", context_key),
-                    check_key("session_id", session_id),
+                    session,
                     now,
                     most,
                 ),
@@ -177,7 +199,7 @@ class PatternStorage:
             "save_insight",
             (
                 check_user(user_id),
-                check_key("insight_type", insight_type),
+                check_new_key("insight_type", insight_type),
                 values.encode(insight_data),
                 check_score("importance", importance),
                 values.timestamp(values.now()),
@@ -221,15 +243,14 @@ class PatternStorage:
             check_limit("insight_limit", insight_limit),
         )
         now = values.timestamp(values.now())
-        with self._join_or_begin(Mode.READ):
-            pattern_rows = self._database.fetch_all("recall_patterns", (user,))
-            if session is None:
-                context_rows = self._database.fetch_all("recall_context", (user, now, context_most))
-            else:
-                context_rows = self._database.fetch_all(
-                    "recall_context_of_session", (user, session, now, context_most)
-                )
-            insight_rows = self._database.fetch_all("recall_insights", (user, insight_most))
+        context_call = (
+            ("recall_context", (user, now, context_most))
+            if session is None
+            else ("recall_context_of_session", (user, session, now, context_most))
+        )
+        pattern_rows, context_rows, insight_rows = self._database.fetch_together(
+            [("recall_patterns", (user,)), context_call, ("recall_insights", (user, insight_most))]
+        )
         patterns: dict[str, dict[str, Pattern]] = {}
         for row, value in _with_values(pattern_rows, 2):
             patterns.setdefault(row[0], {})[row[1]] = _pattern(row[2:], value)
@@ -273,8 +294,10 @@ class PatternStorage:
     def export_user(self, user_id: int) -> Export:
         """Return everything that is stored about a player, in an order that does not change between calls."""
         user = check_user(user_id)
-        with self._join_or_begin(Mode.READ):
-            exported = {table.exported_as: self._export(table, user) for table in TABLES}
+        found = self._database.fetch_together([(f"export_{table.name}", (user,)) for table in TABLES])
+        exported = {
+            table.exported_as: self._exported(table, rows) for table, rows in zip(TABLES, found, strict=True)
+        }
         return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
@@ -298,16 +321,23 @@ class PatternStorage:
         self._database.scrub_deleted()
         return cast(Forgotten, forgotten)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make a block all or nothing: one commit at its end, or none of it when it raises.
 
-        It holds the write lock from its start, so keep it short. A block inside a block is undone by itself
-        when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a time, so
-        what the server refuses of them may be raised by a later call in the block, or at its end.
+        It holds the write lock from its start, so keep it short. A block inside a block is rolled back by
+        itself when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a
+        time, so what the server refuses of them may be raised by a later call in the block, or at its end.
+
+        The block belongs to the thread and the asyncio task that began it. Another task that uses the storage
+        in the same thread meanwhile gets a StorageError, and nothing is done: end the block before its task
+        awaits, or run it in a worker thread. A block that another thread or task ends is rolled back, and
+        that is a StorageError too.
         """
-        with self._database.transaction(Mode.READ_THEN_WRITE):
-            yield
+        user = self._to_purge
+        if user is not None and not self._database.in_transaction:
+            self._to_purge = None
+            self._purge_a_part(user)
+        return self._database.transaction(Mode.READ_THEN_WRITE)
 
     def close(self) -> None:
         """Close the connections of all threads; a second time does nothing."""
@@ -321,12 +351,7 @@ class PatternStorage:
     ) -> None:
         self.close()
 
-    def _join_or_begin(self, mode: Mode) -> AbstractContextManager[None]:
-        """Make several statements one transaction, unless they are inside one already."""
-        return nullcontext() if self._database.in_transaction else self._database.transaction(mode)
-
-    def _export(self, table: StoredTable, user: int) -> list[dict[str, Any]]:
-        rows = self._database.fetch_all(f"export_{table.name}", (user,))
+    def _exported(self, table: StoredTable, rows: list[Any]) -> list[dict[str, Any]]:
         exported = [dict(zip(table.exported_columns, row, strict=True)) for row in rows]
         for row in exported:
             for name, stored in row.items():
@@ -335,6 +360,13 @@ class PatternStorage:
                 elif name == "value":
                     row[name] = values.decode(stored)
         return exported
+
+
+def get_pattern_storage(
+    db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
+) -> PatternStorage:
+    """Open a storage: the same call as `PatternStorage`."""
+    return PatternStorage(db_path, migrate=migrate)
 
 
 def _with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:

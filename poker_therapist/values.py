@@ -5,9 +5,10 @@ bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 """
 
 import json
+import operator
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, SupportsIndex
 
 from poker_therapist.errors import InvalidInput
 
@@ -19,6 +20,9 @@ JSON = None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[str,
 # Deep enough for any value, shallow enough for every reader: SQLite reads 1,000 levels, Python as many less
 # the depth of its caller.
 MAX_DEPTH = 500
+
+# In characters; with up to four bytes each, a type and a key fit into an entry of PostgreSQL's index.
+MAX_KEY_LENGTH = 255
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _decoder = json.JSONDecoder()
@@ -44,23 +48,45 @@ def encode(value: JSON) -> str:
         raise InvalidInput(f"the value is nested more than {MAX_DEPTH} levels deep: flatten it") from error
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
-    if "{" in text or text.count("[") > MAX_DEPTH:
-        _check_nested(value, 1)
+    if ("{" in text or text.count("[") > MAX_DEPTH) and not _is_plain(value, 1):
+        # What a subclass says of itself may change from call to call, so what was checked is what is encoded.
+        try:
+            plain = _copied(value)
+        except RecursionError as error:
+            raise InvalidInput(
+                f"the value is nested more than {MAX_DEPTH} levels deep: flatten it"
+            ) from error
+        return encode(plain)
     return text
 
 
-def _check_nested(value: Any, depth: int) -> None:
-    """Refuse what the encoder lets through: keys that it would turn into text, and too many levels."""
+def _is_plain(value: Any, depth: int) -> bool:
+    """Return whether a value holds no container of a subclass; refuse what the encoder lets through.
+
+    The encoder turns keys that are no strings into strings, and knows no limit to the depth.
+    """
     if depth > MAX_DEPTH:
         raise InvalidInput(f"the value is nested more than {MAX_DEPTH} levels deep: flatten it")
-    if isinstance(value, dict):
+    if type(value) is dict:
         for key in value:
             if not isinstance(key, str):
                 raise InvalidInput(f"a key inside the value must be a text, not {_show(key)}")
         value = value.values()
+    elif type(value) is not list and type(value) is not tuple:
+        return not isinstance(value, dict | list | tuple)
     for item in value:
-        if isinstance(item, dict | list | tuple):
-            _check_nested(item, depth + 1)
+        if isinstance(item, dict | list | tuple) and not _is_plain(item, depth + 1):
+            return False
+    return True
+
+
+def _copied(value: Any) -> Any:
+    """Return a value with a dict or list for each container of a subclass: OrderedDict, say."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value
 
 
 def decode(text: str) -> Any:
@@ -104,15 +130,19 @@ def decode_all(texts: list[str]) -> list[Any]:
     return values if len(values) == len(texts) else [decode(text) for text in texts]
 
 
-def check_user(user_id: int) -> int:
-    """Return `user_id` if it is an integer of at most 64 bits; raise InvalidInput if not."""
-    if (type(user_id) is int or _is_integer(user_id)) and -(2**63) <= user_id < 2**63:
-        return user_id
+def check_user(user_id: SupportsIndex) -> int:
+    """Return `user_id` as an int if it is an integer of at most 64 bits; raise InvalidInput if not."""
+    user = user_id if type(user_id) is int else _integer(user_id)
+    if user is not None and -(2**63) <= user < 2**63:
+        return user
     raise InvalidInput(f"user_id must be an integer of at most 64 bits, not {_show(user_id)}")
 
 
 def check_key(name: str, key: str) -> str:
-    """Return `key` if it is a text that both engines can hold; raise InvalidInput naming it if not."""
+    """Return `key` if it is a string that both engines can hold; raise InvalidInput naming it if not.
+
+    For what is looked up: an old database may hold longer keys than `check_new_key` lets in.
+    """
     if isinstance(key, str) and key and "\0" not in key and (key.isascii() or _is_unicode(key)):
         return key
     raise InvalidInput(
@@ -120,24 +150,48 @@ def check_key(name: str, key: str) -> str:
     )
 
 
+def check_new_key(name: str, key: str) -> str:
+    """Return `key` if it can be saved as a type, key or session; raise InvalidInput naming it if not.
+
+    An index of PostgreSQL's holds at most 2,704 bytes, so that longer ones would be refused there and not on
+    SQLite: https://www.postgresql.org/docs/current/btree.html
+    """
+    if len(check_key(name, key)) <= MAX_KEY_LENGTH:
+        return key
+    raise InvalidInput(
+        f"{name} must be at most {MAX_KEY_LENGTH} characters long (this one has {len(key):,}): shorten it, "
+        "and keep the long text in the value"
+    )
+
+
 def check_session(session_id: str | None) -> str | None:
-    """Return `session_id` if it is None or a key; raise InvalidInput if not."""
-    return None if session_id is None else check_key("session_id", session_id)
+    """Return `session_id` if it is a key, None for none; raise InvalidInput if it is neither.
+
+    An empty string is no session, as it was to the earlier app.
+    """
+    return None if session_id is None or session_id == "" else check_key("session_id", session_id)
+
+
+def check_new_session(session_id: str | None) -> str | None:
+    """Return `session_id` if it can be saved, None for none; raise InvalidInput if it cannot."""
+    return None if session_id is None or session_id == "" else check_new_key("session_id", session_id)
 
 
 def check_score(name: str, score: float) -> float:
     """Return `score` as a float if it is a number from 0 to 1; raise InvalidInput naming it if not."""
-    if (type(score) is float or isinstance(score, float) or _is_integer(score)) and 0 <= score <= 1:
-        return score + 0.0  # without the sign of a zero, which only one engine keeps
+    number = score if isinstance(score, float) else _integer(score)
+    if number is not None and 0 <= number <= 1:
+        return number + 0.0  # without the sign of a zero, which only one engine keeps
     raise InvalidInput(f"{name} must be a number from 0 to 1, not {_show(score)}")
 
 
-def check_limit(name: str, limit: int | None) -> int:
+def check_limit(name: str, limit: SupportsIndex | None) -> int:
     """Return how many rows to read at most, all for None; raise InvalidInput naming it if it is no count."""
     if limit is None:
         return 2**63 - 1
-    if _is_integer(limit) and 0 <= limit < 2**63:
-        return limit
+    most = _integer(limit)
+    if most is not None and 0 <= most < 2**63:
+        return most
     raise InvalidInput(f"{name} must be None or an integer of at least 0, not {_show(limit)}")
 
 
@@ -154,7 +208,7 @@ def now() -> datetime:
 def expiry(moment: datetime, minutes: float | None) -> str | None:
     """Return when something saved at `moment` expires, None for never.
 
-    Zero minutes or less is already expired.
+    Zero minutes, as None, never expire; less than zero is already expired, as to the earlier app.
 
     Raises:
         InvalidInput: `minutes` is no finite number, or leads out of the years 1 to 9999.
@@ -162,8 +216,11 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     if minutes is None:
         return None
     try:
-        if not isinstance(minutes, bool):
-            return timestamp(moment + timedelta(minutes=minutes))
+        number = minutes if isinstance(minutes, float) else _integer(minutes)
+        if number == 0:
+            return None
+        if number is not None:
+            return timestamp(moment + timedelta(minutes=number))
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
@@ -171,8 +228,14 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     )
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _integer(value: object) -> int | None:
+    """Return an integer, NumPy's among them, as an int; None for what is none, and for a bool."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what is no integer raises TypeError
+    except TypeError:
+        return None
 
 
 def _is_unicode(text: str) -> bool:

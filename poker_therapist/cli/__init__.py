@@ -18,6 +18,7 @@ from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
 from poker_therapist.migrations.scaffold import new_migration
+from poker_therapist.migrations.yoyo_command import write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
@@ -47,10 +48,14 @@ Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", 
 
 def main() -> None:
     """Run the command line; end an error of ours in one message and exit code 1."""
+    write_any_character()
     try:
         app()
     except PokerTherapistError as error:
         print(f"poker-therapist: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # whoever reads has gone: Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a backup that may not be deleted, say
         print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)

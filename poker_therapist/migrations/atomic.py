@@ -13,7 +13,7 @@ import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -67,6 +67,11 @@ class AtomicBackend(DatabaseBackend, ABC):
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
         return self
+
+    def tell_operator(self, message: str) -> None:
+        """Report what was done; that nobody can be told must not undo it."""
+        with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
+            self.report(message)
 
     @property
     def name(self) -> str:
@@ -214,11 +219,11 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.require_unedited(self._known)
         for migration in self._known:
             if migration.file is None:
-                self.report(
+                self.tell_operator(
                     f"{migration.id} is applied and has no file here: is the database newer than the code?"
                 )
         if not migrations:
-            self.report("nothing to apply: the database is up to date")
+            self.tell_operator("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
 
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
@@ -246,7 +251,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._require_database()
         self.require_unedited(migrations)
         if not migrations:
-            self.report("nothing to roll back")
+            self.tell_operator("nothing to roll back")
         for migration in migrations:
             self.rollback_one(migration)
 
@@ -259,7 +264,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.create_database()
         with self.translating_errors(), self.migration_lock():
             if self._apply_locked(migration, statements, mark):
-                self.report(f"applied {migration.id}")
+                self.tell_operator(f"applied {migration.id}")
 
     def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
@@ -291,7 +296,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         statements = migration.statements("rollback")
         with self.translating_errors(), self.migration_lock():
             if self._roll_back_locked(migration, statements):
-                self.report(f"rolled back {migration.id}")
+                self.tell_operator(f"rolled back {migration.id}")
 
     def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():
@@ -332,7 +337,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
-            self.report(f"marked {migration.id} as applied")
+            self.tell_operator(f"marked {migration.id} as applied")
 
     def unmark_migrations(self, migrations: MigrationList) -> None:
         """Remove the record of migrations without rolling them back."""
@@ -344,7 +349,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:
-            self.report(f"unmarked {migration.id}")
+            self.tell_operator(f"unmarked {migration.id}")
 
     @contextmanager
     def one_transaction(self) -> Iterator[None]:
@@ -367,10 +372,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
 
     def _prepare(self, applied: dict[str, str]) -> None:
-        """Create yoyo's tables and ours, inside the transaction of the first change.
-
-        What plain yoyo applied before is recorded as unverified.
-        """
+        """Create yoyo's tables and ours; record as unverified what plain yoyo applied before."""
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
         self.query("create_texts")
@@ -427,7 +429,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         """Return a row of yoyo's log, also where the user has no name and the host no domain."""
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # a container without a passwd entry
+        except (KeyError, OSError, ImportError):  # a container without a passwd entry, a service of Windows
             user = "unknown"
         return {
             "id": str(uuid.uuid1()),

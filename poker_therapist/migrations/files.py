@@ -194,7 +194,10 @@ def rollback_file(path: Path) -> Path:
 
 def shown(path: Path) -> str:
     """Return a path as an operator knows it: relative to the working folder if it lies below it."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return str(path)
     return str(path) if relative.startswith("..") else relative
 
 

@@ -5,6 +5,8 @@ the backend, which yoyo makes before it reads anything, puts our reading in the 
 errors end in one message and exit status 1 (-vv shows the traceback too).
 """
 
+import contextlib
+import io
 import logging
 import sys
 import warnings
@@ -25,6 +27,7 @@ class YoyoCommandMixin(AtomicBackend):
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
         if _is_running_command(sys._getframe()):
+            write_any_character()
             self.report = print
             migrate.read_migrations = self._read_migrations
             sys.excepthook = _report
@@ -40,6 +43,13 @@ class YoyoCommandMixin(AtomicBackend):
         if not self.exists():
             print(f"there is no database {self.name} yet: nothing is applied", file=sys.stderr)
         return super().to_rollback(migrations)
+
+
+def write_any_character() -> None:
+    """Let this process print what its console has no character for, as an escape: one of cp1252, say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_running_command(frame: FrameType | None) -> bool:
@@ -63,5 +73,9 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use."""
-    print(f"yoyo: warning: {message}", file=sys.stderr)
+    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use.
+
+    That nobody can be warned must not undo a migration.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(f"yoyo: warning: {message}", file=sys.stderr)

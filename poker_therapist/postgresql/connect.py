@@ -4,9 +4,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import adapters, conninfo, pq
@@ -15,6 +15,7 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import TextLoader
 
+from poker_therapist.compat import override
 from poker_therapist.errors import (
     DatabaseBusy,
     DatabaseFull,
@@ -38,7 +39,70 @@ _PATIENCE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-_Kind = TypeVar("_Kind", bound=psycopg.Connection[Any])
+# After so many seconds without an answer the server is asked, through another connection, whether the
+# statement is still running; and so long may that connection be silent.
+SILENCE = 60.0
+_SILENCE_OF_PROBE = 10.0
+
+
+class WatchedConnection(psycopg.Connection[Any]):
+    """A connection that does not wait without end for a server that has stopped answering.
+
+    A stopped process and a proxy whose server is gone still acknowledge what they are sent, so that no limit
+    of TCP's applies. A slow statement is no reason to give up: the server says that it is active.
+    """
+
+    location: PostgreSQLLocation | None = None
+
+    @override
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Consume a generator of psycopg's; see `psycopg.Connection.wait`."""
+        return super().wait(self._watched(gen), *args, **options)
+
+    def _watched(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Pass on what a generator of psycopg's asks for, and watch how long nothing comes."""
+        quiet_since = None
+        is_idle = False
+        try:
+            asked = next(gen)
+            while True:
+                ready = yield asked
+                if ready:
+                    quiet_since, is_idle = None, False
+                elif is_idle:  # and its answer has not come since the server said so
+                    self._give_up()
+                elif quiet_since is None:
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since > self._longest_silence():
+                    quiet_since, is_idle = None, not self._is_active()
+                asked = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+    def _longest_silence(self) -> float:
+        return SILENCE if self.location else _SILENCE_OF_PROBE
+
+    def _is_active(self) -> bool:
+        """Return whether the server answers another connection, and says that the statement still runs."""
+        found = None
+        if self.location is not None:
+            pid = self.pgconn.backend_pid
+            with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
+                found = probe.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+        # With track_activities turned off it says "disabled": such a statement is waited for.
+        return found is not None and not str(found[0]).startswith("idle")
+
+    def _give_up(self) -> NoReturn:
+        """Close the connection.
+
+        Raises:
+            psycopg.OperationalError: always.
+        """
+        self.close()
+        raise psycopg.OperationalError(f"the server has not answered for {self._longest_silence():g} seconds")
+
+
+_Kind = TypeVar("_Kind", bound=WatchedConnection)
 
 
 class TimestampLoader(Loader):
@@ -93,9 +157,9 @@ def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation,
     )
 
 
-def open_connection(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
+def open_connection(location: PostgreSQLLocation) -> WatchedConnection:
     """Return a new connection; see `connect`."""
-    return connect(location, psycopg.Connection)
+    return connect(location, WatchedConnection)
 
 
 def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()) -> _Kind:
@@ -117,23 +181,28 @@ def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()
 
 
 def _connect_once(location: PostgreSQLLocation, kind: type[_Kind], more: Settings) -> _Kind:
-    given = conninfo.conninfo_to_dict(location.conninfo)
-    patience = {name: value for name, value in _PATIENCE.items() if name not in given}
-    if "PGCONNECT_TIMEOUT" in os.environ:
-        patience.pop("connect_timeout", None)
-    connection = kind.connect(
-        location.conninfo,
-        autocommit=True,
-        context=Adapters(),
-        fallback_application_name="poker-therapist",
-        **patience,
-    )
+    connection = _open_once(location, kind)
+    connection.location = location
     try:
         configure(connection, location, more)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _open_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
+    given = conninfo.conninfo_to_dict(location.conninfo)
+    patience = {name: value for name, value in _PATIENCE.items() if name not in given}
+    if "PGCONNECT_TIMEOUT" in os.environ:
+        patience.pop("connect_timeout", None)
+    return kind.connect(
+        location.conninfo,
+        autocommit=True,
+        context=Adapters(),
+        fallback_application_name="poker-therapist",
+        **patience,
+    )
 
 
 def _seconds_to_wait(refusal: str) -> float:

@@ -8,9 +8,9 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 
@@ -18,19 +18,22 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error
-from poker_therapist.postgresql.pool import Connection, Pool
-from poker_therapist.postgresql.transaction import Transaction
+from poker_therapist.ownership import Block, Part, left_elsewhere
+from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
+from poker_therapist.postgresql.pool import Connection, Lease, Pool
+from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
 from poker_therapist.values import decode
 
 _Cursor = psycopg.RawCursor[Any]
+_Found = TypeVar("_Found")
 _DRIVER_ERRORS = (psycopg.Error, OverflowError, UnicodeEncodeError)
 
 
 class _PerThread(threading.local):
-    block: Transaction | None = None
+    # Weak: what nobody holds any more has ended. None if this thread has begun none.
+    transaction: "weakref.ref[Transaction] | None" = None
 
 
 class PostgreSQLDatabase(Database):
@@ -45,23 +48,20 @@ class PostgreSQLDatabase(Database):
             StorageError: there is no such server or database, or it refuses this user.
         """
         self.location = location
-        self._queries = read_queries(Placeholders.POSTGRESQL, *queries)
+        # Where both engines cannot use the same SQL, this one's own file has it.
+        self._queries = read_queries(
+            Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql")
+        )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._pool.release(self._acquire())
+        self._with_connection(lambda _: None, reads=False)
         _databases.add(self)
-
-    def _acquire(self) -> Connection:
-        try:
-            return self._pool.acquire()
-        except _DRIVER_ERRORS as error:
-            raise translate_error(error, self.location) from error
 
     # Statements
 
     @override
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        return self._run(self._queries[query], values, _all, reads=True)  # type: ignore[no-any-return]  # psycopg's rows are Any
+        return self._run(self._queries[query], values, _all, reads=True)
 
     @override
     def fetch_one(self, query: str, values: Sequence[Any] = ()) -> Any:
@@ -75,59 +75,100 @@ class PostgreSQLDatabase(Database):
     def execute_later(self, query: str, values: Sequence[Any] = ()) -> None:
         """Run a query as `execute` does; a transaction keeps it, and sends many together."""
         sql = self._queries[query]
-        block = self._here.block
-        if block is None:
+        transaction = self._open_transaction()
+        if transaction is None:
             self._run(sql, values, _count, reads=False)
             return
-        if self._pool.closed:
-            raise StorageClosed(CLOSED)
-        if not block.begun:
-            self._begin(block, values)
-        if block.add(sql, values):
-            self._send(block)
+        self._require_usable(transaction)
+        if not transaction.begun:
+            self._begin(transaction, values)
+        if transaction.add(sql, values):
+            self._send(transaction)
 
-    def _run(self, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any], *, reads: bool) -> Any:
+    @override
+    def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
+        if self._open_transaction() is not None:
+            return [self.fetch_all(query, values) for query, values in calls]
+
+        def read(connection: Connection) -> list[list[Any]]:
+            cursor = connection.kept_cursor
+            cursor.execute(BEGIN_READ)
+            found = [cursor.execute(self._queries[query], values).fetchall() for query, values in calls]
+            cursor.execute("COMMIT")
+            return found
+
+        return self._with_connection(read, reads=True)
+
+    def _run(
+        self, sql: str, values: Sequence[Any], result: Callable[[_Cursor], _Found], *, reads: bool
+    ) -> _Found:
         """Run a statement; one that `reads` once more if its connection is lost meanwhile."""
-        if (block := self._here.block) is not None:
-            return self._run_in(block, sql, values, result)
+        if (transaction := self._open_transaction()) is not None:
+            return self._run_in(transaction, sql, values, result)
+        return self._with_connection(
+            lambda connection: result(connection.kept_cursor.execute(sql, values)), reads=reads
+        )
+
+    def _with_connection(self, action: Callable[[Connection], _Found], *, reads: bool) -> _Found:
+        """Do something with a connection of the pool; what `reads` once more if the connection is lost."""
         again = reads
         while True:
-            connection = self._acquire()
+            lease = Lease(self._pool)
             try:
-                return result(connection.kept_cursor.execute(sql, values))
-            except _DRIVER_ERRORS as error:
-                if not is_lost(connection):
-                    raise translate_error(error, self.location) from error
-                if not reads:
+                found = action(lease.acquire())
+                lease.release()
+            except BaseException as error:  # also a signal, wherever it arrived
+                lost = lease.connection is not None and is_lost(lease.connection)
+                lease.release()
+                if not isinstance(error, _DRIVER_ERRORS):
+                    raise
+                if lost and not reads:
                     self._raise_unknown(error)
-                if not again:
+                if not (lost and again):
                     raise translate_error(error, self.location) from error
                 again = False
-            finally:
-                self._pool.release(connection)
+            else:
+                return found
 
     def _run_in(
-        self, block: Transaction, sql: str, values: Sequence[Any], result: Callable[[_Cursor], Any]
-    ) -> Any:
+        self, transaction: Transaction, sql: str, values: Sequence[Any], result: Callable[[_Cursor], _Found]
+    ) -> _Found:
+        self._require_usable(transaction)
+        if not transaction.begun:
+            self._begin(transaction, values)
+        self._send(transaction)
+        try:
+            return result(transaction.live.kept_cursor.execute(sql, values))
+        except _DRIVER_ERRORS as error:
+            raise translate_error(error, self.location) from error
+
+    def _open_transaction(self) -> Transaction | None:
+        """Return the transaction that this thread has begun and not ended."""
+        found = self._here.transaction
+        if found is None:
+            return None
+        transaction = found()
+        if transaction is not None and transaction.is_over:
+            transaction.abandon()
+        if transaction is None or transaction.connection is None:
+            self._here.transaction = None
+            return None
+        return transaction
+
+    def _require_usable(self, transaction: Transaction) -> None:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
-        if not block.begun:
-            self._begin(block, values)
-        self._send(block)
+        transaction.owner.require()
+
+    def _begin(self, transaction: Transaction, values: Sequence[Any]) -> None:
         try:
-            return result(block.connection.kept_cursor.execute(sql, values))
+            transaction.begin(values[0] if values else None)
         except _DRIVER_ERRORS as error:
             raise translate_error(error, self.location) from error
 
-    def _begin(self, block: Transaction, values: Sequence[Any]) -> None:
+    def _send(self, transaction: Transaction) -> None:
         try:
-            block.begin(values[0] if values else None)
-        except _DRIVER_ERRORS as error:
-            raise translate_error(error, self.location) from error
-
-    def _send(self, block: Transaction) -> None:
-        try:
-            block.send()
+            transaction.send()
         except _DRIVER_ERRORS as error:
             raise translate_error(error, self.location) from error
 
@@ -144,85 +185,36 @@ class PostgreSQLDatabase(Database):
     def in_transaction(self) -> bool:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
-        return self._here.block is not None
+        transaction = self._open_transaction()
+        if transaction is not None:
+            transaction.owner.require()
+        return transaction is not None
 
     @override
-    @contextlib.contextmanager
-    def transaction(self, mode: Mode) -> Iterator[None]:
-        """Run a block as one transaction, or, inside another, as a part that can fail by itself.
+    def transaction(self, mode: Mode) -> contextlib.AbstractContextManager[None]:
+        """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
-        A block that reads before it writes sees one moment's state. If somebody else changes the same rows
-        before it does, it fails with TransactionConflict; nothing of the other's is lost.
+        A block that reads before it writes sees one snapshot. If somebody else changes the same rows before
+        it does, it fails with TransactionConflict; nothing of the other's is lost.
         """
-        if self._pool.closed:
-            raise StorageClosed(CLOSED)
-        here, process = self._here, os.getpid()
-        if here.block is not None:
-            with self._part(here.block):
-                yield
-            return
-        block = here.block = Transaction(self._acquire(), mode)
-        try:
-            yield
-            if process == os.getpid():  # a forked child may leave the block, but not end it
-                self._commit(block)
-        except BaseException:
-            if process == os.getpid():
-                with contextlib.suppress(psycopg.Error):  # the connection is lost, so it is undone
-                    block.end("ROLLBACK")
-            raise
-        finally:
-            if process == os.getpid():
-                here.block = None
-                self._pool.release(block.connection)
+        return Block(lambda: _Part(self, mode))
 
-    def _commit(self, block: Transaction) -> None:
+    def _commit(self, transaction: Transaction) -> None:
         if self._pool.closed:
             raise StorageClosed(CLOSED)
-        if block.begun and is_lost(block.connection):
+        if transaction.begun and is_lost(transaction.live):
             raise DatabaseUnreachable(
                 f"the connection to {self.location.name} was lost, so the block was undone: run it again"
             )
-        if block.failed:
+        if transaction.failed:
             raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
-        self._send(block)
+        self._send(transaction)
         try:
-            block.end("COMMIT")
+            transaction.end("COMMIT")
         except psycopg.Error as error:
-            if is_lost(block.connection):
+            if is_lost(transaction.live):
                 self._raise_unknown(error)
             raise translate_error(error, self.location) from error
-
-    @contextlib.contextmanager
-    def _part(self, block: Transaction) -> Iterator[None]:
-        """Run a block inside a block, which can fail by itself."""
-        process = os.getpid()
-        # The first part of a block that has not begun is undone with what has begun since.
-        saved = block.begun
-        # Named by its depth: the savepoint of a part inside this one is left if its end is interrupted.
-        block.depth += 1
-        name = f"part_{block.depth}"
-        try:
-            self._send(block)
-            if saved:
-                block.connection.kept_cursor.execute(f"SAVEPOINT {name}")
-            try:
-                yield
-                if process == os.getpid():
-                    self._send(block)
-            except BaseException:
-                if process == os.getpid() and not is_lost(block.connection):
-                    if saved:
-                        block.settle(f"ROLLBACK TO {name}; RELEASE {name}")
-                    else:
-                        block.end("ROLLBACK")
-                raise
-            if saved and process == os.getpid():
-                block.settle(f"RELEASE {name}")
-        except psycopg.Error as error:
-            raise translate_error(error, self.location) from error
-        finally:
-            block.depth -= 1
 
     # The rest
 
@@ -259,6 +251,108 @@ class PostgreSQLDatabase(Database):
         self._pool.close()
 
 
+class _Part(Part):
+    """A transaction, or a part of the one that is open."""
+
+    _transaction: Transaction | None = None  # also where a signal arrives in __init__
+
+    def __init__(self, database: PostgreSQLDatabase, mode: Mode) -> None:
+        self._database = database
+        self._mode = mode
+        self._is_part = False
+        # Empty in a part that began before its transaction did: it is rolled back with what has begun since.
+        self._savepoint = ""
+        self._has_begun = False
+        self._is_over = False
+
+    @override
+    def begin(self) -> None:
+        with translating_errors(self._database.location):
+            self._begin()
+
+    def _begin(self) -> None:
+        database = self._database
+        if database._pool.closed:
+            raise StorageClosed(CLOSED)
+        outer = database._open_transaction()
+        if outer is None:
+            self._transaction = transaction = Transaction(Lease(database._pool), self._mode)
+            database._here.transaction = weakref.ref(transaction)
+            transaction.acquire()
+            return
+        outer.owner.require()
+        self._is_part = True
+        database._send(outer)
+        if outer.begun:
+            savepoint = f"part_{next(outer.names)}"
+            outer.live.kept_cursor.execute(f"SAVEPOINT {savepoint}")
+            self._savepoint = savepoint
+        self._transaction = outer
+        self._has_begun = True
+
+    @override
+    def end(self, error: BaseException | None) -> None:
+        self._is_over = True
+        transaction = self._transaction
+        if transaction is None or transaction.owner.was_forked():  # a child may leave it, but not end it
+            return
+        if not self._is_part:
+            transaction.is_over = True
+        if not transaction.owner.is_here():
+            transaction.end_elsewhere()
+            if error is None:
+                raise left_elsewhere()
+            return
+        if error is not None:
+            self._roll_back()
+            return
+        with translating_errors(self._database.location):
+            if not self._is_part:
+                self._database._commit(transaction)
+                transaction.release()
+            else:
+                self._keep_part(transaction)
+
+    @override
+    def abandon(self) -> None:
+        self._is_over = True
+        transaction = self._transaction
+        if transaction is None or transaction.owner.was_forked():
+            return
+        if self._is_part:
+            self._roll_back()
+        else:
+            transaction.abandon()
+
+    def __del__(self) -> None:
+        """Roll back a part that nobody holds any more; the transaction itself does so for the whole."""
+        if self._transaction is None or self._is_over or not self._is_part:
+            return
+        self._transaction.is_whole = False
+        if self._transaction.owner.is_here() and not self._transaction.owner.was_forked():
+            self.abandon()
+
+    def _keep_part(self, transaction: Transaction) -> None:
+        self._database._send(transaction)
+        if self._savepoint:
+            transaction.finish(f"RELEASE {self._savepoint}")
+
+    def _roll_back(self) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            return
+        if not self._is_part:
+            transaction.roll_back()
+        elif self._has_begun and transaction.connection is not None and not is_lost(transaction.connection):
+            try:
+                if self._savepoint:
+                    transaction.finish(f"ROLLBACK TO {self._savepoint}; RELEASE {self._savepoint}")
+                else:
+                    transaction.end("ROLLBACK")
+            except psycopg.Error:  # then all of it can only be rolled back
+                transaction.is_whole = False
+
+
 def _all(cursor: _Cursor) -> list[Any]:
     return cursor.fetchall()
 
@@ -284,4 +378,5 @@ def _after_fork_in_child() -> None:
         database._pool.closed = closed
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

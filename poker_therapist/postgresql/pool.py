@@ -3,21 +3,30 @@
 psycopg's own pool opens them in threads of its own: those are gone in a forked child, and Python warns of a
 fork while there are any. After an outage it waits for up to minutes before it looks for the server again, it
 does not say why there is no connection, and it takes a fifth of the time of a short read.
+
+A signal can arrive between any two steps, and in a finalizer. So nothing counts the connections in use:
+whoever wants one has a lease, the leases stand in a list by weak references, and the first of those that are
+still there may have one. Instead of a lock, which a signal could leave locked, there are lists and queues
+whose methods are atomic.
 """
 
+import contextlib
+import os
 import select
-import threading
+import time
+import weakref
 from collections import deque
-from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
+from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.postgresql.connect import connect
+from poker_therapist.postgresql.connect import WatchedConnection, connect
 
 # Each query has an index that holds its rows in their order, so one plan is right for all players, and the
 # server need not think again at every call: reading the newest 20 takes half the time. What it must not do is
@@ -33,110 +42,180 @@ _PLAN_ONCE = (
 )
 
 
-class Connection(psycopg.Connection[Any]):
-    """A connection of the pool, with the one cursor that all of its statements use."""
+# Who waits for a connection is woken when one is free. Where a signal prevents that, this many seconds pass.
+_LOOK_AGAIN = 0.1
+
+
+class Lease:
+    """The use of one connection of a pool, from its acquisition to its end.
+
+    Attributes:
+        connection: the connection; None before it is acquired and after it is released.
+        is_over: true when others may have the place of this one.
+        wake: a queue that tells it to look again; None unless it waits.
+    """
+
+    connection: "Connection | None" = None  # also where a signal arrives in __init__
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._process = os.getpid()
+        self.is_over = False
+        self.wake: SimpleQueue[None] | None = None
+        self.reference = weakref.ref(self)
+
+    def acquire(self) -> "Connection":
+        """Return a connection for this lease; see `Pool.acquire`. Where it raises, `discard` follows."""
+        return self._pool.acquire(self)
+
+    def release(self) -> None:
+        """Let others have the connection; one that is lost, or inside a transaction, is closed instead."""
+        connection = self.connection
+        if connection is not None:
+            if connection.is_usable() and not self._pool.closed:
+                idle = self._pool.idle
+                self.connection = None  # no signal can arrive between this and the next
+                idle.append(connection)
+                if self._pool.closed:  # by another thread, meanwhile
+                    connection.close()
+            else:
+                connection.close()
+                self.connection = None
+        self._end()
+
+    def discard(self) -> None:
+        """Close the connection, whatever it is doing; the server rolls its transaction back."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._pool.wake_next()
+
+    def __del__(self) -> None:
+        """Close the connection of a lease that nobody holds any more, unless it is the parent process's."""
+        if self.connection is not None and self._process == os.getpid():
+            self.discard()
+
+
+class Connection(WatchedConnection):
+    """A connection of the pool, with the one cursor that all of its statements use.
+
+    Attributes:
+        kept_cursor: the cursor.
+    """
 
     kept_cursor: "psycopg.RawCursor[Any]"
+    _is_set_up = False
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
         self.kept_cursor = psycopg.RawCursor(self)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(self.pgconn.socket, select.POLLIN)
+        self._is_set_up = True
+
+    def is_usable(self) -> bool:
+        """Return whether another lease can use it: it is set up, not lost and in no transaction."""
+        return self._is_set_up and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
     def has_unread_input(self) -> bool:
-        """Return whether the server has said something unasked, as a rule that it closed the connection."""
-        return bool(self._poll.poll(0))
+        """Return whether the server has sent something unasked, as a rule that it closed the connection."""
+        if hasattr(select, "poll"):
+            return bool(self._poll.poll(0))
+        return bool(select.select([self.pgconn.socket], [], [], 0)[0])  # Windows
 
+    @override
     def __del__(self, _warn: Any = None, /) -> None:
         """Leave it to libpq's wrapper, which closes a connection unless another process opened it."""
 
 
 class Pool:
-    """Connections to one database, at most so many; who has to wait for one is served in turn."""
+    """Connections to one database, up to a maximum; a thread that wants one more waits for it."""
 
     def __init__(self, location: PostgreSQLLocation) -> None:
         self.location = location
         self.closed = False
-        self._lock = threading.Lock()
-        # One place for each connection, None where it is not open. The one that was used last is lent first.
-        self._places: deque[Connection | None] = deque([None] * location.connections)
-        self._waiting: deque[Future[Connection | None]] = deque()
+        # In their order: as many as there may be connections are in use, the others wait.
+        self._leases: list[weakref.ref[Lease]] = []
+        # Open and not in use; the one that was used last is used next.
+        self.idle: deque[Connection] = deque()
 
-    def acquire(self) -> Connection:
-        """Return a connection for this thread alone, until it is given back.
+    def acquire(self, lease: Lease) -> Connection:
+        """Give a connection to a lease.
 
         Raises:
             StorageClosed: the pool is closed.
             DatabaseBusy: others kept all connections for longer than the timeout.
             psycopg.Error: one had to be opened, and the driver says why it could not be.
         """
-        connection = self._take()
-        try:
-            if connection is not None and not connection.has_unread_input():
-                return connection
-            if connection is not None:  # the server was restarted, or somebody ended the session
-                connection.close()
-            connection = connect(self.location, Connection, _PLAN_ONCE)
+        self._leases.append(lease.reference)
+        self._wait(lease)
+        lease.connection = connection = self._take_idle()
+        if connection is not None and connection.has_unread_input():
+            connection.close()  # the server was restarted, or somebody ended the session
+            lease.connection = connection = None
+        if connection is None:
+            lease.connection = connection = connect(self.location, Connection, _PLAN_ONCE)
             connection.set_up()
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            self._leave(None)
-            raise
         return connection
 
-    def release(self, connection: Connection) -> None:
-        """Let others have a connection; one that is lost, or inside a transaction, is closed instead."""
-        if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
-            self._leave(connection)
-        else:
-            connection.close()
-            self._leave(None)
-
-    def _take(self) -> Connection | None:
-        with self._lock:
+    def _wait(self, lease: Lease) -> None:
+        """Return when there are few enough leases before one."""
+        deadline = None
+        while True:
             if self.closed:
                 raise StorageClosed(CLOSED)
-            if self._places:
-                return self._places.pop()
-            place: Future[Connection | None] = Future()
-            self._waiting.append(place)
-        try:
-            return place.result(self.location.timeout)
-        except BaseException as error:
-            if not place.cancel() and place.exception() is None:  # it came at the last moment
-                self._leave(place.result())
-            if isinstance(error, TimeoutError):
+            if lease in self._served():
+                return
+            if deadline is None:
+                deadline = time.monotonic() + self.location.timeout
+                lease.wake = SimpleQueue()
+                continue  # a connection may have become free before others could see that this waits
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise DatabaseBusy(
                     f"all {self.location.connections} connections to {self.location.name} were in use for "
                     f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
-                ) from error
-            raise
+                )
+            with contextlib.suppress(Empty):
+                lease.wake.get(timeout=min(left, _LOOK_AGAIN))  # type: ignore[union-attr]  # it is set above
 
-    def _leave(self, connection: Connection | None) -> None:
-        with self._lock:
-            while self._waiting:
-                place = self._waiting.popleft()
-                if place.set_running_or_notify_cancel():
-                    place.set_result(connection)
-                    return
-            if connection is None:
-                self._places.appendleft(None)
-            elif not self.closed:
-                self._places.append(connection)
+    def _served(self) -> list[Lease]:
+        """Return the leases that may have a connection; forget those that have ended."""
+        served: list[Lease] = []
+        for reference in tuple(self._leases):
+            lease = reference()
+            if lease is None or lease.is_over:
+                with contextlib.suppress(ValueError):  # another thread was quicker
+                    self._leases.remove(reference)
+            elif len(served) < self.location.connections:
+                served.append(lease)
             else:
-                connection.close()
+                break
+        return served
+
+    def wake_next(self) -> None:
+        """Tell those that wait and need not any more; they look for themselves."""
+        for lease in self._served():
+            if lease.wake is not None:
+                lease.wake.put(None)
+
+    def _take_idle(self) -> Connection | None:
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
 
     def close(self) -> None:
-        """Close all connections, those that are lent when they come back; nobody gets one any more."""
-        with self._lock:
-            self.closed = True
-            places, self._places = self._places, deque()
-            waiting, self._waiting = self._waiting, deque()
-        for connection in places:
-            if connection is not None:
-                connection.close()
-        for place in waiting:
-            if place.set_running_or_notify_cancel():
-                place.set_exception(StorageClosed(CLOSED))
+        """Close all connections, those in use when they are released; nobody gets one any more."""
+        self.closed = True
+        for reference in tuple(self._leases):
+            lease = reference()
+            if lease is not None and lease.wake is not None:
+                lease.wake.put(None)
+        while (connection := self._take_idle()) is not None:
+            connection.close()

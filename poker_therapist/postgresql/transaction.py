@@ -1,8 +1,9 @@
 """A transaction on PostgreSQL, which sends what it saves many rows at a time."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,53 +13,97 @@ from psycopg import pq
 
 from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
+from poker_therapist.ownership import FAILED, Owner
 from poker_therapist.postgresql.connect import is_lost
-from poker_therapist.postgresql.pool import Connection
+from poker_therapist.postgresql.pool import Connection, Lease
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("transaction.sql"))
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN = {
-    Mode.READ: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    Mode.READ: BEGIN_READ,
     Mode.WRITE: "BEGIN",
     # What somebody else changes meanwhile is a conflict, not a lost update.
     Mode.READ_THEN_WRITE: "BEGIN ISOLATION LEVEL REPEATABLE READ",
 }
-# So many saves of a block are sent together at most; with more it would be hardly faster. A long value is
-# not kept, so that a block stays small in memory.
+# So many saves of a transaction are sent together at most; with more it would be hardly faster. A long value
+# is not kept, so that a transaction stays small in memory.
 _MOST_PENDING = 500
 _LONG = 64 << 10
 
 
 class Transaction:
-    """A transaction, the connection that it keeps, and the saves that are not sent yet."""
+    """A transaction, the connection that it keeps, and the saves that are not sent yet.
 
-    def __init__(self, connection: Connection, mode: Mode) -> None:
-        self.connection = connection
-        self.mode = mode
-        self.locked = False
+    Attributes:
+        owner: who began it.
+        begun: whether the server knows of it: it begins with its first statement.
+        pending: the saves that are not sent yet.
+        is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
+        is_over: whether nothing may be done in it: before it has begun, and as soon as its end has.
+        names: numbers for the savepoints of its parts.
+    """
+
+    def __init__(self, lease: Lease, mode: Mode) -> None:
+        self.owner = Owner()
+        self._lease = lease
         self.begun = False
         self.pending: list[tuple[str, Sequence[Any]]] = []
-        # Not while it is unknown whether what was pending has arrived, or whether a part has ended.
-        self.whole = True
-        self.depth = 0
+        self.is_whole = True
+        self.is_over = True
+        self.names = count(1)
+        self._mode = mode
+        self._locked = False
+
+    def acquire(self) -> None:
+        """Take a connection from the pool."""
+        self._lease.acquire()
+        self.is_over = False
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection; None before it is acquired and after it is released."""
+        return self._lease.connection
+
+    @property
+    def live(self) -> Connection:
+        """The connection.
+
+        Raises:
+            StorageError: the transaction has ended.
+        """
+        if self.connection is None:
+            raise StorageError(FAILED)
+        return self.connection
 
     def begin(self, player: Any) -> None:
         """Begin the transaction with its first statement, which says whose rows it is about.
 
-        Blocks that are about one player wait for each other, as all writers do on SQLite, so that none of
-        them fails for having read what another was about to change.
+        Transactions that are about one player wait for each other, as all writers do on SQLite, so that none
+        of them fails for having read what another was about to change.
         """
-        cursor = self.connection.kept_cursor
-        if self.mode is Mode.READ_THEN_WRITE:
-            self.locked = True  # or perhaps, if Ctrl-C comes now
+        cursor = self.live.kept_cursor
+        if self._mode is Mode.READ_THEN_WRITE:
+            self._locked = True  # or perhaps, if Ctrl-C comes now
             cursor.execute(_QUERIES["lock_player"], (_lock_key(player),), prepare=True)
-        cursor.execute(_BEGIN[self.mode])
+        cursor.execute(_BEGIN[self._mode])
         self.begun = True
 
     @property
     def failed(self) -> bool:
-        """Whether it can only be undone."""
-        return not self.whole or self.connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
+        """Whether it can only be rolled back."""
+        status = self.live.pgconn.transaction_status
+        return not self.is_whole or status == pq.TransactionStatus.INERROR
+
+    def require_usable(self) -> None:
+        """Refuse another task than the owner, and a transaction that can only be rolled back.
+
+        Raises:
+            StorageError: it is refused; nothing was done.
+        """
+        self.owner.require()
+        if self.failed:
+            raise StorageError(FAILED)
 
     def add(self, sql: str, values: Sequence[Any]) -> bool:
         """Keep a save for later; return whether so much is pending that it should be sent."""
@@ -70,27 +115,27 @@ class Transaction:
     def send(self) -> None:
         """Send what is pending, in its order and in one round trip."""
         if self.failed:
-            raise StorageError("the transaction failed and was undone: leave its block, then run it again")
+            raise StorageError(FAILED)
         if not self.pending:
             return
-        self.whole = False
+        self.is_whole = False
         rows, self.pending = self.pending, []
         # If the server has ended the session meanwhile, only a statement by itself hears why.
-        if len(rows) == 1 or self.connection.has_unread_input():
+        if len(rows) == 1 or self.live.has_unread_input():
             for sql, values in rows:
-                self.connection.kept_cursor.execute(sql, values)
+                self.live.kept_cursor.execute(sql, values)
         else:
             self._send_together(rows)
-        self.whole = True
+        self.is_whole = True
 
     def _send_together(self, rows: list[tuple[str, Sequence[Any]]]) -> None:
         trouble: BaseException | None = None
         try:
-            with self.connection.pipeline():
+            with self.live.pipeline():
                 # psycopg logs, as a warning, what goes wrong after an error that has left the pipeline.
                 try:
                     for sql, run in groupby(rows, itemgetter(0)):
-                        self.connection.kept_cursor.executemany(sql, [values for _, values in run])
+                        self.live.kept_cursor.executemany(sql, [values for _, values in run])
                 except BaseException as error:
                     trouble = error
         except psycopg.Error as error:
@@ -98,19 +143,51 @@ class Transaction:
         if trouble is not None:
             raise trouble
 
-    def settle(self, statements: str) -> None:
+    def finish(self, statements: str) -> None:
         """End a part, or all of it; what is still pending is dropped."""
-        self.whole = False
+        self.is_whole = False
         self.pending.clear()
-        self.connection.kept_cursor.execute(statements)
-        self.whole = True
+        self.live.kept_cursor.execute(statements)
+        self.is_whole = True
 
     def end(self, how: str) -> None:
         """Commit or roll back, and let go of the player, in one round trip."""
-        statements = [how] * self.begun + ["SELECT pg_advisory_unlock_all()"] * self.locked
-        if statements and not is_lost(self.connection):
-            self.settle("; ".join(statements))
-        self.begun = self.locked = False
+        statements = [how] * self.begun + ["SELECT pg_advisory_unlock_all()"] * self._locked
+        if statements and not is_lost(self.live):
+            self.finish("; ".join(statements))
+        self.begun = self._locked = False
+
+    def roll_back(self) -> None:
+        """Roll back and release the connection; where that fails the server rolls back, for it is closed."""
+        if self.connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                self.end("ROLLBACK")
+            self.release()
+
+    def release(self) -> None:
+        """Give the connection back to the pool."""
+        self._lease.release()
+
+    def end_elsewhere(self) -> None:
+        """Close the connection from another thread, as soon as its own is not inside a statement.
+
+        Its own thread may be about to send it the next one, so no other may get the connection.
+        """
+        self.is_over = True
+        connection = self._lease.connection
+        if connection is not None:
+            with connection.lock:
+                connection.close()
+        self._lease.discard()
+
+    def abandon(self) -> None:
+        """Let nothing more be done in it, and roll it back."""
+        self.is_over = True
+        try:
+            self.roll_back()
+        finally:
+            if self._lease.connection is not None or not self._lease.is_over:
+                self._lease.discard()
 
 
 def _lock_key(player: Any) -> int:

@@ -121,7 +121,11 @@ class PostgreSQLWriter(PostgreSQLReader, Writer):
                 with self._connection.cursor().copy(query) as stream:
                     for number, row in enumerate(rows, start=1):  # noqa: B007  # the last one that was taken
                         stream.write_row(encoded(row))
-            except (psycopg.DataError, psycopg.IntegrityError) as error:
+            except (
+                psycopg.DataError,
+                psycopg.IntegrityError,
+                psycopg.errors.ProgramLimitExceeded,  # a key that an index cannot hold
+            ) as error:
                 # What the server says of a value ends in the value, which may be a player's.
                 reason = reason_of(error).partition(': "')[0]
                 raise RefusedRow(_line(error, table.name) if error.sqlstate else number, reason) from error

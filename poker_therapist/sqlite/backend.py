@@ -60,7 +60,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Make an empty file, for its owner alone, if there is none."""
         if not self.exists():
             find_file(self.location.path, create=True)
-            self.report(f"made {self.location.path}")
+            self.tell_operator(f"made {self.location.path}")
 
     def begin(self) -> None:
         """Take the write lock; foreign keys off first, for inside a transaction that does nothing.
@@ -169,7 +169,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         # The names are the schema's own, quoted.
         tables = [self.quote_identifier(name) for (name,) in self.query("user_tables")]
         if any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables):
-            self.report(f"backup: {back_up(self.location, before)}")
+            self.tell_operator(f"backup: {back_up(self.location, before)}")
             self._backed_up = True
 
 

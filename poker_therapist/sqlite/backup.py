@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadabl
 from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.sqlite.connect import (
     find_file,
+    integrity_error,
     kind_of,
     open_connection,
     translating_errors,
+    uri,
 )
 from poker_therapist.tables import StoredTable
 
@@ -57,8 +60,9 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
     unfinished = target.with_name(f"{target.name}.part")
     try:
-        # Nobody but those who may read the database may read its copy.
-        rights = location.path.stat().st_mode & 0o777
+        # Nobody but those who may read the database may read its copy. That is written, whether or not the
+        # database may be.
+        rights = location.path.stat().st_mode & 0o777 | stat.S_IWUSR
         os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, rights))
         with translating_errors(location):
             copy_database(location, unfinished)
@@ -83,14 +87,19 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         contextlib.closing(sqlite3.connect(target)) as copy,
     ):
         source.backup(copy, progress=patience(location))
-        (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+        damage = integrity_error(copy)
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-    if verdict != "ok":
+    if damage:
         raise DatabaseUnreadable(
-            f"{location.path} is damaged ({verdict}): restore a backup before you change its schema"
+            f"{location.path} is damaged ({damage}): restore a backup before you change its schema"
         )
-    with target.open("rb") as file:
+    sync(target)
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk."""
+    with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
         os.fsync(file.fileno())
 
 
@@ -164,4 +173,4 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    return sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True)

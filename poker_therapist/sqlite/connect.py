@@ -7,7 +7,8 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import quote
 
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import (
@@ -32,8 +33,8 @@ def is_there(path: Path) -> bool:
         DatabaseNotFound: there is no folder for it, or one may not even look.
     """
     try:
-        if not (found := path.exists()) and not path.parent.is_dir():
-            raise DatabaseNotFound(f"there is no folder {path.parent}: make it, or correct the path {path}")
+        if not (found := path.exists()) and not (folder := Path(os.path.realpath(path)).parent).is_dir():
+            raise DatabaseNotFound(f"there is no folder {folder}: make it, or correct the path {path}")
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
     return found
@@ -54,8 +55,10 @@ def find_file(path: Path, *, create: bool) -> None:
         raise DatabaseNotFound(
             f"there is no database {path}: correct the path, or make one with `yoyo apply`"
         )
+    _require_new_sqlite()
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        # Through a symbolic link whose target does not exist yet, the target is created.
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:  # another process was quicker
         pass
     except OSError as error:
@@ -72,11 +75,18 @@ def kind_of(error: OSError) -> type[StorageError]:
 def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
     """Return a new connection to an existing file, with the settings of every connection of ours.
 
+    A connection that takes the file for immutable is good for a single look: see `immutable_state`.
+
     Raises:
+        StorageError: SQLite is too old.
         sqlite3.Error: whatever the driver says; `translate_error` turns it into one of our errors.
     """
+    _require_new_sqlite()
+    # SQLite puts its log beside the file that a symbolic link leads to.
+    path = Path(os.path.realpath(location.path))
+    mode = "mode=rw" if immutable_state(path) is None else "mode=ro&immutable=1"
     connection = sqlite3.connect(
-        f"{location.path.as_uri()}?{_mode(location.path)}",
+        uri(path, mode),
         uri=True,
         timeout=location.timeout,
         isolation_level=None,
@@ -92,17 +102,45 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
     return connection
 
 
-def _mode(path: Path) -> str:
-    """Return how to open a file.
+def _require_new_sqlite() -> None:
+    """Refuse an SQLite that would take the database for a damaged one.
 
-    A database with a write-ahead log cannot be read where its files cannot be made, on a read-only disk say.
-    If there is no log, nobody has it open and all of it is in the one file.
+    Raises:
+        StorageError: it is too old.
     """
-    if not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if file.read(20)[18:20] == b"\2\2":  # https://sqlite.org/fileformat.html: write and read version
-                return "mode=ro&immutable=1"
-    return "mode=rw"
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        needed = ".".join(map(str, _OLDEST_SQLITE))
+        raise StorageError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed (for STRICT "
+            "tables): use a Python that was built with a newer SQLite"
+        )
+
+
+def uri(path: PurePath, options: str) -> str:
+    """Return the URI by which SQLite opens a file.
+
+    `Path.as_uri` would name the server of a Windows share as the authority, which SQLite refuses.
+    """
+    name = path.as_posix()
+    return f"file://{'' if name.startswith('/') else '/'}{quote(os.fsencode(name), safe='/:')}?{options}"
+
+
+def immutable_state(path: Path) -> tuple[int, int, int] | None:
+    """Return what identifies the content of a file that can only be read as immutable; None for any other.
+
+    A database in WAL mode cannot be read where the files beside it cannot be created: in a folder that may
+    not be written, on a read-only disk. Where there is no log nobody has it open, and all of it is in the one
+    file. But somebody with more rights may open and write it at any time, so this must be asked again for
+    each look.
+    """
+    path = Path(os.path.realpath(path))
+    if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
+        return None
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(20)[18:20] == b"\2\2":  # https://sqlite.org/fileformat.html: write and read version
+            found = os.fstat(file.fileno())
+            return found.st_ino, found.st_mtime_ns, found.st_size
+    return None
 
 
 def enlarge_cache(connection: sqlite3.Connection) -> None:
@@ -132,6 +170,12 @@ def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
         else:
             return
 
+
+# The first version with STRICT tables; https://sqlite.org/stricttables.html
+_OLDEST_SQLITE = (3, 37, 0)
+
+# What integrity_check says of rows that break a constraint: nothing of the file is damaged.
+_CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ value in |\w+ value in ")
 
 # By SQLite's primary result code; https://sqlite.org/rescode.html
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
@@ -181,7 +225,10 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     code = getattr(error, "sqlite_errorcode", 0)
     # A full disk has no room for the index of the log either, which SQLite reports in another way.
     code = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
-    if code in _EXPLANATIONS:
+    kind: type[PokerTherapistError]
+    if code == sqlite3.SQLITE_CORRUPT and not _is_damaged(location):
+        kind, sentence = StorageError, "{path}: {reason}"
+    elif code in _EXPLANATIONS:
         kind, sentence = _EXPLANATIONS[code]
     elif not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.DataError):
         kind, sentence = InvalidInput, "a value cannot be stored ({reason}): correct it"
@@ -204,3 +251,29 @@ def translating_errors(location: SQLiteLocation) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate_error(error, location) from error
+
+
+def integrity_error(connection: sqlite3.Connection) -> str:
+    """Return what SQLite finds damaged in a database, empty if nothing is.
+
+    An app's NULL in a NOT NULL column is no damage, nor is an index whose collation this connection does not
+    know: without those, the pages and tables are checked.
+    """
+    for check in ("integrity_check", "quick_check"):
+        try:
+            # Of no number it would stop at a hundred, which may all be of rows.
+            found = connection.execute(f"PRAGMA {check}({2**31 - 1})")
+            return next((line for (line,) in found if line != "ok" and not _CONSTRAINTS.match(line)), "")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+                raise  # otherwise: an unknown collation, function or module
+    return ""
+
+
+def _is_damaged(location: SQLiteLocation) -> bool:
+    """Return whether SQLite's own check finds damage; so it is where the check cannot even run."""
+    try:
+        with contextlib.closing(open_connection(location)) as connection:
+            return bool(integrity_error(connection))
+    except sqlite3.Error:
+        return True

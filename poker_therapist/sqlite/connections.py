@@ -4,6 +4,7 @@ Each thread has a connection of its own, kept until the thread or the database e
 without any. What the driver raises becomes one of this package's errors.
 """
 
+import atexit
 import contextlib
 import math
 import os
@@ -11,42 +12,38 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseBusy, StorageClosed, StorageError
 from poker_therapist.location import SQLiteLocation
+from poker_therapist.ownership import FAILED, Block
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.connect import (
     enlarge_cache,
     find_file,
+    immutable_state,
     open_connection,
     translate_error,
     use_write_ahead_log,
 )
+from poker_therapist.sqlite.transaction import (
+    Session,
+    Transaction,
+    require_no_other_writer,
+    reset_after_fork,
+    writing,
+)
 
-
-class _Held:
-    """A connection, closed when its thread ends; whoever closes it earlier takes the lock.
-
-    For closing a connection while a thread is inside one of its statements would crash the process.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self.lock = threading.Lock()
-        self.close = weakref.finalize(self, connection.close)
+_DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+_Found = TypeVar("_Found")
 
 
 class _PerThread(threading.local):
-    connection: sqlite3.Connection | None = None
-    held: _Held
-    lock: threading.Lock
-    in_block = False
-    undone = False
+    session: Session | None = None
 
 
 class SQLiteDatabase(Database):
@@ -63,129 +60,186 @@ class SQLiteDatabase(Database):
         self.location = location
         self._queries = read_queries(Placeholders.SQLITE, *queries)
         self._closed = False
-        self._in_use = False
+        self._may_write = False
         self._here = _PerThread()
-        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         find_file(location.path, create=create)
+        self._path = os.path.realpath(location.path)
         _databases.add(self)
-        self._connect()
+        self._open()
 
-    def _connect(self) -> sqlite3.Connection:
-        """Open this thread's connection."""
+    def _open(self) -> Session:
+        """Open a connection for this thread, and keep it unless it may only be used for a single look."""
         if self._closed:
             raise StorageClosed(CLOSED)
-        if self._here.undone:
-            raise StorageError("the transaction failed and was undone: leave its block, then run it again")
+        kept = immutable_state(self.location.path) is None
+        connection = None
         try:
             connection = open_connection(self.location)
             enlarge_cache(connection)
-            if self._in_use:
+            if self._may_write and kept:
                 use_write_ahead_log(connection, self.location.timeout)
-        except sqlite3.Error as error:
-            self._raise(error)
-        here = self._here
-        here.held = _Held(connection)
-        here.lock = here.held.lock
-        here.connection = connection
-        self._all.add(here.held)
+            session = Session(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise translate_error(error, self.location) from error
+            raise
+        self._sessions.add(session)
+        if kept:
+            self._here.session = session
         if self._closed:  # by another thread, meanwhile
-            here.held.close()
+            session.close()
             raise StorageClosed(CLOSED)
-        return connection
+        return session
+
+    def _session(self) -> Session:
+        """Return this thread's session.
+
+        Raises:
+            StorageClosed: the storage is closed.
+        """
+        if self._closed:
+            raise StorageClosed(CLOSED)
+        return self._here.session or self._open()
 
     @override
     def enable_writes(self) -> None:
-        self._in_use = True
+        self._may_write = True
+        session = self._session()
         try:
-            use_write_ahead_log(self._here.connection or self._connect(), self.location.timeout)
+            use_write_ahead_log(session.connection, self.location.timeout)
         except sqlite3.Error as error:
-            self._raise(error)
+            raise translate_error(error, self.location) from error
+
+    # Statements
 
     @override
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        connection = self._here.connection or self._connect()
-        try:
-            with self._here.lock:
-                return connection.execute(self._queries[query], values).fetchall()
+        session = self._here.session
+        if session is None or session.token is not None:
+            return self._read(lambda run: run(self._queries[query], values).fetchall())
+        try:  # what `_read` does, without its cost: a tenth of a short read
+            with session.lock:
+                return session.connection.execute(self._queries[query], values).fetchall()
         except _DRIVER_ERRORS as error:
-            self._raise(error)
+            self._raise(error, session)
 
     @override
     def fetch_one(self, query: str, values: Sequence[Any] = ()) -> Any:
-        connection = self._here.connection or self._connect()
+        session = self._here.session
+        if session is None or session.token is not None:
+            return self._read(lambda run: run(self._queries[query], values).fetchone())
         try:
-            with self._here.lock:
-                return connection.execute(self._queries[query], values).fetchone()
+            with session.lock:
+                return session.connection.execute(self._queries[query], values).fetchone()
         except _DRIVER_ERRORS as error:
-            self._raise(error)
+            self._raise(error, session)
+
+    def _read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
+        session = self._here.session
+        if session is None:
+            return self._open_and_read(read)
+        if session.token is not None:
+            self._require_usable(session)
+        try:
+            with session.lock:
+                return read(session.connection.execute)
+        except _DRIVER_ERRORS as error:
+            self._raise(error, session)
+
+    def _open_and_read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
+        """Read through a new connection, which is closed again if it takes the file for immutable.
+
+        Nobody had the file open when that was decided. If somebody has opened and written it meanwhile, what
+        was read may be of two states, and is read again.
+        """
+        while True:
+            before = immutable_state(self.location.path)
+            session = self._open()
+            if self._here.session is not None:
+                return self._read(read)
+            try:
+                found = read(session.connection.execute)
+            except _DRIVER_ERRORS as error:
+                if before == immutable_state(self.location.path):
+                    self._raise(error, session)
+            else:
+                if before == immutable_state(self.location.path):
+                    return found
+            finally:
+                session.close()
 
     @override
     def execute(self, query: str, values: Sequence[Any] = ()) -> int:
-        connection = self._here.connection or self._connect()
+        session = self._here.session or self._open()
+        token = session.token
+        if token is not None:
+            self._require_usable(session)
+            token = session.token
+        if token is None and writing.transactions:
+            require_no_other_writer(self._path, session)
         try:
-            with self._here.lock:
-                return connection.execute(self._queries[query], values).rowcount
+            with session.lock:
+                if session.token is not token:  # rolled back by another thread: this would commit by itself
+                    raise StorageError(FAILED)
+                changed = session.connection.execute(self._queries[query], values).rowcount
         except _DRIVER_ERRORS as error:
-            self._raise(error)
+            self._raise(error, session)
+        if token is not None and (session.token is not token or session.open_transaction() is None):
+            raise StorageError(FAILED)  # it was rolled back while the statement ran
+        return changed
 
     # Running it later gains nothing.
     execute_later = execute
 
-    def _run(self, statement: str) -> Any:
-        """Run one of the statements below, and return its first row."""
-        connection = self._here.connection or self._connect()
-        try:
-            with self._here.lock:
-                return connection.execute(statement).fetchone()
-        except _DRIVER_ERRORS as error:
-            self._raise(error)
+    @override
+    def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
+        session = self._here.session or self._open()
+        if self._here.session is None:  # a single look is one state
+            return self._read(
+                lambda run: [run(self._queries[name], values).fetchall() for name, values in calls]
+            )
+        joined = session.open_transaction() is not None
+        with contextlib.nullcontext() if joined else self.transaction(Mode.READ):
+            return [self.fetch_all(name, values) for name, values in calls]
+
+    def _require_usable(self, session: Session) -> None:
+        transaction = session.open_transaction()
+        if transaction is not None:
+            transaction.require_usable()
+
+    def _raise(self, error: Exception, session: Session) -> NoReturn:
+        if session.token is not None:
+            transaction = session.transaction()
+            if transaction is not None:
+                transaction.note_failure()
+        raise translate_error(error, self.location) from error
+
+    # Transactions
 
     @property
     @override
     def in_transaction(self) -> bool:
-        return self._open_connection().in_transaction
-
-    def _open_connection(self) -> sqlite3.Connection:
-        """Return this thread's connection; raise StorageClosed if somebody has closed it."""
-        return (not self._closed and self._here.connection) or self._connect()
+        transaction = self._session().open_transaction()
+        if transaction is not None:
+            transaction.owner.require()
+        return transaction is not None
 
     @override
-    @contextlib.contextmanager
-    def transaction(self, mode: Mode) -> Iterator[None]:
+    def transaction(self, mode: Mode) -> contextlib.AbstractContextManager[None]:
         """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
         One that writes takes the write lock at once: a block that reads first and then writes would otherwise
         find that somebody else has written in between.
         """
-        here, process = self._here, os.getpid()
-        connection = self._open_connection()
-        outermost = not connection.in_transaction
-        begin, commit, rollback = (
-            ("BEGIN DEFERRED" if mode is Mode.READ else "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
-            if outermost
-            else ("SAVEPOINT block", "RELEASE block", "ROLLBACK TO block")
-        )
-        self._run(begin)
-        here.in_block = True
-        try:
-            yield
-            if process == os.getpid():  # a forked child may leave the block, but not end it
-                self._run(commit)
-        except BaseException:
-            if process == os.getpid():
-                with here.lock:  # nobody closes it between the question and the answer
-                    if _is_in_transaction(connection):
-                        connection.execute(rollback)
-                        if not outermost:
-                            connection.execute(commit)
-            raise
-        finally:
-            if outermost and process == os.getpid():
-                here.in_block = here.undone = False
-                here.connection = connection
+        return Block(lambda: Transaction(self._session, mode, self.location, self._path))
+
+    # The rest
 
     @override
-    def decode_legacy(self, column: str, stored: Any) -> Any:
+    def decode_legacy(self, column: str, stored: Any) -> Any:  # SQLite keeps any type anywhere
         """Return what a column of `legacy_rows` holds; bytes as hexadecimal, infinities by their name."""
         if isinstance(stored, float) and math.isinf(stored):
             return "Infinity" if stored > 0 else "-Infinity"
@@ -208,66 +262,70 @@ class SQLiteDatabase(Database):
             # SQLite does not wait while another connection moves the log's pages, so this waits.
             while self._run("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
                 if time.monotonic() > deadline:
-                    self._give_up()
+                    raise DatabaseBusy("Another connection goes on reading an older state.")
                 time.sleep(0.005)
         except StorageError as error:
-            raise type(error)(
+            raise error.with_message(
                 f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"
             ) from error
 
-    def _give_up(self) -> NoReturn:
-        raise DatabaseBusy("Another connection goes on reading an older state.")
+    def _run(self, statement: str) -> Any:
+        return self._read(lambda run: run(statement).fetchone())
 
     @override
     def close(self) -> None:
         """Close every thread's connection, as soon as no thread is inside a statement."""
         self._closed = True
-        for held in list(self._all):
-            with held.lock:
-                held.close()
-
-    def _raise(self, error: Exception) -> NoReturn:
-        here = self._here
-        if here.in_block and here.connection and not _is_in_transaction(here.connection):
-            # A full disk makes SQLite undo a transaction by itself. What follows in the block must not be
-            # committed alone, so it finds no connection.
-            here.undone, here.connection = True, None
-        raise translate_error(error, self.location) from error
+        for session in list(self._sessions):
+            with session.lock:
+                session.close()
 
 
-_DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+_databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
 
 
-def _is_in_transaction(connection: sqlite3.Connection) -> bool:
-    try:
-        return connection.in_transaction
-    except sqlite3.ProgrammingError:  # it has been closed, and what it had not committed is undone
-        return False
+def _close_at_exit() -> None:
+    """Close the connections of the thread that ends the interpreter; what it still saves opens a new one.
 
+    All other threads are daemons by now. One may be inside a statement, where closing its connection would
+    crash the process, or inside a block, the rest of which must not go elsewhere. So theirs are left to them:
+    a last transaction is whole or gone all the same, and the next connection to the file tidies up the log.
+    """
+    for database in list(_databases):
+        session = database._here.session
+        if session is not None:
+            database._here.session = None
+            session.roll_back(session.token)
+            with session.lock:
+                session.close()
+
+
+atexit.register(_close_at_exit)
 
 # SQLite forbids a forked child to use its parent's connections, and closing one there could take the
 # write-ahead log from under the parent. So the child keeps them, untouched, for ever; they are held from
 # before the fork, since in the child the threads that held them are gone.
-_databases: weakref.WeakSet[SQLiteDatabase] = weakref.WeakSet()
-_held_for_fork: list[tuple[_PerThread, list[_Held]]] = []
+_held_for_fork: list[tuple[_PerThread, list[Session]]] = []
 _kept_for_ever: list[object] = []
 
 
 def _before_fork() -> None:
-    _held_for_fork.extend((database._here, list(database._all)) for database in list(_databases))
+    _held_for_fork.extend((database._here, list(database._sessions)) for database in list(_databases))
 
 
 def _after_fork_in_child() -> None:
-    for _, all_held in _held_for_fork:
-        for held in all_held:
-            held.close.detach()
+    for _, sessions in _held_for_fork:
+        for session in sessions:
+            session.close.detach()
     _kept_for_ever.extend(_held_for_fork)
     _held_for_fork.clear()
+    reset_after_fork()
     for database in list(_databases):
         database._here = _PerThread()
-        database._all = weakref.WeakSet()
+        database._sessions = weakref.WeakSet()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_held_for_fork.clear, after_in_child=_after_fork_in_child
-)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_held_for_fork.clear, after_in_child=_after_fork_in_child
+    )

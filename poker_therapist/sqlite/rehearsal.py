@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,11 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
 from poker_therapist.sqlite.catalog import describe
 from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
-from poker_therapist.sqlite.connect import find_file, kind_of, translating_errors
+from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, translating_errors
+
+# In each folder of copies, a database that the rehearsal keeps locked while it runs.
+_OWNER = "owner.db"
+_SECONDS_TO_BEGIN = 60
 
 
 @contextlib.contextmanager
@@ -70,8 +75,7 @@ class SQLiteRehearsalCopy(RehearsalCopy):
     @override
     def integrity_error(self) -> str:
         with _open(self._work) as connection:
-            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        return "" if verdict == "ok" else str(verdict)
+            return integrity_error(connection)
 
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
@@ -95,10 +99,15 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
     name = f"{location.path.name}.rehearsal-"
     try:
         for left in location.path.parent.glob(f"{glob.escape(name)}*-*"):
-            if not _is_running(left.name.removeprefix(name).partition("-")[0]):
-                shutil.rmtree(left)
+            with contextlib.suppress(FileNotFoundError):  # another one removes it, too
+                if not _has_owner(left):
+                    shutil.rmtree(left)
         own = f"{name}{os.getpid()}-"
-        with tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder,
+            _open(Path(folder, _OWNER)) as lock,
+        ):
+            lock.execute("BEGIN EXCLUSIVE")
             yield Path(folder)
     except OSError as error:
         raise kind_of(error)(
@@ -106,15 +115,16 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
         ) from error
 
 
-def _is_running(process: str) -> bool:
-    """Return whether there is a process of that number; one that may not be asked is there, too."""
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
+def _has_owner(folder: Path) -> bool:
+    """Return whether the rehearsal that made a folder still runs; its lock goes with its process."""
+    if not (folder / "work.db").exists():  # it has just begun, or was killed then
+        return time.time() - folder.stat().st_mtime < _SECONDS_TO_BEGIN
+    with contextlib.closing(sqlite3.connect(folder / _OWNER, timeout=0, isolation_level=None)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def _open(path: Path) -> contextlib.closing[sqlite3.Connection]:

@@ -10,7 +10,13 @@ from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, read_only
-from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translating_errors
+from poker_therapist.sqlite.connect import (
+    find_file,
+    integrity_error,
+    is_there,
+    open_connection,
+    translating_errors,
+)
 from poker_therapist.tables import StoredTable
 
 
@@ -43,9 +49,8 @@ def restore(
             raise InvalidInput(f"{backup} is the database itself: name a backup of it")
     source_location = replace(location, path=backup.absolute())
     with translating_errors(source_location), contextlib.closing(read_only(backup)) as source:
-        (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()
-        if verdict != "ok":
-            raise DatabaseUnreadable(f"{backup} is damaged ({verdict}): use another backup")
+        if damage := integrity_error(source):
+            raise DatabaseUnreadable(f"{backup} is damaged ({damage}): use another backup")
         names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if not names & {*(table.name for table in tables), "_yoyo_migration"}:
             raise DatabaseUnreadable(

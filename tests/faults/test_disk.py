@@ -72,7 +72,7 @@ def make_current(folder: Path) -> None:
             storage.save_pattern(user, "tilt", "bad_beat", text)
             storage.save_context(user, "topic", text, "monday")
             storage.save_insight(user, "leak", text * 200)
-        storage.save_context(USER, "topic", "expired", expires_minutes=0)
+        storage.save_context(USER, "topic", "expired", expires_minutes=-1)
         add_legacy_rows(database(folder))
         execute(storage, "VACUUM")
 
@@ -370,7 +370,7 @@ def test_a_storage_that_is_open_goes_on_when_there_is_room_again(
         for number in range(10_000):
             storage.save_pattern(USER, "tilt", f"key {number}", "x" * 1_000)
 
-    with pytest.raises(DatabaseFull, match=re.escape(storage.db_path)):
+    with pytest.raises(DatabaseFull, match=re.escape(str(storage.db_path))):
         save_until_it_is_full()
     kept = storage.get_patterns_by_type(USER, "tilt")
 

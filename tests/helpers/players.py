@@ -28,7 +28,7 @@ def fill(storage: PatternStorage, user: int) -> None:
     storage.save_pattern(user, "sleep", "hours", [5, None, True])
     storage.save_context(user, "mood", "tired", session_id="monday", expires_minutes=60)
     storage.save_context(user, "mood", "angry")
-    storage.save_context(user, "topic", "long ago", expires_minutes=0)
+    storage.save_context(user, "topic", "long ago", expires_minutes=-1)
     storage.save_insight(user, "advice", "Stop after two lost buy-ins.", importance=0.9)
 
 

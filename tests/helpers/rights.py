@@ -38,13 +38,17 @@ def _give_up_capabilities() -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def run_without_privileges(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_without_privileges(
+    command: Sequence[str | Path], folder: Path, *, pass_fds: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder as a user for whom the rights on files count."""
     if os.geteuid() == 0:
         command = [sys.executable, "-I", __file__, *command]
     # A process that may not write its coverage would complain of that on standard error.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=kept, capture_output=True, text=True, check=False, pass_fds=pass_fds
+    )
 
 
 def skip_unless_rights_count(report: Callable[[str], None]) -> None:

@@ -1,6 +1,5 @@
 """The sessions of storages on a PostgreSQL server, as an operator sees and ends them."""
 
-import random
 import time
 from collections.abc import Callable
 from urllib.parse import quote
@@ -11,8 +10,8 @@ from tests.helpers.engines import query
 USER, OTHER = 7, 8
 PATIENCE = 60  # seconds, for what takes less than one
 
-# An index of PostgreSQL holds no text that is so long, unless it can be compressed.
-LONG = "".join(random.Random(7).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=20_000))
+# What nothing but the server can refuse.
+REFUSED = "UPDATE user_patterns SET confidence = 1 / 0 WHERE user_id = ?1"
 
 
 def wait_until(reached: Callable[[], object]) -> None:

@@ -10,10 +10,11 @@ HANDS = """
     INSERT INTO notes VALUES ('a'), ('a'), ('b');
 """
 
-# What SQLite's manual allows where no row has a NULL; here one has.
-WRONG_NOT_NULL = """
+# An index that holds another column than its definition says.
+WRONG_INDEX = """
+    CREATE INDEX by_note ON hands (note);
     PRAGMA writable_schema = ON;
-    UPDATE sqlite_schema SET sql = replace(sql, 'stake REAL', 'stake REAL NOT NULL') WHERE name = 'hands';
+    UPDATE sqlite_schema SET sql = 'CREATE INDEX by_note ON hands (stake)' WHERE name = 'by_note';
     PRAGMA writable_schema = RESET;
 """
 
@@ -146,8 +147,8 @@ IRREVERSIBLE = {
     ),
     "damage": Case(
         "SELECT 1;",
-        WRONG_NOT_NULL,
-        ("rolling back it damaged the database: NULL value in hands.stake",),
+        WRONG_INDEX,
+        ("rolling back it damaged the database: row 1 missing from index by_note",),
     ),
 }
 FAILED = {
@@ -166,9 +167,9 @@ FAILED = {
     ),
     "a COMMIT": Case("COMMIT;", "SELECT 1;", ("applying it failed: sql/001_try_it.sql:1: COMMIT would end",)),
     "damage": Case(
-        WRONG_NOT_NULL,
+        WRONG_INDEX,
         "SELECT 1;",
-        ("applying it damaged the database: NULL value in hands.stake",),
+        ("applying it damaged the database: row 1 missing from index by_note",),
     ),
 }
 CASES = {

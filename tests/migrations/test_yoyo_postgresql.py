@@ -258,7 +258,7 @@ def test_citus_runs_the_migrations_and_answers_every_query_from_one_shard(
     assert ran.code == 0, ran.error
     with get_pattern_storage(coordinator) as storage:
         storage.save_pattern(7, "tilt", "after_bad_beat", {"a": 1})
-        storage.save_context(7, "topic", "river", session_id="monday", expires_minutes=0)
+        storage.save_context(7, "topic", "river", session_id="monday", expires_minutes=-1)
         storage.save_insight(7, "leak", ["calls", "too much"])
         assert storage.get_pattern(7, "tilt", "after_bad_beat") == {"a": 1}
         assert storage.recall(7)

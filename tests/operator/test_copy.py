@@ -29,6 +29,7 @@ from poker_therapist.location import PostgreSQLLocation, SQLiteLocation, locate
 from poker_therapist.migrations import transfer
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.postgresql import transfer as postgresql
+from poker_therapist.postgresql.connect import WatchedConnection
 from poker_therapist.postgresql.connect import open_connection as open_server_connection
 from poker_therapist.postgresql.transfer import PostgreSQLWriter
 from poker_therapist.schema import copy
@@ -913,12 +914,12 @@ def run_killed_at(step: int, source: str, target: str) -> int:
         connection.set_trace_callback(die)
         return connection
 
-    class Traced(psycopg.Connection[Any]):
+    class Traced(WatchedConnection):
         def execute(self, *arguments: Any, **options: Any) -> Any:
             die()
             return super().execute(*arguments, **options)
 
-    def served(location: PostgreSQLLocation) -> psycopg.Connection[Any]:
+    def served(location: PostgreSQLLocation) -> WatchedConnection:
         connection = open_server_connection(location)
         connection.__class__ = Traced
         return connection

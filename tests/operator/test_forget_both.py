@@ -29,7 +29,7 @@ def test_forgetting_counts_what_it_deletes_and_touches_nobody_else(migrated: str
     fill(migrated)
     mine, others = rows_of(migrated, 7), rows_of(migrated, 8)
     with get_pattern_storage(migrated) as storage:
-        name = storage.db_path
+        name = storage._database.location.name
     ran = command("forget", "7", "--database", migrated, folder=tmp_path, answer="y\n")
 
     assert (ran.code, ran.error) == (0, "")

@@ -387,7 +387,7 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
                     opened.save_pattern(7, "tilt", "after_bad_beat", 1)
                     opened.save_pattern(7, "tilt", "after_bad_beat", 2)
                 opened.save_context(7, "mood", "tired", "monday")
-                opened.save_context(7, "joke", "the one about the river", expires_minutes=0)
+                opened.save_context(7, "joke", "the one about the river", expires_minutes=-1)
                 opened.save_insight(7, "advice", "stop")
 
                 assert opened.purge_expired() == 1

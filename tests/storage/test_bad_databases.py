@@ -183,7 +183,10 @@ def test_a_table_that_is_gone_is_named(migrated: str, storage: PatternStorage) -
 @sqlite_only
 def test_a_thread_that_starts_when_the_file_is_gone_says_so_and_makes_none(storage: PatternStorage) -> None:
     Path(storage.db_path).unlink()
-    with ThreadPoolExecutor(1) as pool, pytest.raises(DatabaseNotFound, match=re.escape(storage.db_path)):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(DatabaseNotFound, match=re.escape(str(storage.db_path))),
+    ):
         pool.submit(storage.get_insights, USER).result()
 
     assert not Path(storage.db_path).exists()

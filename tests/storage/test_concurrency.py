@@ -138,7 +138,7 @@ def test_closing_in_one_thread_closes_the_connections_of_all(storage: PatternSto
 
     def open_files() -> list[str]:
         files = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
-        return [file for file in files if file.startswith(storage.db_path)]
+        return [file for file in files if file.startswith(str(storage.db_path))]
 
     with ThreadPoolExecutor(4) as pool:
         results = [pool.submit(work, number) for number in range(4)]

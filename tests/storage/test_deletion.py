@@ -52,7 +52,7 @@ def test_clearing_context_deletes_one_session_or_all_with_their_old_forms(
     add_legacy_rows(migrated)
     for value, session in [("m", "monday"), ("t", "tuesday"), ("none", None)]:
         storage.save_context(USER, "topic", value, session)
-    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=0)
+    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=-1)
     storage.save_context(OTHER, "topic", "kept", "monday")
 
     assert storage.clear_user_context(USER, session_id) == deleted
@@ -111,7 +111,7 @@ def test_forgetting_deletes_every_row_of_one_player_and_says_how_many(
         storage.save_pattern(user, "tilt", "bad_beat", 1)
         storage.save_pattern(user, "tilt", "cooler", 1)
         storage.save_context(user, "topic", 1, "monday")
-        storage.save_context(user, "topic", 1, expires_minutes=0)
+        storage.save_context(user, "topic", 1, expires_minutes=-1)
         storage.save_context(user, "topic", 1, expires_minutes=5)
         storage.save_insight(user, "leak", 1)
     before = storage.export_user(OTHER)

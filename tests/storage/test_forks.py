@@ -18,7 +18,7 @@ def used():
     if sys.argv[1].startswith("postgresql:"):
         return fetch_all(storage, "SELECT pg_backend_pid()")[0][0]
     # Itself, and not its id, which another one may have later.
-    return storage._database._here.connection
+    return storage._database._here.session.connection
 
 parents = used()
 

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -29,24 +30,27 @@ def impatient(migrated: str) -> Iterator[PatternStorage]:
 def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
     storage: PatternStorage, impatient: PatternStorage
 ) -> None:
-    """On PostgreSQL only what the block has changed is locked, and the player for other blocks."""
+    """On PostgreSQL only what the block has changed is locked, and the player for other blocks.
+
+    Another thread waits: in its own, a lock that a thread holds would be waited for in vain.
+    """
 
     def add_one() -> None:
         with impatient.transaction():
             impatient.save_pattern(USER, "count", "all", impatient.get_pattern(USER, "count", "all", 0) + 1)
 
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
-    with storage.transaction():
+    name = re.escape(storage._database.location.name)
+    with ThreadPoolExecutor(1) as thread, storage.transaction():
         storage.save_pattern(USER, "tilt", "bad_beat", 2)
         assert storage.get_pattern(USER, "tilt", "bad_beat") == 2  # so it is sent
-        with pytest.raises(DatabaseBusy, match=f"{re.escape(storage.db_path)}.* locked"):
-            impatient.save_pattern(USER, "tilt", "bad_beat", 3)
+        with pytest.raises(DatabaseBusy, match=f"{name}.* locked"):
+            thread.submit(impatient.save_pattern, USER, "tilt", "bad_beat", 3).result()
+        for write in (impatient.clear_user_patterns, impatient.forget_user):
+            with pytest.raises(DatabaseBusy):
+                thread.submit(write, USER).result()
         with pytest.raises(DatabaseBusy):
-            impatient.clear_user_patterns(USER)
-        with pytest.raises(DatabaseBusy):
-            impatient.forget_user(USER)
-        with pytest.raises(DatabaseBusy):
-            add_one()
+            thread.submit(add_one).result()
         assert impatient.get_pattern(USER, "tilt", "bad_beat") == 1
 
     impatient.save_pattern(USER, "tilt", "bad_beat", impatient.get_pattern(USER, "tilt", "bad_beat") + 2)
@@ -59,8 +63,12 @@ def test_a_lock_that_somebody_else_keeps_is_named_and_reading_goes_on(
 def test_a_lock_that_somebody_else_keeps_is_of_the_whole_file(
     storage: PatternStorage, impatient: PatternStorage
 ) -> None:
-    with storage.transaction(), pytest.raises(DatabaseBusy, match=r"0\.1 seconds"):
-        impatient.save_context(USER, "topic", 2)
+    with (
+        ThreadPoolExecutor(1) as thread,
+        storage.transaction(),
+        pytest.raises(DatabaseBusy, match=r"0\.1 seconds"),
+    ):
+        thread.submit(impatient.save_context, USER, "topic", 2).result()
 
 
 def test_a_new_database_that_somebody_else_keeps_locked_is_named(database_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_path_or_url_names_a_file(
     with get_pattern_storage(type(name)(str(name).format(folder=tmp_path))) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1)
 
-    assert storage.db_path == str(tmp_path / "RexVoice.db")
+    assert Path(storage.db_path).resolve() == tmp_path / "RexVoice.db"
     assert [file.name for file in tmp_path.iterdir()] == ["RexVoice.db"]
     with get_pattern_storage(tmp_path / "RexVoice.db") as again:
         assert again.get_pattern(USER, "tilt", "bad_beat") == 1
@@ -55,7 +55,7 @@ def test_the_database_is_rexvoice_db_in_this_folder_unless_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with get_pattern_storage() as storage:
-        assert storage.db_path == str(tmp_path / "RexVoice.db")
+        assert storage.db_path == Path("RexVoice.db")
         assert (tmp_path / "RexVoice.db").is_file()
 
 
@@ -71,7 +71,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: str) -> None:
     with get_pattern_storage(path if form == "path" else f"sqlite:///{quote(str(path))}") as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1)
 
-    assert storage.db_path == str(path)
+    assert storage.db_path == path
     assert list(folder.iterdir()) == [path]
 
 
@@ -89,7 +89,7 @@ def test_a_relative_path_is_of_the_folder_at_the_opening(
     monkeypatch.chdir(tmp_path)
     with get_pattern_storage("RexVoice.db") as storage:
         monkeypatch.chdir(tmp_path / "later")
-        with get_pattern_storage(storage.db_path) as same:
+        with get_pattern_storage(tmp_path / storage.db_path) as same:
             same.save_pattern(USER, "tilt", "bad_beat", 1)
 
         assert storage.get_pattern(USER, "tilt", "bad_beat") == 1

@@ -1,19 +1,20 @@
 """What each method of the storage does."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 from tests.helpers.clock import Clock
-from tests.helpers.engines import columns, execute
+from tests.helpers.engines import columns, execute, is_server
 from tests.helpers.players import add_legacy_rows, legacy_values
 
 USER, OTHER = 7, 8
 
 FIRST = "2026-01-05T18:12:01.000000+00:00"
+A_MINUTE_BEFORE = "2026-01-05T18:11:01.000000+00:00"
 LATER = "2026-01-05T18:13:01.000000+00:00"
 
 # Patterns
@@ -138,9 +139,10 @@ def test_context_comes_newest_first_by_time_and_then_by_id(storage: PatternStora
     ("expires_minutes", "seen", "seen_an_hour_later"),
     [
         (None, True, True),
-        (0, False, False),
+        (0, True, True),  # as in the earlier app: no expiry
         (-5, False, False),
-        (-0.0, False, False),
+        (-0.0, True, True),
+        (-0.5, False, False),
         (0.5, True, False),
         (60, True, False),
         (60.1, True, True),
@@ -168,7 +170,7 @@ def test_context_is_seen_until_it_expires(
 
 def test_a_limit_counts_only_what_is_live(storage: PatternStorage) -> None:
     storage.save_context(USER, "topic", "live", "monday")
-    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=0)
+    storage.save_context(USER, "topic", "expired", "monday", expires_minutes=-1)
 
     assert storage.get_context(USER, "topic", limit=1) == ["live"]
     assert storage.get_context(USER, "topic", "monday", limit=1) == ["live"]
@@ -273,17 +275,21 @@ def test_all_parts_are_of_one_moment(
     migrated: str, storage: PatternStorage, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Somebody else saves after the first of its queries: the later ones do not see it."""
-    read = storage._database.fetch_all
+    place: Any = psycopg.RawCursor if is_server(migrated) else storage._database
+    name = "fetchall" if is_server(migrated) else "fetch_all"
+    read = getattr(place, name)
 
-    def read_and_be_overtaken(query: str, values: Sequence[Any] = ()) -> list[Any]:
-        rows = read(query, values)
-        with get_pattern_storage(migrated) as somebody_else:
-            somebody_else.save_context(USER, "topic", "too late")
-            somebody_else.save_insight(USER, "leak", "too late")
+    def read_and_be_overtaken(*arguments: Any) -> list[Any]:
+        rows: list[Any] = read(*arguments)
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, read)
+            with get_pattern_storage(migrated) as somebody_else:
+                somebody_else.save_context(USER, "topic", "too late")
+                somebody_else.save_insight(USER, "leak", "too late")
         return rows
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage._database, "fetch_all", read_and_be_overtaken)
+        patched.setattr(place, name, read_and_be_overtaken)
         found = getattr(storage, method)(USER)
 
     assert found["context"] + found["insights"] == []
@@ -298,7 +304,7 @@ def test_an_export_holds_every_column_of_every_row(
 ) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", "raises", 0.7)
     storage.save_context(USER, "topic", "bankroll", "monday", expires_minutes=1)
-    storage.save_context(USER, "topic", ["expired"], expires_minutes=0)
+    storage.save_context(USER, "topic", ["expired"], expires_minutes=-1)
     storage.save_insight(USER, "leak", {"calls": None})
     add_legacy_rows(migrated)
     exported = storage.export_user(USER)
@@ -306,7 +312,13 @@ def test_an_export_holds_every_column_of_every_row(
     at = {"created_at": FIRST}
     pattern = {"id": 1, "type": "tilt", "key": "bad_beat", "value": "raises", "confidence": 0.7} | at
     said = {"id": 1, "key": "topic", "value": "bankroll", "session_id": "monday", "expires_at": LATER} | at
-    gone = {"id": 2, "key": "topic", "value": ["expired"], "session_id": None, "expires_at": FIRST} | at
+    gone = {
+        "id": 2,
+        "key": "topic",
+        "value": ["expired"],
+        "session_id": None,
+        "expires_at": A_MINUTE_BEFORE,
+    } | at
     insight = {"id": 1, "type": "leak", "value": {"calls": None}, "importance": 0.5} | at
     assert exported["user_id"] == USER
     assert exported["patterns"] == [pattern | {"updated_at": FIRST}]

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from poker_therapist import PatternStorage
+from poker_therapist.postgresql.pool import Lease
 from poker_therapist.storage import get_pattern_storage
 from tests.helpers.engines import fetch_all, postgresql_only, sqlite_only
 from tests.helpers.players import TABLES
@@ -98,12 +99,13 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
 def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_postgresql_url: str) -> None:
     with get_pattern_storage(migrated_postgresql_url) as storage:
         database: Any = storage._database
-        connection = database._pool.acquire()
+        lease = Lease(database._pool)
+        connection = lease.acquire()
         connection.execute(MANY_OF_ONE)
         nodes = [
             node["Node Type"] for node in plan_of(connection, ON_POSTGRESQL["purge_expired"], instead="off")
         ]
-        database._pool.release(connection)
+        lease.release()
 
     assert [node for node in nodes if "Join" in node] == []
     assert "Nested Loop" in nodes

@@ -47,7 +47,7 @@ def test_a_block_that_raises_leaves_nothing(storage: PatternStorage, error: type
     def change_everything_and_raise() -> None:
         with storage.transaction():
             save(storage, "before", "inside")
-            storage.save_context(USER, "topic", "inside", expires_minutes=0)
+            storage.save_context(USER, "topic", "inside", expires_minutes=-1)
             storage.save_insight(USER, "leak", "inside")
             storage.clear_user_context(USER)
             storage.purge_expired()
@@ -105,9 +105,9 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
     """A block that reads first and locks later would fail where somebody has written in between."""
     statements: list[str] = []
     assert isinstance(storage._database, SQLiteDatabase)
-    connection = storage._database._here.connection
-    assert connection is not None
-    connection.set_trace_callback(statements.append)
+    session = storage._database._here.session
+    assert session is not None
+    session.connection.set_trace_callback(statements.append)
     with storage.transaction():
         saved(storage)
         with closing(sqlite3.connect(storage.db_path, timeout=0)) as other, storage.transaction():
@@ -116,7 +116,7 @@ def test_a_block_is_one_commit_and_takes_the_write_lock_at_once(storage: Pattern
             save(storage, "a", "b")
         storage.save_context(USER, "topic", "purges too")
         storage.clear_user_context(USER)
-    connection.set_trace_callback(None)
+    session.connection.set_trace_callback(None)
 
     words = [statement.split()[0] for statement in statements]
     assert statements[0] == "BEGIN IMMEDIATE"
@@ -143,22 +143,26 @@ def test_a_block_that_goes_on_after_the_disk_was_full_is_kept_whole_or_not_at_al
 
 
 @sqlite_only
-def test_a_context_whose_purge_fails_is_not_in_a_block_that_goes_on(migrated: str) -> None:
+def test_a_context_whose_purge_fails_is_not_saved_and_a_block_does_not_purge(migrated: str) -> None:
     with get_pattern_storage(migrated) as other:
-        other.save_context(USER, "topic", "expired", expires_minutes=0)
+        other.save_context(USER, "topic", "expired", expires_minutes=-1)
     run_sql(
         migrated,
         "CREATE TRIGGER refuse BEFORE DELETE ON conversation_context BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
     with get_pattern_storage(migrated) as storage:
+        with pytest.raises(PokerTherapistError):
+            storage.save_context(USER, "topic", "not saved")
+        assert storage.get_context(USER, "topic") == []
+
+    with get_pattern_storage(migrated) as storage:
         with storage.transaction():
             save(storage, "first")
-            with pytest.raises(PokerTherapistError):
-                storage.save_context(USER, "topic", "not saved")
+            storage.save_context(USER, "topic", "in a block")
             save(storage, "last")
 
         assert saved(storage) == {"first", "last"}
-        assert storage.get_context(USER, "topic") == []
+        assert storage.get_context(USER, "topic") == ["in a block"]
 
 
 def test_a_block_of_another_thread_is_not_joined(storage: PatternStorage) -> None:

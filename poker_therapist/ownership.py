@@ -1,0 +1,166 @@
+"""Who owns a transaction, and the block that begins and ends it."""
+
+import functools
+import os
+import sys
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from poker_therapist.compat import override
+from poker_therapist.errors import StorageError
+
+FAILED = "the transaction failed and was undone: leave its block, then run it again"
+
+
+def current_task() -> Any:
+    """Return the asyncio task that is running in this thread, None if none is."""
+    asyncio = sys.modules.get("asyncio")  # what nobody has imported runs no task
+    if asyncio is None:
+        return None
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop is running in this thread
+        return None
+
+
+class Owner:
+    """The process, thread and task that began a transaction."""
+
+    __slots__ = ("process", "task", "thread")
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.thread = threading.get_ident()
+        self.task = current_task()
+
+    def is_here(self) -> bool:
+        """Return whether the owner is who is running now."""
+        return self.thread == threading.get_ident() and self.task is current_task()
+
+    def was_forked(self) -> bool:
+        """Return whether this process is a child of the owner's, which must not touch the transaction."""
+        return self.process != os.getpid()
+
+    def require(self) -> None:
+        """Refuse whoever runs in the owner's thread and is another task.
+
+        Raises:
+            StorageError: that is so; nothing was saved.
+        """
+        if self.task is not current_task():
+            raise StorageError(
+                "another asyncio task has begun a transaction() in this thread and not ended it, so nothing "
+                "was done: end the block before its task awaits, or run the block in a worker thread "
+                "(asyncio.to_thread)"
+            )
+
+
+def left_elsewhere() -> StorageError:
+    """Return the error for a block that another thread or task ends than the one that began it."""
+    return StorageError(
+        "a transaction() was begun by one thread or asyncio task and ended by another, so it was undone: "
+        "begin and end the block in the same one"
+    )
+
+
+class Part(ABC):
+    """What a block begins and ends: a transaction, or a part of the one that is open."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin it; where that raises, `abandon` follows."""
+
+    @abstractmethod
+    def end(self, error: BaseException | None) -> None:
+        """Commit it, or roll it back because of an error; where that raises, `abandon` follows."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Roll it back unless it has ended, and let nothing more be done in it."""
+
+
+class _End(functools.partial[None]):
+    """What a `with` statement calls at the end of its block; only it holds the part."""
+
+    part: Part
+
+
+def _end(
+    part: "weakref.ref[Part]",
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _trace: TracebackType | None,
+) -> None:
+    try:
+        found = part()
+        if found is not None:
+            found.end(error)
+    except BaseException:
+        found = part()
+        if found is not None:
+            found.abandon()
+        raise
+
+
+class _Exit:
+    """The `__exit__` of a block.
+
+    A signal can arrive when Python has called `__exit__` and not run its first instruction. Nothing has ended
+    the transaction then, and the exception's traceback would hold it by the method's `self`: what the thread
+    saves while it handles the exception would go into that transaction, and be lost with it. So `with` is
+    given a function written in C that holds the part, and passes a weak reference on. The part goes with it.
+    """
+
+    def __get__(self, block: "Block | None", owner: "type[Block]") -> Callable[..., None]:
+        if block is None:  # asked of the class, by contextlib.ExitStack
+            return owner.leave
+        if block.entered is not None:
+            return block.leave
+        part = block.make()
+        end = _End(_end, weakref.ref(part))
+        end.part = part
+        block.part = weakref.ref(part)
+        return end
+
+
+class Block(AbstractContextManager[None]):
+    """What `with storage.transaction():` enters and leaves.
+
+    Attributes:
+        make: returns what the block begins and ends.
+        part: that, held by the `with` statement, which asks for `__exit__` before it calls `__enter__`.
+        entered: that, where no `with` statement holds it.
+    """
+
+    def __init__(self, make: Callable[[], Part]) -> None:
+        self.make = make
+        self.part: Callable[[], Part | None] = lambda: None
+        self.entered: Part | None = None
+
+    @override
+    def __enter__(self) -> None:
+        part = self.part()
+        if part is None:
+            part = self.entered = self.make()
+        try:
+            return part.begin()
+        except BaseException:  # also a signal that arrived right after it had begun
+            part.abandon()
+            raise
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what was entered by a call of `__enter__`, or by an ExitStack."""
+        part, self.entered = self.entered, None
+        if part is not None:
+            _end(weakref.ref(part), kind, error, trace)
+
+    __exit__ = _Exit()

@@ -360,15 +360,15 @@ def test_an_old_sqlite_is_refused_with_what_is_found_and_needed(
 # What is no damage
 
 
-def put_null(path: Path) -> None:
+def put_null(path: Path, table: str = "players") -> None:
     """Leave a NULL in a column of the app's that has become NOT NULL."""
     with closing(sqlite3.connect(path, isolation_level=None)) as app:
-        app.execute("CREATE TABLE players (id INTEGER PRIMARY KEY, name TEXT, CHECK (id > 0))")
-        app.executemany("INSERT INTO players VALUES (?, NULL)", ((number,) for number in range(1, 151)))
+        app.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT, CHECK (id > 0))")
+        app.executemany(f"INSERT INTO {table} VALUES (?, NULL)", ((number,) for number in range(1, 151)))
         app.execute("PRAGMA writable_schema = ON")
         app.execute(
-            "UPDATE sqlite_schema SET sql = replace(replace(sql, 'name TEXT', 'name TEXT NOT NULL'), 'id > 0', "
-            "'id > 1') WHERE name = 'players'"
+            "UPDATE sqlite_schema SET sql = replace(sql, 'name TEXT, CHECK (id > 0)', "
+            f"'name TEXT NOT NULL, CHECK (id > 1)') WHERE name = '{table}'"
         )
 
 
@@ -425,7 +425,7 @@ def test_damage_is_still_found_beside_what_is_none(tmp_path: Path) -> None:
     """More rows break a rule than SQLite's check lists unless it is told to."""
     path = tmp_path / "RexVoice.db"
     filled(path)
-    put_null(path)
+    put_null(path, "aaa")
     with closing(sqlite3.connect(path, isolation_level=None)) as app:
         app.execute("PRAGMA journal_mode = DELETE")
         app.execute("CREATE TABLE zzz (id INTEGER PRIMARY KEY, name TEXT)")
@@ -435,6 +435,7 @@ def test_damage_is_still_found_beside_what_is_none(tmp_path: Path) -> None:
             app.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'zzz_by_name'").fetchone(),
             app.execute("PRAGMA page_size").fetchone(),
         )
+    put_null(path, "zzzz")
     content = path.read_bytes()
     where = content.rindex(b"in the index", 0, page * size)
     path.write_bytes(content[:where] + b"in NO index!" + content[where + 12 :])

@@ -25,6 +25,8 @@ from tests.conftest import run_script
 from tests.helpers.engines import is_server, with_options
 from tests.helpers.sessions import until
 
+pytestmark = pytest.mark.slow
+
 USER = 7
 ROOT = Path(poker_therapist.__file__).parent
 FILES = {

@@ -159,8 +159,13 @@ class Pool:
             connection.close()  # the server was restarted, or somebody ended the session
             lease.connection = connection = None
         if connection is None:
-            lease.connection = connection = connect(self.location, Connection, _PLAN_ONCE)
-            connection.set_up()
+            connection = connect(self.location, Connection, _PLAN_ONCE)
+            try:
+                connection.set_up()
+            except BaseException:
+                connection.close()
+                raise
+            lease.connection = connection  # not before, for a lease that ends keeps what it has
         return connection
 
     def _wait(self, lease: Lease) -> None:

@@ -25,6 +25,8 @@ from tests.helpers.engines import is_server, with_options
 from tests.helpers.scripts import run_script
 from tests.helpers.sessions import wait_until
 
+pytestmark = pytest.mark.slow
+
 USER = 7
 ROOT = Path(poker_therapist.__file__).parent
 FILES = {
@@ -263,7 +265,7 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
             saved = witness.saved(str(number))
             assert saved & {"handling", "after"} == {"after"} | handled, where
             assert saved - {"handling", "after"} in SCENARIOS[scenario], where
-            assert witness.open() == [], where
+            until(lambda: witness.open() == [])  # a server takes a moment to see that a connection was closed
             assert other_thread.submit(locks_are_free, storage).result(), where
             injected += tracer.has_raised
         other_thread.submit(save, storage, "other thread").result()
@@ -286,7 +288,7 @@ class Interrupted(BaseException):
 armed = False
 
 def interrupt(number, frame):
-    if armed:
+    if armed and frame.f_code is not note.__code__:
         raise Interrupted
 
 # What a signal raises in a finalizer, Python can only print. psycopg's generators say in other ways that they
@@ -388,7 +390,7 @@ def test_ctrl_c_while_a_block_waits_for_another_process_leaves_nothing_open(migr
             wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
             child.send_signal(2)
         assert child.stdout.readline() == "saved\n"
-        assert witness.open() == []
+        until(lambda: witness.open() == [])
         assert witness.saved("child") == {"handling", "after"}
         save(storage, "parent after")
         child.communicate("\n", timeout=60)

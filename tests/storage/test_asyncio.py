@@ -122,7 +122,8 @@ def test_tasks_that_increment_a_counter_lose_nothing(
     assert [error for error in refused if not isinstance(error, StorageError)] == []
     assert saved == TASKS - len(refused)
     assert saved >= 1 if awaits else saved == TASKS
-    report(f"{TASKS} tasks {'that await' if awaits else ''} in blocks: {saved} acknowledged, none lost")
+    kind = "that await in their blocks" if awaits else "that do not await"
+    report(f"{TASKS} tasks {kind}: {saved} acknowledged, none lost")
 
 
 def test_a_block_in_a_worker_thread_runs_beside_the_blocks_of_other_tasks(

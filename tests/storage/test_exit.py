@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+
 from tests.helpers.engines import query
 from tests.helpers.snapshots import is_whole
 
@@ -41,6 +43,7 @@ saved.wait()
 """
 
 
+@pytest.mark.slow
 def test_a_daemon_thread_does_not_crash_the_end_of_the_interpreter(
     migrated: str, report: Callable[[str], None]
 ) -> None:

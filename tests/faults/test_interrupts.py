@@ -265,7 +265,9 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
             saved = witness.saved(str(number))
             assert saved & {"handling", "after"} == {"after"} | handled, where
             assert saved - {"handling", "after"} in SCENARIOS[scenario], where
-            until(lambda: witness.open() == [])  # a server takes a moment to see that a connection was closed
+            wait_until(
+                lambda: witness.open() == []
+            )  # a server takes a moment to see that a connection was closed
             assert other_thread.submit(locks_are_free, storage).result(), where
             injected += tracer.has_raised
         other_thread.submit(save, storage, "other thread").result()
@@ -390,7 +392,7 @@ def test_ctrl_c_while_a_block_waits_for_another_process_leaves_nothing_open(migr
             wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
             child.send_signal(2)
         assert child.stdout.readline() == "saved\n"
-        until(lambda: witness.open() == [])
+        wait_until(lambda: witness.open() == [])
         assert witness.saved("child") == {"handling", "after"}
         save(storage, "parent after")
         child.communicate("\n", timeout=60)

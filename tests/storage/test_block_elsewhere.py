@@ -12,7 +12,7 @@ import pytest
 
 from poker_therapist import PatternStorage, StorageError, get_pattern_storage
 from tests.helpers.engines import is_server, query, with_options
-from tests.helpers.sessions import sessions, until
+from tests.helpers.sessions import sessions, wait_until
 
 USER = 7
 
@@ -62,7 +62,7 @@ def require_nothing_open(database: str) -> None:
             other.clear_user_patterns(-1)
     if is_server(database):
         # The server takes a moment to see that a connection was closed.
-        until(lambda: not sessions(database, "state <> 'idle'"))
+        wait_until(lambda: not sessions(database, "state <> 'idle'"))
 
 
 # A block that is left in another thread

@@ -34,16 +34,17 @@ quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(OPTIONS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# The quick tests, and how much of the package they run: measuring doubles what the slow ones take, and they
-# repeat the same lines many times. Fails below the floor in pyproject.toml.
+# The quick tests and all of the operator's commands, and how much of the package they run: measuring takes half
+# as long again, and what the other slow ones add is repetition. Fails below the floor in pyproject.toml.
 coverage: .venv/installed
 	rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage run -m pytest -m slow tests/operator
 	$(BIN)/coverage combine --quiet build/coverage
 	$(BIN)/coverage report
 

@@ -236,8 +236,14 @@ def records_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AtomicSQLiteBackend, "_record", commit_and_record)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spoil", [commits_on_the_way, begins_nothing, records_later])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        commits_on_the_way,
+        pytest.param(begins_nothing, marks=pytest.mark.slow),
+        pytest.param(records_later, marks=pytest.mark.slow),
+    ],
+)
 def test_a_backend_that_is_not_atomic_fails_the_kill(
     spoil: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

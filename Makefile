@@ -36,8 +36,14 @@ quick: .venv/installed
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow $(OPTIONS)
 
+# With COVERAGE=1 the same tests, of which a part is measured: in CI.
 test: .venv/installed
+ifdef COVERAGE
+	$(MAKE) coverage
+	$(MAKE) slow OPTIONS=--ignore=tests/operator
+else
 	$(BIN)/python -m pytest
+endif
 
 # The quick tests and all of the operator's commands, and how much of the package they run: measuring takes half
 # as long again, and what the other slow ones add is repetition. Fails below the floor in pyproject.toml.

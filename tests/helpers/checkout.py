@@ -33,7 +33,12 @@ def copy_checkout(target: Path) -> Path:
 def environment(checkout: Path) -> dict[str, str]:
     """Return environment variables under which commands import the package of that copy."""
     # A test may change the copy: its lines are not ours, so their coverage is not measured.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    # What a `make` that runs the tests was told is not for those that the tests run.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COVERAGE", "MAKE", "MFLAGS"))
+    }
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -58,6 +58,14 @@ def skip_unless_rights_count(report: Callable[[str], None]) -> None:
         pytest.skip(reason)
 
 
+def skip_unless_root(report: Callable[[str], None]) -> None:
+    """Skip a test, and say why, that needs a process that may write beside one that may not."""
+    if os.geteuid() != 0:
+        reason = "only root can give one process more rights on files than another"
+        report(f"not tested: {reason}")
+        pytest.skip(reason)
+
+
 @cache
 def _why_rights_do_not_count() -> str:
     """Return why no program can be run for which the rights on files count; nothing if one can."""

@@ -183,7 +183,8 @@ def test_backups_and_copies_need_no_sync_through_a_handle_that_cannot_write(
     path = filled(tmp_path / "RexVoice.db")
     path.chmod(0o444)
     backup = tmp_path / command("backup", "-d", path, folder=tmp_path).out.strip()
-    path.chmod(0o644)
+    for file in tmp_path.glob("RexVoice.db*"):  # SQLite gives the files beside it the same rights
+        file.chmod(0o644)
     assert command("restore", backup, "-d", path, folder=tmp_path).code == 0
     assert command("rehearse", "-d", path, folder=tmp_path).code == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.rights import run_without_privileges, skip_unless_rights_count
+from tests.helpers.rights import run_without_privileges, skip_unless_rights_count, skip_unless_root
 from tests.helpers.snapshots import applied
 
 USER, OTHER = 7, 8
@@ -83,9 +83,10 @@ def run_without_rights(
 
 @pytest.mark.parametrize("writer_stays", ["first", "later", "never"])
 def test_the_next_read_sees_what_another_process_has_saved_and_forgotten(
-    closed: Path, writer_stays: str
+    closed: Path, writer_stays: str, report: Callable[[str], None]
 ) -> None:
     """The writer keeps the database open from before the reader, from after it, or for each save alone."""
+    skip_unless_root(report)
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, closed], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as writer:

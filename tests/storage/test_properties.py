@@ -177,7 +177,7 @@ class Operations(RuleBasedStateMachine):
     ) -> None:
         self.storage.save_context(user, key, value, session, minutes)
         expires_at = None
-        if minutes is not None:
+        if minutes:  # zero, as None, never expires
             expires_at = (self.clock.moment + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
         row = {"user": user, "key": key, "value": value, "session_id": session}
         self.model.context.append(row | {"created_at": self.now, "expires_at": expires_at})

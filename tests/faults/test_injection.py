@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from poker_therapist import InvalidInput, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
+from poker_therapist.values import MAX_KEY_LENGTH
 from tests.helpers import players
 from tests.helpers.cli import command
 from tests.helpers.engines import execute, fetch_all
@@ -165,8 +166,12 @@ class Judge:
     def _accepts(self, place: tuple[str, str], text: str, user: int) -> bool:
         """Call, and return whether it was not refused; only what an engine cannot hold may be."""
         self.calls += 1
+        if "session" in place[1] and text == "":
+            return False  # no session
         is_value = "value" in place[1] or "data" in place[1]
         fits = is_unicode(text) and (is_value or ("\0" not in text and text != ""))
+        if not is_value and place[0].startswith("save"):
+            fits = fits and len(text) <= MAX_KEY_LENGTH
         try:
             call(self.storage, place, user, text)
         except InvalidInput:

@@ -73,7 +73,7 @@ class Player:
         row = {"key": self.choose(*NAMES), "value": self.value(), "session_id": self.choose(*SESSIONS)}
         minutes = self.choose(None, 60, 0, -1)
         self.storage.save_context(self.user, row["key"], row["value"], row["session_id"], minutes)
-        self.model.context.append(row | {"expired": minutes is not None and minutes <= 0})
+        self.model.context.append(row | {"expired": minutes is not None and minutes < 0})
 
     def save_insight(self) -> None:
         row = {"type": self.choose(*NAMES), "data": self.value(), "importance": self.choose(*SCORES)}

@@ -48,6 +48,7 @@ class Player:
         self.user = user
         self.chance = random.Random(seed)
         self.model = Model()
+        self.said: list[Any] = []
         self.done: Counter[str] = Counter()
         self.number = itertools.count()
 
@@ -73,6 +74,7 @@ class Player:
         row = {"key": self.choose(*NAMES), "value": self.value(), "session_id": self.choose(*SESSIONS)}
         minutes = self.choose(None, 60, 0, -1)
         self.storage.save_context(self.user, row["key"], row["value"], row["session_id"], minutes)
+        self.said.append(row["value"])
         self.model.context.append(row | {"expired": minutes is not None and minutes < 0})
 
     def save_insight(self) -> None:
@@ -156,7 +158,8 @@ class Player:
         assert [row["value"] for row in found["insights"]] == [row["data"] for row in self.model.insights]
         live = [row["value"] for row in self.model.live()[::-1]]
         assert [value for value in context if value in live] == live
-        assert all(value in [row["value"] for row in self.model.context] for value in context)
+        # What another storage is purging right now may still be there.
+        assert all(value in self.said for value in context)
         assert found["legacy_rows"] == []
 
     def _patterns(self) -> dict[str, list[tuple[str, Any, float]]]:

@@ -253,7 +253,7 @@ from yoyo.scripts.main import main
 
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and "migrations" in Path(code.co_filename).parts[-3:-1]:
+    if event == "call" and Path(code.co_filename).parts[-2] in ("migrations", "sqlite"):
         print(frame.f_locals["name"] if code.co_name == "query" else code.co_name)
 
 sys.setprofile(note)

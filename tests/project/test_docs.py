@@ -253,8 +253,8 @@ from yoyo.scripts.main import main
 
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and Path(code.co_filename).parts[-2] in ("migrations", "sqlite"):
-        print(frame.f_locals["name"] if code.co_name == "query" else code.co_name)
+    if event == "call" and {"migrations", "sqlite"} & set(Path(code.co_filename).parts[-2:-1]):
+        print(frame.f_locals.get("name", "") if code.co_name == "query" else code.co_name)
 
 sys.setprofile(note)
 main(sys.argv[1:])

@@ -47,7 +47,7 @@ class Owner:
         return self.process != os.getpid()
 
     def require(self) -> None:
-        """Refuse whoever runs in the owner's thread and is another task.
+        """Refuse another task that runs in the owner's thread.
 
         Raises:
             StorageError: that is so; nothing was saved.

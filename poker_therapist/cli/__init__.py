@@ -54,7 +54,7 @@ def main() -> None:
     except PokerTherapistError as error:
         print(f"poker-therapist: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # whoever reads has gone: Python would complain once more at its end
+    except BrokenPipeError:  # the reader has gone: Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a backup that may not be deleted, say

@@ -29,7 +29,7 @@ class Session:
 
     Attributes:
         connection: the connection.
-        lock: held by whoever uses the connection.
+        lock: held while the connection is used.
         token: identifies the open transaction; None if there is none.
         transaction: the open transaction, as long as somebody holds it.
         close: closes the connection; called when the session is dropped.

@@ -1,4 +1,4 @@
-"""A reader that may not write the folder of a database: it reads what is there now, whoever writes."""
+"""A reader that may not write the folder of a database reads what is there now."""
 
 import subprocess
 import sys

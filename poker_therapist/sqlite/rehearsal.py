@@ -33,7 +33,7 @@ _SECONDS_TO_BEGIN = 60
 def rehearsal_copy(location: SQLiteLocation) -> Iterator["SQLiteRehearsalCopy"]:
     """Copy a database, to try migrations on; the copies go when the block ends."""
     find_file(location.path, create=False)
-    with _folder_beside(location) as folder, translating_errors(location):
+    with translating_errors(location), _folder_beside(location) as folder:
         work = replace(location, path=folder / "work.db", backups=0)
         copy_database(location, work.path)
         yield SQLiteRehearsalCopy(work)

@@ -14,5 +14,5 @@ def run_script(script: str, database: str | Path) -> list[str]:
         text=True,
         timeout=120,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.splitlines()

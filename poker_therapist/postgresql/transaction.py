@@ -138,7 +138,7 @@ class Transaction:
                         self.live.kept_cursor.executemany(sql, [values for _, values in run])
                 except BaseException as error:
                     trouble = error
-        except psycopg.Error as error:
+        except Exception as error:  # an IndexError, too, where a signal has cut it short
             trouble = trouble or error
         if trouble is not None:
             raise trouble

@@ -281,7 +281,7 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
 
 
 HAIL = """
-import signal, sys, time
+import logging, signal, sys, time
 from poker_therapist import PokerTherapistError, get_pattern_storage
 
 class Interrupted(BaseException):
@@ -303,6 +303,8 @@ def note(event):
         raised_elsewhere.append(event.exc_value)
 
 sys.unraisablehook = note
+# It warns that a connection was closed, which a signal inside of it has done.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 storage = get_pattern_storage(sys.argv[1])
 signal.signal(signal.SIGALRM, interrupt)

@@ -278,7 +278,10 @@ class PatternStorage:
             return self._database.execute("delete_context_of_session", (user, session))
 
     def purge_expired(self) -> int:
-        """Delete the expired context of all players, a part at a time; return how much there was."""
+        """Delete the expired context of all players, a part at a time; return how much there was.
+
+        On PostgreSQL what another session is deleting at that moment is left to it.
+        """
         now, purged, next_player = values.timestamp(values.now()), 0, -(2**63)
         while found := self._database.fetch_one("next_player_with_expired", (next_player, now)):
             player: int = found[0]

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -13,7 +14,7 @@ from poker_therapist import PatternStorage, get_pattern_storage, values
 from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
 from tests.helpers.project import Project, ServerProject
-from tests.helpers.server import Server, keep_server
+from tests.helpers.server import Server, folder_in_memory, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -24,6 +25,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUN = pytest.StashKey[Run]()
+
+# What tests write goes with them: in memory they take a fifth less time than on a disk.
+if "TMPDIR" not in os.environ and (_memory := folder_in_memory()):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 
 def migrate(url: str) -> None:

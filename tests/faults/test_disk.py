@@ -179,7 +179,7 @@ COPYING = [
     Deed("backup", make_current, lambda folder: save_backup(location(folder), folder / "new.backup")),
     Deed("restore", make_backup, restore_monday),
     Deed("restore alone", make_backup_alone, restore_monday),
-    Deed("rehearse", partial(make_old, version=3), rehearse_all, stride=3),
+    Deed("rehearse", partial(make_old, version=3), rehearse_all, stride=8),
     Deed("copy", make_current, lambda folder: copy(location(folder), location(folder, "other.db"))),
 ]
 DEEDS = {"saving": SAVING, "forgetting": FORGETTING, "migrating": MIGRATING, "copying": COPYING}

@@ -32,7 +32,7 @@ PATIENCE = 60  # seconds, for what takes less than one
 
 # Every database is three hundred files: in memory one is made several times faster than on a disk.
 MEMORY = Path("/dev/shm")
-ENOUGH_MEMORY = 2 << 30
+ENOUGH_MEMORY = 4 << 30
 
 SETTINGS = {
     "listen_addresses": "",
@@ -95,7 +95,7 @@ class Server:
 @contextmanager
 def keep_server() -> Iterator[Server]:
     """Keep a server for as long as this block runs, and at most for as long as this process lives."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_roomy()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=(folder_in_memory() or _on_disk())))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "keeper"))
         listening.listen(64)  # every worker at once
@@ -114,12 +114,13 @@ def keep_server() -> Iterator[Server]:
             server.end()  # a process that a test has forked may hold the pipe too
 
 
-def _roomy() -> Path:
-    """Return a folder in memory, or on the disk where memory is short, as in some containers."""
+def folder_in_memory() -> Path | None:
+    """Return a folder in memory; None where that is short or runs no programs, as in some containers."""
     with suppress(OSError):
-        if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY:
+        runs_programs = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+        if runs_programs and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY:
             return MEMORY
-    return _on_disk()
+    return None
 
 
 def _on_disk() -> Path:

@@ -82,6 +82,7 @@ def test_there_and_back_and_there(populated: bool, postgresql_url: str) -> None:
 
 
 @pytest.mark.parametrize("migration", IN_PARTS, ids=lambda migration: migration.id)
+@pytest.mark.slow
 def test_what_was_interrupted_is_run_again_or_taken_back(
     migration: SQLMigration, postgresql_url: str
 ) -> None:

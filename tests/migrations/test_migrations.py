@@ -162,10 +162,10 @@ def test_an_old_database_that_lacks_an_index_is_adopted(table: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_old_database_of_100_000_rows_a_table_is_adopted(tmp_path: Path) -> None:
+def test_an_old_database_of_20_000_rows_a_table_is_adopted(tmp_path: Path) -> None:
     """The whole of a busy player base, with every odd value many times."""
     path = tmp_path / "RexVoice.db"
-    old_app.make(path, rows=100_000)
+    old_app.make(path, rows=20_000)
     check_adoption(path)
 
 

@@ -199,6 +199,7 @@ def test_a_terminal_shows_what_is_being_done(old: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["status", "rehearse"])
+@pytest.mark.slow
 def test_no_colour_is_shown_where_none_is_wanted(name: str, old: Path) -> None:
     """With NO_COLOR on a terminal the same words without colours; in a pipe no code at all."""
     _, drawn = on_terminal(name, folder=old, columns=100, environment={"NO_COLOR": "1"})

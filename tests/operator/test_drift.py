@@ -197,6 +197,7 @@ def shared(engine: str, database: str) -> str:
 
 
 @per_engine(CHANGES)
+@pytest.mark.slow
 def test_a_change_by_hand_is_shown(engine: str, case: str, shared: str) -> None:
     """With what should be there and what is, in words and for a program; nothing else; and it is trouble."""
     sql, about, expected, actual, differences = CHANGES[engine][case]

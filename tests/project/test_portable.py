@@ -242,6 +242,7 @@ def yoyo(
     )
 
 
+@pytest.mark.slow
 def test_a_console_without_the_characters_shows_escapes(foreign: Project) -> None:
     assert yoyo(foreign, "apply").returncode == 0
     for arguments in (("list",), ("rollback", "--revision", FOREIGN), ("apply",), ("list",)):
@@ -265,6 +266,7 @@ def test_an_error_of_a_migration_is_one_message_on_such_a_console(foreign: Proje
     assert foreign.applied() == ["001_add_hands", "002_add_bets", FOREIGN]
 
 
+@pytest.mark.slow
 def test_the_operator_s_commands_say_names_that_the_console_has_not(tmp_path: Path) -> None:
     path = filled(tmp_path / "扑克.db")
     for arguments, code in ((("status",), 0), (("backup",), 0), (("rehearse",), 0), (("export", "7"), 0)):

@@ -63,6 +63,7 @@ def is_waiting(database: str) -> bool:
 
 
 @pytest.mark.parametrize(("options", "most"), [("connections=3", 3), ("connections=10", 10)])
+@pytest.mark.slow
 def test_fifty_threads_share_a_few_connections(
     migrated: str, threads: ThreadPoolExecutor, options: str, most: int
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_block_does_not_overwrite_what_was_new_after_it_found_nothing(
     assert storage.get_pattern(USER, "count", "all") == 10
 
 
+@pytest.mark.slow
 def test_of_two_blocks_that_wait_for_each_other_s_players_one_is_undone(
     storage: PatternStorage, threads: ThreadPoolExecutor
 ) -> None:

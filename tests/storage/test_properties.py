@@ -90,6 +90,7 @@ def test_any_context_and_insights_come_back_equal_in_bulk(
 
 
 @given(json_values)
+@pytest.mark.slow
 def test_tuples_come_back_as_lists(one_storage: PatternStorage, value: Any) -> None:
     one_storage.save_pattern(USER, "tilt", "tuple", (value, (value,)))
 

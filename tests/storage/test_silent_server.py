@@ -99,6 +99,7 @@ def stopped(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 def test_a_stopped_server_is_given_up_and_works_again_when_it_goes_on(
     private: tuple[Server, PatternStorage],
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_stopped_server_is_given_up_and_works_again_when_it_goes_on(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 def test_a_block_on_a_stopped_server_is_given_up_and_undone(private: tuple[Server, PatternStorage]) -> None:
     server, storage = private
 
@@ -193,6 +195,7 @@ def through_proxy(proxy: Proxy) -> Iterator[PatternStorage]:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 def test_a_black_hole_that_acknowledges_everything_is_given_up(
     proxy: Proxy, through_proxy: PatternStorage
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_black_hole_that_acknowledges_everything_is_given_up(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("in_block", [False, True], ids=["alone", "in a block"])
+@pytest.mark.slow
 def test_one_connection_that_leads_nowhere_is_given_up_though_others_are_answered(
     proxy: Proxy, through_proxy: PatternStorage, *, in_block: bool
 ) -> None:
@@ -234,6 +238,7 @@ def test_one_connection_that_leads_nowhere_is_given_up_though_others_are_answere
 
 @postgresql_only
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 def test_a_slow_statement_is_waited_for_though_nothing_is_heard(storage: PatternStorage) -> None:
     """The server, asked through another connection, says that it is active."""
     storage.save_pattern(USER, "tilt", "bad_beat", 1)

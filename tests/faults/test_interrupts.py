@@ -63,18 +63,20 @@ class Tracer:
 
     def __init__(self, target: Position | None = None) -> None:
         self.positions: list[Position] = []
-        self.has_raised = False
+        self.has_raised = self.is_warming = False
         self._target = target
         self._seen: Counter[tuple[CodeType, int]] = Counter()
 
     def __call__(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES or self.has_raised:
             return None
+        if self.is_warming:
+            frame.f_trace_opcodes = False
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
     def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        if event == "opcode" and not self.has_raised:
+        if event == "opcode" and not self.has_raised and not self.is_warming:
             code, offset = frame.f_code, frame.f_lasti
             self._seen[code, offset] += 1
             position = (code, offset, self._seen[code, offset])
@@ -88,10 +90,18 @@ class Tracer:
 
 
 @contextlib.contextmanager
-def tracing(tracer: Tracer) -> Iterator[None]:
+def tracing(tracer: Tracer, warm_up: Callable[[], object]) -> Iterator[None]:
     before = sys.gettrace()
+    # From Python 3.12 on, instructions are traced if a frame asked for that before tracing begins.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(tracer)
     try:
+        # Python 3.13 traces the instructions of a function from its next call on, if they were not traced
+        # just before.
+        if sys.version_info >= (3, 13):
+            tracer.is_warming = True
+            warm_up()
+            tracer.is_warming = False
         yield
     finally:
         sys.settrace(before)
@@ -114,7 +124,7 @@ def positions(scenario: Scenario, storage: PatternStorage) -> list[Position]:
     found: list[Position] = []
     for _ in range(2):  # with a new connection to a server, and with one that is there
         tracer = Tracer()
-        with tracing(tracer):
+        with tracing(tracer, lambda: scenario(storage, "recorded")):
             scenario(storage, "recorded")
         found += tracer.positions
     last = {(code, offset): number for code, offset, number in found}
@@ -254,7 +264,7 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
             tracer = Tracer(position)
             handled = set()
             try:
-                with tracing(tracer):
+                with tracing(tracer, lambda: scenario(storage, "warm")):
                     scenario(storage, f"{number}")
             except (Interrupted, PokerTherapistError):
                 # Now the exception's traceback holds all that was in use.

@@ -3,9 +3,11 @@
 import os
 import re
 import string
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from poker_therapist.errors import InvalidInput
@@ -19,6 +21,10 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
+# Takes a connection of sqlite3's or psycopg's.
+OnConnect = Callable[[Any], object]
+
+
 @dataclass(frozen=True, slots=True)
 class SQLiteLocation:
     """Where an SQLite database is and how it is opened.
@@ -29,6 +35,7 @@ class SQLiteLocation:
         timeout: seconds to wait for another connection's lock.
         backups: how many backups to keep; none is made for 0.
         given: the path as it was given; `path` unless it was given otherwise.
+        on_connect: called with each new connection, before its settings are made.
     """
 
     path: Path
@@ -36,6 +43,7 @@ class SQLiteLocation:
     timeout: float = 30.0
     backups: int = 5
     given: Path | None = field(default=None, compare=False)
+    on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
 
     @property
     def db_path(self) -> Path:
@@ -64,6 +72,7 @@ class PostgreSQLLocation:
         schema: where the tables are; what the server's `search_path` says unless given.
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
+        on_connect: called with each new connection, before its settings are made.
     """
 
     conninfo: str = field(repr=False)
@@ -72,6 +81,7 @@ class PostgreSQLLocation:
     schema: str | None = None
     timeout: float = 30.0
     connections: int = 10
+    on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
 
     @property
     def db_path(self) -> str:

@@ -90,7 +90,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
     applied = _applied_ids(database)
     folders = folders_for(location, applied)
     shipped = set().union(*(shipped_ids(folder.name) for folder in folders))
-    if unknown := sorted(applied - shipped):
+    if unknown := sorted(_kept_ids(database, applied - shipped)):
         raise SchemaTooNew(
             f"{location.name} is ahead of this version of the code, which does not know "
             f"{', '.join(unknown)}: update the code, or roll them back with "
@@ -106,12 +106,22 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
             )
         with engine_for(location).backend() as backend:
             backend.apply_migrations(backend.to_apply(backend.read([str(folder) for folder in folders])))
+        # SQLite's connection would prepare its first statement for the schema that it has read before.
+        _applied_ids(database)
 
 
 def _applied_ids(database: Database) -> set[str]:
     """Return the ids of the migrations that yoyo's table says have been applied."""
     try:
         return {migration_id for (migration_id,) in database.fetch_all("applied_migrations")}
+    except SchemaMissing:
+        return set()
+
+
+def _kept_ids(database: Database, ids: set[str]) -> set[str]:
+    """Return which of some migrations are ours: the others are of an app that uses yoyo in the same file."""
+    try:
+        return ids and {kept for (kept,) in database.fetch_all("kept_ids", ("_yoyo_migration",))} & ids
     except SchemaMissing:
         return set()
 

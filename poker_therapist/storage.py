@@ -9,6 +9,7 @@
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, cast
@@ -16,7 +17,7 @@ from typing import Any, NoReturn, Self, cast
 from poker_therapist import schema, values
 from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
-from poker_therapist.location import locate
+from poker_therapist.location import OnConnect, locate
 from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
 from poker_therapist.tables import TABLES, StoredTable
 from poker_therapist.values import (
@@ -51,7 +52,13 @@ class PatternStorage:
     changed.
     """
 
-    def __init__(self, db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True) -> None:
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = "RexVoice.db",
+        *,
+        migrate: bool = True,
+        on_connect: OnConnect | None = None,
+    ) -> None:
         """Open a database, create it if it does not exist, and bring its schema up to date.
 
         Args:
@@ -62,13 +69,17 @@ class PatternStorage:
                 how many to open at most, 10 unless given, `schema` where the tables are, and all else is
                 libpq's.
             migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
+            on_connect: called with each new `sqlite3.Connection` or `psycopg.Connection`, so that the app can
+                register what its own tables need: collations, functions, extensions.
 
         Raises:
             InvalidInput: `db_path` is neither a path nor a URL that can be used.
             StorageError: the database cannot be opened; its subclasses say why.
             MigrationError: a migration failed, or the database is newer than this version of the code.
         """
-        self._database = schema.open_current(locate(db_path), [_QUERIES], migrate=migrate)
+        self._database = schema.open_current(
+            replace(locate(db_path), on_connect=on_connect), [_QUERIES], migrate=migrate
+        )
         try:
             self._database.enable_writes()
         except BaseException:
@@ -366,10 +377,13 @@ class PatternStorage:
 
 
 def get_pattern_storage(
-    db_path: str | os.PathLike[str] = "RexVoice.db", *, migrate: bool = True
+    db_path: str | os.PathLike[str] = "RexVoice.db",
+    *,
+    migrate: bool = True,
+    on_connect: OnConnect | None = None,
 ) -> PatternStorage:
     """Open a storage: the same call as `PatternStorage`."""
-    return PatternStorage(db_path, migrate=migrate)
+    return PatternStorage(db_path, migrate=migrate, on_connect=on_connect)
 
 
 def _with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:

@@ -25,7 +25,6 @@ from yoyo.migrations import MigrationList
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
-    GONE,
     KEPT_IN_DATABASE,
     Split,
     SQLMigration,
@@ -46,6 +45,10 @@ class AppliedRecord(NamedTuple):
     checksum: str | None
     apply_sql: str | None
     rollback_sql: str | None
+
+    def is_text_of(self, applied_at: str | None) -> bool:
+        """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
+        return self.apply_sql is not None and self.applied_at in (applied_at, None)
 
 
 class AtomicBackend(DatabaseBackend, ABC):
@@ -167,28 +170,26 @@ class AtomicBackend(DatabaseBackend, ABC):
             return {name: AppliedRecord(*rest) for name, *rest in rows}
 
     def kept_migrations(self) -> list[SQLMigration]:
-        """Return every applied migration as the database has kept it; without texts if others applied it."""
+        """Return every applied migration as the database has kept it.
+
+        Plain yoyo keeps nothing of what it applies. That may be an app's that uses yoyo in the same database.
+        """
         kept = self.records()
-        migrations = []
-        for name, applied_at in self.applied().items():
-            text = kept.get(name)
-            if text and text.apply_sql is not None and text.applied_at in (applied_at, None):
-                source, apply_sql, rollback_sql = KEPT_IN_DATABASE, text.apply_sql, text.rollback_sql
-            else:  # plain yoyo applied it, perhaps again and from another text
-                source, apply_sql, rollback_sql = GONE, "", None
-            migrations.append(SQLMigration(name, None, source, apply_sql, rollback_sql, self.split))
-        return migrations
+        return [
+            SQLMigration(
+                name, None, KEPT_IN_DATABASE, kept[name].apply_sql or "", kept[name].rollback_sql, self.split
+            )
+            for name, applied_at in self.applied().items()
+            if name in kept and kept[name].is_text_of(applied_at)
+        ]
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied, in order, as it was applied.
+        """Return what is applied of ours, in order, as it was applied.
 
         Plain yoyo kept no text of what it applied; the file of that id is the best guess.
         """
-        applied = {one.id: one for one in self.kept_migrations()}
-        for name, one in applied.items():
-            if not one.apply_sql and name in files:
-                applied[name] = files[name]
-        return [applied[name] for name in sorted(applied)]
+        known = {**files, **{one.id: one for one in self.kept_migrations()}}
+        return [known[name] for name in sorted(self.applied().keys() & known.keys())]
 
     def get_applied_migration_hashes(self) -> list[str]:
         """Return yoyo's hashes of what is applied, in the order in which it was."""
@@ -277,7 +278,7 @@ class AtomicBackend(DatabaseBackend, ABC):
                     migration_id=migration.id,
                 )
             self.back_up(f"apply-{migration.id}")
-            self._prepare(applied)
+            self._prepare()
             if migration.use_transactions:
                 self._run(migration, statements, "apply")
                 self._record(migration, mark)
@@ -315,7 +316,7 @@ class AtomicBackend(DatabaseBackend, ABC):
                     migration_id=migration.id,
                 )
             self.back_up(f"rollback-{migration.id}")
-            self._prepare(applied)
+            self._prepare()
             if migration.use_transactions:
                 self._run(migration, statements, "rollback")
                 self._unrecord(migration)
@@ -332,7 +333,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._require_database()
         with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
-            self._prepare(applied)
+            self._prepare()
             marked = [migration for migration in migrations if migration.id not in applied]
             for migration in marked:
                 self._record(migration, operation="mark")
@@ -344,7 +345,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._require_database()
         with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
-            self._prepare(applied)
+            self._prepare()
             unmarked = [migration for migration in migrations if migration.id in applied]
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
@@ -371,15 +372,11 @@ class AtomicBackend(DatabaseBackend, ABC):
         if not self.exists():
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
 
-    def _prepare(self, applied: dict[str, str]) -> None:
-        """Create yoyo's tables and ours; record as unverified what plain yoyo applied before."""
+    def _prepare(self) -> None:
+        """Create yoyo's tables and ours."""
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
         self.query("create_texts")
-        known = self.records()
-        for name, time in applied.items():
-            if name not in known:
-                self.query("keep_text", (self.migration_table, name, time, None, None, None))
 
     def _run(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
         with self.checked(migration, direction):

@@ -4,6 +4,11 @@
 -- yoyo's record, asked at every opening.
 SELECT migration_id FROM _yoyo_migration;
 
+-- name: kept_ids(migration_table)
+-- Whose text we kept, and so ours; asked where an applied id is not known.
+SELECT migration_id FROM _migration_text
+WHERE migration_table = :migration_table AND apply_sql IS NOT NULL;
+
 -- name: create_texts()
 -- What was applied, word for word: an edit of a file shows, and a migration whose file is gone can be taken
 -- back. Keyed by yoyo's table too, for yoyo can keep several in one database.
@@ -12,7 +17,7 @@ CREATE TABLE IF NOT EXISTS _migration_text (
     migration_id TEXT NOT NULL,
     -- yoyo's own time of it: if the two differ, somebody else applied it again. NULL: it was interrupted.
     applied_at TEXT,
-    -- NULL, as the texts: applied by plain yoyo, which kept nothing to verify.
+    -- NULL, as the texts: version 0.1.0 noted so what plain yoyo had applied before.
     checksum TEXT,
     apply_sql TEXT,
     rollback_sql TEXT,

@@ -25,7 +25,6 @@ _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULT
 
 # The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
-GONE = "(gone, and not kept)"
 
 
 @dataclass(frozen=True, slots=True)

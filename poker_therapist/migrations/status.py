@@ -82,7 +82,9 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
     begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
     changing = bool(begun) and backend.is_being_changed()
     found = []
-    for name in sorted(files.keys() | applied.keys()):
+    # What has neither a file nor a kept text is somebody else's who uses yoyo in the same database.
+    ours = {name for name, text in kept.items() if name in applied and text.is_text_of(applied[name])}
+    for name in sorted(files.keys() | ours):
         text, file = kept.get(name), files.get(name)
         if name in begun and not changing:
             found.append(
@@ -95,8 +97,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
             found.append(MigrationStatus(name, State.PENDING))
         elif file is None:
             state = State.UNKNOWN if name > newest else State.MISSING
-            can = text is not None and text.apply_sql is not None
-            note = "its text is kept: `yoyo rollback` can undo it" if can else "its text was not kept"
+            note = "its text is kept: `yoyo rollback` can undo it"
             found.append(MigrationStatus(name, state, applied[name], note))
         else:
             state, note = State.APPLIED, "by plain yoyo: not verified"

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import adapters, conninfo, pq
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
+from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import TextLoader
 
@@ -184,6 +185,9 @@ def _connect_once(location: PostgreSQLLocation, kind: type[_Kind], more: Setting
     connection = _open_once(location, kind)
     connection.location = location
     try:
+        if location.on_connect is not None:
+            location.on_connect(connection)
+            connection.row_factory = tuple_row
         configure(connection, location, more)
     except BaseException:
         connection.close()

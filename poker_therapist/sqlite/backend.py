@@ -22,6 +22,7 @@ from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up
 from poker_therapist.sqlite.catalog import build_beside, describe
 from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
+from poker_therapist.sqlite.foreign_keys import ForeignKeys
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
@@ -139,24 +140,34 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        """Refuse a row without its parent that was not without it before; foreign keys are off meanwhile."""
-        self.query("note_violations")
-        self.query("note_foreign_keys")
+        """Refuse what breaks a foreign key and did not before; foreign keys are off meanwhile."""
+        sql = (migration.apply_sql if direction == "apply" else migration.rollback_sql) or ""
+        keys = ForeignKeys(self.connection, sql)
         before = self._changes()
         yield
         # To compare takes long where each row of an old database is without its parent.
-        new: list[Any] = []
         if self._changes() != before:
-            new = self.query("new_violation", (direction == "rollback",))
-        for row_id, child, parent in new:
+            self._require_parents(migration, direction, keys)
+        keys.forget()
+
+    def _require_parents(self, migration: SQLMigration, direction: str, keys: ForeignKeys) -> None:
+        refusal = ""
+        for key, reason, is_parent_unchanged in keys.newly_unusable():
+            if is_parent_unchanged:  # the app's own, of another shape than 001 took for granted
+                self.tell_operator(f"{key.child} refers to {key.parent}, which SQLite cannot check: {reason}")
+            else:
+                refusal = f"{key.child} could not refer to {key.parent}: {reason}"
+        if violation := keys.new_violation(old_keys_only=direction == "rollback"):
+            key, row = violation
+            which = f"row {row}" if isinstance(row, int) else "a row"
+            refusal = f"{which} of {key.child} would refer to no row of {key.parent}"
+        if refusal:
             raise MigrationFailed(
-                f"{migration.place(direction)}: row {row_id} of {child} would refer to no row of {parent}: "
-                f"correct the migration. Nothing of {migration.id} was kept.",
+                f"{migration.place(direction)}: {refusal}: correct the migration. "
+                f"Nothing of {migration.id} was kept.",
                 migration_id=migration.id,
                 file=migration.place(direction),
             )
-        self.query("forget_violations")
-        self.query("forget_foreign_keys")
 
     def _changes(self) -> tuple[int, int]:
         """Return two counts, of rows and of schemas changed, that stay as they are while nothing changes."""
@@ -166,11 +177,21 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Back the database up, once in a run, if it holds data."""
         if self._backed_up or not self.location.backups:
             return
-        # The names are the schema's own, quoted.
-        tables = [self.quote_identifier(name) for (name,) in self.query("user_tables")]
-        if any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables):
+        if any(self._holds_rows(name) for (name,) in self.query("user_tables")):
             self.tell_operator(f"backup: {back_up(self.location, before)}")
             self._backed_up = True
+
+    def _holds_rows(self, table: str) -> bool:
+        """Return whether a table has a row, or may have: one of a module that only the app loads."""
+        try:
+            found = self.connection.execute(
+                f"SELECT 1 FROM {self.quote_identifier(table)} LIMIT 1"
+            ).fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+                raise
+            return True
+        return found is not None
 
 
 def _locate(uri: Any) -> SQLiteLocation:

@@ -1,5 +1,6 @@
 """The rows of two SQLite files, compared on one connection to which the second is attached."""
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,11 +55,13 @@ class SQLiteRowComparison(RowComparison):
         names = self._connection.execute(
             f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table'"
         ).fetchall()
-        return {
-            name: self._read_table(schema, name)
-            for (name,) in names
-            if name == "sqlite_sequence" or not name.startswith(BOOKKEEPING)
-        }
+        tables = {}
+        for (name,) in names:
+            if name == "sqlite_sequence" or not name.startswith(BOOKKEEPING):
+                # One of the app's that needs a module, collation or function that is not known here.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    tables[name] = self._read_table(schema, name)
+        return tables
 
     def _read_table(self, schema: str, table: str) -> ComparedTable:
         if table == "sqlite_sequence":  # where AUTOINCREMENT continues
@@ -71,6 +74,8 @@ class SQLiteRowComparison(RowComparison):
             nulls = " OR ".join(f"{quoted(column)} IS NULL" for column in key)
             if self.first_row(f"SELECT 1 FROM {schema}.{quoted(table)} WHERE {nulls}"):
                 key = []
+        by_number = ", ".join(str(number + 1) for number, _ in enumerate(columns))
+        self._connection.execute(f"EXPLAIN SELECT * FROM {schema}.{quoted(table)} ORDER BY {by_number}")
         return ComparedTable(list(columns), key)
 
 

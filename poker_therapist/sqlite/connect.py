@@ -93,6 +93,9 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         check_same_thread=False,  # close() may come from another; otherwise each thread has its own
     )
     try:
+        if location.on_connect is not None:
+            location.on_connect(connection)
+            connection.row_factory, connection.text_factory = None, str
         connection.execute(f"PRAGMA synchronous = {location.synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")

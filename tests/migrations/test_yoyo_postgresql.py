@@ -284,8 +284,9 @@ def test_what_a_message_tells_to_run_is_about_the_server(postgresql_url: str) ->
         connection.execute("UPDATE _migration_text SET checksum = 'x' WHERE migration_id = %s", (IDS[-1],))
     edited = refused("apply", environment=surroundings(postgresql_url))
     with psycopg.connect(postgresql_url) as connection:
-        rename = "UPDATE _yoyo_migration SET migration_id = '999_new' WHERE migration_id = %s"
-        connection.execute(rename, (IDS[-1],))
+        for table in ("_yoyo_migration", "_migration_text"):
+            rename = f"UPDATE {table} SET migration_id = '999_new' WHERE migration_id = %s"
+            connection.execute(rename, (IDS[-1],))
     with pytest.raises(SchemaTooNew) as newer:
         get_pattern_storage(postgresql_url)
 

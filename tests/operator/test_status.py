@@ -142,8 +142,8 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "unknown": (
         unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its text is kept: `yoyo rollback` can undo it")],
     ),
-    "unknown, by plain yoyo": (
-        unknown_to_plain_yoyo, 4, [(State.APPLIED, UNVERIFIED), (State.UNKNOWN, "its text was not kept")],
+    "another's, by plain yoyo": (
+        unknown_to_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED)],
     ),
     "interrupted": (stopped_in_the_middle, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),
     "interrupted rollback": (stopped_on_the_way_back, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),

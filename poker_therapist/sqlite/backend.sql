@@ -15,3 +15,59 @@ WHERE
 
 -- name: schema_version()
 SELECT schema_version FROM pragma_schema_version;
+
+-- name: tables()
+SELECT
+    name,
+    sql
+FROM sqlite_schema
+WHERE type = 'table';
+
+-- name: triggers()
+SELECT
+    tbl_name,
+    sql
+FROM sqlite_schema
+WHERE type = 'trigger';
+
+-- name: foreign_keys()
+SELECT
+    child.name,
+    foreign_key.id,
+    foreign_key."table",
+    foreign_key."from",
+    foreign_key."to"
+FROM sqlite_schema AS child, pragma_foreign_key_list(child.name) AS foreign_key
+WHERE child.type = 'table'
+ORDER BY child.name, foreign_key.id, foreign_key.seq;
+
+-- name: columns(table_name)
+-- pk is the place in the primary key, or 0.
+SELECT
+    name,
+    pk
+FROM pragma_table_xinfo(:table_name);
+
+-- name: without_rowid(table_name)
+SELECT 1 FROM pragma_table_list
+WHERE name = :table_name AND schema = 'main' AND wr;
+
+-- name: unique_indexes(table_name)
+SELECT name FROM pragma_index_list(:table_name)
+WHERE "unique" AND NOT partial;
+
+-- name: index_columns(index_name)
+SELECT name FROM pragma_index_info(:index_name);
+
+-- name: create_noted_violation()
+-- A temporary table may spill to disk: an old database can have such a row for each that it has.
+CREATE TEMPORARY TABLE noted_violation (
+    child TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    columns TEXT NOT NULL,
+    row_key ANY NOT NULL,
+    PRIMARY KEY (child, parent, columns, row_key)
+) STRICT, WITHOUT ROWID;
+
+-- name: drop_noted_violation()
+DROP TABLE noted_violation;

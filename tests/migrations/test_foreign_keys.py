@@ -31,7 +31,8 @@ CASES = {
     ),
     "a second key of the same row": (
         (
-            "CREATE TABLE bets (id INTEGER PRIMARY KEY, one REFERENCES hands (id), two REFERENCES hands (id));"
+            "CREATE TABLE bets (id INTEGER PRIMARY KEY, one REFERENCES hands (id),"
+            "two REFERENCES hands (id));"
             "INSERT INTO bets VALUES (5, 99, 1);"
         ),
         "UPDATE bets SET two = 98;",
@@ -48,7 +49,8 @@ CASES = {
     ),
     "through a trigger": (
         (
-            "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand REFERENCES hands); INSERT INTO bets VALUES (5, 1);"
+            "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand REFERENCES hands);"
+            "INSERT INTO bets VALUES (5, 1);"
             "CREATE TABLE notes (id INTEGER); CREATE TRIGGER spoil AFTER INSERT ON notes BEGIN"
             " UPDATE bets SET hand = 97; END;"
         ),

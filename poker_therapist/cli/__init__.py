@@ -119,8 +119,9 @@ def rehearse(
     """Try the pending migrations on a copy of this database: apply, roll back, apply again.
 
     The database itself is not written to. The verdict on each: exact (going back gives every byte of schema
-    and rows), schema-exact (the same schema and rows, some values differ), or irreversible.
-    Exit code 0: each works and goes back at least schema-exact; 4: not so.
+    and rows), schema-exact (the same schema and rows, some values differ), adopted (it found tables that no
+    migration made: it goes back by backup), or irreversible.
+    Exit code 0: each works and none is irreversible; 4: not so.
     """
     location = _location(database)
     with screen.progress() as progress:

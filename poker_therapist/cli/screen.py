@@ -22,6 +22,7 @@ STYLES = {
     State.PENDING: "yellow",
     Verdict.EXACT: "green",
     Verdict.SCHEMA_EXACT: "yellow",
+    Verdict.ADOPTED: "yellow",
 }
 
 
@@ -93,7 +94,9 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
-        _print("Every migration works, and can be rolled back.", "green")
+        adopted = any(one.verdict is Verdict.ADOPTED for one in found.migrations)
+        how = " or, where it adopted tables, goes back by backup" if adopted else ""
+        _print(f"Every migration works, and can be rolled back{how}.", "green")
     if failed:
         _print(f"{failed[0]} fails: see above.", "red")
     if lost:

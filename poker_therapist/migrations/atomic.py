@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
@@ -26,6 +26,7 @@ from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherap
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
+    AppliedRecord,
     Split,
     SQLMigration,
     Statement,
@@ -36,19 +37,6 @@ from poker_therapist.migrations.files import (
 logger = logging.getLogger("poker_therapist.migrations")
 
 BOOKKEEPING_SQL = Path(__file__).with_name("bookkeeping.sql")
-
-
-class AppliedRecord(NamedTuple):
-    """What the database has kept of a migration; no texts if plain yoyo applied it."""
-
-    applied_at: str | None
-    checksum: str | None
-    apply_sql: str | None
-    rollback_sql: str | None
-
-    def is_text_of(self, applied_at: str | None) -> bool:
-        """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
-        return self.apply_sql is not None and self.applied_at in (applied_at, None)
 
 
 class AtomicBackend(DatabaseBackend, ABC):
@@ -101,6 +89,10 @@ class AtomicBackend(DatabaseBackend, ABC):
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
 
+    def backup_before(self, migration_id: str) -> str:
+        """Return what an operator restores to go back to before a migration."""
+        return f"a backup from before {migration_id}"
+
     def back_up(self, before: str) -> None:
         """Back the database up, once in a run, if it holds data and the engine makes backups of its own."""
 
@@ -122,6 +114,10 @@ class AtomicBackend(DatabaseBackend, ABC):
         """Return the schema that migrations build, somewhere that nobody sees."""
 
     @abstractmethod
+    def present(self) -> set[str]:
+        """Return the kind and name of what there is, as `Catalog.names` does."""
+
+    @abstractmethod
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse what a migration's statements leave broken."""
@@ -138,12 +134,6 @@ class AtomicBackend(DatabaseBackend, ABC):
     def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002  # yoyo's signature
         """Lock nothing: each migration's own transaction is the lock."""
         yield
-
-    def break_lock(self) -> None:
-        """Remove the row that a killed plain yoyo may have left; ours leaves none."""
-        with self.one_transaction():
-            if self.lock_table in self.list_tables():
-                super().break_lock()
 
     # Reading
 
@@ -201,6 +191,11 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._known = list(migrations)
         return super().to_apply(migrations)
 
+    def to_rollback(self, migrations: MigrationList) -> MigrationList:
+        """Return what is applied, in the order in which it can be rolled back."""
+        self._known = list(migrations)
+        return super().to_rollback(migrations)
+
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
         """Raise MigrationEdited for the first whose files are not what was applied."""
         applied, kept = self.applied(), self.records()
@@ -218,11 +213,6 @@ class AtomicBackend(DatabaseBackend, ABC):
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)
         self.require_unedited(self._known)
-        for migration in self._known:
-            if migration.file is None:
-                self.tell_operator(
-                    f"{migration.id} is applied and has no file here: is the database newer than the code?"
-                )
         if not migrations:
             self.tell_operator("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
@@ -249,8 +239,10 @@ class AtomicBackend(DatabaseBackend, ABC):
     def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Roll some migrations back, each by itself; the first that fails ends the run."""
         _refuse_force(force)
-        self._require_database()
+        if not self.exists():
+            raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
+        self._require_way_back(migrations)
         if not migrations:
             self.tell_operator("nothing to roll back")
         for migration in migrations:
@@ -279,9 +271,14 @@ class AtomicBackend(DatabaseBackend, ABC):
                 )
             self.back_up(f"apply-{migration.id}")
             self._prepare()
+            there = migration.names_made(unless_there=True) & self.present()
+            adopted = [name.removeprefix("table ") for name in there if name.startswith("table ")]
             if migration.use_transactions:
                 self._run(migration, statements, "apply")
                 self._record(migration, mark)
+                for name in adopted if mark else ():
+                    self.query("create_adopted")
+                    self.query("keep_adopted", (self.migration_table, migration.id, name))
             else:
                 self._keep(migration, None)
         if not migration.use_transactions:
@@ -294,6 +291,7 @@ class AtomicBackend(DatabaseBackend, ABC):
     def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
         """Roll one migration back, unless another process has done so meanwhile."""
         _refuse_force(force)
+        self._require_way_back([migration])
         statements = migration.statements("rollback")
         with self.translating_errors(), self.migration_lock():
             if self._roll_back_locked(migration, statements):
@@ -328,30 +326,6 @@ class AtomicBackend(DatabaseBackend, ABC):
                 self._unrecord(migration)
         return True
 
-    def mark_migrations(self, migrations: MigrationList) -> None:
-        """Record migrations as applied without running them, with the texts of their files."""
-        self._require_database()
-        with self.translating_errors(), self.migration_lock(), self.one_transaction():
-            applied = self.applied()
-            self._prepare()
-            marked = [migration for migration in migrations if migration.id not in applied]
-            for migration in marked:
-                self._record(migration, operation="mark")
-        for migration in marked:
-            self.tell_operator(f"marked {migration.id} as applied")
-
-    def unmark_migrations(self, migrations: MigrationList) -> None:
-        """Remove the record of migrations without rolling them back."""
-        self._require_database()
-        with self.translating_errors(), self.migration_lock(), self.one_transaction():
-            applied = self.applied()
-            self._prepare()
-            unmarked = [migration for migration in migrations if migration.id in applied]
-            for migration in unmarked:
-                self._unrecord(migration, operation="unmark")
-        for migration in unmarked:
-            self.tell_operator(f"unmarked {migration.id}")
-
     @contextmanager
     def one_transaction(self) -> Iterator[None]:
         """Hold the write lock for a block: all of it is committed, or nothing."""
@@ -368,10 +342,6 @@ class AtomicBackend(DatabaseBackend, ABC):
                 raise ours from error
             raise
 
-    def _require_database(self) -> None:
-        if not self.exists():
-            raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
-
     def _prepare(self) -> None:
         """Create yoyo's tables and ours."""
         if internalmigrations.needs_upgrading(self):
@@ -379,9 +349,46 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.query("create_texts")
 
     def _run(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        before = self.present()
         with self.checked(migration, direction):
             for statement in statements:
                 self.run(migration, statement, direction)
+        if gone := before - self.present():
+            self._require_ours(migration, direction, gone)
+
+    def _require_ours(self, migration: SQLMigration, direction: str, gone: set[str]) -> None:
+        """Refuse to take away what no applied migration has made."""
+        history = self.history({one.id: one for one in (*self._known, migration)})
+        made = {name for one in history for name in one.names_made()}
+        if gone - made:  # a column, or what has another name since
+            with suppress(PokerTherapistError), self.translating_errors():
+                made |= self.build(history).names()
+        of_tables = tuple(f"{name.replace('table ', 'column ', 1)}." for name in gone)
+        if lost := sorted(name for name in gone - made if not name.startswith(of_tables)):
+            why = (
+                f"this would take away {', '.join(lost)}, which no migration has made: if it may go, drop it"
+            )
+            raise migration.failure(direction, f"{why} yourself, then run the same command again")
+
+    def adopted(self) -> dict[str, list[str]]:
+        """Return the tables that each applied migration has found and not made."""
+        found: dict[str, list[str]] = {}
+        with self.translating_errors():
+            if self.exists() and "_migration_adopted" in self.list_tables():
+                for name, table in self.query("adopted_tables", (self.migration_table,)):
+                    found.setdefault(name, []).append(table)
+        return found
+
+    def _require_way_back(self, migrations: Iterable[SQLMigration]) -> None:
+        adopted = self.adopted()
+        for migration in migrations:
+            if migration.id in adopted:
+                found, backup = ", ".join(adopted[migration.id]), self.backup_before(migration.id)
+                raise MigrationError(
+                    f"{migration.id} found {found} in {self.name}, and its rollback would delete what was there "
+                    f"before: restore {backup}",
+                    migration_id=migration.id,
+                )
 
     def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
         """Run statements that no transaction may hold, each by itself."""
@@ -407,20 +414,13 @@ class AtomicBackend(DatabaseBackend, ABC):
     def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
         self.unmark_one(migration, log=False)
         self.query("drop_text", (self.migration_table, migration.id))
+        if "_migration_adopted" in self.list_tables():
+            self.query("drop_adopted", (self.migration_table, migration.id))
         self.log_migration(migration, operation)
 
     def _keep(self, migration: SQLMigration, applied_at: str | None) -> None:
-        self.query(
-            "keep_text",
-            (
-                self.migration_table,
-                migration.id,
-                applied_at,
-                migration.checksum,
-                migration.apply_sql,
-                migration.rollback_sql,
-            ),
-        )
+        texts = (migration.checksum, migration.apply_sql, migration.rollback_sql)
+        self.query("keep_text", (self.migration_table, migration.id, applied_at, *texts))
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
         """Return a row of yoyo's log, also where the user has no name and the host no domain."""

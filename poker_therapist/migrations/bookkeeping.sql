@@ -24,6 +24,32 @@ CREATE TABLE IF NOT EXISTS _migration_text (
     PRIMARY KEY (migration_table, migration_id)
 );
 
+-- name: create_adopted()
+-- The tables that a migration has found and not made: its rollback must not drop them.
+CREATE TABLE IF NOT EXISTS _migration_adopted (
+    migration_table TEXT NOT NULL,
+    migration_id TEXT NOT NULL,
+    table_name TEXT NOT NULL,
+    PRIMARY KEY (migration_table, migration_id, table_name)
+);
+
+-- name: keep_adopted(migration_table, migration_id, table_name)
+INSERT INTO _migration_adopted (migration_table, migration_id, table_name)
+VALUES (:migration_table, :migration_id, :table_name)
+ON CONFLICT DO NOTHING;
+
+-- name: adopted_tables(migration_table)
+SELECT
+    migration_id,
+    table_name
+FROM _migration_adopted
+WHERE migration_table = :migration_table
+ORDER BY migration_id, table_name;
+
+-- name: drop_adopted(migration_table, migration_id)
+DELETE FROM _migration_adopted
+WHERE migration_table = :migration_table AND migration_id = :migration_id;
+
 -- name: keep_text(migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql)
 INSERT INTO _migration_text (
     migration_table, migration_id, applied_at, checksum, apply_sql, rollback_sql

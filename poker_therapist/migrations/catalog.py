@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
-BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_text")
+BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,11 @@ class Catalog:
     def facts(self) -> dict[str, str]:
         """Return the schema as short statements, each under the name of what it is about."""
         return dict(self._facts(self.tables.keys()))
+
+    def names(self) -> set[str]:
+        """Return the kind and name of each table, column, index, trigger and view, in lower case."""
+        kinds = ("table ", "column ", "index ", "trigger ", "view ")
+        return {about.lower() for about in self.facts() if about.startswith(kinds)}
 
     def _facts(self, detailed: Set[str]) -> Iterator[tuple[str, str]]:
         for name, table in self.tables.items():

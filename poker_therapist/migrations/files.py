@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
-from poker_therapist.errors import InvalidMigration, MigrationEdited
+from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
 _TRANSACTION_CONTROL = {
@@ -21,6 +22,13 @@ _TRANSACTION_CONTROL = {
 }  # fmt: skip
 _FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
 _LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_CREATES = re.compile(
+    r"""
+    ^CREATE\s+(?:(?!TABLE|INDEX|VIEW|TRIGGER)\w+\s+)*(?P<kind>TABLE|INDEX|VIEW|TRIGGER)\s+
+    (?:CONCURRENTLY\s+)?(?P<unless_there>IF\s+NOT\s+EXISTS\s+)?(?:\w+\.)?(?P<name>"[^"]+"|`[^`]+`|\[[^\]]+\]|\w+)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
 
 # The sources of applied migrations without files.
@@ -135,6 +143,15 @@ class SQLMigration(Migration):
                 )
         return statements
 
+    def names_made(self, *, unless_there: bool = False) -> set[str]:
+        """Return the kind and name, in lower case, of what it creates; or only of what IF NOT EXISTS."""
+        made = (_CREATES.search(statement.text) for statement in self.split(self.apply_sql))
+        return {
+            f"{found['kind']} {found['name'].strip('[]`').strip(chr(34))}".lower()
+            for found in made
+            if found and (found["unless_there"] or not unless_there)
+        }
+
     @property
     def is_hook(self) -> bool:
         """Whether it runs after every apply, is never recorded and so never rolled back."""
@@ -154,6 +171,14 @@ class SQLMigration(Migration):
         """The SHA-256 of both texts, the same however a checkout ends its lines."""
         texts = (normalised(self.apply_sql), normalised(self.rollback_sql or ""))
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def failure(self, direction: str, why: str) -> MigrationFailed:
+        """Return the error for what this has done, and what has been undone."""
+        return MigrationFailed(
+            f"{self.place(direction)}: {why}. Nothing of {self.id} was kept.",
+            migration_id=self.id,
+            file=self.place(direction),
+        )
 
     def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str, yoyo: str) -> None:
         """Raise MigrationEdited, with what changed, if the files are not what was applied."""
@@ -179,6 +204,19 @@ class SQLMigration(Migration):
             migration_id=self.id,
             file=self.place(),
         )
+
+
+class AppliedRecord(NamedTuple):
+    """What the database has kept of a migration; no texts if plain yoyo applied it."""
+
+    applied_at: str | None
+    checksum: str | None
+    apply_sql: str | None
+    rollback_sql: str | None
+
+    def is_text_of(self, applied_at: str | None) -> bool:
+        """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
+        return self.apply_sql is not None and self.applied_at in (applied_at, None)
 
 
 def normalised(text: str) -> str:

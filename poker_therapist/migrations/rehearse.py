@@ -22,6 +22,8 @@ class Verdict(StrEnum):
     EXACT = "exact"
     # The same schema and the same rows, some with other values.
     SCHEMA_EXACT = "schema-exact"
+    # It found tables and did not make what is in them: it goes back by the backup from before it.
+    ADOPTED = "adopted"
     # Something else, or the rollback fails.
     IRREVERSIBLE = "irreversible"
 
@@ -60,9 +62,8 @@ class Rehearsal:
 
     @property
     def is_safe(self) -> bool:
-        """Whether every migration works and its rollback gives at least the same schema and rows."""
-        good = (Verdict.EXACT, Verdict.SCHEMA_EXACT)
-        return all(one.verdict in good for one in self.migrations)
+        """Whether every migration works, and gives at least the same schema and rows back."""
+        return all(one.verdict not in (None, Verdict.IRREVERSIBLE) for one in self.migrations)
 
 
 def rehearse(
@@ -127,7 +128,14 @@ class _Steps:
         if self._attempt("applying", self._apply):
             self.copy.keep_after()
             self.result.changed = self.copy.changed_rows()
-            if self._attempt("rolling back", self._roll_back):
+            with self.copy.backend() as backend:
+                found = backend.adopted().get(self.migration.id)
+            if found:
+                self.result.verdict = Verdict.ADOPTED
+                self.result.reasons.append(
+                    f"adopted {', '.join(found)}: goes back by the backup that is made before it"
+                )
+            elif self._attempt("rolling back", self._roll_back):
                 self.progress(f"comparing {self.migration.id}")
                 self._judge()
                 if not self._attempt("applying again", self._apply):

@@ -17,7 +17,7 @@ from yoyo import default_migration_table
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
-from poker_therapist.errors import PokerTherapistError
+from poker_therapist.errors import DatabaseNotFound, PokerTherapistError
 from poker_therapist.migrations.atomic import AtomicBackend
 
 
@@ -37,6 +37,49 @@ class YoyoCommandMixin(AtomicBackend):
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         return self.read(sources, self.kept_migrations())
+
+    def _require_database(self) -> None:
+        if not self.exists():
+            raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
+
+    def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        """Apply some migrations; tell of those that have no file."""
+        for migration in self._known:
+            if migration.file is None:
+                self.tell_operator(
+                    f"{migration.id} is applied and has no file here: is the database newer than the code?"
+                )
+        super().apply_migrations(migrations, force)
+
+    def break_lock(self) -> None:
+        """Remove the row that a killed plain yoyo may have left; ours leaves none."""
+        with self.one_transaction():
+            if self.lock_table in self.list_tables():
+                super().break_lock()
+
+    def mark_migrations(self, migrations: MigrationList) -> None:
+        """Record migrations as applied without running them, with the texts of their files."""
+        self._require_database()
+        with self.translating_errors(), self.migration_lock(), self.one_transaction():
+            applied = self.applied()
+            self._prepare()
+            marked = [migration for migration in migrations if migration.id not in applied]
+            for migration in marked:
+                self._record(migration, operation="mark")
+        for migration in marked:
+            self.tell_operator(f"marked {migration.id} as applied")
+
+    def unmark_migrations(self, migrations: MigrationList) -> None:
+        """Remove the record of migrations without rolling them back."""
+        self._require_database()
+        with self.translating_errors(), self.migration_lock(), self.one_transaction():
+            applied = self.applied()
+            self._prepare()
+            unmarked = [migration for migration in migrations if migration.id in applied]
+            for migration in unmarked:
+                self._unrecord(migration, operation="unmark")
+        for migration in unmarked:
+            self.tell_operator(f"unmarked {migration.id}")
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
         """Return what is applied; say so where that is nothing for want of a database."""

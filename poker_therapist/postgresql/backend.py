@@ -51,6 +51,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self.migration_table = migration_table
         self.DatabaseError = psycopg.DatabaseError
         self._opened: psycopg.Connection[Any] | None = None
+        self._home: str | None = None
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -62,7 +63,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             # What was prepared for a table may not fit it after the next migration.
             opened.prepare_threshold = None
             self._opened = opened
-            if self._schema() is None:  # where every table would seem to be missing
+            self._home = self._schema()
+            if self._home is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
                     f"{self.name} lacks the schema that search_path names, or this role may not use it: "
@@ -192,20 +194,23 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         try:
             self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
-            raise MigrationFailed(
-                f"{migration.place(direction)}: {_detailed(error)}: correct the migration. "
-                f"Nothing of {migration.id} was kept.",
-                migration_id=migration.id,
-                file=migration.place(direction),
-            ) from error
+            raise migration.failure(direction, f"{_detailed(error)}: correct the migration") from error
 
     @override
     def describe(self) -> Catalog:
         return describe(self.connection, str(self._schema()))
 
+    @override
+    def present(self) -> set[str]:
+        # Not in the schema that a migration may have put first.
+        return {name for (name,) in self.query("present", (self._home,))}
+
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build in a scratch schema, which is never committed."""
         built = list(migrations)
+        if self._in_transaction:
+            with AtomicPostgreSQLBackend(self.location, self.migration_table) as other:
+                return other.build(built)
         self.begin()
         try:
             require_one_schema(self.connection, built, kept=False)

@@ -33,3 +33,36 @@ SELECT set_config('lock_timeout', :duration, FALSE);
 
 -- name: current_schema()
 SELECT current_schema();
+
+-- name: present(schema_name)
+-- The index of a constraint goes with that, and has its name.
+WITH relation AS (
+    SELECT
+        pg_class.oid,
+        pg_class.relname,
+        pg_class.relkind
+    FROM pg_class
+    INNER JOIN pg_namespace ON pg_class.relnamespace = pg_namespace.oid
+    WHERE pg_namespace.nspname = :schema_name
+)
+
+SELECT
+    lower(
+        CASE
+            WHEN relkind IN ('r', 'p') THEN 'table '
+            WHEN relkind IN ('v', 'm') THEN 'view '
+            ELSE 'index '
+        END || relname
+    ) AS name
+FROM relation
+WHERE
+    relkind IN ('r', 'p', 'v', 'm')
+    OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint))
+UNION ALL
+SELECT lower('column ' || relation.relname || '.' || pg_attribute.attname)
+FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
+WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+UNION ALL
+SELECT lower('trigger ' || pg_trigger.tgname)
+FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
+WHERE NOT pg_trigger.tgisinternal;

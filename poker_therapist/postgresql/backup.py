@@ -138,7 +138,7 @@ def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Rel
     applied = backend.history({one.id: one for one in backend.read(sources)})
     kept = backend.records().values()  # also of what was interrupted
     names = [backend.migration_table, backend.log_table, backend.version_table, backend.lock_table]
-    names.append("_migration_text")
+    names += ["_migration_text", "_migration_adopted"]
     for text in (*(one.apply_sql for one in applied), *(one.apply_sql or "" for one in kept)):
         found = [made[1] for one in backend.split(text) if (made := _MAKES.match(one.text))]
         names += [name[1:-1].replace('""', '"') if name[0] == '"' else name.lower() for name in found]

@@ -134,6 +134,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def describe(self) -> Catalog:
         return describe(self.connection)
 
+    @override
+    def present(self) -> set[str]:
+        return {name for (name,) in self.query("present")}
+
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
         return build_beside(list(migrations), self.connection)
@@ -162,12 +166,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             which = f"row {row}" if isinstance(row, int) else "a row"
             refusal = f"{which} of {key.child} would refer to no row of {key.parent}"
         if refusal:
-            raise MigrationFailed(
-                f"{migration.place(direction)}: {refusal}: correct the migration. "
-                f"Nothing of {migration.id} was kept.",
-                migration_id=migration.id,
-                file=migration.place(direction),
-            )
+            raise migration.failure(direction, f"{refusal}: correct the migration")
 
     def _changes(self) -> tuple[int, int]:
         """Return two counts, of rows and of schemas changed, that stay as they are while nothing changes."""

@@ -11,7 +11,17 @@ WHERE
     type = 'table'
     AND name NOT GLOB 'sqlite_*'
     AND name NOT GLOB '_yoyo_*'
-    AND name NOT IN ('yoyo_lock', '_migration_text');
+    AND name NOT GLOB '_migration_*'
+    AND name <> 'yoyo_lock';
+
+-- name: present()
+-- A virtual table, which has no page of its own, may need a module that only the app loads.
+SELECT lower(type || ' ' || name) FROM sqlite_schema
+WHERE sql IS NOT NULL AND tbl_name NOT GLOB '_yoyo_*' AND tbl_name NOT GLOB '_migration_*'
+UNION ALL
+SELECT lower('column ' || "table".name || '.' || "column".name)
+FROM sqlite_schema AS "table", pragma_table_xinfo("table".name) AS "column"
+WHERE "table".type = 'table' AND "table".rootpage > 0;
 
 -- name: schema_version()
 SELECT schema_version FROM pragma_schema_version;

@@ -12,7 +12,14 @@ from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
 from tests.helpers.engines import columns, is_server, query
 
-BOOKKEEPING = ("yoyo_lock", "_yoyo_log", "_yoyo_version", "_yoyo_migration", "_migration_text")
+BOOKKEEPING = (
+    "yoyo_lock",
+    "_yoyo_log",
+    "_yoyo_version",
+    "_yoyo_migration",
+    "_migration_text",
+    "_migration_adopted",
+)
 
 
 class Snapshot(NamedTuple):

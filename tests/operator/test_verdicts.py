@@ -5,7 +5,7 @@ import pytest
 from poker_therapist.migrations.rehearse import Rehearsed, Verdict
 from tests.helpers import verdicts_postgresql as on_postgresql
 from tests.helpers import verdicts_sqlite as on_sqlite
-from tests.helpers.engines import per_engine, sqlite_only
+from tests.helpers.engines import is_server, per_engine, sqlite_only
 from tests.helpers.project import Project
 from tests.helpers.rehearsals import Case, rehearsed
 
@@ -29,9 +29,12 @@ def hands(
 
 
 def try_it(project: Project, case: Case) -> Rehearsed:
-    """Rehearse one migration."""
+    """Rehearse one migration; what is there is recorded as made by another, which it may take away."""
     if case.setup:
         project.run_sql(case.setup)
+    engine = "postgresql" if is_server(project.database) else "sqlite"
+    project.write("000_make_hands", MODULES[engine].HANDS + case.setup)
+    assert project.yoyo("mark").returncode == 0
     project.write("001_try_it", case.apply, case.rollback)
     found = rehearsed(project)
     (tried,) = found.migrations

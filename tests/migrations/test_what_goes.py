@@ -1,0 +1,135 @@
+"""What a migration may not take away: what no migration has made, and what one has found."""
+
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import MigrationError
+from poker_therapist.location import locate
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from tests.helpers import old_app, snapshots
+from tests.helpers.engines import is_server, run_sql
+from tests.helpers.migrating import FOLDER, IDS, down, up
+from tests.helpers.project import Project
+
+HANDS = "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT);"
+REBUILD = """
+-- depends: 001_add_hands
+CREATE TABLE held AS SELECT id, note FROM hands;
+DROP TABLE hands;
+CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT NOT NULL);
+INSERT INTO hands SELECT id, note FROM held;
+DROP TABLE held;
+"""
+ADDED = {
+    "a column": ("ALTER TABLE hands ADD COLUMN mood TEXT", "column hands.mood"),
+    "an index": ("CREATE INDEX by_note ON hands (note)", "index by_note"),
+}
+ADDED_ON_SQLITE = {
+    "a trigger": (
+        "CREATE TRIGGER noted AFTER INSERT ON hands BEGIN DELETE FROM hands WHERE id = 0; END",
+        "trigger noted",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [*ADDED, *ADDED_ON_SQLITE])
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+def test_what_somebody_has_added_does_not_vanish_with_a_rebuild(
+    kind: str, direction: str, project: Project
+) -> None:
+    """It is named; once it is dropped by hand the same command goes on."""
+    if kind not in ADDED and is_server(project.database):
+        kind = "an index"
+    statement, name = (ADDED | ADDED_ON_SQLITE)[kind]
+    project.write("001_add_hands", HANDS, "DROP TABLE hands;")
+    apply, rollback = (REBUILD, "SELECT 1;") if direction == "apply" else ("SELECT 1;", REBUILD)
+    project.write("002_rebuild", "-- depends: 001_add_hands\n" + apply, rollback)
+    steps = ("apply", "-m", "001") if direction == "apply" else ("apply",)
+    assert project.yoyo(*steps).returncode == 0
+    project.run_sql(statement)
+    before = snapshots.everything(project.database)
+
+    message = project.refuses(direction)
+
+    assert f"would take away {name}, which no migration has made" in message
+    assert snapshots.everything(project.database) == before
+    word, place = name.split()
+    project.run_sql(
+        f"ALTER TABLE hands DROP COLUMN {place.split('.')[1]}" if word == "column" else f"DROP {word} {place}"
+    )
+    assert project.yoyo(direction).returncode == 0
+
+
+def test_a_table_of_somebody_else_s_is_not_dropped(project: Project) -> None:
+    project.run_sql("CREATE TABLE hats (id INTEGER PRIMARY KEY)")
+    project.write("001_add_hands", HANDS + "DROP TABLE hats;")
+
+    assert "would take away table hats, which no migration" in project.refuses("apply")
+    assert project.tables() == ["hats"]
+
+
+def test_what_migrations_have_made_goes_as_they_say(project: Project) -> None:
+    """A column of an earlier one, an index, a table under another name."""
+    project.write("001_add_hands", HANDS + "CREATE INDEX by_note ON hands (note);", "DROP TABLE hands;")
+    project.write(
+        "002_drop", "-- depends: 001_add_hands\nDROP INDEX by_note; ALTER TABLE hands DROP COLUMN note;"
+    )
+    project.write("003_rename", "-- depends: 002_drop\nALTER TABLE hands RENAME TO deals;")
+    project.write("004_go", "-- depends: 003_rename\nDROP TABLE deals;")
+
+    assert project.yoyo("apply").returncode == 0
+    assert project.tables() == []
+
+
+@pytest.fixture
+def adopted(database_path: Path) -> Path:
+    old_app.make(database_path)
+    up(database_path)
+    return database_path
+
+
+def test_an_adopted_database_is_not_rolled_back_below_its_floor(adopted: Path) -> None:
+    """Not by the library; nothing is rolled back where not all of it can be."""
+    before = snapshots.everything(adopted)
+    with pytest.raises(MigrationError, match="found conversation_context, user_insights, user_patterns in"):
+        down(adopted, IDS[0])
+    assert snapshots.everything(adopted) == before
+
+    down(adopted, IDS[1])
+    with AtomicSQLiteBackend(locate(adopted)) as backend:
+        (first,) = backend.to_rollback(backend.read([str(FOLDER)]))
+        with pytest.raises(MigrationError, match="restore"):
+            backend.rollback_one(first)
+    assert snapshots.applied(adopted) == [IDS[0]]
+    up(adopted)
+    assert snapshots.applied(adopted) == IDS
+
+
+@pytest.mark.parametrize("command", [("rollback", "--all"), ("reapply", "--all")])
+def test_yoyo_neither_rolls_back_nor_reapplies_what_was_adopted(
+    command: tuple[str, str], project: Project
+) -> None:
+    """On either engine, where a migration finds a table that it would make if it was not there."""
+    project.run_sql(
+        "CREATE TABLE hands (id INTEGER PRIMARY KEY, note TEXT); INSERT INTO hands VALUES (1, 'a')"
+    )
+    project.write("001_add_hands", HANDS.replace("TABLE", "TABLE IF NOT EXISTS"), "DROP TABLE hands;")
+    project.write(
+        "002_more", "-- depends: 001_add_hands\nCREATE TABLE more (id INTEGER);", "DROP TABLE more;"
+    )
+    assert project.yoyo("apply").returncode == 0
+
+    assert "001_add_hands found hands in" in project.refuses(*command)
+    assert project.tables() == ["hands", "more"]
+    assert project.yoyo("rollback").returncode == 0
+    assert project.yoyo("rollback").returncode == 1
+    assert project.tables() == ["hands"]
+
+
+def test_what_001_has_made_is_rolled_back(database_path: Path) -> None:
+    run_sql(database_path, "CREATE TABLE users (id INTEGER PRIMARY KEY)")
+    up(database_path)
+    down(database_path, IDS[0])
+
+    assert snapshots.tables(database_path) == ["users"]

@@ -124,16 +124,8 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     # What yoyo prepares in the database before it knows whether there is anything to do: nothing, here.
 
-    def init_database(self) -> None:
-        """Write nothing: yoyo's tables are made with the first change."""
-
     def ensure_internal_schema_updated(self) -> None:
         """Write nothing: see `_prepare`."""
-
-    @contextmanager
-    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002  # yoyo's signature
-        """Lock nothing: each migration's own transaction is the lock."""
-        yield
 
     # Reading
 
@@ -199,13 +191,11 @@ class AtomicBackend(DatabaseBackend, ABC):
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
         """Raise MigrationEdited for the first whose files are not what was applied."""
         applied, kept = self.applied(), self.records()
-        for migration in migrations:
-            text = kept.get(migration.id)
-            if migration.file is None or migration.id not in applied or text is None:
-                continue
-            if text.applied_at == applied[migration.id] and text.checksum is not None:
+        for one in migrations:
+            text = kept.get(one.id) if one.file is not None and one.id in applied else None
+            if text and text.applied_at == applied[one.id] and text.checksum is not None:
                 texts = (text.apply_sql or "", text.rollback_sql or "")
-                migration.require_unedited(text.checksum, *texts, self.location.yoyo)
+                one.require_unedited(text.checksum, *texts, self.location.yoyo)
 
     # Changing
 
@@ -271,8 +261,7 @@ class AtomicBackend(DatabaseBackend, ABC):
                 )
             self.back_up(f"apply-{migration.id}")
             self._prepare()
-            there = migration.names_made(unless_there=True) & self.present()
-            adopted = [name.removeprefix("table ") for name in there if name.startswith("table ")]
+            adopted = self._found_tables(migration)
             if migration.use_transactions:
                 self._run(migration, statements, "apply")
                 self._record(migration, mark)
@@ -356,6 +345,18 @@ class AtomicBackend(DatabaseBackend, ABC):
         if gone := before - self.present():
             self._require_ours(migration, direction, gone)
 
+    def _found_tables(self, migration: SQLMigration) -> list[str]:
+        """Return the tables that a migration makes unless they are there; refuse those of another shape."""
+        present = self.present()
+        there = sorted(migration.names_made(unless_there=True) & present)
+        found = [name.removeprefix("table ") for name in there if name.startswith("table ")]
+        wanted = self.build([*self.history({}), migration]).names() if found else set()
+        for table in found:
+            if lacking := sorted(name for name in wanted - present if name.startswith(f"column {table}.")):
+                why = f"a table {table} is there that is not ours (it has no {', '.join(lacking)})"
+                raise migration.failure("apply", f"{why}: rename it, or use another database")
+        return found
+
     def _require_ours(self, migration: SQLMigration, direction: str, gone: set[str]) -> None:
         """Refuse to take away what no applied migration has made."""
         history = self.history({one.id: one for one in (*self._known, migration)})
@@ -385,8 +386,8 @@ class AtomicBackend(DatabaseBackend, ABC):
             if migration.id in adopted:
                 found, backup = ", ".join(adopted[migration.id]), self.backup_before(migration.id)
                 raise MigrationError(
-                    f"{migration.id} found {found} in {self.name}, and its rollback would delete what was there "
-                    f"before: restore {backup}",
+                    f"{migration.id} found {found} in {self.name}, and its rollback would delete what was "
+                    f"there before: restore {backup}",
                     migration_id=migration.id,
                 )
 

@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -37,6 +38,14 @@ class YoyoCommandMixin(AtomicBackend):
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         return self.read(sources, self.kept_migrations())
+
+    def init_database(self) -> None:
+        """Write nothing: yoyo's tables are made with the first change."""
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002  # yoyo's signature
+        """Lock nothing: each migration's own transaction is the lock."""
+        yield
 
     def _require_database(self) -> None:
         if not self.exists():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import MigrationError
+from poker_therapist import MigrationError, MigrationFailed, get_pattern_storage
 from poker_therapist.location import locate
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
@@ -80,6 +80,18 @@ def test_what_migrations_have_made_goes_as_they_say(project: Project) -> None:
 
     assert project.yoyo("apply").returncode == 0
     assert project.tables() == []
+
+
+def test_a_table_of_the_app_s_with_the_name_of_ours_is_not_taken_for_ours(database_path: Path) -> None:
+    run_sql(database_path, "CREATE TABLE user_insights (id INTEGER PRIMARY KEY, user_id INTEGER, text TEXT)")
+    before = snapshots.everything(database_path)
+
+    with pytest.raises(
+        MigrationFailed, match="a table user_insights is there that is not ours .it has no column"
+    ):
+        get_pattern_storage(database_path)
+
+    assert snapshots.everything(database_path) == before
 
 
 @pytest.fixture

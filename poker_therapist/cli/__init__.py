@@ -97,6 +97,7 @@ def status(database: Database = None, as_json: AsJson = False) -> None:
                     for one in found.migrations
                 ],
                 "unjudged": found.drift_unknown_because,
+                "mending": found.mending,
                 "drift": [
                     {"about": one.about, "expected": one.expected, "actual": one.actual}
                     for one in found.drift

@@ -53,6 +53,14 @@ def print_status(location: Location, found: Status) -> None:
             )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")
+    if found.mending:
+        _print(
+            "A program from before these migrations, such as the earlier app, was opened on this database "
+            "and has made again what they drop. Update it; this mends the schema:",
+            "yellow",
+        )
+        for statement in found.mending:
+            _print(f"    {statement}", "yellow")
     if found.drift_unknown_because:
         _print(found.drift_unknown_because, "yellow")
     if not found.exists:

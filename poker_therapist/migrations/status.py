@@ -52,6 +52,8 @@ class Status:
     drift: list[Difference] = field(default_factory=list)
     # Why it cannot be said whether there is drift; empty if it can.
     drift_unknown_because: str = ""
+    # What an older program has made again, though a migration has dropped it: the statements that mend it.
+    mending: list[str] = field(default_factory=list)
 
     @property
     def is_trouble(self) -> bool:
@@ -115,7 +117,10 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
         drift_unknown_because = "drift cannot be judged while somebody is migrating"
     else:
         drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
-    return Status(backend.exists(), found, drift, drift_unknown_because)
+    made = {name for one in backend.history(files) for name in one.names_made()} if drift else set()
+    again = [one.about for one in drift if one.expected is None and one.about.lower() in made]
+    mending = [f"DROP {about.replace(' ', ' IF EXISTS ', 1)};" for about in again]
+    return Status(backend.exists(), found, drift, drift_unknown_because, mending)
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:

@@ -292,3 +292,26 @@ def test_what_the_earlier_app_made_is_compared_when_001_has_adopted_it(tmp_path:
     assert command("status", "--json", folder=tmp_path).json["drift"] == [
         {"about": "index mine", "expected": None, "actual": "on user_patterns (confidence)"}
     ]
+
+
+def test_what_the_earlier_app_makes_again_is_named_with_what_mends_it(database: str, engine: str) -> None:
+    """Opened once on a migrated database it adds its indexes, as it did on every start."""
+    get_pattern_storage(database).close()
+    run_sql(
+        database,
+        """
+        CREATE INDEX IF NOT EXISTS idx_user_patterns_user_type ON user_patterns (user_id, pattern_type);
+        CREATE INDEX IF NOT EXISTS idx_conversation_context_user
+        ON conversation_context (user_id, session_id);
+        CREATE INDEX IF NOT EXISTS idx_user_insights_user ON user_insights (user_id, insight_type);
+        CREATE INDEX somebody_s ON user_insights (importance);
+        """,
+    )
+    text, machine = (status(database, *options) for options in ((), ("--json",)))
+
+    assert (text.code, machine.code) == (4, 4)
+    mending = machine.json["mending"]
+    assert all(f"    {statement}" in text.lines for statement in mending)
+    assert "such as the earlier app, was opened on this database" in text.out
+    run_sql(database, "DROP INDEX somebody_s;" + "".join(mending))
+    assert status(database).code == 0

@@ -205,6 +205,7 @@ def test_json_says_all_that_there_is_to_say(game: Project) -> None:
             {"id": "002_add_bets", "state": "pending", "applied_at": None, "note": ""},
         ],
         "unjudged": "",
+        "mending": [],
         "drift": [{"about": "column hands.mine", "expected": None, "actual": "TEXT"}],
     }
 

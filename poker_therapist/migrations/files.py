@@ -5,7 +5,6 @@ import glob
 import hashlib
 import os
 import re
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -28,6 +27,32 @@ _CREATES = re.compile(
     (?:CONCURRENTLY\s+)?(?P<unless_there>IF\s+NOT\s+EXISTS\s+)?(?:\w+\.)?(?P<name>"[^"]+"|`[^`]+`|\[[^\]]+\]|\w+)
     """,
     re.IGNORECASE | re.VERBOSE,
+)
+_TOKEN = re.compile(
+    r"""
+      (?P<blank> [ \t\r\n\f]+ | --[^\n]*\n? | /\*.*?\*/ )
+    | (?P<semicolon> ; )
+    | (?P<quoted> '[^']*' | "[^"]*" | `[^`]*` | \[[^\]]*\] )
+    | (?P<word> [\w$\x80-\U0010ffff]+ )
+    | (?P<unfinished> /\* | ['"`\[] )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+# The states of SQLite's `sqlite3_complete()` (https://sqlite.org/c3ref/complete.html, src/complete.c): nothing
+# yet, complete, an ordinary statement, EXPLAIN, CREATE, the body of a trigger, a semicolon and END in it.
+_TOKEN_KINDS = {
+    "semicolon": 0, "blank": 1, "EXPLAIN": 3, "CREATE": 4, "TEMP": 5, "TEMPORARY": 5, "TRIGGER": 6, "END": 7
+}  # fmt: skip
+_NEXT_STATE = (
+    (1, 0, 2, 3, 4, 2, 2, 2),
+    (1, 1, 2, 3, 4, 2, 2, 2),
+    (1, 2, 2, 2, 2, 2, 2, 2),
+    (1, 3, 3, 2, 4, 2, 2, 2),
+    (1, 4, 2, 2, 2, 4, 5, 2),
+    (6, 5, 5, 5, 5, 5, 5, 5),
+    (6, 6, 5, 5, 5, 5, 5, 7),
+    (1, 7, 5, 5, 5, 5, 5, 5),
 )
 _DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
 
@@ -56,29 +81,40 @@ class Statement:
 
 
 def split(text: str) -> list[Statement]:
-    """Return the statements of a file; SQLite itself judges where one is complete.
+    """Return the statements of a file, each ended where SQLite's `sqlite3_complete()` says so.
 
-    So a semicolon in a text, a comment or the body of a trigger ends nothing.
+    So a semicolon in a text, a comment or the body of a trigger ends nothing. Each character is read once.
     """
-    statements, start = [], 0
-    ends = [found.end() for found in re.finditer(";", text)]
+    statements: list[Statement] = []
+    state = start = counted = 0
+    line = 1
+    ends: list[int] = []
+    for token in _TOKEN.finditer(text):
+        kind = str(token.lastgroup)
+        if kind == "unfinished":
+            break
+        word = token[0].upper() if kind == "word" else kind
+        state = _NEXT_STATE[state][_TOKEN_KINDS.get(word, 2)]
+        if kind == "semicolon" and state == 1:
+            ends.append(token.end())
+            state = 0
     for end in (*ends, len(text)):
-        part = text[start:end]
-        if end == len(text) or sqlite3.complete_statement(part):
-            code = part[_blank(part) :]
-            if code.strip(" \t\r\n;"):
-                statements.append(Statement(code.strip(), text.count("\n", 0, end - len(code)) + 1))
-            start = end
+        code = text[_blank(text, start) : end]
+        if code.strip(" \t\r\n;"):
+            begin = end - len(code)
+            line, counted = line + text.count("\n", counted, begin), begin
+            statements.append(Statement(code.strip(), line))
+        start = end
     return statements
 
 
 Split = Callable[[str], list[Statement]]
 
 
-def _blank(text: str) -> int:
-    """Return how far blanks and comments reach from the start of a text."""
-    found = _LEADING_COMMENTS.match(text)
-    return found.end() if found else 0
+def _blank(text: str, start: int = 0) -> int:
+    """Return how far blanks and comments reach from a place in a text."""
+    found = _LEADING_COMMENTS.match(text, start)
+    return found.end() if found else start
 
 
 class SQLMigration(Migration):

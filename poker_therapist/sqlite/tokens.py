@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 
-import sqlparse
-from sqlparse import tokens
+from sqlparse import lexer, tokens
 
 # Whose case says nothing. sqlparse takes many more words for keywords, names of columns among them.
 _KEYWORD = re.compile(
@@ -24,15 +23,16 @@ _KEYWORD = re.compile(
 def words_of(sql: str) -> list[str]:
     """Return the words of a statement without blanks, comments, the quotes of names and case of keywords."""
     words = []
-    for token in sqlparse.parse(sql)[0].flatten():  # type: ignore[no-untyped-call]  # sqlparse is half typed
-        if token.is_whitespace or token.ttype in tokens.Comment:
+    # Only its lexer, which reads a text of any length and depth.
+    for kind, text in lexer.tokenize(sql):  # type: ignore[no-untyped-call]  # sqlparse is half typed
+        if kind in tokens.Whitespace or kind in tokens.Comment:
             continue
-        if token.ttype in tokens.Keyword:  # some are of several words
-            words += [word.upper() if _KEYWORD.fullmatch(word) else word for word in token.value.split()]
-        elif token.ttype is tokens.Literal.String.Symbol or token.ttype in tokens.Name:
-            words.append(token.value.strip('"`[]'))
+        if kind in tokens.Keyword:  # some are of several words
+            words += [word.upper() if _KEYWORD.fullmatch(word) else word for word in text.split()]
+        elif kind is tokens.Literal.String.Symbol or kind in tokens.Name:
+            words.append(text.strip('"`[]'))
         else:
-            words.append(token.value)
+            words.append(text)
     return words
 
 

@@ -65,6 +65,8 @@ def print_status(location: Location, found: Status) -> None:
         _print(found.drift_unknown_because, "yellow")
     if not found.exists:
         _print(f"There is no database {location.name} yet; `{location.yoyo} apply` makes it.", "yellow")
+    elif found.is_trouble and found.drift_unknown_because and not found.drift:
+        _print(f"{location.name}: not judged, see above.", "red")
     elif found.is_trouble:
         _print(f"{location.name}: trouble, see above.", "red")
     elif found.pending:

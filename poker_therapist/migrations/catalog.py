@@ -85,6 +85,8 @@ class Catalog:
     indexes: dict[str, Index] = field(default_factory=dict)
     triggers: dict[str, tuple[str, str]] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
+    # What the database as a whole says, which may be the app's.
+    settings: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str]:
         """Return the schema as short statements, each under the name of what it is about."""
@@ -119,6 +121,8 @@ class Catalog:
             yield f"trigger {name}", sql
         for name, sql in self.views.items():
             yield f"view {name}", sql
+        for name, value in self.settings.items():
+            yield f"setting {name}", value or "none"
 
     def only(self, tables: set[str]) -> "Catalog":
         """Return the part of a schema that concerns some tables; others may share the database."""

@@ -39,8 +39,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-# The states of SQLite's `sqlite3_complete()` (https://sqlite.org/c3ref/complete.html, src/complete.c): nothing
-# yet, complete, an ordinary statement, EXPLAIN, CREATE, the body of a trigger, a semicolon and END in it.
+# The states of SQLite's `sqlite3_complete()` (https://sqlite.org/c3ref/complete.html):
+# nothing yet, complete, an ordinary statement, EXPLAIN, CREATE, a trigger's body, a semicolon and END in it.
 _TOKEN_KINDS = {
     "semicolon": 0, "blank": 1, "EXPLAIN": 3, "CREATE": 4, "TEMP": 5, "TEMPORARY": 5, "TRIGGER": 6, "END": 7
 }  # fmt: skip

@@ -1,17 +1,10 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from poker_therapist.errors import (
-    DatabaseBusy,
-    DatabaseReadOnly,
-    DriftUnknown,
-    InvalidMigration,
-    MigrationEdited,
-    MigrationFailed,
-)
+from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, differences
 from poker_therapist.migrations.files import SQLMigration
@@ -57,9 +50,11 @@ class Status:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether somebody must look: a migration in any other state than these, or drift."""
+        """Whether somebody must look: a migration in any other state than these, drift, or no judgement."""
         usual = (State.APPLIED, State.PENDING)
-        return bool(self.drift) or any(one.state not in usual for one in self.migrations)
+        return bool(self.drift or self.drift_unknown_because) or any(
+            one.state not in usual for one in self.migrations
+        )
 
     @property
     def pending(self) -> list[str]:
@@ -129,7 +124,9 @@ def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list
         with backend.translating_errors():
             actual = backend.describe()
             expected = backend.build(backend.history(files))
-    except (DatabaseBusy, DatabaseReadOnly, DriftUnknown, MigrationFailed) as error:
+    except DriftUnknown as error:
         return [], str(error)
-    # The app's own tables are not ours: a table that no migration is known to make is not judged.
-    return differences(expected, actual.only(set(expected.tables))), ""
+    except PokerTherapistError as error:
+        return [], f"drift cannot be judged: {error}"
+    # The app's own is not ours: neither a table that no migration is known to make nor a setting of the file.
+    return differences(replace(expected, settings={}), actual.only(set(expected.tables))), ""

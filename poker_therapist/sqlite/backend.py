@@ -13,7 +13,7 @@ from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
-from poker_therapist.errors import MigrationFailed, PokerTherapistError
+from poker_therapist.errors import DriftUnknown, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
@@ -52,6 +52,15 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Close the connection."""
         if self._opened is not None:
             self._opened.close()
+
+    @contextmanager
+    def migration_lock(self) -> Iterator[None]:
+        """Let what a migration sets for its connection end with it; the transaction is the lock."""
+        try:
+            yield
+        finally:
+            self.__exit__()
+            self._opened = None
 
     def exists(self) -> bool:
         """Return whether there is a file."""
@@ -140,7 +149,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
-        return build_beside(list(migrations), self.connection)
+        try:
+            return build_beside(list(migrations), self.connection)
+        except sqlite3.Error as error:
+            raise DriftUnknown(
+                f"drift cannot be judged, for what was applied cannot be built again: {error}"
+            ) from error
 
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:

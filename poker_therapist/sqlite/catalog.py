@@ -4,6 +4,7 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
 from poker_therapist.migrations.files import SQLMigration
@@ -18,6 +19,10 @@ def describe(connection: sqlite3.Connection) -> Catalog:
         if table.startswith(BOOKKEEPING) or sql is None:
             continue
         match kind:
+            case "table" if sql.upper().startswith("CREATE VIRTUAL"):  # of a module that may not be there
+                options = frozenset([text_of(words_of(sql))])
+                nothing = frozenset[Any]()
+                catalog.tables[name] = Table({}, (), nothing, nothing, nothing, options)
             case "table":
                 catalog.tables[name] = _table(connection, name, sql)
             case "index":
@@ -26,23 +31,31 @@ def describe(connection: sqlite3.Connection) -> Catalog:
                 catalog.triggers[name] = (table, text_of(words_of(sql)))
             case "view":
                 catalog.views[name] = text_of(words_of(sql))
+    for setting in ("user_version", "application_id"):
+        catalog.settings[setting] = str(connection.execute(f"PRAGMA {setting}").fetchone()[0])
+    catalog.settings["statistics of ANALYZE"] = ", ".join(
+        name for _, name, *_ in rows if name.startswith("sqlite_stat")
+    )
     return catalog
 
 
 def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     columns, primary_key = {}, {}
+    rows = connection.execute(
+        'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
+    ).fetchall()
+    # Of several columns none is another name of the rowid, which is never NULL.
+    has_rowid_alias = sum(place > 0 for *_, place in rows) == 1
     words = words_of(sql)
     upper = [word.upper() for word in words]
     parts = {
         part[0].lower(): part[1:]
         for part in parts_of(words, words.index("(") if "(" in words else len(words))
     }
-    for column, kind, not_null, default, place in connection.execute(
-        'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
-    ):
-        rowid_alias = place and kind == "INTEGER"
+    for column, kind, not_null, default, place in rows:
+        rowid_alias = place and has_rowid_alias and kind.upper() == "INTEGER"
         columns[column] = Column(
-            kind,
+            text_of(words_of(kind)),
             not (not_null or rowid_alias),
             default and text_of(words_of(default)),
             _extra(parts.get(column.lower(), [])),

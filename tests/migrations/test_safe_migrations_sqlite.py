@@ -329,3 +329,35 @@ def test_the_library_logs_where_the_backup_is(tmp_path: Path, caplog: pytest.Log
 
     assert f"backup: {backup}" in caplog.messages
     assert f"applied {IDS[-1]}" in caplog.messages
+
+
+SETTINGS = {
+    "a setting": "PRAGMA ignore_check_constraints = ON;",
+    "a temporary table": "CREATE TEMP TABLE held (id INTEGER);",
+    "another database": "",
+    "a temporary view over a table": "CREATE TEMP VIEW hands AS SELECT 7 AS id;",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("transactional", ["true", "false"])
+def test_what_a_migration_sets_for_its_connection_ends_with_it(
+    setting: str, transactional: str, tmp_path: Path
+) -> None:
+    """The next begins as if it were the first, in the same run."""
+    project = Project(tmp_path / "project")
+    if not setting:  # ATTACH cannot stand in a transaction
+        setting, transactional = "ATTACH ':memory:' AS other;", "false"
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY CHECK (id < 5));")
+    project.write(
+        "002_set", f"-- transactional: {transactional}\n-- depends: 001_add_hands\n{setting}\nSELECT 1;"
+    )
+    project.write("003_seven", "-- depends: 002_set\nINSERT INTO hands VALUES (7);")
+    project.write("004_see", "-- depends: 002_set\nCREATE TABLE seen AS SELECT * FROM pragma_database_list;")
+
+    assert "CHECK constraint failed" in project.refuses("apply")
+    assert project.query("SELECT count(*) FROM hands") == [(0,)]
+    (project.sql / "003_seven.sql").write_text("SELECT 1;")
+    (project.sql / "003_seven.rollback.sql").write_text("SELECT 1;")
+    assert project.yoyo("apply").returncode == 0
+    assert "other" not in {name for _, name, _ in snapshots.rows(project.database)["seen"]}

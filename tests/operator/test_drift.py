@@ -315,3 +315,19 @@ def test_what_the_earlier_app_makes_again_is_named_with_what_mends_it(database: 
     assert "such as the earlier app, was opened on this database" in text.out
     run_sql(database, "DROP INDEX somebody_s;" + "".join(mending))
     assert status(database).code == 0
+
+
+@sqlite_only
+def test_what_the_app_makes_of_the_file_is_no_drift_and_no_traceback(database: str) -> None:
+    """A view of ten thousand words, statistics, a version of its own, an index for full text."""
+    get_pattern_storage(database).close()
+    columns = ", ".join(f"{number} AS c{number}" for number in range(1_900))
+    run_sql(
+        database,
+        f"CREATE VIEW wide AS SELECT {columns};"
+        f"CREATE VIEW deep AS SELECT {' + '.join(['(1)'] * 900)} AS one;"
+        "ANALYZE; PRAGMA user_version = 7; PRAGMA application_id = 7;"
+        "CREATE VIRTUAL TABLE words USING fts5 (text);",
+    )
+
+    assert status(database).code == 0

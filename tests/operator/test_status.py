@@ -318,3 +318,16 @@ def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(either: Proj
     apply(either)
 
     assert ask(either).code == 0
+
+
+def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project) -> None:
+    """The app has dropped a table of which a migration has made an index: no advice to apply anything."""
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    game.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON messages (body);")
+    assert game.yoyo("apply").returncode == 0
+    game.run_sql("DROP TABLE messages")
+    ran = command("status", "--database", game.database, folder=game.folder)
+
+    assert ran.code == 4
+    assert "drift cannot be judged, for what was applied cannot be built again: no such table" in ran.out
+    assert "apply" not in ran.out.splitlines()[-1]

@@ -122,6 +122,27 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
         Case("CREATE TABLE bets (id INTEGER);", "DROP TABLE bets;", (), None,
              "CREATE VIRTUAL TABLE words USING fts5 (text); INSERT INTO words VALUES ('river');"),
     ),
+    "a version that the rollback leaves": (
+        Verdict.IRREVERSIBLE,
+        Case("PRAGMA user_version = 7;", "SELECT 1;", ("setting user_version is 7, not 0",)),
+    ),
+    "statistics that the rollback leaves": (
+        Verdict.IRREVERSIBLE,
+        Case("ANALYZE;", "SELECT 1;", ("setting statistics of ANALYZE is sqlite_stat1, not none",)),
+    ),
+    "a NULL in a key of two columns": (
+        Verdict.IRREVERSIBLE,
+        Case("DROP TABLE pots; CREATE TABLE pots (a INTEGER NOT NULL, b INTEGER, PRIMARY KEY (a, b));",
+             "DROP TABLE pots; CREATE TABLE pots (a INTEGER, b INTEGER, PRIMARY KEY (a, b));",
+             ("column pots.a is INTEGER, not INTEGER NOT NULL",), None,
+             "CREATE TABLE pots (a INTEGER NOT NULL, b INTEGER, PRIMARY KEY (a, b));"),
+    ),
+    "blanks in a type": (
+        Verdict.SCHEMA_EXACT,
+        Case("DROP TABLE pots; CREATE TABLE pots (a DECIMAL(10,2));",
+             "DROP TABLE pots; CREATE TABLE pots (a DECIMAL(10, 2));", (), None,
+             "CREATE TABLE pots (a DECIMAL (10,2));"),
+    ),
     "a text that is no UTF-8": (
         Verdict.SCHEMA_EXACT,
         Case("UPDATE hands SET note = 'repaired' WHERE id = 1;", "SELECT 1;",

@@ -17,6 +17,7 @@ from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
+from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
@@ -255,9 +256,11 @@ def forget(
             )
         for table, count in storage.forget_user(user).items():
             print(f"{table}: {count} deleted")
-    for path, holds in engine_for(location).backups_holding(user, TABLES).items():
-        if holds is None:
+    for path, holding in engine_for(location).backups_holding(user, TABLES).items():
+        if holding is Holding.UNKNOWN:
             print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+        elif holding is Holding.OF_OTHERS:
+            print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif backups:
             path.unlink()
             print(f"deleted {path}")

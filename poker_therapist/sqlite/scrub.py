@@ -19,7 +19,13 @@ from poker_therapist.errors import DatabaseUnreadable
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import patience
-from poker_therapist.sqlite.connect import kind_of, open_connection, translating_errors, uri
+from poker_therapist.sqlite.connect import (
+    kind_of,
+    open_connection,
+    translating_errors,
+    uri,
+    use_write_ahead_log,
+)
 from poker_therapist.sqlite.pages import DamagedPage, erase_unused
 from poker_therapist.tables import TABLES
 
@@ -43,18 +49,20 @@ def scrub(location: SQLiteLocation) -> None:
         DatabaseFull: there is no room for a copy beside the database, or for the pages in the log.
         DatabaseUnreadable: the file is damaged.
     """
+    path = Path(os.path.realpath(location.path))
     try:
         with (
             translating_errors(location),
             contextlib.closing(open_connection(location)) as reader,
             contextlib.closing(open_connection(location)) as writer,
         ):
+            use_write_ahead_log(writer, location.timeout)
             _delete_samples(writer)
             (page_size,) = writer.execute("PRAGMA page_size").fetchone()
-            with _copy_beside(location.path, page_size) as (source, target, file):
+            with _copy_beside(path, page_size) as (source, target, file):
 
                 def copy_and_erase() -> bool:
-                    reader.backup(target)
+                    reader.backup(target, progress=patience(location))
                     return erase_unused(file, [1, *(root for (root,) in reader.execute(_QUERIES["roots"]))])
 
                 _write_back(location, writer, source, copy_and_erase)
@@ -130,8 +138,6 @@ def _write_back(
         be_patient(status, remaining, total)
         if status == sqlite3.SQLITE_OK and not is_copied:
             is_copied = True
-            # In WAL mode no journal is in use; one that a program has left holds old pages.
-            Path(f"{os.path.realpath(location.path)}-journal").unlink(missing_ok=True)
             if not copy_and_erase():
                 raise _NothingLeft
 

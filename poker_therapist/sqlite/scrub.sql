@@ -12,8 +12,8 @@ WHERE name IN ('sqlite_stat3', 'sqlite_stat4');
 
 -- name: delete_from_sqlite_stat3(table_name)
 DELETE FROM sqlite_stat3
-WHERE tbl = :table_name COLLATE nocase;
+WHERE lower(tbl) = :table_name;
 
 -- name: delete_from_sqlite_stat4(table_name)
 DELETE FROM sqlite_stat4
-WHERE tbl = :table_name COLLATE nocase;
+WHERE lower(tbl) = :table_name;

@@ -1,5 +1,7 @@
 """The pages of an SQLite file: which bytes of them nothing uses; https://sqlite.org/fileformat.html."""
 
+import errno
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
@@ -98,7 +100,8 @@ class _Pages:
                 is_changed = True
         if is_changed:
             self._file.seek((self.number - 1) * self._size)
-            self._file.write(page)
+            if self._file.write(page) < self._size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.is_changed = True
 
     def _erase_tree_page(self, number: int) -> Sequence[int]:

@@ -317,23 +317,35 @@ class PatternStorage:
     def forget_user(self, user_id: int) -> Forgotten:
         """Delete everything that is stored about a player, and every trace of it in the file and its log.
 
-        The file is written anew for that, which takes time and free room in proportion to its size. Backups
-        and exports made before are not reached.
+        The pages of the file are written anew for that, which takes time and free room in proportion to its
+        size. No row of anybody else's changes. What the app has copied to tables of its own is not reached,
+        nor are backups and exports made before.
 
         Raises:
             StorageError: called inside `transaction()`, where the log cannot be emptied; nothing was deleted.
             DatabaseBusy: everything is deleted, but another connection kept reading an older state from the
                 log; calling it again erases the rest.
         """
-        user = check_user(user_id)
+        (forgotten,) = self.forget_users([user_id]).values()
+        return forgotten
+
+    def forget_users(self, user_ids: Iterable[int]) -> dict[int, Forgotten]:
+        """Forget several players, at the cost of one; return how many rows there were, by player.
+
+        All of them are deleted, or none. Otherwise it is as `forget_user`.
+        """
+        users = [check_user(user) for user in user_ids]
         if self._database.in_transaction:
             raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")
         with self._database.transaction(Mode.WRITE):
-            forgotten = {
-                table.name: self._database.execute(f"delete_{table.name}", (user,)) for table in TABLES
-            }
-        self._database.scrub_deleted()
-        return cast(Forgotten, forgotten)
+            forgotten = {user: self._delete_all(user) for user in dict.fromkeys(users)}
+        if users:
+            self._database.scrub_deleted()
+        return forgotten
+
+    def _delete_all(self, user: int) -> Forgotten:
+        counts = {table.name: self._database.execute(f"delete_{table.name}", (user,)) for table in TABLES}
+        return cast(Forgotten, counts)
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make a block all or nothing: one commit at its end, or none of it when it raises.

@@ -240,28 +240,38 @@ def export(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def forget(
-    user: Player,
+    users: Annotated[
+        list[int], typer.Argument(metavar="USER...", help="The players' ids.", show_default=False)
+    ],
     database: Database = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     backups: Annotated[
-        bool, typer.Option("--backups", help="Delete the backups that hold the player, too.")
+        bool, typer.Option("--backups", help="Delete the backups that hold a player, too.")
     ] = False,
 ) -> None:
-    """Delete everything that is stored about a player, and every trace of it in the database file."""
-    location = _location(database)
+    """Delete everything that is stored about players, and every trace of it in the database file."""
+    location, users = _location(database), list(dict.fromkeys(users))
     with _storage(database) as storage:
         if not yes:
+            who = f"player{'s' * (len(users) > 1)} {', '.join(map(str, users))}"
             typer.confirm(
-                f"Delete everything about player {user} from {location.name}, for ever?", abort=True
+                f"Delete everything that Rex remembers of {who} from {location.name}, for ever?", abort=True
             )
-        for table, count in storage.forget_user(user).items():
-            print(f"{table}: {count} deleted")
+        for user, counts in storage.forget_users(users).items():
+            for table, count in counts.items():
+                print(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
+    for user in users:
+        _report_backups(location, user, delete=backups)
+
+
+def _report_backups(location: Location, user: int, *, delete: bool) -> None:
+    """Name the backups that hold a player, or delete them."""
     for path, holding in engine_for(location).backups_holding(user, TABLES).items():
         if holding is Holding.UNKNOWN:
             print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
         elif holding is Holding.OF_OTHERS:
             print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
-        elif backups:
+        elif delete:
             path.unlink()
             print(f"deleted {path}")
         else:

@@ -30,6 +30,7 @@ from poker_therapist.sqlite.connect import (
     translate_error,
     use_write_ahead_log,
 )
+from poker_therapist.sqlite.scrub import scrub
 from poker_therapist.sqlite.transaction import (
     Session,
     Transaction,
@@ -249,18 +250,16 @@ class SQLiteDatabase(Database):
     def scrub_deleted(self) -> None:
         """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.
 
-        `secure_delete` overwrites a deleted row, but not what was left of it when a page was split, or by a
-        program that deleted without it; only VACUUM, which writes every page anew, reaches all of that.
-
         Raises:
             DatabaseBusy: another connection read an older state, or wrote, for longer than the timeout.
             DatabaseFull: there is no room for the new pages.
+            DatabaseUnreadable: the file is damaged.
         """
         deadline = time.monotonic() + self.location.timeout
         try:
-            self._run("VACUUM")
+            scrub(self.location)
             # SQLite does not wait while another connection moves the log's pages, so this waits.
-            while self._run("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+            while self._read(lambda run: run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())[0]:
                 if time.monotonic() > deadline:
                     raise DatabaseBusy("Another connection goes on reading an older state.")
                 time.sleep(0.005)
@@ -268,9 +267,6 @@ class SQLiteDatabase(Database):
             raise error.with_message(
                 f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"
             ) from error
-
-    def _run(self, statement: str) -> Any:
-        return self._read(lambda run: run(statement).fetchone())
 
     @override
     def close(self) -> None:

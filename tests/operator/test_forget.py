@@ -56,6 +56,15 @@ def test_no_other_answer_deletes_anything(answer: str, options: tuple[str, ...],
     }
 
 
+def test_forgetting_several_players_names_the_backups_of_each(database: Path) -> None:
+    with get_pattern_storage(database) as storage:
+        storage.forget_user(8)
+    of_seven = Path(command("backup", folder=database.parent).lines[0])
+    ran = command("forget", "8", "7", "--yes", folder=database.parent)
+
+    assert ran.lines[8:] == [f"{of_seven} still holds player 7; --backups deletes such backups"]
+
+
 def test_forgetting_can_be_told_not_to_ask(database: Path) -> None:
     """By the program, in a script; no byte of the player is left in any file."""
     with get_pattern_storage(database) as storage:

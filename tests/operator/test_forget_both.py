@@ -41,6 +41,23 @@ def test_forgetting_counts_what_it_deletes_and_touches_nobody_else(migrated: str
     assert rows_of(migrated, 8) == others
 
 
+def test_several_players_are_asked_about_once_and_counted_each(migrated: str, tmp_path: Path) -> None:
+    """One who is named twice counts once."""
+    fill(migrated)
+    counts = {player: rows_of(migrated, player) for player in (8, 7, -9)}
+    run = ["forget", "--database", migrated, "--", "8", "7", "8", "-9"]
+    ran = command(*run, folder=tmp_path, answer="y\n")
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.out.startswith("Delete everything about players 8, 7, -9 from ")
+    assert ran.out.partition("[y/N]: ")[2] == "".join(
+        f"player {player}: {table}: {count} deleted\n"
+        for player, tables in counts.items()
+        for table, count in tables.items()
+    )
+    assert {count for player in counts for count in rows_of(migrated, player).values()} == {0}
+
+
 def test_forgetting_that_is_not_confirmed_deletes_nothing(migrated: str, tmp_path: Path) -> None:
     fill(migrated)
     before = rows_of(migrated, 7)

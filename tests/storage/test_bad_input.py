@@ -80,6 +80,7 @@ def named(calls: dict[str, Call]) -> list[Any]:
             "clear_user_context": lambda storage, user: storage.clear_user_context(user),
             "export_user": lambda storage, user: storage.export_user(user),
             "forget_user": lambda storage, user: storage.forget_user(user),
+            "forget_users": lambda storage, user: storage.forget_users([1, user]),
         }
     ),
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import DatabaseBusy, PatternStorage, StorageError, get_pattern_storage
+from poker_therapist import DatabaseBusy, InvalidInput, PatternStorage, StorageError, get_pattern_storage
+from poker_therapist.tables import TABLES
 from tests.helpers.clock import Clock
 from tests.helpers.engines import columns, run_sql, sqlite_only
 from tests.helpers.players import add_legacy_rows, legacy_values
@@ -134,10 +135,39 @@ def test_forgetting_reaches_every_table_that_names_a_player(migrated: str, stora
     assert about_players == set(storage.forget_user(USER))
 
 
+def test_several_players_are_forgotten_at_once_and_counted_each(
+    migrated: str, storage: PatternStorage
+) -> None:
+    """One who is named twice counts once; of nobody, nothing is done."""
+    add_legacy_rows(migrated)
+    for user in (USER, OTHER, 9):
+        storage.save_pattern(user, "tilt", "bad_beat", 1)
+        storage.save_insight(user, "leak", user)
+    none = dict.fromkeys((table.name for table in TABLES), 0)
+
+    assert storage.forget_users(iter([9, USER, 9, 10])) == {
+        9: none | {"user_patterns": 1, "user_insights": 1},
+        USER: none | {"user_patterns": 1, "user_insights": 1, "legacy_rows": 4},
+        10: none,
+    }
+    assert storage.forget_users([]) == {}
+    assert [storage.get_insights(user) for user in (9, USER)] == [[], []]
+    assert [insight["data"] for insight in storage.get_insights(OTHER)] == [OTHER]
+
+
+def test_of_several_players_none_is_forgotten_if_one_is_none(storage: PatternStorage) -> None:
+    storage.save_pattern(USER, "tilt", "bad_beat", 1)
+    with pytest.raises(InvalidInput, match="user_id"):
+        storage.forget_users([USER, 2**63])
+
+    assert storage.get_pattern(USER, "tilt", "bad_beat") == 1
+
+
 def test_forgetting_inside_a_transaction_is_refused_and_deletes_nothing(storage: PatternStorage) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
-    with storage.transaction(), pytest.raises(StorageError, match="after the block"):
-        storage.forget_user(USER)
+    for forget in (lambda: storage.forget_user(USER), lambda: storage.forget_users([USER])):
+        with storage.transaction(), pytest.raises(StorageError, match="after the block"):
+            forget()
 
     assert storage.get_pattern(USER, "tilt", "bad_beat") == 1
 

@@ -199,6 +199,7 @@ METHODS: dict[str, Callable[[PatternStorage], Any]] = {
     "purge_expired": lambda storage: storage.purge_expired(),
     "export_user": lambda storage: storage.export_user(USER),
     "forget_user": lambda storage: storage.forget_user(USER),
+    "forget_users": lambda storage: storage.forget_users([USER]),
     "transaction": lambda storage: storage.transaction().__enter__(),
 }
 

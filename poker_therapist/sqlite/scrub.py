@@ -1,0 +1,145 @@
+"""Erasing what deleted rows have left in an SQLite file, where no row of anybody's is.
+
+`secure_delete` overwrites a deleted row, but not what was left of it when a page was split, nor what a
+program deleted without it. VACUUM would, but it numbers the app's rows anew, and needs the app's collations,
+functions and modules. So this copies the file, overwrites in the copy every byte that no row uses, and has
+SQLite's backup write the pages back, as one transaction. Each row stays where it is, in whichever table.
+"""
+
+import contextlib
+import glob
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from poker_therapist.errors import DatabaseUnreadable
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.sqlite.backup import patience
+from poker_therapist.sqlite.connect import (
+    kind_of,
+    open_connection,
+    translating_errors,
+    uri,
+    use_write_ahead_log,
+)
+from poker_therapist.sqlite.pages import DamagedPage, erase_unused
+from poker_therapist.tables import TABLES
+
+_QUERIES = read_queries(Placeholders.SQLITE, Path(__file__).with_suffix(".sql"))
+
+# How many pages SQLite copies between two calls of ours.
+_STEP = 100
+
+
+class _NothingLeft(Exception):
+    """There is nothing to erase, so nothing is to be written."""
+
+
+def scrub(location: SQLiteLocation) -> None:
+    """Overwrite every byte of a database in WAL mode that no row uses; the log still has older states.
+
+    Readers go on meanwhile, writers wait. A kill at any time leaves all of it or nothing.
+
+    Raises:
+        DatabaseBusy: another connection wrote for longer than the timeout.
+        DatabaseFull: there is no room for a copy beside the database, or for the pages in the log.
+        DatabaseUnreadable: the file is damaged.
+    """
+    path = Path(os.path.realpath(location.path))
+    try:
+        with (
+            translating_errors(location),
+            contextlib.closing(open_connection(location)) as reader,
+            contextlib.closing(open_connection(location)) as writer,
+        ):
+            use_write_ahead_log(writer, location.timeout)
+            _delete_samples(writer)
+            (page_size,) = writer.execute("PRAGMA page_size").fetchone()
+            with _copy_beside(path, page_size) as (source, target, file):
+
+                def copy_and_erase() -> bool:
+                    reader.backup(target, progress=patience(location))
+                    return erase_unused(file, [1, *(root for (root,) in reader.execute(_QUERIES["roots"]))])
+
+                _write_back(location, writer, source, copy_and_erase)
+    except DamagedPage as error:
+        raise DatabaseUnreadable(f"{location.path} is damaged ({error}): restore a backup") from error
+    except OSError as error:
+        raise kind_of(error)(
+            f"cannot write a copy beside {location.path} ({error.strerror}): make room, or correct the rights"
+        ) from error
+
+
+def _delete_samples(writer: sqlite3.Connection) -> None:
+    """Delete the keys that ANALYZE has kept of the players' tables."""
+    for (samples,) in writer.execute(_QUERIES["sample_tables"]).fetchall():
+        for table in TABLES:
+            writer.execute(_QUERIES[f"delete_from_{samples}"], (table.name,))
+
+
+@contextlib.contextmanager
+def _copy_beside(
+    path: Path, page_size: int
+) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection, BinaryIO]]:
+    """Make a file for the copy: a connection that reads it, one that writes it, and the file itself.
+
+    It has no name while anything is in it, so that a kill leaves nothing of it; on Windows, where an open
+    file keeps its name, what a kill has left goes with the next one.
+    """
+    prefix = f"{path.name}.scrub-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*") if os.name == "nt" else ():
+        with contextlib.suppress(OSError):  # another one's, which is open
+            left.unlink()
+    handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+    copy = Path(name).absolute()
+    try:
+        with (
+            os.fdopen(handle, "r+b", buffering=0) as file,
+            contextlib.closing(_open(copy)) as source,
+            contextlib.closing(_open(copy)) as target,
+        ):
+            with contextlib.suppress(PermissionError):
+                copy.unlink()
+            target.execute("PRAGMA journal_mode = OFF").fetchone()
+            target.execute("PRAGMA synchronous = OFF")
+            target.execute(f"PRAGMA page_size = {page_size}")
+            # More than one step, so that the backup cannot end before it has the real pages.
+            target.execute("CREATE TABLE empty (pages BLOB)")
+            target.execute("INSERT INTO empty (pages) VALUES (zeroblob(?))", (2 * _STEP * page_size,))
+            yield source, target, file
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _open(copy: Path) -> sqlite3.Connection:
+    return sqlite3.connect(uri(copy, "mode=rw"), uri=True, isolation_level=None)
+
+
+def _write_back(
+    location: SQLiteLocation,
+    writer: sqlite3.Connection,
+    source: sqlite3.Connection,
+    copy_and_erase: Callable[[], bool],
+) -> None:
+    """Write a clean copy over the database, as one transaction.
+
+    SQLite's backup locks the database with its first step; what that copies is not the database yet. Only
+    then is the copy made, of a state that nobody can change any more. SQLite finds the source changed, and
+    begins anew: https://sqlite.org/backup.html
+    """
+    be_patient, is_copied = patience(location), False
+
+    def progress(status: int, remaining: int, total: int) -> None:
+        nonlocal is_copied
+        be_patient(status, remaining, total)
+        if status == sqlite3.SQLITE_OK and not is_copied:
+            is_copied = True
+            if not copy_and_erase():
+                raise _NothingLeft
+
+    with contextlib.suppress(_NothingLeft):
+        source.backup(writer, pages=_STEP, progress=progress)

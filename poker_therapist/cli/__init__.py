@@ -224,7 +224,10 @@ def export(
         typer.Option("--output", "-o", help="A new file; printed unless given.", show_default=False),
     ] = None,
 ) -> None:
-    """Write everything that is stored about a player as JSON, in an order that stays the same."""
+    """Write everything that Rex remembers of a player as JSON, in an order that stays the same.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
     with _storage(database) as storage:
         found = storage.export_user(user)
     if output is None:
@@ -249,7 +252,10 @@ def forget(
         bool, typer.Option("--backups", help="Delete the backups that hold a player, too.")
     ] = False,
 ) -> None:
-    """Delete everything that is stored about players, and every trace of it in the database file."""
+    """Delete everything that Rex remembers of players, and every trace of it in the database file.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
     location, users = _location(database), list(dict.fromkeys(users))
     with _storage(database) as storage:
         if not yes:

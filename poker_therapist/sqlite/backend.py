@@ -4,6 +4,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self._opened is None:
             with self.translating_errors():
                 find_file(self.location.path, create=False)
-                self._opened = open_connection(self.location)
+                # What is reported as done is on the disk, whatever the storage's own saves are.
+                self._opened = open_connection(replace(self.location, synchronous="FULL"))
             weakref.finalize(self, self._opened.close)
         return self._opened
 

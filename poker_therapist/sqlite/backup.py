@@ -136,6 +136,7 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
         with translating_errors(location):
             copy_database(location, unfinished)
         unfinished.replace(target)
+        sync_folder(target.parent)
     except BaseException as error:
         for ending in ("", "-journal", "-wal", "-shm") if made else ():
             Path(f"{unfinished}{ending}").unlink(missing_ok=True)
@@ -172,6 +173,16 @@ def sync(path: Path) -> None:
     """Bring a file to the disk."""
     with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
         os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    if os.name != "nt":  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:

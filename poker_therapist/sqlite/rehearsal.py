@@ -4,8 +4,8 @@ They lie in a temporary folder beside the original, so that there is room if the
 """
 
 import contextlib
-import glob
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -26,6 +26,7 @@ from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, 
 
 # In each folder of copies, a database that the rehearsal keeps locked while it runs.
 _OWNER = "owner.db"
+_FILES = (_OWNER, "work.db", "before.db", "after.db")
 _SECONDS_TO_BEGIN = 60
 
 
@@ -96,15 +97,19 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 @contextlib.contextmanager
 def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
     """Make a folder for copies, and remove it afterwards; and first what killed rehearsals have left."""
-    name = f"{location.path.name}.rehearsal-"
+    parent = location.path.parent
+    # Ours are folders of the whole pattern that hold our files and nothing else.
+    pattern = re.compile(re.escape(location.path.name) + r"\.rehearsal-\d+-\w{8}")
     try:
-        for left in location.path.parent.glob(f"{glob.escape(name)}*-*"):
+        for left in (path for path in parent.iterdir() if pattern.fullmatch(path.name)):
             with contextlib.suppress(FileNotFoundError):  # another one removes it, too
-                if not _has_owner(left):
+                if left.is_dir() and not left.is_symlink() and _is_ours(left) and not _has_owner(left):
                     shutil.rmtree(left)
-        own = f"{name}{os.getpid()}-"
+        where = parent if os.access(parent, os.W_OK) else None  # the system's folder for what is temporary
         with (
-            tempfile.TemporaryDirectory(prefix=own, dir=location.path.parent) as folder,
+            tempfile.TemporaryDirectory(
+                prefix=f"{location.path.name}.rehearsal-{os.getpid()}-", dir=where
+            ) as folder,
             _open(Path(folder, _OWNER)) as lock,
         ):
             lock.execute("BEGIN EXCLUSIVE")
@@ -113,6 +118,10 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
         raise kind_of(error)(
             f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
         ) from error
+
+
+def _is_ours(folder: Path) -> bool:
+    return all(path.name.split("-")[0] in _FILES for path in folder.iterdir())
 
 
 def _has_owner(folder: Path) -> bool:

@@ -1,15 +1,17 @@
 """Restoring a backup of an SQLite file, while others are connected."""
 
 import contextlib
+import os
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNew
+from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
 from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
+from poker_therapist.sqlite.backup import back_up, patience, prune, read_only, sync_folder
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -63,7 +65,8 @@ def restore(
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
         replaced = _keep_replaced(location)
         find_file(location.path, create=True)
-        with translating_errors(location), contextlib.closing(open_connection(location)) as target:
+        durable = replace(location, synchronous="FULL")
+        with translating_errors(location), contextlib.closing(open_connection(durable)) as target:
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected
                 target.execute("PRAGMA journal_mode = DELETE").fetchone()
@@ -81,9 +84,29 @@ def _keep_replaced(location: SQLiteLocation) -> Path | None:
     try:
         return back_up(location, "restore")
     except DatabaseUnreadable:
+        _require_nobody_connected(location)
         damaged = path.with_name(f"{path.name}.{time_for_names()}.damaged")
+        real = os.path.realpath(path)  # not a link to it
         for ending in ("", "-wal", "-shm"):
-            part = Path(f"{path}{ending}")
-            if part.exists():
-                part.rename(f"{damaged}{ending}")
+            if (part := Path(f"{real}{ending}")).exists():
+                part.replace(f"{damaged}{ending}")
+        sync_folder(path.parent)
         return damaged
+
+
+def _require_nobody_connected(location: SQLiteLocation) -> None:
+    """Refuse to move a file in which another connection would go on saving.
+
+    Raises:
+        DatabaseBusy: somebody is connected to it.
+    """
+    try:
+        with contextlib.closing(open_connection(replace(location, timeout=0))) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+            connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DatabaseBusy(
+                f"{location.path} is damaged, and a connected program would go on saving into the "
+                "damaged file: stop it, then restore again"
+            ) from error

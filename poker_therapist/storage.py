@@ -306,7 +306,7 @@ class PatternStorage:
         return purged
 
     def export_user(self, user_id: int) -> Export:
-        """Return everything that is stored about a player, in an order that does not change between calls."""
+        """Return everything that Rex remembers of a player, in an order that stays the same."""
         user = check_user(user_id)
         found = self._database.fetch_together([(f"export_{table.name}", (user,)) for table in TABLES])
         exported = {
@@ -315,7 +315,7 @@ class PatternStorage:
         return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
-        """Delete everything that is stored about a player, and every trace of it in the file and its log.
+        """Delete everything that Rex remembers of a player, and every trace of it in the file and its log.
 
         The pages of the file are written anew for that, which takes time and free room in proportion to its
         size. No row of anybody else's changes. What the app has copied to tables of its own is not reached,

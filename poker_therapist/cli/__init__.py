@@ -17,6 +17,7 @@ from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
+from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
@@ -223,7 +224,10 @@ def export(
         typer.Option("--output", "-o", help="A new file; printed unless given.", show_default=False),
     ] = None,
 ) -> None:
-    """Write everything that is stored about a player as JSON, in an order that stays the same."""
+    """Write everything that Rex remembers of a player as JSON, in an order that stays the same.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
     with _storage(database) as storage:
         found = storage.export_user(user)
     if output is None:
@@ -248,12 +252,17 @@ def forget(
         bool, typer.Option("--backups", help="Delete the backups that hold a player, too.")
     ] = False,
 ) -> None:
-    """Delete everything that is stored about players, and every trace of it in the database file."""
+    """Delete everything that Rex remembers of players, and every trace of it in the database file.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
     location, users = _location(database), list(dict.fromkeys(users))
     with _storage(database) as storage:
         if not yes:
             who = f"player{'s' * (len(users) > 1)} {', '.join(map(str, users))}"
-            typer.confirm(f"Delete everything about {who} from {location.name}, for ever?", abort=True)
+            typer.confirm(
+                f"Delete everything that Rex remembers of {who} from {location.name}, for ever?", abort=True
+            )
         for user, counts in storage.forget_users(users).items():
             for table, count in counts.items():
                 print(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
@@ -263,9 +272,11 @@ def forget(
 
 def _report_backups(location: Location, user: int, *, delete: bool) -> None:
     """Name the backups that hold a player, or delete them."""
-    for path, holds in engine_for(location).backups_holding(user, TABLES).items():
-        if holds is None:
+    for path, holding in engine_for(location).backups_holding(user, TABLES).items():
+        if holding is Holding.UNKNOWN:
             print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+        elif holding is Holding.OF_OTHERS:
+            print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
             path.unlink()
             print(f"deleted {path}")

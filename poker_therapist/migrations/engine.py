@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ class RefusedRow(Exception):
         self.reason = reason
 
 
+class Holding(Enum):
+    """What a file beside a database is that holds, or may hold, an owner's rows."""
+
+    OURS = "a backup that we have made"
+    OF_OTHERS = "a file that somebody has kept by hand"
+    UNKNOWN = "a file that cannot be read"
+
+
 class Engine(ABC):
     """The tools for one database.
 
@@ -199,8 +208,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
-        """Return the known backups with a row of an owner in one of the tables; None: it cannot be read."""
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
+        """Return the known backups with a row of an owner in one of the tables, or that may have one."""
 
     @abstractmethod
     def identity(self) -> Hashable:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.engine import Engine
+from poker_therapist.migrations.engine import Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql import backup, rehearsal, transfer
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
@@ -39,7 +39,7 @@ class PostgreSQLEngine(Engine):
         return backup.restore(self.location, file, sources)
 
     @override
-    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
         """Return nothing: the files that were dumped from a server may be anywhere."""
         return {}
 

@@ -19,7 +19,7 @@ from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.backup import back_up
+from poker_therapist.sqlite.backup import back_up, found_backups, prune
 from poker_therapist.sqlite.catalog import build_beside, describe
 from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
 
@@ -37,6 +37,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         self.DatabaseError = sqlite3.DatabaseError
         self._opened: sqlite3.Connection | None = None
         self._backed_up = False
+        self._backup: Path | None = None  # made by this run, which has changed nothing yet
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -59,6 +60,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         try:
             yield
         finally:
+            if self._backup is not None:  # nothing was changed
+                self._backup.unlink(missing_ok=True)
+                self._backup, self._backed_up = None, False
             self.__exit__()
             self._opened = None
 
@@ -99,6 +103,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self.rollback()
             raise
         self._in_transaction = False
+        self._settle_backup()
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """Run a statement of yoyo's, with times as the text that plain yoyo stores for them."""
@@ -191,8 +196,23 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self._backed_up or not self.location.backups:
             return
         if any(self._holds_rows(name) for (name,) in self.query("user_tables")):
-            self.tell_operator(f"backup: {back_up(self.location, before)}")
+            self._backup = back_up(self.location, before)
+            self.tell_operator(f"backup: {self._backup}")
             self._backed_up = True
+
+    def _settle_backup(self) -> None:
+        """Keep the backup of a run that has changed something; older ones make room for it."""
+        if self._backup is not None:
+            backup, self._backup = self._backup, None
+            # What precedes the first migration is from before adoption: the only way back to there.
+            first = f"apply-{min(self.applied(), default='')}"
+            keep = [one.path for one in found_backups(self.location) if one.before == first]
+            prune(self.location, backup, keep[-1:])
+
+    @override
+    def backup_before(self, migration_id: str) -> str:
+        found = [one.path for one in found_backups(self.location) if one.before == f"apply-{migration_id}"]
+        return f"{found[-1]} with `poker-therapist restore`" if found else super().backup_before(migration_id)
 
     def _holds_rows(self, table: str) -> bool:
         """Return whether a table has a row, or may have: one of a module that only the app loads."""

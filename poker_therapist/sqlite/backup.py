@@ -3,14 +3,17 @@
 import contextlib
 import glob
 import os
+import re
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
 from poker_therapist.location import SQLiteLocation, time_for_names
+from poker_therapist.migrations.engine import Holding
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -21,25 +24,78 @@ from poker_therapist.sqlite.connect import (
 )
 from poker_therapist.tables import StoredTable
 
+_SECONDS_TO_BEGIN = 60
 
-def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) -> Path:
+
+@dataclass(frozen=True, slots=True)
+class FoundBackup:
+    """A file beside a database that has the whole pattern of our names.
+
+    Attributes:
+        made: the time in its name.
+        before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
+        unfinished: whether it was not finished; it may be being written.
+    """
+
+    path: Path
+    made: str
+    before: str
+    unfinished: bool
+
+
+def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
+    """Return our backups of a database, oldest first, and those that were not finished."""
+    pattern = re.compile(
+        re.escape(location.path.name)
+        + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
+        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|damaged)"
+    )
+    matches = ((path, pattern.fullmatch(path.name)) for path in location.path.parent.iterdir())
+    found = [
+        FoundBackup(path, match[1], match[2] or "", bool(match[3]))
+        for path, match in matches
+        if match and path.is_file() and not path.is_symlink()
+    ]
+    return sorted(found, key=lambda one: one.path.name)
+
+
+def remove_unfinished(location: SQLiteLocation) -> None:
+    """Remove what killed backups have left, and nothing that is being written."""
+    for one in found_backups(location):
+        if one.unfinished and not _is_being_written(one.path):
+            one.path.unlink(missing_ok=True)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Return whether somebody writes a database file; who writes a backup keeps it locked."""
+    try:
+        if not path.stat().st_size:
+            return time.time() - path.stat().st_mtime < _SECONDS_TO_BEGIN
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+    except OSError:
+        return False
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return False
+
+
+def back_up(location: SQLiteLocation, before: str) -> Path:
     """Copy a database to a file beside it, and return that file's path.
 
-    The copy is of one moment, is checked before it gets its name, and the newest `location.backups` are kept.
-    The caller holds the write lock, so no two are made at once.
+    The copy is of one moment, and is checked before it gets its name. The caller holds the write lock, so no
+    two are made at once.
 
     Args:
         location: the database.
         before: what it precedes, for its name.
-        spare: a backup that is not to be deleted, however old.
 
     Raises:
         DatabaseFull: there is no room for it; nothing is left of it.
         DatabaseUnreadable: the copy does not pass SQLite's integrity check: the database is damaged.
     """
     path = location.path
-    for killed in path.parent.glob(f"{glob.escape(path.name)}.*.backup.part*"):
-        killed.unlink(missing_ok=True)
+    remove_unfinished(location)
     target = path.with_name(f"{path.name}.{time_for_names()}.before-{before}.backup")
     try:
         _write_whole(location, target)
@@ -48,28 +104,43 @@ def back_up(location: SQLiteLocation, before: str, spare: Path | None = None) ->
             f"there is no room for a backup of {path}, so nothing was changed: make room for "
             f"{path.stat().st_size:,} bytes beside it, or turn backups off with ?backups=0 in the URL"
         ) from error
-    others = sorted({*path.parent.glob(f"{glob.escape(path.name)}.*.before-*.backup")} - {target})
-    # This one is kept though its name may sort before the others', where the clock was put back.
-    for old in others[: max(len(others) + 1 - location.backups, 0)] if location.backups else ():
-        if spare is None or not old.samefile(spare):
-            old.unlink(missing_ok=True)
     return target
+
+
+def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -> None:
+    """Delete the oldest backups of those that nobody asked for; `location.backups` of them stay.
+
+    Args:
+        location: the database.
+        newest: the last one; where the clock was put back, its name may sort before others'.
+        keep: others that stay.
+    """
+    automatic = [one.path for one in found_backups(location) if one.before and not one.unfinished]
+    old = [path for path in automatic if path not in (newest, *keep)]
+    most = location.backups - (newest not in keep)
+    for path in old[: max(len(old) - most, 0)] if location.backups else ():
+        path.unlink(missing_ok=True)
 
 
 def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
     unfinished = target.with_name(f"{target.name}.part")
+    made = False
     try:
         # Nobody but those who may read the database may read its copy. That is written, whether or not the
         # database may be.
         rights = location.path.stat().st_mode & 0o777 | stat.S_IWUSR
-        os.close(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, rights))
+        new = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+        os.close(os.open(unfinished, new, rights))
+        made = True
         with translating_errors(location):
             copy_database(location, unfinished)
         unfinished.replace(target)
     except BaseException as error:
-        for ending in ("", "-journal", "-wal", "-shm"):
+        for ending in ("", "-journal", "-wal", "-shm") if made else ():
             Path(f"{unfinished}{ending}").unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            raise InvalidInput(f"{unfinished} is being written, or was left: remove it") from error
         if isinstance(error, OSError):
             raise kind_of(error)(f"cannot write {target}: {error.strerror}") from error
         raise
@@ -120,11 +191,6 @@ def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
     return give_up
 
 
-def backups_of(location: SQLiteLocation) -> list[Path]:
-    """Return the backups beside a database, oldest first, those made by hand included."""
-    return sorted(location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup"))
-
-
 def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     """Copy a database to a file, while others use it, and return that file's path.
 
@@ -138,6 +204,7 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
         DatabaseFull: there is no room; nothing is left of it.
     """
     find_file(location.path, create=False)
+    remove_unfinished(location)
     target = output or location.path.with_name(f"{location.path.name}.{time_for_names()}.backup")
     if target.exists():
         raise InvalidInput(f"{target} is there already: choose another name")
@@ -147,13 +214,21 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
 
 def backups_holding(
     location: SQLiteLocation, owner: int, tables: Sequence[StoredTable]
-) -> dict[Path, bool | None]:
-    """Return the backups beside a database with a row of an owner in one of the tables.
-
-    None for a file that cannot be read, which may have one.
-    """
-    found = {backup: _holds(backup, owner, tables) for backup in backups_of(location)}
-    return {backup: holds for backup, holds in found.items() if holds is not False}
+) -> dict[Path, Holding]:
+    """Return our backups of a database, and what may be others, with a row of an owner in a table."""
+    ours = {one.path: one for one in found_backups(location)}
+    # Kept by hand under another name; but not our backups of a database whose name begins alike.
+    of_others = re.compile(re.escape(location.path.name) + r"\..+\.\d{8}T\d{6}\.\d{6}Z(\.before-.+)?\.backup")
+    named = location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup")
+    by_hand = [path for path in named if path not in ours and not of_others.fullmatch(path.name)]
+    found = {}
+    for path in sorted([*ours, *by_hand]):
+        holds = _holds(path, owner, tables)
+        if holds is None:
+            found[path] = Holding.UNKNOWN
+        elif holds:
+            found[path] = Holding.OURS if path in ours else Holding.OF_OTHERS
+    return found
 
 
 def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | None:

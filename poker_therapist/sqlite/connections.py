@@ -30,7 +30,6 @@ from poker_therapist.sqlite.connect import (
     translate_error,
     use_write_ahead_log,
 )
-from poker_therapist.sqlite.scrub import scrub
 from poker_therapist.sqlite.transaction import (
     Session,
     Transaction,
@@ -257,6 +256,8 @@ class SQLiteDatabase(Database):
         """
         deadline = time.monotonic() + self.location.timeout
         try:
+            from poker_therapist.sqlite.scrub import scrub
+
             scrub(self.location)
             # SQLite does not wait while another connection moves the log's pages, so this waits.
             while self._read(lambda run: run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())[0]:

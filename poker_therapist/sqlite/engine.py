@@ -7,7 +7,7 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.engine import Engine
+from poker_therapist.migrations.engine import Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite import backup, rehearsal, restore, transfer
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -39,7 +39,7 @@ class SQLiteEngine(Engine):
         return restore.restore(self.location, file, sources, tables)
 
     @override
-    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, bool | None]:
+    def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
         return backup.backups_holding(self.location, owner, tables)
 
     @override

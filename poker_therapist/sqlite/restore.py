@@ -9,7 +9,7 @@ from poker_therapist.errors import DatabaseUnreadable, InvalidInput, SchemaTooNe
 from poker_therapist.location import SQLiteLocation, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.backup import back_up, patience, read_only
+from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -61,23 +61,25 @@ def restore(
         newer = [one.id for one in found if one.state is State.UNKNOWN]
         if newer:
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
-        replaced = _keep_replaced(location, backup)
+        replaced = _keep_replaced(location)
         find_file(location.path, create=True)
         with translating_errors(location), contextlib.closing(open_connection(location)) as target:
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected
                 target.execute("PRAGMA journal_mode = DELETE").fetchone()
             source.backup(target, progress=patience(location))
+    if replaced and replaced.suffix == ".backup":
+        prune(location, replaced, keep=[backup.absolute()])
     return replaced
 
 
-def _keep_replaced(location: SQLiteLocation, backup: Path) -> Path | None:
+def _keep_replaced(location: SQLiteLocation) -> Path | None:
     """Keep what a backup replaces: as a backup, or, if it is damaged, as it is."""
     path = location.path
     if not path.exists() or not path.stat().st_size:
         return None
     try:
-        return back_up(location, "restore", spare=backup)
+        return back_up(location, "restore")
     except DatabaseUnreadable:
         damaged = path.with_name(f"{path.name}.{time_for_names()}.damaged")
         for ending in ("", "-wal", "-shm"):

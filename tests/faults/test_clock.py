@@ -120,16 +120,16 @@ def test_nothing_expires_before_its_time_and_nothing_live_is_purged(
 def test_the_backup_just_made_is_kept_though_older_ones_have_later_names(
     tmp_path: Path, report: Callable[[str], None]
 ) -> None:
-    """Names tell the time, and of all backups the newest five are kept."""
+    """Names tell the time, and of all backups the newest five are kept, and the one from before adoption."""
     path = tmp_path / "RexVoice.db"
     old_app.make(path)
     before = snapshots.everything(path)
     for number in range(5):
-        shutil.copy(path, f"{path}.2999010{number + 1}T000000.000000Z.before-apply-{IDS[0]}.backup")
+        shutil.copy(path, f"{path}.2999010{number + 1}T000000.000000Z.before-rollback-{IDS[0]}.backup")
     get_pattern_storage(path).close()
     backups = sorted(tmp_path.glob("*.backup"))
 
-    assert len(backups) == 5
+    assert len(backups) == 6
     assert "2999" not in backups[0].name
     assert snapshots.everything(backups[0]) == before
-    report("clock put back before a migration: its backup is kept among five with later names")
+    report("clock put back before a migration: its backup is kept beside five with later names")

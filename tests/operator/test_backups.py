@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from poker_therapist import get_pattern_storage
+from poker_therapist import MigrationError, get_pattern_storage
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
-from tests.helpers.cli import program, refused, state_of
-from tests.helpers.migrating import IDS
+from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.migrating import FOLDER, IDS
+from tests.helpers.project import Project
 
 
 @pytest.fixture
@@ -195,3 +198,97 @@ def test_a_database_that_is_not_there_is_made(database: Path) -> None:
     assert restore(backup, new) == []
     assert snapshots.everything(new) == snapshots.everything(backup)
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
+
+
+# Whose files they are
+
+
+NOT_OURS = [
+    "RexVoice.db.monday.backup.partaa",
+    "RexVoice.db.1.20260105T000000.000000Z.before-apply-001_x.backup",
+    "RexVoice.db.staging.20260105T000000.000000Z.before-apply-001_x.backup",
+    "RexVoice.db.staging.20260105T000000.000000Z.backup.part",
+    "RexVoice.db.before-the-big-day.backup",
+    "RexVoice.db.20260105T000000.000000Z.before-the-big-day.backup",
+    "RexVoice.db.20260105T000000.000000Z.backup.partial",
+    "xRexVoice.db.20260105T000000.000000Z.before-apply-001_x.backup",
+]
+
+
+def test_files_of_others_are_neither_pruned_nor_cleared_nor_deleted(database: Path) -> None:
+    """However alike their names are; those that hold the player beside this database are named."""
+    names = [database.with_name(name) for name in NOT_OURS]
+    for path in names:
+        shutil.copy(database, path)
+    with AtomicSQLiteBackend(SQLiteLocation(database, backups=1)) as backend:
+        files = backend.read([str(FOLDER)])
+        for _ in range(3):
+            backend.rollback_migrations(backend.to_rollback(files)[:1])
+            backend.apply_migrations(backend.to_apply(files))
+    back_up(database)
+    ran = command("forget", f"{USER}", "--yes", "--backups", folder=database.parent)
+
+    assert ran.code == 0
+    assert [path.name for path in names if not path.exists()] == []
+    by_hand = [line.split(" still")[0] for line in ran.lines if "delete it yourself" in line]
+    assert by_hand == [
+        str(database.with_name(name))
+        for name in ("RexVoice.db.20260105T000000.000000Z.before-the-big-day.backup", NOT_OURS[4])
+    ]
+
+
+def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_not(database: Path) -> None:
+    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part")
+    alive = database.with_name(f"{database.name}.20260105T000001.000000Z.backup.part")
+    for path in (dead, alive):
+        shutil.copy(database, path)
+    with closing(sqlite3.connect(alive, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("BEGIN EXCLUSIVE")
+        back_up(database)
+
+        assert (dead.exists(), alive.exists()) == (False, True)
+
+
+def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:
+    """Five failing starts would otherwise prune the only good one."""
+    project = Project(tmp_path / "project")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    assert project.yoyo("apply").returncode == 0
+    project.run_sql("INSERT INTO hands VALUES (1)")
+    project.write("002_fail", "-- depends: 001_add_hands\nSELECT nonsense;")
+    good = [
+        project.database.with_name(
+            f"game.db.2026010{day}T000000.000000Z.before-rollback-001_add_hands.backup"
+        )
+        for day in range(1, 6)
+    ]
+    for path in good:
+        shutil.copy(project.database, path)
+    for _ in range(6):
+        assert project.yoyo("apply").returncode == 1
+
+    assert sorted(project.folder.glob("*.backup*")) == good
+
+
+def test_the_backup_from_before_adoption_stays_and_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    before = snapshots.rows(path)
+    with AtomicSQLiteBackend(SQLiteLocation(path, backups=2)) as backend:
+        files = backend.read([str(FOLDER)])
+    for _ in range(4):
+        with AtomicSQLiteBackend(SQLiteLocation(path, backups=2)) as backend:
+            backend.apply_migrations(backend.to_apply(files))
+        with AtomicSQLiteBackend(SQLiteLocation(path, backups=2)) as backend:
+            backend.rollback_migrations(backend.to_rollback(files)[:1])
+    adoption, *others = sorted(tmp_path.glob("*.backup"))
+
+    assert (f"before-apply-{IDS[0]}" in adoption.name, len(others)) == (True, 2)
+    with (
+        AtomicSQLiteBackend(SQLiteLocation(path)) as backend,
+        pytest.raises(MigrationError, match=adoption.name),
+    ):
+        backend.rollback_migrations(backend.to_rollback(files))
+    restore(adoption, path)
+    assert snapshots.rows(path) == before

@@ -12,7 +12,7 @@ from tests.helpers.cli import Result, command, program, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.players import LEGACY_ROWS
 
-QUESTION = "Delete everything about player 7 from {}, for ever? [y/N]: "
+QUESTION = "Delete everything that Rex remembers of player 7 from {}, for ever? [y/N]: "
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_what_only_the_app_knows_does_not_stand_in_the_way(shared: Path) -> None
     run("forget", f"{USER}", "--yes")
     down(shared, IDS[1])
     up(shared)
-    run("restore", kept, "--yes")
+    run("restore", kept)
 
     with get_pattern_storage(shared) as storage:
         assert storage.get_pattern(USER, "tilt", "bad_beat") == 1

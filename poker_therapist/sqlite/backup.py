@@ -1,6 +1,7 @@
 """Backups of an SQLite file, made while others use it."""
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -177,12 +178,15 @@ def sync(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system can."""
-    if os.name != "nt":  # Windows opens no folder
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
+            raise
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:

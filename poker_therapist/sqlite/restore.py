@@ -18,6 +18,7 @@ from poker_therapist.sqlite.connect import (
     is_there,
     open_connection,
     translating_errors,
+    uri,
 )
 from poker_therapist.tables import StoredTable
 
@@ -101,7 +102,11 @@ def _require_nobody_connected(location: SQLiteLocation) -> None:
         DatabaseBusy: somebody is connected to it.
     """
     try:
-        with contextlib.closing(open_connection(replace(location, timeout=0))) as connection:
+        # The settings of our connections would read the schema, which may be what is damaged.
+        path = uri(Path(os.path.realpath(location.path)), "mode=rw")
+        with contextlib.closing(
+            sqlite3.connect(path, uri=True, timeout=0, isolation_level=None)
+        ) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
             connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:

@@ -1,14 +1,20 @@
 """What is said to be copied or backed up is on the disk by then."""
 
 import os
+import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
 
-from poker_therapist import get_pattern_storage
+from poker_therapist import get_pattern_storage, schema
 from poker_therapist.location import SQLiteLocation, locate
+from poker_therapist.sqlite import restore
+from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, save_backup
+from poker_therapist.sqlite.connect import open_connection
 from poker_therapist.sqlite.transfer import writer
+from poker_therapist.tables import TABLES
 from tests.helpers import snapshots
 
 
@@ -26,23 +32,25 @@ def location(database_path: Path) -> SQLiteLocation:
 def test_a_backup_is_brought_to_the_disk_whole_before_it_gets_its_name(
     kind: str, location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a power failure could leave a file of that name with nothing in it."""
+    """Else a power failure could leave a file of that name with nothing in it, or none of that name."""
     folder = location.path.parent
-    named: list[bool] = []
+    named: list[tuple[str, bool]] = []
     synced: dict[int, bytes] = {}
     fsync = os.fsync
 
     def watched(descriptor: int) -> None:
         fsync(descriptor)
         found = os.fstat(descriptor)
-        synced[found.st_ino] = os.pread(descriptor, found.st_size, 0)
-        named.append(any(folder.glob("*.backup")))
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+        named.append((kind, any(folder.glob("*.backup"))))
+        if kind == "file":
+            synced[found.st_ino] = os.pread(descriptor, found.st_size, 0)
 
     monkeypatch.setattr(os, "fsync", watched)
     made = save_backup(location) if kind == "by hand" else back_up(location, "apply-001")
 
     assert synced.get(made.stat().st_ino) == made.read_bytes()
-    assert named == [False]
+    assert named == [("file", False), ("folder", True)]
     assert snapshots.everything(made) == snapshots.everything(location.path)
 
 
@@ -51,3 +59,23 @@ def test_a_copy_is_committed_to_the_disk_whatever_the_url_says(location: SQLiteL
     with writer(location) as target:
         assert target._connection.in_transaction
         assert target._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_migration_is_committed_to_the_disk_whatever_the_url_says(location: SQLiteLocation) -> None:
+    with AtomicSQLiteBackend(location) as backend:
+        assert backend.connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_restore_is_committed_to_the_disk_whatever_the_url_says(
+    location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def watched(at: SQLiteLocation) -> sqlite3.Connection:
+        opened.append(at.synchronous)
+        return open_connection(at)
+
+    monkeypatch.setattr(restore, "open_connection", watched)
+    restore.restore(location, save_backup(location), schema.all_sources(location), TABLES)
+
+    assert opened == ["FULL"]

@@ -1,5 +1,6 @@
 """`poker-therapist rehearse`: on a copy, with nothing left behind, in flat memory, for people and scripts."""
 
+import os
 import re
 import signal
 import sqlite3
@@ -240,6 +241,7 @@ def test_the_room_that_is_named_suffices(old: Path) -> None:
 
 
 MEASURE = r"""
+import os
 import re
 import sys
 from pathlib import Path
@@ -280,3 +282,19 @@ def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(either: Proje
     either.write("001_add_bets", "CREATE TABLE bets (id TEXT);", "DROP TABLE bets;")
     with pytest.raises(MigrationEdited):
         rehearse(locate(either.database), sources=[str(either.sql)])
+
+
+def test_what_only_looks_like_the_copies_of_a_rehearsal_stays(three: Project) -> None:
+    """A file, a folder of notes, of another name or with other things in it, a link."""
+    name = f"{three.database.name}.rehearsal-"
+    notes = [three.folder / f"{name}{ending}" for ending in ("notes", "4711-abcdefgh", "4712-ijklmnop")]
+    for path in notes[:2]:
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+        os.utime(path, (0, 0))
+    notes[2].write_text("a file")
+    (three.folder / f"{name}4713-qrstuvwx").symlink_to(notes[0])
+    before = sorted(three.folder.rglob("*"))
+    rehearse(SQLiteLocation(three.database), sources=[str(three.sql)])
+
+    assert sorted(three.folder.rglob("*")) == before

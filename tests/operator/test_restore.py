@@ -164,3 +164,33 @@ def test_a_database_is_no_backup_of_itself(database: Path) -> None:
 
     assert "is the database itself" in refused("restore", database.name, folder=database.parent)
     assert state_of(database.parent) == before
+
+
+def test_a_damaged_database_to_which_an_app_is_connected_is_not_taken_from_under_it(database: Path) -> None:
+    """The app would go on saving into the damaged file: acknowledged, and lost."""
+    backup = back_up(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as app:
+        assert app.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+        app.execute("SELECT count(*) FROM user_patterns").fetchone()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        content = bytearray(database.read_bytes())
+        content[4096:-4096] = bytes(len(content) - 8192)
+        with database.open("r+b") as file:
+            file.write(content)
+        message = refused("restore", backup, folder=database.parent)
+
+        assert "a connected program would go on saving into the damaged file: stop it" in message
+        assert not list(database.parent.glob("*.damaged"))
+    restore(backup, database)
+    assert value(database) == "first"
+
+
+def test_through_a_link_its_target_is_restored(database: Path, tmp_path: Path) -> None:
+    backup = back_up(database)
+    target = database.rename(tmp_path / "real.db")
+    database.symlink_to(target)
+    target.write_bytes(b"no database at all" * 1_000)
+    restore(backup, database)
+
+    assert database.is_symlink()
+    assert value(target) == "first"

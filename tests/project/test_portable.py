@@ -94,7 +94,7 @@ def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go_whate
     """What a killed one has left may have the number of a process that is there by now: of this one."""
     location = SQLiteLocation(project.database)
     run_sql(project.database, "CREATE TABLE players (id INTEGER)")
-    dead = project.folder / f"{project.database.name}.rehearsal-{os.getpid()}-dead"
+    dead = project.folder / f"{project.database.name}.rehearsal-{os.getpid()}-deadbeef"
     dead.mkdir()
     (dead / "work.db").touch()
     running: set[Path] = set()

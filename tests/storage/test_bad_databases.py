@@ -235,10 +235,14 @@ def test_a_database_of_a_later_version_is_named_and_left_alone(migrated: str, mi
     run_sql(
         migrated,
         "INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) "
-        "VALUES ('x', '998_from_tomorrow', '2030-01-01'), ('y', '999_and_after', '2030-01-01')",
+        "VALUES ('x', '998_from_tomorrow', '2030-01-01'), ('y', '999_and_after', '2030-01-01'),"
+        "('z', '2020_of_the_app', '2020-01-01');"
+        "INSERT INTO _migration_text (migration_table, migration_id, applied_at, apply_sql) VALUES "
+        "('_yoyo_migration', '998_from_tomorrow', '2030-01-01', 'SELECT 1;'),"
+        "('_yoyo_migration', '999_and_after', '2030-01-01', 'SELECT 1;')",
     )
     before = everything(migrated)
-    with pytest.raises(SchemaTooNew, match="998_from_tomorrow, 999_and_after"):
+    with pytest.raises(SchemaTooNew, match="know 998_from_tomorrow, 999_and_after:"):
         get_pattern_storage(migrated, migrate=migrate)
 
     assert everything(migrated) == before

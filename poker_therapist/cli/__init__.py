@@ -6,6 +6,7 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -177,9 +178,22 @@ def backup(
             show_default=False,
         ),
     ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List those beside an SQLite file.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the database to a file while others use it, and check the copy."""
     location = _location(database)
+    if as_json and not list_:
+        raise typer.BadParameter("it goes with --list", param_hint="--json")
+    if list_ and output:
+        raise typer.BadParameter("it does not go with --output", param_hint="--list")
+    if list_:
+        found = engine_for(location).list_backups(schema.all_sources(location))
+        if as_json:
+            screen.print_json([{**asdict(one), "path": str(one.path)} for one in found])
+        else:
+            screen.print_backups(found)
+        return
     print(engine_for(location).save_backup(output, schema.all_sources(location)))
 
 

@@ -250,6 +250,33 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
         assert (dead.exists(), alive.exists()) == (False, True)
 
 
+def test_backups_are_listed(database: Path) -> None:
+    """With what they precede, the version of their schema, and whether they can be read; none of others."""
+    for name in NOT_OURS:
+        shutil.copy(database, database.with_name(name))
+    before = back_up(database)
+    with AtomicSQLiteBackend(SQLiteLocation(database)) as backend:
+        backend.rollback_migrations(backend.to_rollback(backend.read([str(FOLDER)]))[:1])
+    broken = database.with_name(f"{database.name}.20260105T010203.000000Z.before-restore.backup")
+    broken.write_text("a letter to Ann " * 1000)
+    state = state_of(database.parent)
+    listed = command("backup", "--list", "--json", folder=database.parent).json
+    text = command("backup", "--list", folder=database.parent)
+
+    assert [
+        (Path(one["path"]).name, one["before"], one["version"], bool(one["problem"])) for one in listed
+    ] == [
+        (broken.name, "restore", "", True),
+        (before.name, "", IDS[-1], False),
+        (Path(listed[2]["path"]).name, f"rollback-{IDS[-1]}", IDS[-1], False),
+    ]
+    assert (listed[0]["made"], listed[0]["size"]) == ("2026-01-05 01:02:03", 16_000)
+    assert "is not an SQLite database" in listed[0]["problem"]
+    assert text.code == 0
+    assert all(Path(one["path"]).name in text.out for one in listed)
+    assert state_of(database.parent) == state
+
+
 def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:
     """Five failing starts would otherwise prune the only good one."""
     project = Project(tmp_path / "project")

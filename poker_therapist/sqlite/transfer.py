@@ -132,7 +132,7 @@ def writer(location: SQLiteLocation) -> Iterator[SQLiteWriter]:
     find_file(location.path, create=False)
     with translating_errors(location), closing(open_connection(location)) as connection:
         # What has been said to be copied is on the disk.
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = EXTRA")
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield SQLiteWriter(location, connection)

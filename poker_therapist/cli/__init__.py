@@ -1,10 +1,11 @@
 """The operator's commands: what yoyo cannot do. Run `poker-therapist --help`.
 
 Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call; 3 migrations are pending;
-4 trouble: somebody must look.
+4 trouble: somebody must look; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.migrations.yoyo_command import write_any_character
+from poker_therapist.migrations.yoyo_command import Terminated, clean_up_when_terminated, write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
@@ -51,8 +52,15 @@ Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", 
 def main() -> None:
     """Run the command line; end an error of ours in one message and exit code 1."""
     write_any_character()
+    before = signal.getsignal(signal.SIGTERM)
+    clean_up_when_terminated()
     try:
         app()
+    except SystemExit as end:
+        # Typer ends both signals in 130; SIGTERM is ignored once it has come.
+        if end.code == 130 and before != signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+            sys.exit(Terminated.code)
+        raise
     except PokerTherapistError as error:
         print(f"poker-therapist: {error}", file=sys.stderr)
         sys.exit(1)
@@ -62,6 +70,8 @@ def main() -> None:
     except OSError as error:  # a backup that may not be deleted, say
         print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_version(wanted: bool) -> None:

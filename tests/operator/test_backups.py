@@ -1,6 +1,7 @@
 """`poker-therapist backup` and `restore`: while others use the database, and with nothing lost."""
 
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -248,6 +249,27 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
         back_up(database)
 
         assert (dead.exists(), alive.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_backup_that_a_signal_stops_leaves_nothing(number: int, code: int, tmp_path: Path) -> None:
+    """It comes while the copy, whose file is there, waits for a lock."""
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    url = f"sqlite:///{path}?timeout=5"
+    with closing(sqlite3.connect(path, isolation_level=None)) as app:
+        app.execute("BEGIN EXCLUSIVE")
+        start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        start += "from poker_therapist.cli import main; main()"
+        command_line = [sys.executable, "-c", start, "backup", "-d", url]
+        with subprocess.Popen(command_line, stderr=subprocess.PIPE) as running:
+            while not list(tmp_path.glob("*.part")) and running.poll() is None:
+                pass
+            running.send_signal(number)
+            _, said = running.communicate()
+
+    assert (running.returncode, b"Traceback" in said) == (code, False)
+    assert [one.name for one in tmp_path.iterdir() if ".backup" in one.name] == []
 
 
 def test_backups_are_listed(database: Path) -> None:

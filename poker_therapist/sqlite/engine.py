@@ -64,6 +64,9 @@ class SQLiteEngine(Engine):
 
     @override
     def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
+        # What killed commands have left holds players' rows as well.
+        backup.remove_unfinished(self.location)
+        rehearsal.remove_left(self.location)
         return backup.backups_holding(self.location, owner, tables)
 
     @override

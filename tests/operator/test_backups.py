@@ -299,6 +299,20 @@ def test_backups_are_listed(database: Path) -> None:
     assert state_of(database.parent) == state
 
 
+def test_forgetting_clears_what_killed_commands_have_left_and_names_what_is_damaged(database: Path) -> None:
+    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part")
+    copies = database.with_name(f"{database.name}.rehearsal-1-deadbeef")
+    log = database.with_name(f"{database.name}.20260105T000000.000000Z.damaged-wal")
+    copies.mkdir()
+    for path in (dead, copies / "work.db", copies / "owner.db"):
+        shutil.copy(database, path)
+    log.write_text("a letter to Ann " * 1000)
+    ran = command("forget", f"{USER}", "--yes", folder=database.parent)
+
+    assert (ran.code, dead.exists(), copies.exists(), log.exists()) == (0, False, False, True)
+    assert f"{log} cannot be read, so it may hold player {USER}: look, and delete it" in ran.lines
+
+
 def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:
     """Five failing starts would otherwise prune the only good one."""
     project = Project(tmp_path / "project")

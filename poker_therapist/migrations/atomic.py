@@ -23,7 +23,7 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, drop_statement
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
     AppliedRecord,
@@ -369,7 +369,8 @@ class AtomicBackend(DatabaseBackend, ABC):
             why = (
                 f"this would take away {', '.join(lost)}, which no migration has made: if it may go, drop it"
             )
-            raise migration.failure(direction, f"{why} yourself, then run the same command again")
+            by_hand = " ".join(map(drop_statement, lost))
+            raise migration.failure(direction, f"{why} yourself ({by_hand}), then run the command again")
 
     def adopted(self) -> dict[str, list[str]]:
         """Return the tables that each applied migration has found and not made."""

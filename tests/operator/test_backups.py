@@ -17,7 +17,7 @@ from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, program, state_of
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
 
@@ -50,23 +50,6 @@ def test_a_backup_goes_where_it_is_told(database: Path) -> None:
 
     assert backup.name == "monday.backup"
     assert snapshots.everything(backup) == snapshots.everything(database)
-
-
-@pytest.mark.parametrize("output", ["there.txt", ".", "RexVoice.db"])
-def test_a_backup_writes_over_nothing(output: str, database: Path) -> None:
-    (database.parent / "there.txt").write_text("a letter")
-    before = state_of(database.parent)
-
-    assert refused("backup", "-o", output, folder=database.parent) == (
-        f"{Path(output)} is there already: choose another name"
-    )
-    assert state_of(database.parent) == before
-
-
-def test_a_backup_into_a_folder_that_is_not_there_says_so(database: Path) -> None:
-    message = refused("backup", "-o", "nowhere/monday.backup", folder=database.parent)
-
-    assert message == "cannot write nowhere/monday.backup: No such file or directory"
 
 
 @pytest.fixture
@@ -138,23 +121,6 @@ def test_a_reader_that_is_connected_sees_what_was_restored(database: Path) -> No
         reader.rollback()
 
         assert reader.execute(texts).fetchall() == [('"first"',)]
-
-
-def test_what_is_replaced_is_backed_up(database: Path) -> None:
-    """By the program; a restore can be undone by another."""
-    backup = back_up(database)
-    save(database, "second")
-    ran = program("restore", backup.name, folder=database.parent)
-    replaced = Path(ran.lines[0].removeprefix("backup: "))
-
-    assert (ran.code, ran.error) == (0, "")
-    assert ran.lines == [f"backup: {replaced}", f"restored {database}"]
-    assert replaced.match("RexVoice.db.*.before-restore.backup")
-    assert value(database) == "first"
-
-    restore(replaced, database)
-
-    assert value(database) == "second"
 
 
 def test_restoring_the_oldest_of_five_backups_does_not_delete_it(database: Path) -> None:

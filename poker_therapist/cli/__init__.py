@@ -1,13 +1,11 @@
 """The operator's commands: what yoyo cannot do. Run `poker-therapist --help`.
 
 Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call; 3 migrations are pending;
-4 trouble: somebody must look; 130 Ctrl-C; 143 SIGTERM.
+4 trouble: somebody must look.
 """
 
 import os
-import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +19,7 @@ from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.migrations.yoyo_command import Terminated, clean_up_when_terminated, write_any_character
+from poker_therapist.migrations.yoyo_command import write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
@@ -52,15 +50,8 @@ Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", 
 def main() -> None:
     """Run the command line; end an error of ours in one message and exit code 1."""
     write_any_character()
-    before = signal.getsignal(signal.SIGTERM)
-    clean_up_when_terminated()
     try:
         app()
-    except SystemExit as end:
-        # Typer ends both signals in 130; SIGTERM is ignored once it has come.
-        if end.code == 130 and before != signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
-            sys.exit(Terminated.code)
-        raise
     except PokerTherapistError as error:
         print(f"poker-therapist: {error}", file=sys.stderr)
         sys.exit(1)
@@ -70,8 +61,6 @@ def main() -> None:
     except OSError as error:  # a backup that may not be deleted, say
         print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show_version(wanted: bool) -> None:
@@ -188,22 +177,9 @@ def backup(
             show_default=False,
         ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List those beside an SQLite file.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Copy the database to a file while others use it, and check the copy."""
     location = _location(database)
-    if as_json and not list_:
-        raise typer.BadParameter("it goes with --list", param_hint="--json")
-    if list_ and output:
-        raise typer.BadParameter("it does not go with --output", param_hint="--list")
-    if list_:
-        found = engine_for(location).list_backups(schema.all_sources(location))
-        if as_json:
-            screen.print_json([{**asdict(one), "path": str(one.path)} for one in found])
-        else:
-            screen.print_backups(found)
-        return
     print(engine_for(location).save_backup(output, schema.all_sources(location)))
 
 

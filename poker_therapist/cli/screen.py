@@ -13,14 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from poker_therapist.location import Location
-from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
+from poker_therapist.migrations.engine import Progress, no_progress
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import State, Status
 
 STYLES = {
     State.APPLIED: "green",
     State.PENDING: "yellow",
-    "whole": "green",
     Verdict.EXACT: "green",
     Verdict.SCHEMA_EXACT: "yellow",
     Verdict.ADOPTED: "yellow",
@@ -38,27 +37,6 @@ def progress() -> Iterator[Progress]:
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("copying", total=None)
         yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)
-
-
-def print_backups(found: list[BackupFile]) -> None:
-    """Print the backups of a database, and why some cannot be read."""
-    _print_rows(
-        ("file", "state", "made (UTC)", "bytes", "before", "schema"),
-        [
-            (
-                one.path.name,
-                "unreadable" if one.problem else "whole",
-                one.made,
-                f"{one.size:,}",
-                one.before,
-                one.version,
-            )
-            for one in found
-        ],
-    )
-    for one in found:
-        if one.problem:
-            _print(one.problem, "red")
 
 
 def print_status(location: Location, found: Status) -> None:

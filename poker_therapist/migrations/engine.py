@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -156,25 +155,6 @@ class Holding(Enum):
     UNKNOWN = "a file that cannot be read"
 
 
-@dataclass(frozen=True, slots=True)
-class BackupFile:
-    """A backup beside a database.
-
-    Attributes:
-        made: when, in UTC, as its name says.
-        before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
-        version: the last migration of ours that is applied in it; empty if none is.
-        problem: why it cannot be read; empty if it can.
-    """
-
-    path: Path
-    made: str
-    size: int
-    before: str
-    version: str
-    problem: str
-
-
 class Engine(ABC):
     """The tools for one database.
 
@@ -210,17 +190,6 @@ class Engine(ABC):
         Raises:
             InvalidInput: there is a file at `output` already.
             StorageError: the database cannot be read, or the file cannot be written.
-        """
-
-    @abstractmethod
-    def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
-        """Return the backups beside the database, oldest first.
-
-        Args:
-            sources: the folders of the migrations that this version of the code knows.
-
-        Raises:
-            InvalidInput: none lie beside such a database.
         """
 
     @abstractmethod

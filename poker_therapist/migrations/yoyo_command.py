@@ -8,9 +8,7 @@ errors end in one message and exit status 1 (-vv shows the traceback too).
 import contextlib
 import io
 import logging
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -31,7 +29,6 @@ class YoyoCommandMixin(AtomicBackend):
         """Take over the yoyo command, if that is who asks."""
         if _is_running_command(sys._getframe()):
             write_any_character()
-            clean_up_when_terminated()
             self.report = print
             migrate.read_migrations = self._read_migrations
             sys.excepthook = _report
@@ -100,26 +97,6 @@ class YoyoCommandMixin(AtomicBackend):
         return super().to_rollback(migrations)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: a container is stopped, say. What Ctrl-C cleans up, this does."""
-
-    code = 128 + signal.SIGTERM
-
-
-def clean_up_when_terminated() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, unless somebody else has taken or ignored it."""
-
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another must not end the clean-up
-        raise Terminated
-
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, terminate)
-
-
 def write_any_character() -> None:
     """Let this process print what its console has no character for, as an escape: one of cp1252, say."""
     for stream in (sys.stdout, sys.stderr):
@@ -139,8 +116,6 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     """Print an error of ours, or the operator's Ctrl-C, as one message; leave every other to Python."""
     if isinstance(error, KeyboardInterrupt):
         print("yoyo: stopped; a migration that was not finished has been undone", file=sys.stderr)
-        if isinstance(error, Terminated):
-            sys.exit(error.code)
         return
     ours = isinstance(error, PokerTherapistError)
     if not ours or logging.getLogger().isEnabledFor(logging.INFO):

@@ -49,7 +49,7 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
     pattern = re.compile(
         re.escape(location.path.name)
         + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
-        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|damaged(?:-wal)?)"
+        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|damaged)"
     )
     matches = ((path, pattern.fullmatch(path.name)) for path in location.path.parent.iterdir())
     found = [

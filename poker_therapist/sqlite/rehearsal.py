@@ -98,8 +98,13 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
     """Make a folder for copies, and remove it afterwards; and first what killed rehearsals have left."""
     parent = location.path.parent
+    # Ours are folders of the whole pattern that hold our files and nothing else.
+    pattern = re.compile(re.escape(location.path.name) + r"\.rehearsal-\d+-\w{8}")
     try:
-        remove_left(location)
+        for left in (path for path in parent.iterdir() if pattern.fullmatch(path.name)):
+            with contextlib.suppress(FileNotFoundError):  # another one removes it, too
+                if left.is_dir() and not left.is_symlink() and _is_ours(left) and not _has_owner(left):
+                    shutil.rmtree(left)
         where = parent if os.access(parent, os.W_OK) else None  # the system's folder for what is temporary
         with (
             tempfile.TemporaryDirectory(
@@ -113,16 +118,6 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
         raise kind_of(error)(
             f"cannot write copies beside {location.path} ({error.strerror}): make room, or correct the rights"
         ) from error
-
-
-def remove_left(location: SQLiteLocation) -> None:
-    """Remove the copies that killed rehearsals have left, and no running one's."""
-    # Ours are folders of the whole pattern that hold our files and nothing else.
-    pattern = re.compile(re.escape(location.path.name) + r"\.rehearsal-\d+-\w{8}")
-    for left in (path for path in location.path.parent.iterdir() if pattern.fullmatch(path.name)):
-        with contextlib.suppress(FileNotFoundError):  # another one removes it, too
-            if left.is_dir() and not left.is_symlink() and _is_ours(left) and not _has_owner(left):
-                shutil.rmtree(left)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -118,10 +118,7 @@ def in_child(action: Callable[[], Any]) -> Result:
                 except SystemExit as end:
                     code = end.code if isinstance(end.code, int) else bool(end.code)
                 except BaseException:
-                    try:  # as Python does
-                        sys.excepthook(*sys.exc_info())
-                    except SystemExit as end:
-                        code = int(end.code or 0)
+                    sys.excepthook(*sys.exc_info())
             os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for file in (out, error):

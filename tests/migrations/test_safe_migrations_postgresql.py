@@ -346,8 +346,7 @@ def test_schemas_and_migration_tables_are_migrated_side_by_side(two_migrations: 
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_undoes_the_migration_and_says_so(number: int, two_migrations: ServerProject) -> None:
+def test_ctrl_c_undoes_the_migration_and_says_so(two_migrations: ServerProject) -> None:
     two_migrations.write(
         "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets ();\nSELECT pg_sleep(60);"
     )
@@ -360,10 +359,9 @@ def test_a_signal_undoes_the_migration_and_says_so(number: int, two_migrations: 
         two_migrations.url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
     )
     (command,) = psutil.Process(child).children()
-    command.send_signal(number)
-    _, ended = os.waitpid(child, 0)
+    command.send_signal(signal.SIGINT)
+    os.waitpid(child, 0)
 
-    assert number == signal.SIGINT or os.waitstatus_to_exitcode(ended) == 143
     assert (
         "stopped; a migration that was not finished has been undone"
         in (two_migrations.folder / "said").read_text()

@@ -1,7 +1,6 @@
 """`poker-therapist backup` and `restore`: while others use the database, and with nothing lost."""
 
 import shutil
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -215,68 +214,6 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
         back_up(database)
 
         assert (dead.exists(), alive.exists()) == (False, True)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_backup_that_a_signal_stops_leaves_nothing(number: int, code: int, tmp_path: Path) -> None:
-    """It comes while the copy, whose file is there, waits for a lock."""
-    path = tmp_path / "RexVoice.db"
-    old_app.make(path)
-    url = f"sqlite:///{path}?timeout=5"
-    with closing(sqlite3.connect(path, isolation_level=None)) as app:
-        app.execute("BEGIN EXCLUSIVE")
-        start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        start += "from poker_therapist.cli import main; main()"
-        command_line = [sys.executable, "-c", start, "backup", "-d", url]
-        with subprocess.Popen(command_line, stderr=subprocess.PIPE) as running:
-            while not list(tmp_path.glob("*.part")) and running.poll() is None:
-                pass
-            running.send_signal(number)
-            _, said = running.communicate()
-
-    assert (running.returncode, b"Traceback" in said) == (code, False)
-    assert [one.name for one in tmp_path.iterdir() if ".backup" in one.name] == []
-
-
-def test_backups_are_listed(database: Path) -> None:
-    """With what they precede, the version of their schema, and whether they can be read; none of others."""
-    for name in NOT_OURS:
-        shutil.copy(database, database.with_name(name))
-    before = back_up(database)
-    with AtomicSQLiteBackend(SQLiteLocation(database)) as backend:
-        backend.rollback_migrations(backend.to_rollback(backend.read([str(FOLDER)]))[:1])
-    broken = database.with_name(f"{database.name}.20260105T010203.000000Z.before-restore.backup")
-    broken.write_text("a letter to Ann " * 1000)
-    state = state_of(database.parent)
-    listed = command("backup", "--list", "--json", folder=database.parent).json
-    text = command("backup", "--list", folder=database.parent)
-
-    assert [
-        (Path(one["path"]).name, one["before"], one["version"], bool(one["problem"])) for one in listed
-    ] == [
-        (broken.name, "restore", "", True),
-        (before.name, "", IDS[-1], False),
-        (Path(listed[2]["path"]).name, f"rollback-{IDS[-1]}", IDS[-1], False),
-    ]
-    assert (listed[0]["made"], listed[0]["size"]) == ("2026-01-05 01:02:03", 16_000)
-    assert "is not an SQLite database" in listed[0]["problem"]
-    assert text.code == 0
-    assert all(Path(one["path"]).name in text.out for one in listed)
-    assert state_of(database.parent) == state
-
-
-def test_forgetting_clears_what_killed_commands_have_left_and_names_what_is_damaged(database: Path) -> None:
-    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part")
-    copies = database.with_name(f"{database.name}.rehearsal-1-deadbeef")
-    log = database.with_name(f"{database.name}.20260105T000000.000000Z.damaged-wal")
-    copies.mkdir()
-    for path in (dead, copies / "work.db", copies / "owner.db"):
-        shutil.copy(database, path)
-    log.write_text("a letter to Ann " * 1000)
-    ran = command("forget", f"{USER}", "--yes", folder=database.parent)
-
-    assert (ran.code, dead.exists(), copies.exists(), log.exists()) == (0, False, False, True)
-    assert f"{log} cannot be read, so it may hold player {USER}: look, and delete it" in ran.lines
 
 
 def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ class Holding(Enum):
 
     OURS = "a backup that we have made"
     OF_OTHERS = "a file that somebody has kept by hand"
+    LEFT = "what a killed command, or a restore over a damaged database, has left"
     UNKNOWN = "a file that cannot be read"
 
 

@@ -40,7 +40,8 @@ class SQLiteEngine(Engine):
 
     @override
     def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
-        return backup.backups_holding(self.location, owner, tables)
+        left = dict.fromkeys(rehearsal.left_copies(self.location), Holding.LEFT)
+        return backup.backups_holding(self.location, owner, tables) | left
 
     @override
     def identity(self) -> Hashable:

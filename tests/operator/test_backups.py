@@ -1,5 +1,6 @@
 """`poker-therapist backup` and `restore`: while others use the database, and with nothing lost."""
 
+import re
 import shutil
 import sqlite3
 import stat
@@ -287,8 +288,34 @@ def test_the_backup_from_before_adoption_stays_and_is_named(tmp_path: Path) -> N
     assert (f"before-apply-{IDS[0]}" in adoption.name, len(others)) == (True, 2)
     with (
         AtomicSQLiteBackend(SQLiteLocation(path)) as backend,
-        pytest.raises(MigrationError, match=adoption.name),
+        pytest.raises(MigrationError, match=re.escape(f"restore {adoption} --database {path}`")),
     ):
         backend.rollback_migrations(backend.to_rollback(files))
     restore(adoption, path)
     assert snapshots.rows(path) == before
+
+
+def test_the_backup_from_before_adoption_stays_beside_an_app_that_uses_yoyo_and_after_a_restore(
+    tmp_path: Path,
+) -> None:
+    """Whatever id sorts first in yoyo's table, and although two runs have adopted."""
+    path = tmp_path / "RexVoice.db"
+    location = SQLiteLocation(path, backups=1)
+    old_app.make(path)
+    app = Project(tmp_path / "app")
+    app.write("000_add_games", "CREATE TABLE games (id INTEGER);", "DROP TABLE games;")
+    with AtomicSQLiteBackend(location) as backend:
+        files = backend.read([str(FOLDER)])
+        backend.apply_migrations(backend.to_apply(files))
+    with AtomicSQLiteBackend(location) as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(app.sql)])))
+    adoption = min(tmp_path.glob("*.backup"))
+    restore(adoption, path)
+    for _ in range(3):
+        with AtomicSQLiteBackend(location) as backend:
+            backend.apply_migrations(backend.to_apply(files))
+        with AtomicSQLiteBackend(location) as backend:
+            backend.rollback_migrations(backend.to_rollback(files)[:1])
+
+    kept = [one.name for one in tmp_path.glob("*.backup") if f"before-apply-{IDS[0]}" in one.name]
+    assert (adoption.exists(), len(kept)) == (True, 2)

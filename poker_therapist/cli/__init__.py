@@ -179,9 +179,33 @@ def backup(
             show_default=False,
         ),
     ] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="Make none: list those beside an SQLite file, oldest first.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Copy the database to a file while others use it, and check the copy."""
+    """Copy the database to a file while others use it, and check the copy; or list the backups."""
     location = _location(database)
+    if list_them and output is None:
+        found = engine_for(location).list_backups(schema.all_sources(location))
+        if not as_json:
+            screen.print_backups(location, found)
+            return
+        backups = [
+            {
+                "file": str(one.path),
+                "made_at": one.made_at,
+                "bytes": one.size,
+                "before": one.before,
+                "schema_version": one.schema_version,
+                "readable": one.is_readable,
+            }
+            for one in found
+        ]
+        screen.print_json({"database": location.name, "backups": backups})
+        return
+    if list_them or as_json:
+        raise typer.BadParameter("--json goes with --list, and --list without --output")
     print(engine_for(location).save_backup(output, schema.all_sources(location)))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
 from poker_therapist.location import SQLiteLocation, time_for_names
-from poker_therapist.migrations.engine import Holding
+from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -259,6 +259,34 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
         raise InvalidInput(f"{target} is there already: choose another name")
     _write_whole(location, target)
     return target
+
+
+def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[BackupFile]:
+    """Return the finished backups beside a database.
+
+    Args:
+        location: the database.
+        known: the ids of the migrations of ours, for backups that plain yoyo has recorded them in.
+    """
+    listed = []
+    for one in found_backups(location):
+        if one.unfinished or one.damaged:
+            continue
+        version, whole = None, False
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
+            whole = not integrity_error(copy)
+            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+            applied, ours = set[str](), set(known)
+            if "_yoyo_migration" in names:
+                applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
+            if "_migration_text" in names:
+                ours |= {name for (name,) in copy.execute("SELECT migration_id FROM _migration_text")}
+            version = max(applied & ours, default=None)
+        time_made = f"{one.made[:4]}-{one.made[4:6]}-{one.made[6:11]}:{one.made[11:13]}:{one.made[13:15]}"
+        size = one.path.stat().st_size
+        made_at = time_made.replace("T", " ")
+        listed.append(BackupFile(one.path, made_at, size, one.before, version, whole and size > 0))
+    return listed
 
 
 def backups_holding(

@@ -282,9 +282,8 @@ def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[Backu
             if "_migration_text" in names:
                 ours |= {name for (name,) in copy.execute("SELECT migration_id FROM _migration_text")}
             version = max(applied & ours, default=None)
-        time_made = f"{one.made[:4]}-{one.made[4:6]}-{one.made[6:11]}:{one.made[11:13]}:{one.made[13:15]}"
+        made_at = re.sub(r"(....)(..)(..)T(..)(..)(..).*", r"\1-\2-\3 \4:\5:\6", one.made)
         size = one.path.stat().st_size
-        made_at = time_made.replace("T", " ")
         listed.append(BackupFile(one.path, made_at, size, one.before, version, whole and size > 0))
     return listed
 

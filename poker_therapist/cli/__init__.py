@@ -5,6 +5,7 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.location import Location, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.migrations.yoyo_command import write_any_character
+from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
@@ -50,6 +51,7 @@ Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", 
 def main() -> None:
     """Run the command line; end an error of ours in one message and exit code 1."""
     write_any_character()
+    stop_on_sigterm()
     try:
         app()
     except PokerTherapistError as error:
@@ -177,9 +179,33 @@ def backup(
             show_default=False,
         ),
     ] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="Make none: list those beside an SQLite file, oldest first.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Copy the database to a file while others use it, and check the copy."""
+    """Copy the database to a file while others use it, and check the copy; or list the backups."""
     location = _location(database)
+    if list_them and output is None:
+        found = engine_for(location).list_backups(schema.all_sources(location))
+        if not as_json:
+            screen.print_backups(location, found)
+            return
+        backups = [
+            {
+                "file": str(one.path),
+                "made_at": one.made_at,
+                "bytes": one.size,
+                "before": one.before,
+                "schema_version": one.schema_version,
+                "readable": one.is_readable,
+            }
+            for one in found
+        ]
+        screen.print_json({"database": location.name, "backups": backups})
+        return
+    if list_them or as_json:
+        raise typer.BadParameter("--json goes with --list, and --list without --output")
     print(engine_for(location).save_backup(output, schema.all_sources(location)))
 
 
@@ -278,8 +304,10 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
         elif holding is Holding.OF_OTHERS:
             print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             print(f"deleted {path}")
+        elif holding is Holding.LEFT:
+            print(f"{path} is left over and may hold player {user}; --backups deletes it")
         else:
             print(f"{path} still holds player {user}; --backups deletes such backups")
 

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from poker_therapist.location import Location
-from poker_therapist.migrations.engine import Progress, no_progress
+from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import State, Status
 
-STYLES = {
+STYLES: dict[str, str] = {
+    "readable": "green",
     State.APPLIED: "green",
     State.PENDING: "yellow",
     Verdict.EXACT: "green",
@@ -111,6 +112,27 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
         _print(f"{failed[0]} fails: see above.", "red")
     if lost:
         _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", "red")
+
+
+def print_backups(location: Location, found: list[BackupFile]) -> None:
+    """Print the backups that lie beside a database."""
+    if not found:
+        _print(f"No backup lies beside {location.name}.", "yellow")
+        return
+    _print_rows(
+        ("file", "state", "made at (UTC)", "bytes", "before", "schema version"),
+        [
+            (
+                one.path.name,
+                "readable" if one.is_readable else "cannot be read",
+                one.made_at,
+                str(one.size),
+                one.before or "by command",
+                one.schema_version or "none",
+            )
+            for one in found
+        ],
+    )
 
 
 def print_json(value: Any) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,27 @@ class Holding(Enum):
 
     OURS = "a backup that we have made"
     OF_OTHERS = "a file that somebody has kept by hand"
+    LEFT = "what a killed command, or a restore over a damaged database, has left"
     UNKNOWN = "a file that cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFile:
+    """A backup that lies beside a database.
+
+    Attributes:
+        made_at: when, in UTC.
+        before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
+        schema_version: the last migration of ours that is applied in it; None if none is.
+        is_readable: whether it is whole, as far as the engine's own check sees.
+    """
+
+    path: Path
+    made_at: str
+    size: int
+    before: str
+    schema_version: str | None
+    is_readable: bool
 
 
 class Engine(ABC):
@@ -190,6 +211,14 @@ class Engine(ABC):
         Raises:
             InvalidInput: there is a file at `output` already.
             StorageError: the database cannot be read, or the file cannot be written.
+        """
+
+    @abstractmethod
+    def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
+        """Return the finished backups that lie beside the database, oldest first.
+
+        Raises:
+            InvalidInput: no backups lie beside such a database.
         """
 
     @abstractmethod

@@ -8,7 +8,9 @@ errors end in one message and exit status 1 (-vv shows the traceback too).
 import contextlib
 import io
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -29,6 +31,7 @@ class YoyoCommandMixin(AtomicBackend):
         """Take over the yoyo command, if that is who asks."""
         if _is_running_command(sys._getframe()):
             write_any_character()
+            stop_on_sigterm()
             self.report = print
             migrate.read_migrations = self._read_migrations
             sys.excepthook = _report
@@ -102,6 +105,13 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: with what is half done undone, and nothing left of it."""
+    is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_default and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def _is_running_command(frame: FrameType | None) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poker_therapist.compat import override
+from poker_therapist.errors import InvalidInput
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.migrations.engine import Engine, Holding
+from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql import backup, rehearsal, transfer
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
@@ -33,6 +34,10 @@ class PostgreSQLEngine(Engine):
     @override
     def save_backup(self, output: Path | None, sources: Sequence[str]) -> Path:
         return backup.save_backup(self.location, output, sources)
+
+    @override
+    def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
+        raise InvalidInput("the backups of a server lie where they were written: look there")
 
     @override
     def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:

@@ -1,6 +1,9 @@
 """The SQLite half of the atomic backend: one connection, BEGIN IMMEDIATE, foreign keys checked, a backup."""
 
+import os
+import shlex
 import sqlite3
+import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -207,15 +210,19 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Keep the backup of a run that has changed something; older ones make room for it."""
         if self._backup is not None:
             backup, self._backup = self._backup, None
-            # What precedes the first migration is from before adoption: the only way back to there.
-            first = f"apply-{min(self.applied(), default='')}"
-            keep = [one.path for one in found_backups(self.location) if one.before == first]
-            prune(self.location, backup, keep[-1:])
+            prune(self.location, backup)
 
     @override
     def backup_before(self, migration_id: str) -> str:
-        found = [one.path for one in found_backups(self.location) if one.before == f"apply-{migration_id}"]
-        return f"{found[-1]} with `poker-therapist restore`" if found else super().backup_before(migration_id)
+        before = f"apply-{migration_id}"
+        found = [
+            one.path for one in found_backups(self.location) if one.before == before and not one.unfinished
+        ]
+        if not found:
+            return super().backup_before(migration_id)
+        paths = (str(found[-1]), "--database", str(self.location.path))
+        quoted = subprocess.list2cmdline(paths) if os.name == "nt" else shlex.join(paths)
+        return f"the backup from before it with `poker-therapist restore {quoted}`"
 
     def _holds_rows(self, table: str) -> bool:
         """Return whether a table has a row, or may have: one of a module that only the app loads."""

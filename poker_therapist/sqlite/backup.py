@@ -8,13 +8,13 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
 from poker_therapist.location import SQLiteLocation, time_for_names
-from poker_therapist.migrations.engine import Holding
+from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -23,7 +23,7 @@ from poker_therapist.sqlite.connect import (
     translating_errors,
     uri,
 )
-from poker_therapist.tables import StoredTable
+from poker_therapist.tables import TABLES, StoredTable
 
 _SECONDS_TO_BEGIN = 60
 
@@ -36,12 +36,14 @@ class FoundBackup:
         made: the time in its name.
         before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
         unfinished: whether it was not finished; it may be being written.
+        damaged: whether it is a part of a damaged database that a restore has replaced.
     """
 
     path: Path
     made: str
     before: str
     unfinished: bool
+    damaged: bool
 
 
 def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
@@ -49,11 +51,11 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
     pattern = re.compile(
         re.escape(location.path.name)
         + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
-        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|damaged)"
+        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|(damaged)(?:-wal|-shm)?)"
     )
     matches = ((path, pattern.fullmatch(path.name)) for path in location.path.parent.iterdir())
     found = [
-        FoundBackup(path, match[1], match[2] or "", bool(match[3]))
+        FoundBackup(path, match[1], match[2] or "", bool(match[3]), bool(match[4]))
         for path, match in matches
         if match and path.is_file() and not path.is_symlink()
     ]
@@ -63,8 +65,13 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
 def remove_unfinished(location: SQLiteLocation) -> None:
     """Remove what killed backups have left, and nothing that is being written."""
     for one in found_backups(location):
-        if one.unfinished and not _is_being_written(one.path):
+        if one.unfinished and not _is_being_written(_database_of(one.path)):
             one.path.unlink(missing_ok=True)
+
+
+def _database_of(path: Path) -> Path:
+    """Return the file that a journal or log is of, or the file itself."""
+    return path.with_name(re.sub(r"(\.part)-(journal|wal|shm)$", r"\1", path.name))
 
 
 def _is_being_written(path: Path) -> bool:
@@ -111,16 +118,43 @@ def back_up(location: SQLiteLocation, before: str) -> Path:
 def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -> None:
     """Delete the oldest backups of those that nobody asked for; `location.backups` of them stay.
 
+    One from before adoption always stays: no rollback gives back what was adopted.
+
     Args:
         location: the database.
         newest: the last one; where the clock was put back, its name may sort before others'.
         keep: others that stay.
     """
-    automatic = [one.path for one in found_backups(location) if one.before and not one.unfinished]
-    old = [path for path in automatic if path not in (newest, *keep)]
+    automatic = [one for one in found_backups(location) if one.before and not one.unfinished]
+    keep = [*keep, *_from_before_adoption(location, automatic)]
+    old = [one.path for one in automatic if one.path not in (newest, *keep)]
     most = location.backups - (newest not in keep)
     for path in old[: max(len(old) - most, 0)] if location.backups else ():
         path.unlink(missing_ok=True)
+
+
+def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBackup]) -> set[Path]:
+    """Return the backups that precede a migration that adopted tables, or our first, and hold such a table.
+
+    What cannot be read is taken for one.
+    """
+    adopted, by = {table.name for table in TABLES}, set[str]()
+    held = dict[FoundBackup, set[str] | None]()
+    for one in [FoundBackup(location.path, "", "", False, False), *backups]:
+        held[one] = None
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
+            names = {name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema")}
+            if "_migration_adopted" in names:
+                for table, name in copy.execute("SELECT table_name, migration_id FROM _migration_adopted"):
+                    adopted.add(table)
+                    by.add(f"apply-{name}")
+            held[one] = names
+    return {
+        one.path
+        for one, names in held.items()
+        if one.before.startswith("apply-")
+        and (names is None or (names & adopted and (one.before in by or "_migration_text" not in names)))
+    }
 
 
 def _write_whole(location: SQLiteLocation, target: Path) -> None:
@@ -227,10 +261,40 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     return target
 
 
+def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[BackupFile]:
+    """Return the finished backups beside a database.
+
+    Args:
+        location: the database.
+        known: the ids of the migrations of ours, for backups that plain yoyo has recorded them in.
+    """
+    listed = []
+    for one in found_backups(location):
+        if one.unfinished or one.damaged:
+            continue
+        version, whole = None, False
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
+            whole = not integrity_error(copy)
+            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+            applied, ours = set[str](), set(known)
+            if "_yoyo_migration" in names:
+                applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
+            if "_migration_text" in names:
+                ours |= {name for (name,) in copy.execute("SELECT migration_id FROM _migration_text")}
+            version = max(applied & ours, default=None)
+        made_at = re.sub(r"(....)(..)(..)T(..)(..)(..).*", r"\1-\2-\3 \4:\5:\6", one.made)
+        size = one.path.stat().st_size
+        listed.append(BackupFile(one.path, made_at, size, one.before, version, whole and size > 0))
+    return listed
+
+
 def backups_holding(
     location: SQLiteLocation, owner: int, tables: Sequence[StoredTable]
 ) -> dict[Path, Holding]:
-    """Return our backups of a database, and what may be others, with a row of an owner in a table."""
+    """Return our backups of a database, and what may be others, with a row of an owner in a table.
+
+    Half a backup and a damaged database may hold rows that no query finds.
+    """
     ours = {one.path: one for one in found_backups(location)}
     # Kept by hand under another name; but not our backups of a database whose name begins alike.
     of_others = re.compile(re.escape(location.path.name) + r"\..+\.\d{8}T\d{6}\.\d{6}Z(\.before-.+)?\.backup")
@@ -238,6 +302,10 @@ def backups_holding(
     by_hand = [path for path in named if path not in ours and not of_others.fullmatch(path.name)]
     found = {}
     for path in sorted([*ours, *by_hand]):
+        if path in ours and (ours[path].damaged or ours[path].unfinished):
+            being_written = ours[path].unfinished and _is_being_written(_database_of(path))
+            found[path] = Holding.UNKNOWN if being_written else Holding.LEFT
+            continue
         holds = _holds(path, owner, tables)
         if holds is None:
             found[path] = Holding.UNKNOWN

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.engine import Engine, Holding
+from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite import backup, rehearsal, restore, transfer
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -35,12 +35,18 @@ class SQLiteEngine(Engine):
         return backup.save_backup(self.location, output)
 
     @override
+    def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
+        known = {one.id for one in self.backend().read(sources)}
+        return backup.list_backups(self.location, known)
+
+    @override
     def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:
         return restore.restore(self.location, file, sources, tables)
 
     @override
     def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
-        return backup.backups_holding(self.location, owner, tables)
+        left = dict.fromkeys(rehearsal.left_copies(self.location), Holding.LEFT)
+        return backup.backups_holding(self.location, owner, tables) | left
 
     @override
     def identity(self) -> Hashable:

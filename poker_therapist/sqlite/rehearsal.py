@@ -26,7 +26,7 @@ from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, 
 
 # In each folder of copies, a database that the rehearsal keeps locked while it runs.
 _OWNER = "owner.db"
-_FILES = (_OWNER, "work.db", "before.db", "after.db")
+_FILES = re.compile(r"(owner|work|before|after)\.db(-journal|-wal|-shm|-mj\w+)?")
 _SECONDS_TO_BEGIN = 60
 
 
@@ -97,18 +97,13 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 @contextlib.contextmanager
 def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
     """Make a folder for copies, and remove it afterwards; and first what killed rehearsals have left."""
-    parent = location.path.parent
-    # Ours are folders of the whole pattern that hold our files and nothing else.
-    pattern = re.compile(re.escape(location.path.name) + r"\.rehearsal-\d+-\w{8}")
     try:
-        for left in (path for path in parent.iterdir() if pattern.fullmatch(path.name)):
-            with contextlib.suppress(FileNotFoundError):  # another one removes it, too
-                if left.is_dir() and not left.is_symlink() and _is_ours(left) and not _has_owner(left):
-                    shutil.rmtree(left)
-        where = parent if os.access(parent, os.W_OK) else None  # the system's folder for what is temporary
+        for left in left_copies(location):
+            with contextlib.suppress(OSError):  # another one removes it, too; or nobody but its owner may
+                shutil.rmtree(left)
         with (
             tempfile.TemporaryDirectory(
-                prefix=f"{location.path.name}.rehearsal-{os.getpid()}-", dir=where
+                prefix=f"{location.path.name}.rehearsal-{os.getpid()}-", dir=_parent(location)
             ) as folder,
             _open(Path(folder, _OWNER)) as lock,
         ):
@@ -120,8 +115,29 @@ def _folder_beside(location: SQLiteLocation) -> Iterator[Path]:
         ) from error
 
 
-def _is_ours(folder: Path) -> bool:
-    return all(path.name.split("-")[0] in _FILES for path in folder.iterdir())
+def left_copies(location: SQLiteLocation) -> list[Path]:
+    """Return the folders that killed rehearsals of a database have left, with its players' rows in them."""
+    pattern = re.compile(re.escape(location.path.name) + r"\.rehearsal-\d+-\w{8}")
+    return [path for path in _parent(location).iterdir() if pattern.fullmatch(path.name) and _is_left(path)]
+
+
+def _parent(location: SQLiteLocation) -> Path:
+    """Return the folder for the copies: the database's, or, where that may not be written, the system's."""
+    parent = location.path.parent
+    return parent if os.access(parent, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _is_left(folder: Path) -> bool:
+    """Return whether a folder holds our files and nothing else, and the rehearsal that made it has ended."""
+    try:
+        return (
+            folder.is_dir()
+            and not folder.is_symlink()
+            and all(_FILES.fullmatch(path.name) and path.is_file() for path in folder.iterdir())
+            and not _has_owner(folder)
+        )
+    except OSError:  # somebody else's, or gone meanwhile
+        return False
 
 
 def _has_owner(folder: Path) -> bool:
@@ -131,7 +147,7 @@ def _has_owner(folder: Path) -> bool:
     with contextlib.closing(sqlite3.connect(folder / _OWNER, timeout=0, isolation_level=None)) as lock:
         try:
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
+        except sqlite3.Error:  # locked, or no database: a file of somebody's
             return True
     return False
 

@@ -1,6 +1,8 @@
 """`poker-therapist backup` and `restore`: while others use the database, and with nothing lost."""
 
+import re
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -16,9 +18,10 @@ from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
-from tests.helpers.cli import command, program, state_of
+from tests.helpers.cli import PROGRAM, command, program, state_of
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
+from tests.helpers.sessions import wait_until
 
 
 @pytest.fixture
@@ -253,8 +256,90 @@ def test_the_backup_from_before_adoption_stays_and_is_named(tmp_path: Path) -> N
     assert (f"before-apply-{IDS[0]}" in adoption.name, len(others)) == (True, 2)
     with (
         AtomicSQLiteBackend(SQLiteLocation(path)) as backend,
-        pytest.raises(MigrationError, match=adoption.name),
+        pytest.raises(MigrationError, match=re.escape(f"restore {adoption} --database {path}`")),
     ):
         backend.rollback_migrations(backend.to_rollback(files))
     restore(adoption, path)
     assert snapshots.rows(path) == before
+
+
+def test_the_backup_from_before_adoption_stays_beside_an_app_that_uses_yoyo_and_after_a_restore(
+    tmp_path: Path,
+) -> None:
+    """Whatever id sorts first in yoyo's table, and although two runs have adopted."""
+    path = tmp_path / "RexVoice.db"
+    location = SQLiteLocation(path, backups=1)
+    old_app.make(path)
+    app = Project(tmp_path / "app")
+    app.write("000_add_games", "CREATE TABLE games (id INTEGER);", "DROP TABLE games;")
+    with AtomicSQLiteBackend(location) as backend:
+        files = backend.read([str(FOLDER)])
+        backend.apply_migrations(backend.to_apply(files))
+    with AtomicSQLiteBackend(location) as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(app.sql)])))
+    adoption = min(tmp_path.glob("*.backup"))
+    restore(adoption, path)
+    for _ in range(3):
+        with AtomicSQLiteBackend(location) as backend:
+            backend.apply_migrations(backend.to_apply(files))
+        with AtomicSQLiteBackend(location) as backend:
+            backend.rollback_migrations(backend.to_rollback(files)[:1])
+
+    kept = [one.name for one in tmp_path.glob("*.backup") if f"before-apply-{IDS[0]}" in one.name]
+    assert (adoption.exists(), len(kept)) == (True, 2)
+
+
+def test_the_backups_beside_a_database_are_listed(database: Path) -> None:
+    """Time, size, what each precedes, its schema version, and whether it can be read; nothing is written."""
+    with AtomicSQLiteBackend(SQLiteLocation(database)) as backend:
+        files = backend.read([str(FOLDER)])
+        backend.rollback_migrations(backend.to_rollback(files)[:1])
+    asked_for = back_up(database)
+    (automatic,) = database.parent.glob("*.before-rollback-*.backup")
+    broken = database.with_name(f"{database.name}.20260105T181201.123456Z.before-restore.backup")
+    broken.write_text("no database " * 100)
+    shutil.copy(database, database.with_name(NOT_OURS[1]))
+    before = state_of(database.parent)
+    ran = command("backup", "--list", "--json", folder=database.parent)
+
+    assert (ran.code, ran.json["database"]) == (0, str(database))
+    first, *others = ran.json["backups"]
+    assert first == {
+        "file": str(broken),
+        "made_at": "2026-01-05 18:12:01",
+        "bytes": 1200,
+        "before": "restore",
+        "schema_version": None,
+        "readable": False,
+    }
+    keys = ("file", "bytes", "before", "schema_version", "readable")
+    assert [tuple(one[key] for key in keys) for one in others] == [
+        (str(automatic), automatic.stat().st_size, f"rollback-{IDS[-1]}", IDS[-1], True),
+        (str(asked_for), asked_for.stat().st_size, "", IDS[-2], True),
+    ]
+    lines = [line.split("\t") for line in command("backup", "--list", folder=database.parent).lines]
+    assert [(line[0], line[1], line[4]) for line in lines] == [
+        (broken.name, "cannot be read", "restore"),
+        (automatic.name, "readable", f"rollback-{IDS[-1]}"),
+        (asked_for.name, "readable", "by command"),
+    ]
+    assert state_of(database.parent) == before
+    assert command("backup", "--json", folder=database.parent).code == 2
+
+
+def test_sigterm_leaves_nothing_of_what_was_not_finished(tmp_path: Path) -> None:
+    """The copies of a rehearsal go, as after Ctrl-C; the exit code is the signal's."""
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 50000) "
+            "INSERT INTO user_patterns (user_id, pattern_type, pattern_key, pattern_value) "
+            "SELECT 1000 + n, 'tilt', 'level', n FROM number"
+        )
+    with subprocess.Popen([PROGRAM, "rehearse"], cwd=tmp_path, stderr=subprocess.DEVNULL) as running:
+        wait_until(lambda: any(tmp_path.glob("*.rehearsal-*/work.db")))
+        running.terminate()
+        assert running.wait(60) == 128 + signal.SIGTERM
+
+    assert [one.name for one in tmp_path.iterdir() if ".rehearsal-" in one.name] == []

@@ -437,9 +437,17 @@ def test_a_source_that_is_not_up_to_date_is_refused(one: str, other: str, new: N
     assert is_untouched(target)
 
 
+# Applied by a later version, which has kept its text.
+FROM_THE_FUTURE = """
+INSERT INTO _yoyo_migration (migration_id) VALUES ('999_from_the_future');
+INSERT INTO _migration_text (migration_table, migration_id, apply_sql)
+VALUES ('_yoyo_migration', '999_from_the_future', 'SELECT 1;');
+"""
+
+
 def test_a_source_that_lacks_one_migration_or_has_one_too_many_is_refused(small: Path, new: New) -> None:
     target = new("postgresql")
-    run_sql(small, "INSERT INTO _yoyo_migration (migration_id) VALUES ('999_from_the_future')")
+    run_sql(small, FROM_THE_FUTURE)
     with pytest.raises(SchemaTooNew, match="999_from_the_future"):
         copy(locate(small), locate(target))
     run_sql(small, "DELETE FROM _yoyo_migration WHERE migration_id = '999_from_the_future'")
@@ -453,7 +461,7 @@ def test_a_source_that_lacks_one_migration_or_has_one_too_many_is_refused(small:
 def test_a_target_ahead_of_this_version_is_refused(small: Path, new: New) -> None:
     target = new("sqlite")
     get_pattern_storage(target).close()
-    run_sql(target, "INSERT INTO _yoyo_migration (migration_id) VALUES ('999_from_the_future')")
+    run_sql(target, FROM_THE_FUTURE)
     before = snapshots.everything(Path(target))
     with pytest.raises(SchemaTooNew, match="999_from_the_future"):
         copy(locate(small), locate(target))

@@ -1,7 +1,10 @@
 """`poker-therapist forget` and `purge`: it asks, it counts, and it names the backups that still know."""
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,3 +176,32 @@ def test_purging_counts_what_has_expired(database: Path) -> None:
     assert second.out == "0 expired\n"
     with get_pattern_storage(database) as storage:
         assert storage.get_context(7, "mood") == ["angry", "tired"]
+
+
+def test_what_killed_commands_have_left_is_named_and_deleted_if_told_so(database: Path) -> None:
+    """Half a backup, a rehearsal's copies, a damaged database with its log; nothing that is in use."""
+    named = f"{database.name}.20260105T000000.000000Z"
+    left = [database.with_name(f"{named}{end}") for end in (".backup.part", ".damaged", ".damaged-wal")]
+    for path in left:
+        path.write_bytes(b"no whole database " * 100)
+    folders = [
+        database.with_name(f"{database.name}.rehearsal-4711-{end}") for end in ("deadbeef", "running_")
+    ]
+    for folder in folders:
+        folder.mkdir()
+        for name in ("owner.db", "work.db"):
+            shutil.copy(database, folder / name)
+    writing = database.with_name(f"{database.name}.20260106T000000.000000Z.backup.part")
+    shutil.copy(database, writing)
+    with contextlib.ExitStack() as stack:
+        for path in (writing, folders[1] / "owner.db"):
+            connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("BEGIN EXCLUSIVE")
+        said = forget(database, "--yes").out
+        for path in (*left, folders[0]):
+            assert f"{path} is left over and may hold player 7; --backups deletes it" in said
+        assert forget(database, "--yes", "--backups").code == 0
+
+        assert [path for path in (*left, folders[0]) if path.exists()] == []
+        assert (writing.exists(), (folders[1] / "work.db").exists()) == (True, True)

@@ -294,6 +294,11 @@ def test_what_only_looks_like_the_copies_of_a_rehearsal_stays(three: Project) ->
         os.utime(path, (0, 0))
     notes[2].write_text("a file")
     (three.folder / f"{name}4713-qrstuvwx").symlink_to(notes[0])
+    for number, inside in enumerate(("owner.db-notes", "owner.db"), 4714):
+        folder = three.folder / f"{name}{number}-abcdefgh"
+        folder.mkdir()
+        for path in (folder / "work.db", folder / inside):
+            path.write_text("mine, and no database " * 50)
     before = sorted(three.folder.rglob("*"))
     rehearse(SQLiteLocation(three.database), sources=[str(three.sql)])
 

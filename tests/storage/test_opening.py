@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
+from poker_therapist.errors import StorageError
 from tests.helpers.engines import fetch_all, sqlite_only
 from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import everything

@@ -15,7 +15,7 @@ from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.sqlite import backup, restore
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, save_backup
-from poker_therapist.sqlite.connect import open_connection
+from poker_therapist.sqlite.connect import integrity_error, open_connection
 from poker_therapist.sqlite.transfer import writer
 from poker_therapist.tables import TABLES
 from tests.helpers import old_app, snapshots
@@ -110,7 +110,7 @@ def test_a_backup_that_is_being_checked_is_not_removed_by_a_second(
     location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two statements of the first as well: it holds its lock until it is whole."""
-    check = backup.integrity_error
+    check = integrity_error
 
     def watched(connection: sqlite3.Connection) -> str:
         found = check(connection)

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.works import Entry
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.connect import enlarge_cache, open_connection, use_write_ahead_log
+from poker_therapist.sqlite.connect import enlarge_cache, open_connection, set_journal_mode
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 
 NAME = "RexVoice.db"
@@ -143,7 +143,7 @@ def raw(folder: Path) -> Raw:
     location = SQLiteLocation(migrated(folder))
     connection = open_connection(location)
     enlarge_cache(connection)
-    use_write_ahead_log(connection, location.timeout)
+    set_journal_mode(connection, location)
     return Raw(connection)
 
 

@@ -34,6 +34,7 @@ class SQLiteLocation:
         synchronous: NORMAL survives a crash of the app; FULL also survives a power failure.
         timeout: seconds to wait for another connection's lock.
         backups: how many backups to keep; none is made for 0.
+        journal_mode: WAL; DELETE or TRUNCATE where processes cannot share memory, as on a network drive.
         given: the path as it was given; `path` unless it was given otherwise.
         on_connect: called with each new connection, before its settings are made.
     """
@@ -42,6 +43,7 @@ class SQLiteLocation:
     synchronous: str = "NORMAL"
     timeout: float = 30.0
     backups: int = 5
+    journal_mode: str = "WAL"
     given: Path | None = field(default=None, compare=False)
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
 
@@ -133,18 +135,22 @@ def _locate_file(name: str) -> SQLiteLocation:
         )
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "NORMAL").upper()
+    journal_mode = options.pop("journal_mode", "WAL").upper()
     timeout = _seconds(options)
     backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
         raise InvalidInput(f"synchronous={synchronous} in the URL: it must be NORMAL or FULL")
+    if journal_mode not in ("WAL", "DELETE", "TRUNCATE"):
+        raise InvalidInput(f"journal_mode={journal_mode} in the URL: it must be WAL, DELETE or TRUNCATE")
     if not re.fullmatch(r"\d{1,3}", backups):
         raise InvalidInput(f"backups={backups} in the URL: it must be how many to keep, 0 for none")
     if options:
         raise InvalidInput(
-            f"unknown option {min(options)!r} in the URL: there are backups, synchronous and timeout"
+            f"unknown option {min(options)!r} in the URL: there are backups, journal_mode, synchronous "
+            "and timeout"
         )
     path = unquote(url.path[1:])
-    return SQLiteLocation(_file(path), synchronous, timeout, int(backups), given=Path(path))
+    return SQLiteLocation(_file(path), synchronous, timeout, int(backups), journal_mode, given=Path(path))
 
 
 def _seconds(options: dict[str, str]) -> float:

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
@@ -20,12 +20,18 @@ from poker_therapist.sqlite.connect import (
     integrity_error,
     kind_of,
     open_connection,
-    translating_errors,
+    translate_error,
     uri,
 )
 from poker_therapist.tables import TABLES, StoredTable
 
 _SECONDS_TO_BEGIN = 60
+_WRITE_ERRORS = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +174,11 @@ def _write_whole(location: SQLiteLocation, target: Path) -> None:
         new = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, new, rights))
         made = True
-        with translating_errors(location):
+        try:
             copy_database(location, unfinished)
+        except sqlite3.Error as error:  # of the two files, only the backup is written
+            written = getattr(error, "sqlite_errorcode", 0) in _WRITE_ERRORS
+            raise translate_error(error, replace(location, path=target) if written else location) from error
         unfinished.replace(target)
         sync_folder(target.parent)
     except BaseException as error:
@@ -193,6 +202,8 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         contextlib.closing(open_connection(location)) as source,
         contextlib.closing(sqlite3.connect(target)) as copy,
     ):
+        # Between its statements nobody else may take it for what a killed backup has left.
+        copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
         source.backup(copy, progress=patience(location))
         damage = integrity_error(copy)
         # A copy is one file; it becomes what its original was when it is opened for writing.

@@ -151,18 +151,20 @@ def enlarge_cache(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cache_size = -16384")  # KiB
 
 
-def use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:
-    """Let readers and a writer work at once; kept in the file, so only the first connection writes.
+def set_journal_mode(connection: sqlite3.Connection, location: SQLiteLocation) -> None:
+    """Let readers and a writer work at once, by a log, unless the URL says that there can be none.
+
+    WAL is kept in the file, so only the first connection writes.
 
     SQLite does not wait for the lock here as it does elsewhere: of many processes on a new file some fail at
     once, so this waits for them. A database that may not be written stays as it is.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + location.timeout
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            if mode != "wal":
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode.upper() != location.journal_mode:
+                connection.execute(f"PRAGMA journal_mode = {location.journal_mode}").fetchone()
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode & 0xFF
             if code == sqlite3.SQLITE_READONLY:

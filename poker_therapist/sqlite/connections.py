@@ -27,8 +27,8 @@ from poker_therapist.sqlite.connect import (
     find_file,
     immutable_state,
     open_connection,
+    set_journal_mode,
     translate_error,
-    use_write_ahead_log,
 )
 from poker_therapist.sqlite.transaction import (
     Session,
@@ -78,7 +78,7 @@ class SQLiteDatabase(Database):
             connection = open_connection(self.location)
             enlarge_cache(connection)
             if self._may_write and kept:
-                use_write_ahead_log(connection, self.location.timeout)
+                set_journal_mode(connection, self.location)
             session = Session(connection)
         except BaseException as error:
             if connection is not None:
@@ -109,7 +109,7 @@ class SQLiteDatabase(Database):
         self._may_write = True
         session = self._session()
         try:
-            use_write_ahead_log(session.connection, self.location.timeout)
+            set_journal_mode(session.connection, self.location)
         except sqlite3.Error as error:
             raise translate_error(error, self.location) from error
 

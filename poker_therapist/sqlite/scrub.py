@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from poker_therapist.errors import DatabaseUnreadable
+from poker_therapist.errors import DatabaseUnreadable, StorageError
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import patience
 from poker_therapist.sqlite.connect import (
     kind_of,
     open_connection,
+    set_journal_mode,
     translating_errors,
     uri,
-    use_write_ahead_log,
 )
 from poker_therapist.sqlite.pages import DamagedPage, erase_unused
 from poker_therapist.tables import TABLES
@@ -49,6 +49,11 @@ def scrub(location: SQLiteLocation) -> None:
         DatabaseFull: there is no room for a copy beside the database, or for the pages in the log.
         DatabaseUnreadable: the file is damaged.
     """
+    if location.journal_mode != "WAL":  # there SQLite's backup locks out the reader that it needs
+        raise StorageError(
+            "Unused parts of pages are erased only without journal_mode in the URL: stop every program, copy "
+            "the file to a local disk, forget there, and copy it back"
+        )
     path = Path(os.path.realpath(location.path))
     try:
         with (
@@ -56,7 +61,7 @@ def scrub(location: SQLiteLocation) -> None:
             contextlib.closing(open_connection(location)) as reader,
             contextlib.closing(open_connection(location)) as writer,
         ):
-            use_write_ahead_log(writer, location.timeout)
+            set_journal_mode(writer, location)
             _delete_samples(writer)
             (page_size,) = writer.execute("PRAGMA page_size").fetchone()
             with _copy_beside(path, page_size) as (source, target, file):

@@ -334,7 +334,7 @@ def test_no_option_of_a_url_takes_a_text_that_looks_like_sql(
 ) -> None:
     """Each of our own is a number or a word; of others SQLite has none, and PostgreSQL's are libpq's."""
     own = {
-        "sqlite": ["timeout", "synchronous", "backups"],
+        "sqlite": ["timeout", "synchronous", "backups", "journal_mode"],
         "postgresql": ["timeout", "connections", "schema"],
     }
     tried = 0

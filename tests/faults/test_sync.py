@@ -12,10 +12,10 @@ import pytest
 
 from poker_therapist import get_pattern_storage, schema
 from poker_therapist.location import SQLiteLocation, locate
-from poker_therapist.sqlite import restore
+from poker_therapist.sqlite import backup, restore
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, save_backup
-from poker_therapist.sqlite.connect import open_connection
+from poker_therapist.sqlite.connect import integrity_error, open_connection
 from poker_therapist.sqlite.transfer import writer
 from poker_therapist.tables import TABLES
 from tests.helpers import old_app, snapshots
@@ -104,3 +104,39 @@ def test_the_journal_of_a_migration_is_gone_from_the_disk_when_it_is_reported(tm
     lines = calls.read_text().splitlines()
     last = max(number for number, line in enumerate(lines) if f'{path}-journal"' in line)
     assert any("sync(" in line and f"<{tmp_path}>" in line for line in lines[last:]), lines[last:]
+
+
+def test_a_backup_that_is_being_checked_is_not_removed_by_a_second(
+    location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two statements of the first as well: it holds its lock until it is whole."""
+    check = integrity_error
+
+    def watched(connection: sqlite3.Connection) -> str:
+        found = check(connection)
+        backup.remove_unfinished(location)
+        assert list(location.path.parent.glob("*.part"))
+        return found
+
+    monkeypatch.setattr(backup, "integrity_error", watched)
+
+    assert snapshots.everything(save_backup(location)) == snapshots.everything(location.path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of the size of files")
+def test_a_backup_that_cannot_be_written_is_named_and_not_the_database(location: SQLiteLocation) -> None:
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from poker_therapist.errors import StorageError\n"
+        "from poker_therapist.location import locate\n"
+        "from poker_therapist.sqlite.backup import save_backup\n"
+        "path = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))\n"
+        "try: save_backup(locate(path), path.with_name('kept.backup'))\n"
+        "except StorageError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(location.path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert str(location.path.with_name("kept.backup")) in said
+    assert not list(location.path.parent.glob("kept*"))

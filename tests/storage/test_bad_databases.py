@@ -60,6 +60,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("sqlite:///RexVoice.db?mode=ro", "mode"),
         ("sqlite:///RexVoice.db?synchronous=OFF", "synchronous=OFF"),
         ("sqlite:///RexVoice.db?synchronous=", "synchronous="),
+        ("sqlite:///RexVoice.db?journal_mode=OFF", "journal_mode=OFF"),
+        ("sqlite:///RexVoice.db?journal_mode=", "journal_mode="),
         ("sqlite:///RexVoice.db?timeout=soon", "timeout=soon"),
         ("sqlite:///RexVoice.db?timeout=-1", "timeout=-1"),
         ("sqlite:///RexVoice.db?timeout=nan", "timeout=nan"),

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
+from poker_therapist.errors import StorageError
 from tests.helpers.engines import fetch_all, sqlite_only
 from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import everything
@@ -112,6 +113,26 @@ def test_a_file_that_was_there_keeps_its_rights(database_path: Path) -> None:
     get_pattern_storage(database_path).close()
 
     assert database_path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate"])
+def test_where_memory_cannot_be_shared_no_log_is_made(database_path: Path, mode: str) -> None:
+    """Though the file had one: all that was saved stays; what cannot be erased there is said."""
+    with get_pattern_storage(database_path) as storage:
+        storage.save_pattern(7, "tilt", "bad_beat", 1)
+
+    with get_pattern_storage(
+        f"sqlite:///{quote(str(database_path))}?journal_mode={mode}&timeout=1"
+    ) as storage:
+        storage.save_pattern(8, "tilt", "bad_beat", 2)
+        assert setting(storage, "journal_mode") == mode
+        assert not Path(f"{database_path}-wal").exists()
+        assert not Path(f"{database_path}-shm").exists()
+        assert storage.export_user(7)
+        with pytest.raises(StorageError, match="copy the file to a local disk, forget there"):
+            storage.forget_user(7)
+        assert setting(storage, "journal_mode") == mode
+        assert not Path(f"{database_path}-wal").exists()
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def describe(self) -> Catalog:
-        return describe(self.connection)
+        try:
+            return describe(self.connection)
+        except (IndexError, ValueError) as error:  # a text that SQLite takes and our reading of it does not
+            raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
 
     @override
     def present(self) -> set[str]:

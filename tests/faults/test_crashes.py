@@ -85,7 +85,7 @@ def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
         if kind == "populated":
             target.add_rows()
     with target.copy() as database:
-        states = states_of(command, database)
+        states = states_of(command, database, target.floor)
     shown: set[str] = set()
     kills = stuck = in_parts = 0
     code = -signal.SIGKILL

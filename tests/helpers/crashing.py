@@ -31,8 +31,8 @@ COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["
 _ARGUMENTS = {**COMMANDS, "rollback last": ["rollback", "--revision", IDS[-1]]}
 
 
-def states_of(command: str, database: str) -> list[Snapshot]:
-    """Run a command on a database; return its state before and after each migration."""
+def states_of(command: str, database: str, floor: str = IDS[0]) -> list[Snapshot]:
+    """Run a command on a database, down to a migration; return its state before and after each one."""
     states = [everything(database)]
 
     def note(message: str) -> None:
@@ -44,7 +44,8 @@ def states_of(command: str, database: str) -> list[Snapshot]:
         backend.report = note
         files = backend.read([str(folder)])
         if command != "apply":
-            backend.rollback_migrations(backend.to_rollback(files))
+            undone = backend.to_rollback(files)
+            backend.rollback_migrations(undone.filter(lambda migration: migration.id >= floor))
         if command != "rollback":
             backend.apply_migrations(backend.to_apply(files))
     return states
@@ -57,6 +58,8 @@ class OnSQLite:
     in_parts: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, kind: str) -> None:
+        # What has adopted tables is not rolled back.
+        self.floor = IDS[0] if kind == "empty" else IDS[1]
         self.folder = folder
         self.original = folder / "original.db"
         if kind == "empty":
@@ -76,7 +79,8 @@ class OnSQLite:
 
     def run(self, command: str, database: str | None = None, step: int = 0) -> int:
         """Run a yoyo command in a child, killed before a statement unless that is 0; return its code."""
-        arguments = yoyo_arguments("sqlite+atomic", command, Path(database or self.original))
+        path = Path(database or self.original)
+        arguments = yoyo_arguments("sqlite+atomic", command, path, self.floor)
         return testing.run_killed_at(step, lambda: run_yoyo(arguments))
 
     def add_rows(self) -> None:
@@ -87,6 +91,7 @@ class OnPostgreSQL:
     """A database of which a new one is made for each kill."""
 
     in_parts = tuple(migration.id for migration in IN_PARTS)
+    floor = IDS[0]
 
     def __init__(self, url: str, kind: str, databases: Databases) -> None:
         self.original = url
@@ -113,10 +118,13 @@ def apply_first(url: str) -> None:
     run_sql(url, ROWS)
 
 
-def yoyo_arguments(scheme: str, command: str, path: Path) -> list[str]:
-    """Return the arguments of a yoyo command for an SQLite database and our own migrations."""
+def yoyo_arguments(scheme: str, command: str, path: Path, floor: str = IDS[0]) -> list[str]:
+    """Return the arguments of a yoyo command for an SQLite database and our own migrations, down to one."""
+    arguments = _ARGUMENTS[command]
+    if "--all" in arguments:
+        arguments = [command, "--revision", floor]
     options = ["--no-config-file", "--batch", "--database", f"{scheme}:///{path}"]
-    return [*_ARGUMENTS[command], *options, str(migrations_folder("sqlite"))]
+    return [*arguments, *options, str(migrations_folder("sqlite"))]
 
 
 def run_yoyo(arguments: list[str]) -> None:

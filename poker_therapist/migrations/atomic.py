@@ -360,7 +360,8 @@ class AtomicBackend(DatabaseBackend, ABC):
     def _require_ours(self, migration: SQLMigration, direction: str, gone: set[str]) -> None:
         """Refuse to take away what no applied migration has made."""
         history = self.history({one.id: one for one in (*self._known, migration)})
-        made = {name for one in history for name in one.names_made()}
+        # Also of one that is not applied: it may have been interrupted.
+        made = {name for one in (*history, *self._known) for name in one.names_made()}
         if gone - made:  # a column, or what has another name since
             with suppress(PokerTherapistError), self.translating_errors():
                 made |= self.build(history).names()

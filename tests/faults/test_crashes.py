@@ -34,16 +34,16 @@ from tests.helpers.snapshots import everything, interrupted, operations
 ONE_IN = {
     "sqlite": {
         ("apply", "populated"): 1,
-        ("apply", "empty"): 3,
+        ("apply", "empty"): 1,
         ("rollback", "populated"): 1,
-        ("rollback", "empty"): 3,
-        ("reapply", "populated"): 5,
-        ("reapply", "empty"): 7,
+        ("rollback", "empty"): 2,
+        ("reapply", "populated"): 3,
+        ("reapply", "empty"): 5,
     },
     "postgresql": {
-        ("apply", "populated"): 1,
-        ("apply", "empty"): 3,
-        ("rollback", "populated"): 1,
+        ("apply", "populated"): 2,
+        ("apply", "empty"): 4,
+        ("rollback", "populated"): 2,
         ("rollback", "empty"): 6,
         ("reapply", "populated"): 8,
         ("reapply", "empty"): 12,

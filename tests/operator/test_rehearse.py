@@ -206,7 +206,7 @@ def test_what_a_killed_rehearsal_left_goes_with_the_next(three: Project) -> None
     before = sorted(path.name for path in three.folder.iterdir())
     action = partial(rehearse, SQLiteLocation(three.database), sources=[str(three.sql)])
 
-    assert run_killed_at(30, action) == -signal.SIGKILL
+    assert run_killed_at(15, action) == -signal.SIGKILL
     assert sorted(path.name for path in three.folder.iterdir()) != before
 
     action()

@@ -244,7 +244,6 @@ def records_later(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(records_later, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.slow
 def test_a_backend_that_is_not_atomic_fails_the_kill(
     spoil: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

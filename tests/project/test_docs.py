@@ -353,6 +353,7 @@ def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> 
         ("mermaid", _swapped("keep_text()", "keep_nothing()")),
     ],
 )
+@pytest.mark.slow
 def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -> None:
     """What does not run, or prints something else than the page shows, is found."""
     block = Block(ROOT / "README.md", 1, "", "", language, text)

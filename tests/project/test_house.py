@@ -69,6 +69,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         ("postgresql/split", "engines", "PostgreSQL's room is its own"),
     ],
 )
+@pytest.mark.slow
 def test_an_import_against_the_plan_is_found(
     module: str, imported: str, broken: str | None, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_every_table_of_players_is_listed_exported_forgotten_copied_and_looked_f
     assert player_tables(database) == sorted(TABLES)
 
 
+@pytest.mark.slow
 def test_a_new_table_is_missed_in_each_place_until_it_is_listed(
     engine: str, checkout: Path, database: str, target: str
 ) -> None:

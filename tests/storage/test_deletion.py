@@ -205,6 +205,7 @@ def live_together(storage: PatternStorage, seed: int) -> None:
 
 @sqlite_only
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.slow
 def test_no_byte_of_a_forgotten_player_is_left_in_any_file(
     storage: PatternStorage, clock: Clock, seed: int
 ) -> None:

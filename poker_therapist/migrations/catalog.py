@@ -137,8 +137,11 @@ class Catalog:
 def drop_statement(name: str) -> str:
     """Return the SQL that drops one of `Catalog.names`."""
     kind, _, what = name.partition(" ")
-    table, _, column = what.rpartition(".")
-    return f'ALTER TABLE "{table}" DROP COLUMN "{column}";' if table else f'DROP {kind.upper()} "{what}";'
+    what = what.replace('"', '""')
+    if kind == "column":
+        table, _, column = what.rpartition(".")
+        return f'ALTER TABLE "{table}" DROP COLUMN "{column}";'
+    return f'DROP {kind.upper()} "{what}";'
 
 
 @dataclass(frozen=True, slots=True)

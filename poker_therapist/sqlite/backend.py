@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -67,7 +67,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             yield
         finally:
             if self._backup is not None:  # nothing was changed
-                self._backup.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._backup.unlink()
                 self._backup, self._backed_up = None, False
             self.__exit__()
             self._opened = None
@@ -103,13 +104,18 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def commit(self) -> None:
         """Commit the transaction, or undo it if that fails: for want of room, say."""
+        # From here on the backup may be of a database that has changed: a signal could come right after that.
+        backup, self._backup = self._backup, None
         try:
             self.connection.commit()
         except BaseException:
+            if self.connection.in_transaction:
+                self._backup = backup
             self.rollback()
             raise
         self._in_transaction = False
-        self._settle_backup()
+        if backup is not None:
+            prune(self.location, backup)  # older ones make room for it
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
         """Run a statement of yoyo's, with times as the text that plain yoyo stores for them."""
@@ -208,12 +214,6 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._backup = back_up(self.location, before)
             self.tell_operator(f"backup: {self._backup}")
             self._backed_up = True
-
-    def _settle_backup(self) -> None:
-        """Keep the backup of a run that has changed something; older ones make room for it."""
-        if self._backup is not None:
-            backup, self._backup = self._backup, None
-            prune(self.location, backup)
 
     @override
     def backup_before(self, migration_id: str) -> str:
@@ -328,10 +328,10 @@ class ForeignKeys:
 
     def _concerned(self) -> list[ForeignKey]:
         """Return the keys from and to the tables that the migration names, or a trigger of one of those."""
-        text, named = self._sql.lower(), set[str]()
+        text, named = self._sql.lower().replace('""', '"'), set[str]()
         triggers = [(table.lower(), sql.lower()) for table, sql in self._query("triggers")]
-        tables = self._tables()
-        while more := {name for name in tables if name in text} - named:
+        names = {*self._tables(), *(table for table, _ in triggers)}  # a view may have triggers
+        while more := {name for name in names if name in text} - named:
             named |= more
             text += "".join(sql for table, sql in triggers if table in more)
         keys: dict[tuple[str, int], ForeignKey] = {}

@@ -59,7 +59,10 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
         + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
         r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|(damaged)(?:-wal|-shm)?)"
     )
-    matches = ((path, pattern.fullmatch(path.name)) for path in location.path.parent.iterdir())
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder that may be entered and not listed
+        paths = list(location.path.parent.iterdir())
+    matches = ((path, pattern.fullmatch(path.name)) for path in paths)
     found = [
         FoundBackup(path, match[1], match[2] or "", bool(match[3]), bool(match[4]))
         for path, match in matches
@@ -72,7 +75,8 @@ def remove_unfinished(location: SQLiteLocation) -> None:
     """Remove what killed backups have left, and nothing that is being written."""
     for one in found_backups(location):
         if one.unfinished and not _is_being_written(_database_of(one.path)):
-            one.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another one removes it, too, or it is somebody else's
+                one.path.unlink()
 
 
 def _database_of(path: Path) -> Path:
@@ -136,7 +140,8 @@ def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -
     old = [one.path for one in automatic if one.path not in (newest, *keep)]
     most = location.backups - (newest not in keep)
     for path in old[: max(len(old) - most, 0)] if location.backups else ():
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the migration has been committed: one too many is no failure
+            path.unlink()
 
 
 def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBackup]) -> set[Path]:

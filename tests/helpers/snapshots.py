@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from poker_therapist.migrations.compare import quoted
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
 from tests.helpers.engines import columns, is_server, query
@@ -132,7 +133,7 @@ def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table that holds data, counters of ids included."""
     found = query(path, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
     return {
-        table: sorted(query(path, f"SELECT * FROM {table}"), key=repr)
+        table: sorted(query(path, f"SELECT * FROM {quoted(table)}"), key=repr)
         for (table,) in found
         if table not in BOOKKEEPING
     }

@@ -9,7 +9,7 @@ HANDS = """
 CREATE TABLE hands (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 INSERT INTO hands VALUES (1, 'a'), (2, 'b');
 """
-DEPENDS = "-- depends: 001_add_hands\n"
+DEPENDS = "-- depends: 001_first\n"
 # What is there, what a migration does to it, and what it is told; nothing where it may do so.
 CASES = {
     "without rowid, beside an old one": (
@@ -20,7 +20,7 @@ CASES = {
         "UPDATE bets SET hand = 98 WHERE name = 'good';",
         "a row of bets would refer to no row of hands",
     ),
-    "without rowid, in the place of an old one": (
+    "without rowid, instead of an old one": (
         (
             "CREATE TABLE bets (name TEXT, n INTEGER, hand INTEGER REFERENCES hands, PRIMARY KEY (name, n))"
             "WITHOUT ROWID;"
@@ -56,6 +56,24 @@ CASES = {
         ),
         "INSERT INTO notes VALUES (1);",
         "row 5 of bets would refer to no row of hands",
+    ),
+    "through a view's trigger": (
+        (
+            "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand REFERENCES hands);"
+            "INSERT INTO bets VALUES (5, 1);"
+            "CREATE VIEW notes AS SELECT 1 AS id; CREATE TRIGGER spoil INSTEAD OF INSERT ON notes BEGIN"
+            " UPDATE bets SET hand = 97; END;"
+        ),
+        "INSERT INTO notes VALUES (1);",
+        "row 5 of bets would refer to no row of hands",
+    ),
+    "a name with a quote in it": (
+        (
+            'CREATE TABLE "a ""b" (id INTEGER PRIMARY KEY, hand REFERENCES hands);'
+            'INSERT INTO "a ""b" VALUES (5, 1);'
+        ),
+        'UPDATE "a ""b" SET hand = 97;',
+        'row 5 of a "b would refer to no row of hands',
     ),
     "a parent that loses its key": (
         "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand TEXT REFERENCES hands (name));",
@@ -98,7 +116,7 @@ def test_what_a_migration_breaks_is_refused_and_nothing_else(
     there: str, does: str, says: str, project: Project
 ) -> None:
     project.run_sql(HANDS + there)
-    project.write("001_add_hands", "SELECT 1;")
+    project.write("001_first", "SELECT 1;")
     assert project.yoyo("apply").returncode == 0
     before = snapshots.everything(project.database)
     project.write("002_change", DEPENDS + does)
@@ -115,7 +133,7 @@ def test_what_a_migration_breaks_is_refused_and_nothing_else(
 def test_a_key_to_a_table_of_the_app_s_that_has_no_such_column_is_told(project: Project) -> None:
     """The app's table is not what the migration made: it is applied, and the operator is told."""
     project.run_sql("CREATE TABLE users (user_id INTEGER PRIMARY KEY)")
-    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY, user REFERENCES users (id));")
+    project.write("001_first", "CREATE TABLE hands (id INTEGER PRIMARY KEY, user REFERENCES users (id));")
     done = project.yoyo("apply")
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -343,3 +344,50 @@ def test_sigterm_leaves_nothing_of_what_was_not_finished(tmp_path: Path) -> None
         assert running.wait(60) == 128 + signal.SIGTERM
 
     assert [one.name for one in tmp_path.iterdir() if ".rehearsal-" in one.name] == []
+
+
+def test_a_signal_right_after_a_commit_leaves_the_backup_of_what_has_changed(tmp_path: Path) -> None:
+    """Nothing else goes back to before adoption."""
+
+    class Interrupting:
+        """A connection, and Ctrl-C in the moment in which SQLite has committed."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def commit(self) -> None:
+            self._connection.commit()
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+    path = tmp_path / "RexVoice.db"
+    old_app.make(path)
+    with AtomicSQLiteBackend(SQLiteLocation(path)) as backend:
+        files = backend.read([str(FOLDER)])
+        backend._opened = cast(sqlite3.Connection, Interrupting(backend.connection))
+        with pytest.raises(KeyboardInterrupt):
+            backend.apply_migrations(backend.to_apply(files))
+
+    assert snapshots.applied(path) == [IDS[0]]
+    assert len(list(tmp_path.glob(f"*.before-apply-{IDS[0]}.backup"))) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_no_failure(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may have the right to enter it, and to write there, and none to list it."""
+
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == database.parent:
+            raise PermissionError
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with AtomicSQLiteBackend(SQLiteLocation(database)) as backend:
+        backend.rollback_migrations(backend.to_rollback(backend.read([str(FOLDER)]))[:1])
+
+    assert IDS[-1] not in snapshots.applied(database)

@@ -1,10 +1,10 @@
-# make demo · make quick · make test · make check · make bench
+# make demo · make quick · make test · make check · make audit · make bench
 # Each word makes the environment .venv by itself when it is missing or older than pyproject.toml, or of another
 # version than the Python that PYTHON= names.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick slow test coverage check format docs bench
+.PHONY: demo quick slow test coverage check format docs bench audit lock
 .DELETE_ON_ERROR:
 
 # Only a Python that was asked for counts: without PYTHON= the environment stays what it is.
@@ -16,12 +16,12 @@ endif
 FORCE:
 
 # First the version: pip would look for minutes for releases that an old Python can use.
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 	"Poker Therapist needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
 	": name a newer one, as in `make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12`")'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: .venv/installed
@@ -73,9 +73,25 @@ docs: .venv/installed
 
 # What only the benchmarks need, on top of the rest.
 .venv/bench-installed: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
 # Writes benchmarks/results.json, docs/BENCHMARKS.md and its pictures; needs 8 GB of room in $TMPDIR.
 bench: .venv/bench-installed
 	$(BIN)/python -m benchmarks
+
+# What only the audit needs.
+.venv/audit-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audit]'
+	touch $@
+
+# Fails when a version in constraints.txt has a known vulnerability; says so when that cannot be looked up.
+audit: .venv/audit-installed
+	$(BIN)/python .ci/audit.py
+
+# Writes constraints.txt: the newest versions that pyproject.toml allows, in an environment of their own.
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,audit]'
+	build/lock/bin/python -m pip freeze --exclude-editable > constraints.txt

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections import deque
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +13,8 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import poker_therapist
 from poker_therapist import InvalidInput, errors, records, values
@@ -138,3 +141,31 @@ def test_every_error_says_what_it_is_and_is_ours() -> None:
 
         assert issubclass(kind, errors.PokerTherapistError)
         assert (kind.__doc__ or "").partition("\n\n")[0].endswith(".")
+
+
+def _requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(line) for group in groups for line in group]
+
+
+LOCKED = dict(
+    line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+)
+
+
+@pytest.mark.parametrize("required", _requirements(), ids=str)
+def test_every_requirement_is_locked_to_a_version_that_it_allows(required: Requirement) -> None:
+    """The environment of development and of CI is the same tomorrow; `make lock` renews it."""
+    locked = {canonicalize_name(name): number for name, number in LOCKED.items()}
+
+    assert required.specifier.contains(locked[canonicalize_name(required.name)])
+
+
+@pytest.mark.parametrize("name", ["typer", "psycopg", "yoyo-migrations", "sqlparse", "rich"])
+def test_a_library_that_changes_with_its_major_version_has_an_upper_bound(name: str) -> None:
+    """A new major version is another interface, and is tried before it is allowed."""
+    bounds = [required.specifier for required in _requirements() if required.name == name]
+
+    assert bounds
+    assert all(any(one.operator == "<" for one in bound) for bound in bounds)

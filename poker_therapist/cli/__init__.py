@@ -264,7 +264,7 @@ def copy(
     SOURCE meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
     """
     places = locate(source), locate(target)
-    _say(places[1], "TARGET")
+    _say(places[1], "as given")
     with screen.progress() as progress:
         copied = schema.copy(*places, progress=progress)
     for table, count in copied.items():
@@ -365,11 +365,7 @@ def _ini(config: Path | None, no_config: bool) -> Path | None:
         return config
     ini = find_ini()
     if ini is None and (beyond := ini_beyond()):
-        print(
-            f"{beyond} is not used, being above the folders of one owner, the home folder, a repository or a "
-            f"file system: --config {beyond} would use it",
-            file=sys.stderr,
-        )
+        print(beyond, file=sys.stderr)
     return ini
 
 
@@ -379,14 +375,18 @@ def _choose(database: str | None, config: Path | None, no_config: bool, *, chang
     Which one it is and who names it is said where something will be changed, and where an ini file leads to
     a server, which gets the operator's password.
     """
-    if database is not None:
-        name, by = database, "--database"
-    else:
-        ini = _ini(config, no_config)
-        named = ini and ini_value(ini.absolute(), "database", is_given=config is not None)
-        name, by = (named, str(ini.absolute())) if ini and named else ("RexVoice.db", "default")
+    ini = None if database is not None else _ini(config, no_config)
+    named = ini_value(ini.absolute(), "database", is_given=config is not None) if ini else None
+    name = named or "RexVoice.db" if database is None else database
     location = locate(name)
-    if changes or (isinstance(location, PostgreSQLLocation) and by not in ("--database", "default")):
+    if changes or (named and isinstance(location, PostgreSQLLocation)):
+        by = (
+            f"named by {ini.absolute()}"
+            if ini and named
+            else "the default"
+            if database is None
+            else "as given"
+        )
         _say(location, by)
     return name
 

@@ -164,9 +164,12 @@ def find_ini(*, writers: int = stat.S_IWGRP | stat.S_IWOTH) -> Path | None:
 
 
 def ini_beyond() -> str | None:
-    """Return the yoyo.ini that yoyo would take where `find_ini` finds none: it lies beyond a border."""
+    """Return why a yoyo.ini that yoyo alone would find is not used; None if there is none."""
     found: str | None = yoyo_config.find_config()
-    return found
+    return found and (
+        f"{found} is not used, being above the folders of one owner, the home folder, a repository or a file "
+        f"system: move it down, {_OTHERWISE}"
+    )
 
 
 def ini_value(file: Path, option: str, *, is_given: bool) -> str | None:
@@ -196,15 +199,13 @@ def _read_all(file: Path, above: tuple[Path, ...], *, is_given: bool) -> None:
     shown = f"{file} (to which {above[-1]} leads)" if above else str(file)
     if file in above:
         raise InvalidInput(f"{shown} leads back to itself: correct %inherit and %include")
+    if not file.is_file():  # a pipe, say, would be waited for
+        raise InvalidInput(f"there is no ini file {shown}: correct the path")
     if not is_given:
         _require_trusted(file, stat.S_IWGRP | stat.S_IWOTH)
-    if not file.is_file():
-        raise InvalidInput(f"there is no ini file {shown}: correct the path")
-    if not os.access(file, os.R_OK):  # which yoyo would pass over
-        raise InvalidInput(f"{shown} may not be read: correct its rights, or the path")
     try:
         config = yoyo_config.get_configparser(yoyo_config.get_interpolation_defaults(str(file)))
-        config.read([str(file)])
+        read = config.read([str(file)])
         keys = yoyo_config.INHERIT, yoyo_config.INCLUDE
         names = [name for key in keys for name in config["DEFAULT"].get(key, "").split()]
     except (configparser.Error, ValueError) as error:  # a ValueError: the encoding
@@ -212,6 +213,8 @@ def _read_all(file: Path, above: tuple[Path, ...], *, is_given: bool) -> None:
         errors = getattr(error, "errors", ())
         line = errors[0][0] if errors else getattr(error, "lineno", None)
     else:
+        if not read:  # yoyo would go on without it
+            raise InvalidInput(f"{shown} may not be read: correct its rights, or the path")
         for name in names:
             path = file.resolve().parent / name.removeprefix("?")
             if path.exists() or not name.startswith("?"):
@@ -272,14 +275,10 @@ def _judge_ini(args: Any) -> None:
 
     That only the group can write it is borne, as everybody on a system with umask 002 has it like that.
     """
-    taken = None if args.config or not args.use_config_file else ini_beyond()
-    if taken is None:
+    if args.config or not args.use_config_file or (taken := yoyo_config.find_config()) is None:
         return
     if str(find_ini(writers=stat.S_IWOTH)) != taken:
-        raise InvalidInput(
-            f"yoyo found {taken}, above the folders of one owner, the home folder, a repository or a file "
-            f"system: move it down, {_OTHERWISE}"
-        )
+        raise InvalidInput(f"{ini_beyond()}")
     if Path(taken).parent != Path.cwd():
         print(f"yoyo: {taken} is used", file=sys.stderr)
 

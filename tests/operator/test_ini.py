@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -194,7 +195,7 @@ def test_what_others_can_write_is_refused_until_it_is_mended(
     assert message.startswith(f"{file} is not used: {what} can be written by {who}: run `chmod {rights}-w ")
     mend = re.search("`(.+)`", message)
     assert mend
-    subprocess.run(mend[1], shell=True, check=True)
+    subprocess.run(shlex.split(mend[1]), check=True)
 
     assert database_of(mine) == f"{mine}/game.db"
 

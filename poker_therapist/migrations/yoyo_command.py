@@ -167,8 +167,8 @@ def ini_beyond() -> str | None:
     """Return why a yoyo.ini that yoyo alone would find is not used; None if there is none."""
     found: str | None = yoyo_config.find_config()
     return found and (
-        f"{found} is not used, being above the folders of one owner, the home folder, a repository or a file "
-        f"system: move it down, {_OTHERWISE}"
+        f"{found} is not used: above the working folder, only folders of the same owner are looked at, up to "
+        f"the home folder, the repository's or the file system's root: move it down, {_OTHERWISE}"
     )
 
 

@@ -509,7 +509,7 @@ def test_yoyo_refuses_an_ini_that_somebody_else_may_have_written(place: Path) ->
     )
     below = folder_of(OPERATOR, shared / "below")
     ran = yoyo("apply", folder=below)
-    assert ran.error.startswith(f"yoyo: {file} is not used, being above the folders of one owner")
+    assert ran.error.startswith(f"yoyo: {file} is not used: above the working folder, only")
     assert ran.error.count("\n") == 1
     assert state_of(place) == before
 

@@ -66,7 +66,7 @@ def restore(
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
         replaced = _keep_replaced(location)
         find_file(location.path, create=True)
-        durable = replace(location, synchronous="EXTRA")
+        durable = replace(location, synchronous="FULL")
         with translating_errors(location), contextlib.closing(open_connection(durable)) as target:
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected

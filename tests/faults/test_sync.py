@@ -81,7 +81,7 @@ def test_a_restore_is_committed_to_the_disk_whatever_the_url_says(
     monkeypatch.setattr(restore, "open_connection", watched)
     restore.restore(location, save_backup(location), schema.all_sources(location), TABLES)
 
-    assert opened == ["EXTRA"]
+    assert opened == ["FULL"]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

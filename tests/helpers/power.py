@@ -1,0 +1,228 @@
+"""Power cuts after each thing that a command does to a folder: recorded with strace, and replayed.
+
+What the disk holds then is modelled as POSIX promises it: a write is there when its file has been
+synchronised, a name when its folder has been. Whatever else was done may have arrived as well, or not.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+_BY_DESCRIPTOR = (
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "pwrite64",
+    "write",
+    "writev",
+    "pwritev",
+    "pwritev2",
+)
+_BY_NAME = (
+    "openat",
+    "open",
+    "creat",
+    "truncate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+)
+_CALL = re.compile(r"\d+ +(\w+)\((.*)\) += \d+")
+_HEX = r"((?:\\x[0-9a-f]{2})*)"
+
+
+class Call(NamedTuple):
+    """A call of the system that ended well.
+
+    Attributes:
+        on: what its descriptors stand for, or the folders that its names are relative to.
+        texts: what it was given: names, or what to write.
+        rest: its other arguments.
+    """
+
+    name: str
+    on: list[str]
+    texts: list[bytes]
+    rest: str
+
+
+def record(command: Sequence[str | Path], folder: Path) -> list[Call]:
+    """Run a command, which has to end well, in a folder; return what it asked of the system."""
+    calls = folder.with_name(f"{folder.name}.calls")
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = [
+        "strace",
+        "-f",
+        "-y",
+        "-xx",
+        "-s",
+        "100000000",
+        "-o",
+        calls,
+        "-e",
+        f"trace={','.join(_BY_DESCRIPTOR + _BY_NAME)}",
+    ]
+    ran = subprocess.run([*trace, *command], cwd=folder, capture_output=True, text=True, check=False)
+    if "ptrace" in ran.stderr:
+        pytest.skip("this system lets no process trace another")
+    assert ran.returncode == 0, ran.stderr
+    lines = calls.read_text().splitlines()
+    assert not any("<unfinished" in line for line in lines), "two threads at once are not modelled"
+    return [_parsed(*match.groups()) for match in map(_CALL.match, lines) if match]
+
+
+def _parsed(name: str, arguments: str) -> Call:
+    texts = [_decoded(text) for text in re.findall(f'"{_HEX}"', arguments)]
+    rest = re.sub(f'"{_HEX}"', "", arguments)
+    return Call(name, [_decoded(path).decode() for path in re.findall(f"<{_HEX}>", rest)], texts, rest)
+
+
+def _decoded(text: str) -> bytes:
+    return bytes.fromhex(text.replace(r"\x", ""))
+
+
+@dataclass(eq=False)
+class _File:
+    """What of a file is on the disk, and what was done since: bytes at a place, or None to end it there."""
+
+    durable: bytes = b""
+    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
+
+    def content(self, arrived: Iterable[tuple[int, bytes | None]]) -> bytes:
+        content = bytearray(self.durable)
+        for place, data in arrived:
+            content.extend(bytes(max(place - len(content), 0)))
+            if data is None:
+                del content[place:]
+            else:
+                content[place : place + len(data)] = data
+        return bytes(content)
+
+
+class World(NamedTuple):
+    """What a power cut may leave.
+
+    Attributes:
+        files: the files of the folder.
+        said: what the command had printed.
+        least: whether only what was synchronised has arrived.
+    """
+
+    files: dict[str, bytes]
+    said: str
+    least: bool
+
+    def write(self, folder: Path) -> None:
+        """Make it the content of a folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+class Disk:
+    """A folder on a disk."""
+
+    def __init__(self, folder: Path, unsynced: Sequence[str] = ()) -> None:
+        """Take a folder as it is; the contents of some files may not be on the disk yet."""
+        self.folder = folder
+        self.names = dict[str, _File]()
+        for path in folder.iterdir():
+            if not path.name.endswith("-shm"):  # which is made anew
+                content = path.read_bytes()
+                is_durable = path.name not in unsynced
+                self.names[path.name] = _File(content) if is_durable else _File(b"", [(0, content)])
+        self._durable = dict(self.names)
+        self._pending: list[dict[str, _File | None]] = []
+
+    def replay(self, calls: Iterable[Call]) -> Iterator[World]:
+        """Yield what the disk may hold after each call, the least of it last; none twice, but the last."""
+        chance, said, seen = random.Random(7), "", set[int]()
+        for call in (None, *calls):
+            if call and call.name == "write" and call.rest.startswith(("1<", "2<")):
+                said += call.texts[0].decode()
+            elif call and not self._do(call):
+                continue
+            for arrived in (1, 2, 3, 4, 0):
+                world = World(self._files(chance, arrived), said, not arrived)
+                key = hash((said, *sorted(world.files.items())))
+                if key not in seen:
+                    seen.add(key)
+                    yield world
+        yield World(self._files(chance, 0), said, True)
+
+    def _files(self, chance: random.Random, arrived: int) -> dict[str, bytes]:
+        """Return one of the possible worlds: nothing arrived, names, contents, both, or some of either."""
+        changes = self._pending if arrived in (1, 3) else []
+        if arrived == 4:  # names in their order: they are in the file system's journal
+            changes = self._pending[: chance.randint(0, len(self._pending))]
+        names = _changed(self._durable, changes)
+        keep = {0: 0.0, 1: 0.0, 2: 1.0, 3: 1.0, 4: 0.5}[arrived]
+        return {
+            name: file.content([one for one in file.pending if chance.random() < keep])
+            for name, file in names.items()
+        }
+
+    def _name(self, path: Path) -> str:
+        """Return the name of a file in this folder, empty for any other and for what is made anew."""
+        return path.name if path.parent == self.folder and not path.name.endswith("-shm") else ""
+
+    def _do(self, call: Call) -> bool:
+        """Do what a call did; return whether it concerns this folder."""
+        if "(deleted)" in call.rest:  # a file without a name is gone after a power cut
+            return False
+        if call.on == [str(self.folder)] and call.name in ("fsync", "fdatasync"):
+            self._durable, self._pending = dict(self.names), []
+            return True
+        if call.name in _BY_DESCRIPTOR:
+            paths = [Path(call.on[0])]
+        else:  # by names
+            folders = call.on if call.name.endswith(("at", "at2")) else [self.folder] * len(call.texts)
+            paths = [Path(folder) / text.decode() for folder, text in zip(folders, call.texts, strict=False)]
+        names = [self._name(path) for path in paths]
+        if not any(names):
+            return False
+        match call.name:
+            case "fsync" | "fdatasync":
+                file = self.names[names[0]]
+                file.durable, file.pending = file.content(file.pending), []
+            case "pwrite64" | "ftruncate":
+                data = call.texts[0] if call.texts else None
+                self.names[names[0]].pending.append((int(call.rest.split(", ")[-1]), data))
+            case "open" | "openat" if "O_TRUNC" not in call.rest:
+                if "O_CREAT" not in call.rest or names[0] in self.names:
+                    return False
+                self._rename({names[0]: _File()})
+            case "unlink" | "unlinkat":
+                self._rename({names[0]: None})
+            case "rename" | "renameat" | "renameat2" if all(names):
+                self._rename({names[0]: None, names[1]: self.names[names[0]]})
+            case _:
+                raise NotImplementedError(call)
+        return True
+
+    def _rename(self, change: dict[str, _File | None]) -> None:
+        self._pending.append(change)
+        self.names = _changed(self.names, [change])
+
+
+def _changed(names: dict[str, _File], changes: Iterable[dict[str, _File | None]]) -> dict[str, _File]:
+    result: dict[str, _File | None] = dict(names)
+    for change in changes:
+        result |= change
+    return {name: file for name, file in result.items() if file}

@@ -17,7 +17,7 @@ from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.location import Location, locate
+from poker_therapist.location import Location, locate, sync_folder
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
@@ -305,6 +305,7 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
             print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            sync_folder(path.parent)
             print(f"deleted {path}")
         elif holding is Holding.LEFT:
             print(f"{path} is left over and may hold player {user}; --backups deletes it")

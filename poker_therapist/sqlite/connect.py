@@ -96,8 +96,8 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         if location.on_connect is not None:
             location.on_connect(connection)
             connection.row_factory, connection.text_factory = None, str
-        # Without a log, FULL would leave the name of a deleted journal on the disk, with which a power failure
-        # undoes what it is of.
+        # Without a log, FULL leaves the name of a deleted journal on the disk: after a power failure SQLite
+        # would undo with it what was committed.
         level = "EXTRA" if location.synchronous == "FULL" else location.synchronous
         connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute("PRAGMA foreign_keys = ON")

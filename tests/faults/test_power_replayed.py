@@ -16,6 +16,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
+from tests.helpers.backups import back_up
 from tests.helpers.cli import PROGRAM, command
 from tests.helpers.migrating import FOLDER, IDS, YOYO, down, up
 from tests.helpers.postgresql import yoyo_in_child
@@ -66,8 +67,8 @@ sys.stdin.read()
 @contextmanager
 def app_connected(path: Path) -> Iterator[None]:
     """Keep a connection as the app's, which has saved something that is not on the disk yet."""
-    command = [sys.executable, "-c", APP, path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+    app: list[str | Path] = [sys.executable, "-c", APP, path]
+    with subprocess.Popen(app, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdout is not None
         assert running.stdout.readline()
         yield
@@ -204,7 +205,7 @@ def test_a_new_database_is_there_when_the_storage_has_opened_it(options: str, pa
 
     def is_saved(folder: Path) -> bool:
         with get_pattern_storage(folder / path.name, migrate=False) as storage:
-            return storage.get_pattern(USER, "tilt", "bad_beat") == 1
+            return bool(storage.get_pattern(USER, "tilt", "bad_beat") == 1)
 
     disk, cut = Disk(path.parent), path.parent.with_name("cut")
     worlds = list(
@@ -226,9 +227,9 @@ def test_what_backup_has_named_is_there(mode: str, path: Path) -> None:
     before = states(path)
     with app_connected(path):
         replay = Replay(path, before + states(path), [f"{path.name}-wal"])
-        last = replay.run(*OURS, "backup", "--database", f"sqlite:///{path}?journal_mode={mode}")
-    (name,) = (name for name in last.files if name.endswith(".backup"))
-    assert name in last.said
+        left = replay.run(*OURS, "backup", "--database", f"sqlite:///{path}?journal_mode={mode}")
+    (name,) = (name for name in left.files if name.endswith(".backup"))
+    assert name in left.said
 
 
 @pytest.mark.parametrize("case", ["app connected", "no log", "new"])
@@ -280,12 +281,14 @@ def test_what_forget_has_said_to_be_deleted_is_not_there(path: Path) -> None:
     with app_connected(path):
         with get_pattern_storage(path) as storage:
             storage.save_pattern(USER, "tilt", "bad_beat", "a secret of the player")
+        backup = back_up(path)
 
         def forget(copied: Path) -> None:
             command("forget", str(USER), "--yes", "--database", copied, folder=copied.parent)
 
         replay = Replay(path, states(path, forget))
-        last = replay.run(*OURS, "forget", str(USER), "--yes", "--database", path)
+        left = replay.run(*OURS, "forget", str(USER), "--yes", "--backups", "--database", path)
 
         assert replay.left == state(path)
-    assert [name for name, content in last.files.items() if b"a secret of" in content] == []
+        assert f"deleted {backup}" in left.said
+    assert [name for name, content in left.files.items() if b"a secret of" in content] == []

@@ -65,7 +65,7 @@ def record(command: Sequence[str | Path], folder: Path) -> list[Call]:
     calls = folder.with_name(f"{folder.name}.calls")
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    trace = [
+    trace: list[str | Path] = [
         "strace",
         "-f",
         "-y",
@@ -192,7 +192,8 @@ class Disk:
         if call.name in _BY_DESCRIPTOR:
             paths = [Path(call.on[0])]
         else:  # by names
-            folders = call.on if call.name.endswith(("at", "at2")) else [self.folder] * len(call.texts)
+            is_relative = call.name.endswith(("at", "at2"))
+            folders = call.on if is_relative else [str(self.folder)] * len(call.texts)
             paths = [Path(folder) / text.decode() for folder, text in zip(folders, call.texts, strict=False)]
         names = [self._name(path) for path in paths]
         if not any(names):

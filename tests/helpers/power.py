@@ -65,19 +65,8 @@ def record(command: Sequence[str | Path], folder: Path) -> list[Call]:
     calls = folder.with_name(f"{folder.name}.calls")
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    trace: list[str | Path] = [
-        "strace",
-        "-f",
-        "-y",
-        "-xx",
-        "-s",
-        "100000000",
-        "-o",
-        calls,
-        "-e",
-        f"trace={','.join(_BY_DESCRIPTOR + _BY_NAME)}",
-    ]
-    ran = subprocess.run([*trace, *command], cwd=folder, capture_output=True, text=True, check=False)
+    trace = f"strace -f -y -xx -s 100000000 -e trace={','.join(_BY_DESCRIPTOR + _BY_NAME)} -o".split()
+    ran = subprocess.run([*trace, calls, *command], cwd=folder, capture_output=True, text=True, check=False)
     if "ptrace" in ran.stderr:
         pytest.skip("this system lets no process trace another")
     assert ran.returncode == 0, ran.stderr
@@ -120,12 +109,12 @@ class World(NamedTuple):
     Attributes:
         files: the files of the folder.
         said: what the command had printed.
-        least: whether only what was synchronised has arrived.
+        is_least: whether only what was synchronised has arrived.
     """
 
     files: dict[str, bytes]
     said: str
-    least: bool
+    is_least: bool = False
 
     def write(self, folder: Path) -> None:
         """Make it the content of a folder."""
@@ -141,6 +130,7 @@ class Disk:
     def __init__(self, folder: Path, unsynced: Sequence[str] = ()) -> None:
         """Take a folder as it is; the contents of some files may not be on the disk yet."""
         self.folder = folder
+        self._chance = random.Random(7)
         self.names = dict[str, _File]()
         for path in folder.iterdir():
             if not path.name.endswith("-shm"):  # which is made anew
@@ -152,30 +142,30 @@ class Disk:
 
     def replay(self, calls: Iterable[Call]) -> Iterator[World]:
         """Yield what the disk may hold after each call, the least of it last; none twice, but the last."""
-        chance, said, seen = random.Random(7), "", set[int]()
-        for call in (None, *calls):
-            if call and call.name == "write" and call.rest.startswith(("1<", "2<")):
-                said += call.texts[0].decode()
-            elif call and not self._do(call):
-                continue
-            for arrived in (1, 2, 3, 4, 0):
-                world = World(self._files(chance, arrived), said, not arrived)
+        said, seen = "", set[int]()
+        for call in calls:
+            worlds = []
+            if call.name in ("fsync", "fdatasync"):  # what it brings to the disk may be there in part before
+                worlds = [World(self._files(self._chance.random(), 0.5), said) for _ in range(3)]
+            is_said = call.name == "write" and call.rest.startswith(("1<", "2<"))
+            said += call.texts[0].decode() if is_said else ""
+            if self._do(call) or is_said:
+                # Names alone, as after a rename that is in the file system's journal; contents alone; all.
+                worlds += [World(self._files(*arrived), said) for arrived in ((1, 0), (0, 1), (1, 1))]
+                worlds.append(World(self._files(0, 0), said, is_least=True))
+            for world in worlds:
                 key = hash((said, *sorted(world.files.items())))
                 if key not in seen:
                     seen.add(key)
                     yield world
-        yield World(self._files(chance, 0), said, True)
+        yield World(self._files(0, 0), said, is_least=True)
 
-    def _files(self, chance: random.Random, arrived: int) -> dict[str, bytes]:
-        """Return one of the possible worlds: nothing arrived, names, contents, both, or some of either."""
-        changes = self._pending if arrived in (1, 3) else []
-        if arrived == 4:  # names in their order: they are in the file system's journal
-            changes = self._pending[: chance.randint(0, len(self._pending))]
-        names = _changed(self._durable, changes)
-        keep = {0: 0.0, 1: 0.0, 2: 1.0, 3: 1.0, 4: 0.5}[arrived]
+    def _files(self, names: float, contents: float) -> dict[str, bytes]:
+        """Return what is there if so much has arrived of the names, in order, and of the writes, in any."""
+        changes = self._pending[: round(names * len(self._pending))]
         return {
-            name: file.content([one for one in file.pending if chance.random() < keep])
-            for name, file in names.items()
+            name: file.content([one for one in file.pending if self._chance.random() < contents])
+            for name, file in _changed(self._durable, changes).items()
         }
 
     def _name(self, path: Path) -> str:

@@ -258,7 +258,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
-            raise
+            raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _file(name: str) -> Path:

@@ -18,6 +18,7 @@ from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import back_up
 from tests.helpers.cli import PROGRAM, command
+from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS, YOYO, down, up
 from tests.helpers.postgresql import yoyo_in_child
 from tests.helpers.power import Disk, World, record
@@ -224,7 +225,8 @@ def test_a_new_database_is_there_when_the_storage_has_opened_it(options: str, pa
     )
     for world in worlds:
         world.write(cut)
-        assert not world.said or state(cut / path.name).applied == IDS
+        applied = state(cut / path.name).applied
+        assert applied == (IDS if world.said else IDS[: len(applied)])
         assert "saved" not in world.said or "FULL" not in options or is_saved(cut)
     assert "saved" in worlds[-1].said
 
@@ -243,15 +245,16 @@ def test_what_backup_has_named_is_there(mode: str, path: Path) -> None:
     assert name in left.said
 
 
-@pytest.mark.parametrize("case", ["app connected", "no log", "new"])
+@pytest.mark.parametrize("case", ["app connected", "no log", "new", "other pages"])
 def test_what_restore_has_said_to_be_done_is_there(case: str, path: Path) -> None:
     mode = "DELETE" if case == "no log" else "WAL"
     make(path, IDS[-1], mode)
     backup = path.parent / "kept.db"
     shutil.copy(path, backup)
+    if case == "other pages":
+        run_sql(backup, "PRAGMA journal_mode = DELETE; PRAGMA page_size = 1024; VACUUM")
     restored = state(backup)
-    with snapshots.connect(path) as connection:
-        connection.execute("DELETE FROM user_patterns")
+    run_sql(path, "DELETE FROM user_patterns")
     before = states(path)
     if case == "new":
         path.unlink()

@@ -263,6 +263,9 @@ def export(
         owner_alone = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(owner_alone, "w", encoding="utf-8") as file:
             file.write(f"{screen.json_text(found, 'utf-8')}\n")
+            file.flush()
+            os.fsync(file.fileno())  # the player may be forgotten next
+        sync_folder(output.absolute().parent)
     except OSError as error:
         raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
 

@@ -3,6 +3,7 @@
 Before it has, the database is as before the command or as after one of its steps, and comes up to date.
 """
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -306,3 +307,11 @@ def test_what_forget_has_said_to_be_deleted_is_not_there(path: Path) -> None:
         assert replay.left == state(path)
         assert f"deleted {backup}" in left.said
     assert [name for name, content in left.files.items() if b"a secret of" in content] == []
+
+
+def test_what_export_has_written_is_there_before_the_player_may_be_forgotten(path: Path) -> None:
+    make(path, IDS[-1])
+    replay = Replay(path, states(path))
+    left = replay.run(*OURS, "export", str(USER - 5), "--database", path, "--output", "player.json")
+
+    assert json.loads(left.files["player.json"])["patterns"]

@@ -65,7 +65,8 @@ def record(command: Sequence[str | Path], folder: Path) -> list[Call]:
     calls = folder.with_name(f"{folder.name}.calls")
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    trace = f"strace -f -y -xx -s 100000000 -e trace={','.join(_BY_DESCRIPTOR + _BY_NAME)} -o".split()
+    traced = ",".join(_BY_DESCRIPTOR + _BY_NAME)
+    trace = f"strace -f --seccomp-bpf -y -xx -s 100000000 -e trace={traced} -o".split()
     ran = subprocess.run([*trace, calls, *command], cwd=folder, capture_output=True, text=True, check=False)
     if "ptrace" in ran.stderr:
         pytest.skip("this system lets no process trace another")
@@ -195,6 +196,9 @@ class Disk:
             case "pwrite64" | "ftruncate":
                 data = call.texts[0] if call.texts else None
                 self.names[names[0]].pending.append((int(call.rest.split(", ")[-1]), data))
+            case "write":  # one after the other
+                file = self.names[names[0]]
+                file.pending.append((len(file.content(file.pending)), call.texts[0]))
             case "open" | "openat" if "O_TRUNC" not in call.rest:
                 if "O_CREAT" not in call.rest or names[0] in self.names:
                     return False

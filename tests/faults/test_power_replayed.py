@@ -19,7 +19,7 @@ from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import back_up
 from tests.helpers.cli import PROGRAM, command
-from tests.helpers.engines import run_sql
+from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import FOLDER, IDS, YOYO, down, up
 from tests.helpers.postgresql import yoyo_in_child
 from tests.helpers.power import Disk, World, record
@@ -230,6 +230,16 @@ def test_a_new_database_is_there_when_the_storage_has_opened_it(options: str, pa
         assert applied == (IDS if world.said else IDS[: len(applied)])
         assert "saved" not in world.said or "FULL" not in options or is_saved(cut)
     assert "saved" in worlds[-1].said
+
+
+@pytest.mark.parametrize(("before", "wanted"), [("WAL", "DELETE"), ("DELETE", "WAL")])
+def test_another_journal_mode_loses_nothing(before: str, wanted: str, path: Path) -> None:
+    make(path, IDS[-1], before)
+    script = "import sys; from poker_therapist import get_pattern_storage; get_pattern_storage(sys.argv[1])"
+    replay = Replay(path, states(path))
+    replay.run(sys.executable, "-c", script, f"sqlite:///{path}?journal_mode={wanted}")
+
+    assert query(path, "PRAGMA journal_mode") == [(wanted.lower(),)]
 
 
 # The operator's commands

@@ -165,9 +165,16 @@ class Disk:
         """Return what is there if so much has arrived of the names, in order, and of the writes, in any."""
         changes = self._pending[: round(names * len(self._pending))]
         return {
-            name: file.content([one for one in file.pending if self._chance.random() < contents])
+            name: file.content(self._arrived(file, contents))
             for name, file in _changed(self._durable, changes).items()
         }
+
+    def _arrived(self, file: _File, share: float) -> Iterator[tuple[int, bytes | None]]:
+        for place, data in file.pending:
+            if self._chance.random() < share:
+                yield place, data
+            elif data and share and self._chance.random() < share:  # torn
+                yield place, data[: len(data) // 1024 * 512]
 
     def _name(self, path: Path) -> str:
         """Return the name of a file in this folder, empty for any other and for what is made anew."""

@@ -110,12 +110,10 @@ class World(NamedTuple):
     Attributes:
         files: the files of the folder.
         said: what the command had printed.
-        is_least: whether only what was synchronised has arrived.
     """
 
     files: dict[str, bytes]
     said: str
-    is_least: bool = False
 
     def write(self, folder: Path) -> None:
         """Make it the content of a folder."""
@@ -151,15 +149,15 @@ class Disk:
             is_said = call.name == "write" and call.rest.startswith(("1<", "2<"))
             said += call.texts[0].decode() if is_said else ""
             if self._do(call) or is_said:
-                # Names alone, as after a rename that is in the file system's journal; contents alone; all.
-                worlds += [World(self._files(*arrived), said) for arrived in ((1, 0), (0, 1), (1, 1))]
-                worlds.append(World(self._files(0, 0), said, is_least=True))
+                # Names alone, as after a rename that is in the file system's journal; contents alone; all; none.
+                arrived = ((1, 0), (0, 1), (1, 1), (0, 0))
+                worlds += [World(self._files(*one), said) for one in arrived]
             for world in worlds:
                 key = hash((said, *sorted(world.files.items())))
                 if key not in seen:
                     seen.add(key)
                     yield world
-        yield World(self._files(0, 0), said, is_least=True)
+        yield World(self._files(0, 0), said)
 
     def _files(self, names: float, contents: float) -> dict[str, bytes]:
         """Return what is there if so much has arrived of the names, in order, and of the writes, in any."""

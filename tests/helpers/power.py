@@ -149,7 +149,7 @@ class Disk:
             is_said = call.name == "write" and call.rest.startswith(("1<", "2<"))
             said += call.texts[0].decode() if is_said else ""
             if self._do(call) or is_said:
-                # Names alone, as after a rename that is in the file system's journal; contents alone; all; none.
+                # Names alone, as after a rename that is in the disk's journal; contents alone; all; nothing.
                 arrived = ((1, 0), (0, 1), (1, 1), (0, 0))
                 worlds += [World(self._files(*one), said) for one in arrived]
             for world in worlds:

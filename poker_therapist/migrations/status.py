@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.catalog import Difference, differences
+from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
 
 
@@ -112,9 +112,10 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
         drift_unknown_because = "drift cannot be judged while somebody is migrating"
     else:
         drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
-    made = {name for one in backend.history(files) for name in one.names_made()} if drift else set()
-    again = [one.about for one in drift if one.expected is None and one.about.lower() in made]
-    mending = [f"DROP {about.replace(' ', ' IF EXISTS ', 1)};" for about in again]
+    again = {one.about.lower() for one in drift if one.expected is None}
+    if again:
+        again &= {name for one in backend.history(files) for name in one.names_made()}
+    mending = [dropping for name, dropping in backend.present().items() if name in again] if again else []
     return Status(backend.exists(), found, drift, drift_unknown_because, mending)
 
 
@@ -122,11 +123,12 @@ def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list
     """Return how the live schema differs from what the migrations build, or why that cannot be said."""
     try:
         with backend.translating_errors():
-            actual = backend.describe()
             expected = backend.build(backend.history(files))
+            actual = backend.describe(expected)
+    except TableMissing as error:
+        return [error.difference], ""
     except DriftUnknown as error:
         return [], str(error)
     except PokerTherapistError as error:
         return [], f"drift cannot be judged: {error}"
-    # The app's own is not ours: neither a table that no migration is known to make nor a setting of the file.
-    return differences(replace(expected, settings={}), actual.only(set(expected.tables))), ""
+    return differences(replace(expected, settings={}), actual), ""  # a setting of the file is the app's

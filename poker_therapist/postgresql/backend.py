@@ -197,13 +197,13 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             raise migration.failure(direction, f"{_detailed(error)}: correct the migration") from error
 
     @override
-    def describe(self) -> Catalog:
-        return describe(self.connection, str(self._schema()))
+    def describe(self, expected: Catalog) -> Catalog:
+        return describe(self.connection, str(self._schema())).only(expected.tables.keys(), expected)
 
     @override
-    def present(self) -> set[str]:
+    def present(self) -> dict[str, str]:
         # Not in the schema that a migration may have put first.
-        return {name for (name,) in self.query("present", (self._home,))}
+        return dict(self.query("present", (self._home,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build in a scratch schema, which is never committed."""

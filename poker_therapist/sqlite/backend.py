@@ -24,7 +24,7 @@ from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, prune
-from poker_therapist.sqlite.catalog import build_beside, describe
+from poker_therapist.sqlite.catalog import Entry, build_beside, describe
 from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
@@ -157,15 +157,22 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
     @override
-    def describe(self) -> Catalog:
+    def describe(self, expected: Catalog) -> Catalog:
+        tables, named = expected.tables.keys(), {*expected.indexes, *expected.triggers, *expected.views}
+
+        def concerns(entry: Entry) -> bool:
+            kind, name, table, sql = entry
+            reads = kind == "view" and any(one in (sql or "") for one in tables)
+            return table in tables or name in named or reads
+
         try:
-            return describe(self.connection)
+            return describe(self.connection, concerns).only(tables, expected)
         except (IndexError, ValueError) as error:  # a text that SQLite takes and our reading of it does not
             raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
 
     @override
-    def present(self) -> set[str]:
-        return {name for (name,) in self.query("present")}
+    def present(self) -> dict[str, str]:
+        return dict(self.query("present"))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""

@@ -16,10 +16,15 @@ WHERE
 
 -- name: present()
 -- A virtual table, which has no page of its own, may need a module that only the app loads.
-SELECT lower(type || ' ' || name) FROM sqlite_schema
+SELECT
+    lower(type || ' ' || name),
+    printf('DROP %s "%w";', upper(type), name) AS dropping
+FROM sqlite_schema
 WHERE sql IS NOT NULL AND tbl_name NOT GLOB '_yoyo_*' AND tbl_name NOT GLOB '_migration_*'
 UNION ALL
-SELECT lower('column ' || "table".name || '.' || "column".name)
+SELECT
+    lower('column ' || "table".name || '.' || "column".name),
+    printf('ALTER TABLE "%w" DROP COLUMN "%w";', "table".name, "column".name)
 FROM sqlite_schema AS "table", pragma_table_xinfo("table".name) AS "column"
 WHERE "table".type = 'table' AND "table".rootpage > 0;
 

@@ -320,14 +320,42 @@ def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(either: Proj
     assert ask(either).code == 0
 
 
-def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project) -> None:
-    """The app has dropped a table of which a migration has made an index: no advice to apply anything."""
-    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
-    game.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON messages (body);")
-    assert game.yoyo("apply").returncode == 0
-    game.run_sql("DROP TABLE messages")
-    ran = command("status", "--database", game.database, folder=game.folder)
+def test_a_table_of_the_app_that_is_gone_is_named(either: Project) -> None:
+    """A migration has made an index of it: that is drift, and no advice to apply anything."""
+    run_sql(either.database, "CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    either.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON Messages (body);")
+    apply(either)
+    assert ask(either).code == 0
+    run_sql(either.database, "DROP TABLE messages")
+    ran = ask(either)
 
     assert ran.code == 4
-    assert "drift cannot be judged, for what was applied cannot be built again: no such table" in ran.out
-    assert "apply" not in ran.out.splitlines()[-1]
+    assert "drift: table messages is missing (003_index_messages needs it)" in ran.out.lower()
+    assert "apply" not in ran.lines[-1]
+
+
+def test_what_the_app_adds_to_its_own_table_is_no_drift(game: Project) -> None:
+    """The index that a migration made of that table is judged."""
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    game.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON messages (body);")
+    game.write("004_view", "-- depends: 003_index_messages\nCREATE VIEW one AS SELECT 1 AS one;")
+    assert game.yoyo("apply").returncode == 0
+    game.run_sql(
+        "ALTER TABLE messages ADD COLUMN sent TEXT; CREATE INDEX by_sent ON messages (sent);"
+        "CREATE TRIGGER sent AFTER INSERT ON messages BEGIN SELECT 1; END;"
+    )
+    assert ask(game).code == 0
+
+    game.run_sql("DROP INDEX by_body")
+    assert "drift: index by_body is missing (on messages (body))" in ask(game).out
+
+
+def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project) -> None:
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    game.write("003_add_mood", "-- depends: 002_add_bets\nALTER TABLE messages ADD COLUMN mood TEXT;")
+    assert game.yoyo("apply").returncode == 0
+    ran = ask(game)
+
+    assert ran.code == 4
+    assert "drift cannot be judged, for what was applied cannot be built again: duplicate column" in ran.out
+    assert "apply" not in ran.lines[-1]

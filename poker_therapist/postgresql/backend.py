@@ -107,8 +107,10 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                self._reset_session()
-                self.query("unlock", (key,))
+                # What a migration has set, prepared, locked or made for its session ends with it, and so does
+                # this lock.
+                self.connection.execute("DISCARD ALL")
+                configure(self.connection, self.location)
 
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
@@ -116,7 +118,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return bool(self.query("is_locked", (key,))[0][0])
 
     def _reset_session(self) -> None:
-        """Reset what a migration has set for its session: a role, a search path, timeouts."""
+        """Reset, in its transaction, what a migration has set: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
 

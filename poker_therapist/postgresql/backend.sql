@@ -24,9 +24,6 @@ WHERE
     AND held.objsubid = 1
     AND held.granted;
 
--- name: unlock(key)
-SELECT pg_advisory_unlock(:key);
-
 -- name: set_lock_timeout(duration)
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);

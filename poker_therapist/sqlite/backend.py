@@ -77,6 +77,22 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Return whether there is a file."""
         return is_there(self.location.path)
 
+    @override
+    def is_being_changed(self) -> bool:
+        # Only of a migration that no transaction holds does anything show before it is done.
+        if all(text.apply_sql is None or text.applied_at for text in self.records().values()):
+            return False
+        ((timeout,),) = self.connection.execute("PRAGMA busy_timeout").fetchall()
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        finally:
+            self.connection.rollback()
+            self.connection.execute(f"PRAGMA busy_timeout = {timeout}")
+        return False
+
     def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
         if not self.exists():

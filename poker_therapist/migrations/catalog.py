@@ -161,7 +161,7 @@ class Difference:
             return f"{self.about} is there and should not be" + _shown(self.actual)
         if self.actual is None:
             return f"{self.about} is missing" + _shown(self.expected)
-        return f"{self.about} is {self.actual}, not {self.expected}"
+        return f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}"
 
 
 class TableMissing(DriftUnknown):
@@ -174,7 +174,12 @@ class TableMissing(DriftUnknown):
 
 
 def _shown(fact: str | None) -> str:
-    return "" if fact in ("present", "plain") else f" ({fact})"
+    return "" if fact in ("present", "plain", None) else f" ({_shortened(fact)})"
+
+
+def _shortened(fact: str) -> str:
+    """Return a fact in a length that can be read."""
+    return fact if len(fact) <= 300 else f"{fact[:297]}..."
 
 
 def differences(expected: Catalog, actual: Catalog) -> list[Difference]:

@@ -109,6 +109,7 @@ def _try(
             raise
         connection.execute("ROLLBACK TO statement")
         return None if isinstance(error, psycopg.errors.ActiveSqlTransaction) else error
+    connection.execute("RELEASE statement")  # each would take memory of the server until the end
     return None
 
 

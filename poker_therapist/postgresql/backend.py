@@ -181,6 +181,11 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         return translate_error(error, self.location) if isinstance(error, psycopg.Error) else None
 
+    @override
+    def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        super()._run_unprotected(migration, statements, direction)
+        self._reset_session()
+
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
         self._reset_session()  # so that it is recorded where the others are
         super()._record(migration, mark, operation)

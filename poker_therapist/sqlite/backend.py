@@ -169,6 +169,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             ) from error
 
     @override
+    def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        super()._run_unprotected(migration, statements, direction)
+        self.__exit__()  # so that nothing that it has set changes how it is recorded
+        self._opened = None
+
+    @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
@@ -385,8 +391,10 @@ class ForeignKeys:
                 f"parent.{self._quote(target)} = +child.{self._quote(name)}"
                 for name, target in zip(key.columns, targets, strict=True)
             )
-            conditions.append(f"NOT EXISTS (SELECT 1 FROM {self._quote(key.parent)} AS parent WHERE {same})")
-        query = f"SELECT {row} FROM {self._quote(key.child)} AS child WHERE {' AND '.join(conditions)}"
+            conditions.append(
+                f"NOT EXISTS (SELECT 1 FROM main.{self._quote(key.parent)} AS parent WHERE {same})"
+            )
+        query = f"SELECT {row} FROM main.{self._quote(key.child)} AS child WHERE {' AND '.join(conditions)}"
         try:
             self._connection.execute(f"EXPLAIN {query}").fetchall()
         except sqlite3.OperationalError as error:  # the app's collation or function, which is not known here

@@ -190,7 +190,7 @@ def _build(migrations: Iterable[SQLMigration], named: Mapping[str, str]) -> Cata
                 try:
                     connection.execute(statement.text).fetchall()
                 except sqlite3.OperationalError as error:
-                    if missing := _NO_TABLE.fullmatch(str(error)):
+                    if missing := _NO_TABLE.search(str(error)):
                         raise TableMissing(missing[1], migration.id) from error
                     raise
         built = describe(connection)

@@ -250,6 +250,7 @@ SETTINGS = {
     "timeouts": "SET statement_timeout = 1; SET lock_timeout = 1; SET statement_timeout = 0;",
     "a time zone": "SET TimeZone = 'Asia/Tokyo';",
     "no triggers": "SET session_replication_role = replica;",
+    "no writing": "SET default_transaction_read_only = ON;",
     "a variable": "SET app.mood = 'calm';",
     "a temporary table": "CREATE TEMP TABLE bets (id INT);",
     "a prepared statement": "PREPARE one AS SELECT 1;",

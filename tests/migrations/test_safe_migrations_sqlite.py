@@ -335,6 +335,7 @@ def test_the_library_logs_where_the_backup_is(tmp_path: Path, caplog: pytest.Log
 OUTSIDE = {
     "another database": "ATTACH ':memory:' AS other;",
     "temporary files": "PRAGMA temp_store = MEMORY;",
+    "no writing": "PRAGMA query_only = ON;",
 }
 SETTINGS = {
     "no checks": "PRAGMA ignore_check_constraints = ON;",
@@ -345,6 +346,7 @@ SETTINGS = {
     "another LIKE": "PRAGMA case_sensitive_like = ON;",
     "a schema to be written": "PRAGMA writable_schema = ON;",
     "a temporary table": "CREATE TEMP TABLE held (id INTEGER);",
+    "a temporary table over a table": "CREATE TEMP TABLE hands AS SELECT 7 AS other;",
     "a temporary view over a table": "CREATE TEMP VIEW hands AS SELECT 7 AS id;",
     "a temporary trigger": "CREATE TEMP TRIGGER t AFTER INSERT ON hands BEGIN DELETE FROM hands; END;",
     **OUTSIDE,

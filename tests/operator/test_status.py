@@ -336,6 +336,20 @@ def test_a_table_of_the_app_that_is_gone_is_named(either: Project) -> None:
     assert "apply" not in ran.lines[-1]
 
 
+def test_a_table_of_the_app_that_a_view_reads_is_found_and_missed(game: Project) -> None:
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY)")
+    game.write(
+        "003_rename",
+        "-- depends: 002_add_bets\n"
+        "CREATE VIEW sent AS SELECT id FROM messages; ALTER TABLE pots RENAME TO pools;",
+    )
+    apply(game)
+    assert ask(game).code == 0
+    game.run_sql("DROP TABLE messages")
+
+    assert "drift: table messages is missing (003_rename needs it)" in ask(game).out
+
+
 def test_a_migration_that_is_under_way_is_no_trouble(either: Project) -> None:
     """It is not waited for: what can be judged is said, and that somebody has to ask again."""
     only_the_first(either)

@@ -102,17 +102,18 @@ def status(
 ) -> None:
     """Say where a database stands: each migration, and whether its schema is what they build.
 
-    Nothing is written. Exit code 0: up to date; 3: migrations are pending; 4: trouble.
+    Nothing is written. Exit code 0: up to date; 3: migrations are pending, or under way; 4: trouble.
     """
     location = locate(_choose(database, config, no_config))
     found = schema.read_status(location)
-    code = TROUBLE if found.is_trouble else PENDING if found.pending else 0
+    code = TROUBLE if found.is_trouble else PENDING if found.pending or found.is_changing else 0
+    states = {0: "up to date", PENDING: "migrating" if found.is_changing else "pending", TROUBLE: "trouble"}
     if as_json:
         screen.print_json(
             {
                 "database": location.name,
                 "exists": found.exists,
-                "state": {0: "up to date", PENDING: "pending", TROUBLE: "trouble"}[code],
+                "state": states[code],
                 "migrations": [
                     {"id": one.id, "state": one.state, "applied_at": one.applied_at, "note": one.note}
                     for one in found.migrations

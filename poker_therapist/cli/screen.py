@@ -70,6 +70,8 @@ def print_status(location: Location, found: Status) -> None:
         _print(f"{location.name}: not judged, see above.", "red")
     elif found.is_trouble:
         _print(f"{location.name}: trouble, see above.", "red")
+    elif found.is_changing:
+        _print(f"{location.name}: somebody is migrating it; ask again when that is done.", "yellow")
     elif found.pending:
         _print(
             f"{location.name}: {len(found.pending)} pending; `{location.yoyo} apply` applies them.",

@@ -23,7 +23,7 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, drop_statement
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
     AppliedRecord,
@@ -106,16 +106,16 @@ class AtomicBackend(DatabaseBackend, ABC):
         return False
 
     @abstractmethod
-    def describe(self) -> Catalog:
-        """Return the live schema."""
+    def describe(self, expected: Catalog) -> Catalog:
+        """Return the part of the live schema that another is about; the rest of it is the app's."""
 
     @abstractmethod
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, somewhere that nobody sees."""
 
     @abstractmethod
-    def present(self) -> set[str]:
-        """Return the kind and name of what there is, as `Catalog.names` does."""
+    def present(self) -> dict[str, str]:
+        """Return what there is, named as `Catalog.names` does, and the SQL that drops each."""
 
     @abstractmethod
     @contextmanager
@@ -342,36 +342,37 @@ class AtomicBackend(DatabaseBackend, ABC):
         with self.checked(migration, direction):
             for statement in statements:
                 self.run(migration, statement, direction)
-        if gone := before - self.present():
+        now = self.present()
+        if gone := {name: dropping for name, dropping in before.items() if name not in now}:
             self._require_ours(migration, direction, gone)
 
     def _found_tables(self, migration: SQLMigration) -> list[str]:
         """Return the tables that a migration makes unless they are there; refuse those of another shape."""
         present = self.present()
-        there = sorted(migration.names_made(unless_there=True) & present)
+        there = sorted(migration.names_made(unless_there=True) & present.keys())
         found = [name.removeprefix("table ") for name in there if name.startswith("table ")]
         wanted = self.build([*self.history({}), migration]).names() if found else set()
         for table in found:
-            if lacking := sorted(name for name in wanted - present if name.startswith(f"column {table}.")):
+            columns = {name for name in wanted if name.startswith(f"column {table}.")}
+            if lacking := sorted(columns - present.keys()):
                 why = f"a table {table} is there that is not ours (it has no {', '.join(lacking)})"
                 raise migration.failure("apply", f"{why}: rename it, or use another database")
         return found
 
-    def _require_ours(self, migration: SQLMigration, direction: str, gone: set[str]) -> None:
+    def _require_ours(self, migration: SQLMigration, direction: str, gone: dict[str, str]) -> None:
         """Refuse to take away what no applied migration has made."""
         history = self.history({one.id: one for one in (*self._known, migration)})
         # Also of one that is not applied: it may have been interrupted.
         made = {name for one in (*history, *self._known) for name in one.names_made()}
-        if gone - made:  # a column, or what has another name since
+        if gone.keys() - made:  # a column, or what has another name since
             with suppress(PokerTherapistError), self.translating_errors():
                 made |= self.build(history).names()
         of_tables = tuple(f"{name.replace('table ', 'column ', 1)}." for name in gone)
-        if lost := sorted(name for name in gone - made if not name.startswith(of_tables)):
-            why = (
-                f"this would take away {', '.join(lost)}, which no migration has made: if it may go, drop it"
-            )
-            by_hand = " ".join(map(drop_statement, lost))
-            raise migration.failure(direction, f"{why} yourself ({by_hand}), then run the command again")
+        if lost := sorted(name for name in gone.keys() - made if not name.startswith(of_tables)):
+            lost.sort(key=lambda name: name.startswith("column "))  # after what is made of it
+            why = f"this would take away {', '.join(lost)}, which no migration has made: if it may go, drop"
+            by_hand = " ".join(gone[name] for name in lost)
+            raise migration.failure(direction, f"{why} it yourself ({by_hand}), then run the command again")
 
     def adopted(self) -> dict[str, list[str]]:
         """Return the tables that each applied migration has found and not made."""

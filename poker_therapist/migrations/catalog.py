@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
+from poker_therapist.errors import DriftUnknown
+
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
 BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_")
 
@@ -124,24 +126,25 @@ class Catalog:
         for name, value in self.settings.items():
             yield f"setting {name}", value or "none"
 
-    def only(self, tables: set[str]) -> "Catalog":
-        """Return the part of a schema that concerns some tables; others may share the database."""
+    def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
+        """Return the part of a schema that concerns some tables; others may share the database.
+
+        Args:
+            tables: their names.
+            other: whose indexes, triggers and views belong to that part, too, whatever they are of.
+        """
+        more = other or Catalog()
+        indexes, triggers = self.indexes.items(), self.triggers.items()
         return Catalog(
             {name: table for name, table in self.tables.items() if name in tables},
-            {name: index for name, index in self.indexes.items() if index.table in tables},
-            {name: trigger for name, trigger in self.triggers.items() if trigger[0] in tables},
-            {name: sql for name, sql in self.views.items() if tables & set(re.findall(r"\w+", sql))},
+            {name: one for name, one in indexes if one.table in tables or name in more.indexes},
+            {name: one for name, one in triggers if one[0] in tables or name in more.triggers},
+            {
+                name: sql
+                for name, sql in self.views.items()
+                if name in more.views or tables & set(re.findall(r"\w+", sql))
+            },
         )
-
-
-def drop_statement(name: str) -> str:
-    """Return the SQL that drops one of `Catalog.names`."""
-    kind, _, what = name.partition(" ")
-    what = what.replace('"', '""')
-    if kind == "column":
-        table, _, column = what.rpartition(".")
-        return f'ALTER TABLE "{table}" DROP COLUMN "{column}";'
-    return f'DROP {kind.upper()} "{what}";'
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,25 @@ class Difference:
             return f"{self.about} is there and should not be" + _shown(self.actual)
         if self.actual is None:
             return f"{self.about} is missing" + _shown(self.expected)
-        return f"{self.about} is {self.actual}, not {self.expected}"
+        return f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}"
+
+
+class TableMissing(DriftUnknown):
+    """A table that an applied migration needs, and none of them has made, is gone."""
+
+    def __init__(self, table: str, migration_id: str) -> None:
+        super().__init__(f"{migration_id} needs the table {table}, which is gone", migration_id=migration_id)
+        self.table = table
+        self.difference = Difference(f"table {table}", f"{migration_id} needs it", None)
 
 
 def _shown(fact: str | None) -> str:
-    return "" if fact in ("present", "plain") else f" ({fact})"
+    return "" if fact in ("present", "plain", None) else f" ({_shortened(fact)})"
+
+
+def _shortened(fact: str) -> str:
+    """Return a fact in a length that can be read."""
+    return fact if len(fact) <= 300 else f"{fact[:297]}..."
 
 
 def differences(expected: Catalog, actual: Catalog) -> list[Difference]:

@@ -25,6 +25,7 @@ _CREATES = re.compile(
     r"""
     ^CREATE\s+(?:(?!TABLE|INDEX|VIEW|TRIGGER)\w+\s+)*(?P<kind>TABLE|INDEX|VIEW|TRIGGER)\s+
     (?:CONCURRENTLY\s+)?(?P<unless_there>IF\s+NOT\s+EXISTS\s+)?(?:\w+\.)?(?P<name>"[^"]+"|`[^`]+`|\[[^\]]+\]|\w+)
+    (?:[^;]*?\sON\s+(?:\w+\.)?(?P<table>"[^"]+"|`[^`]+`|\[[^\]]+\]|\w+))?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -181,12 +182,15 @@ class SQLMigration(Migration):
 
     def names_made(self, *, unless_there: bool = False) -> set[str]:
         """Return the kind and name, in lower case, of what it creates; or only of what IF NOT EXISTS."""
-        made = (_CREATES.search(statement.text) for statement in self.split(self.apply_sql))
-        return {
-            f"{found['kind']} {found['name'].strip('[]`').strip(chr(34))}".lower()
-            for found in made
-            if found and (found["unless_there"] or not unless_there)
-        }
+        names = set()
+        for statement in self.split(self.apply_sql):
+            found = _CREATES.search(statement.text)
+            if found and (found["unless_there"] or not unless_there):
+                kind, _, name, table = (part.strip('[]`"').lower() for part in found.groups(""))
+                names.add(f"{kind} {name}")
+                if kind == "trigger":  # which PostgreSQL names in its table
+                    names.add(f"{kind} {table}.{name}")
+        return names
 
     @property
     def is_hook(self) -> bool:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.catalog import Difference, differences
+from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
 
 
@@ -45,6 +45,8 @@ class Status:
     drift: list[Difference] = field(default_factory=list)
     # Why it cannot be said whether there is drift; empty if it can.
     drift_unknown_because: str = ""
+    # Whether somebody migrates right now: what is missing may only be not done yet.
+    is_changing: bool = False
     # What an older program has made again, though a migration has dropped it: the statements that mend it.
     mending: list[str] = field(default_factory=list)
 
@@ -77,7 +79,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
     files = {one.id: one for one in backend.read(sources)}
     newest = max(files, default="")
     begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
-    changing = bool(begun) and backend.is_being_changed()
+    changing = backend.is_being_changed()
     found = []
     # What has neither a file nor a kept text is somebody else's who uses yoyo in the same database.
     ours = {name for name, text in kept.items() if name in applied and text.is_text_of(applied[name])}
@@ -107,26 +109,24 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))
-    if changing:
-        drift = list[Difference]()
-        drift_unknown_because = "drift cannot be judged while somebody is migrating"
-    else:
-        drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
-    made = {name for one in backend.history(files) for name in one.names_made()} if drift else set()
-    again = [one.about for one in drift if one.expected is None and one.about.lower() in made]
-    mending = [f"DROP {about.replace(' ', ' IF EXISTS ', 1)};" for about in again]
-    return Status(backend.exists(), found, drift, drift_unknown_because, mending)
+    drift, drift_unknown_because = _drift(backend, files) if applied and not changing else ([], "")
+    again = {one.about.lower() for one in drift if one.expected is None}
+    if again:
+        again &= {name for one in backend.history(files) for name in one.names_made()}
+    mending = [dropping for name, dropping in backend.present().items() if name in again] if again else []
+    return Status(backend.exists(), found, drift, drift_unknown_because, changing, mending)
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
     """Return how the live schema differs from what the migrations build, or why that cannot be said."""
     try:
         with backend.translating_errors():
-            actual = backend.describe()
             expected = backend.build(backend.history(files))
+            actual = backend.describe(expected)
+    except TableMissing as error:
+        return [error.difference], ""
     except DriftUnknown as error:
         return [], str(error)
     except PokerTherapistError as error:
         return [], f"drift cannot be judged: {error}"
-    # The app's own is not ours: neither a table that no migration is known to make nor a setting of the file.
-    return differences(replace(expected, settings={}), actual.only(set(expected.tables))), ""
+    return differences(replace(expected, settings={}), actual), ""  # a setting of the file is the app's

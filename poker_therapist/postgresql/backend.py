@@ -107,8 +107,10 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                self._reset_session()
-                self.query("unlock", (key,))
+                # What a migration has set, prepared, locked or made for its session ends with it, and so does
+                # this lock.
+                self.connection.execute("DISCARD ALL")
+                configure(self.connection, self.location)
 
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
@@ -116,7 +118,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return bool(self.query("is_locked", (key,))[0][0])
 
     def _reset_session(self) -> None:
-        """Reset what a migration has set for its session: a role, a search path, timeouts."""
+        """Reset, in its transaction, what a migration has set: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
 
@@ -179,6 +181,11 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         return translate_error(error, self.location) if isinstance(error, psycopg.Error) else None
 
+    @override
+    def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        super()._run_unprotected(migration, statements, direction)
+        self._reset_session()
+
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
         self._reset_session()  # so that it is recorded where the others are
         super()._record(migration, mark, operation)
@@ -197,13 +204,13 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             raise migration.failure(direction, f"{_detailed(error)}: correct the migration") from error
 
     @override
-    def describe(self) -> Catalog:
-        return describe(self.connection, str(self._schema()))
+    def describe(self, expected: Catalog) -> Catalog:
+        return describe(self.connection, str(self._schema())).only(expected.tables.keys(), expected)
 
     @override
-    def present(self) -> set[str]:
+    def present(self) -> dict[str, str]:
         # Not in the schema that a migration may have put first.
-        return {name for (name,) in self.query("present", (self._home,))}
+        return dict(self.query("present", (self._home,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build in a scratch schema, which is never committed."""

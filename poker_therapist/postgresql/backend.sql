@@ -24,9 +24,6 @@ WHERE
     AND held.objsubid = 1
     AND held.granted;
 
--- name: unlock(key)
-SELECT pg_advisory_unlock(:key);
-
 -- name: set_lock_timeout(duration)
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
@@ -53,16 +50,29 @@ SELECT
             WHEN relkind IN ('v', 'm') THEN 'view '
             ELSE 'index '
         END || relname
-    ) AS name
+    ) AS name,
+    format(
+        CASE
+            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %I;'
+            WHEN relkind = 'v' THEN 'DROP VIEW %I;'
+            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %I;'
+            ELSE 'DROP INDEX %I;'
+        END,
+        relname
+    ) AS dropping
 FROM relation
 WHERE
     relkind IN ('r', 'p', 'v', 'm')
     OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint))
 UNION ALL
-SELECT lower('column ' || relation.relname || '.' || pg_attribute.attname)
+SELECT
+    lower('column ' || relation.relname || '.' || pg_attribute.attname) AS name,
+    format('ALTER TABLE %I DROP COLUMN %I;', relation.relname, pg_attribute.attname) AS dropping
 FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
 WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
 UNION ALL
-SELECT lower('trigger ' || pg_trigger.tgname)
+SELECT
+    lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,
+    format('DROP TRIGGER %I ON %I;', pg_trigger.tgname, relation.relname) AS dropping
 FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
 WHERE NOT pg_trigger.tgisinternal;

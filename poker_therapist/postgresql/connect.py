@@ -217,10 +217,7 @@ def _seconds_to_wait(refusal: str) -> float:
     return 1 if "server closed the connection unexpectedly" in refusal else 0
 
 
-_LACKING = (
-    "{name} lacks a part of the schema ({reason}): "
-    "bring it up to date with `yoyo -c yoyo.postgresql.ini apply`"
-)
+_LACKING = "{name} lacks a part of the schema ({reason}): see what is missing with `poker-therapist status`"
 # By SQLSTATE, or its first letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),

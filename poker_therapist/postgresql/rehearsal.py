@@ -232,7 +232,8 @@ def _fill(
             all_of_them = [*history, *files.values()]
             require_one_schema(connection, all_of_them, kept=True)
             _run(connection, "CREATE SCHEMA {}", scratch)
-            expected, actual = live.build(history), live.describe()
+            expected = live.build(history)
+            actual = live.describe(expected)
             texts = [text for one in all_of_them for text in (one.apply_sql, one.rollback_sql or "")]
             copy_tables(connection, schema, scratch, texts, but=set(expected.tables))
             for migration in history:
@@ -240,7 +241,7 @@ def _fill(
     except PokerTherapistError as error:
         raise _Unfit(error) from error
     _copy_rows(connection, schema, scratch)
-    return bool(differences(expected, actual.only(set(expected.tables))))
+    return bool(differences(expected, actual))
 
 
 def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -> None:

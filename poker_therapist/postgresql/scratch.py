@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from poker_therapist.errors import MigrationFailed
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, TableMissing
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import is_lost, reason_of
@@ -66,12 +66,24 @@ def build(connection: psycopg.Connection[Any], live: str, migrations: Sequence[S
                     else set()
                 )
                 if not needed:
+                    if absent := _absent(connection, live, error):
+                        raise TableMissing(absent, migration.id) from error
                     raise MigrationFailed(
                         f"{migration.place()}:{statement.line} cannot be run again: {reason_of(error)}"
                     ) from error
                 copied |= needed
     found = describe(connection, scratch)
     return found.only(found.tables.keys() - copied)
+
+
+def _absent(connection: psycopg.Connection[Any], live: str, error: psycopg.Error) -> str:
+    """Return the name of what a statement has not found, if the live schema has not got it either."""
+    quoted = re.search(r'"([^"]+)"', reason_of(error))
+    if quoted is None or not isinstance(error, psycopg.errors.UndefinedTable):
+        return ""
+    name = sql.Identifier(live, quoted[1]).as_string(connection)
+    found = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+    return quoted[1] if found == (None,) else ""
 
 
 def _try(
@@ -97,6 +109,7 @@ def _try(
             raise
         connection.execute("ROLLBACK TO statement")
         return None if isinstance(error, psycopg.errors.ActiveSqlTransaction) else error
+    connection.execute("RELEASE statement")  # each would take memory of the server until the end
     return None
 
 

@@ -24,7 +24,7 @@ from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, prune
-from poker_therapist.sqlite.catalog import build_beside, describe
+from poker_therapist.sqlite.catalog import Entry, build_beside, describe
 from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
@@ -75,6 +75,22 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def exists(self) -> bool:
         """Return whether there is a file."""
         return is_there(self.location.path)
+
+    @override
+    def is_being_changed(self) -> bool:
+        # Only of a migration that no transaction holds does anything show before it is done.
+        if all(text.apply_sql is None or text.applied_at for text in self.records().values()):
+            return False
+        ((timeout,),) = self.connection.execute("PRAGMA busy_timeout").fetchall()
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        finally:
+            self.connection.rollback()
+            self.connection.execute(f"PRAGMA busy_timeout = {timeout}")
+        return False
 
     def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
@@ -152,19 +168,32 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             ) from error
 
     @override
+    def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        super()._run_unprotected(migration, statements, direction)
+        self.__exit__()  # so that nothing that it has set changes how it is recorded
+        self._opened = None
+
+    @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
     @override
-    def describe(self) -> Catalog:
+    def describe(self, expected: Catalog) -> Catalog:
+        tables, named = expected.tables.keys(), {*expected.indexes, *expected.triggers, *expected.views}
+
+        def concerns(entry: Entry) -> bool:
+            kind, name, table, sql = entry
+            reads = kind == "view" and any(one in (sql or "") for one in tables)
+            return table in tables or name in named or reads
+
         try:
-            return describe(self.connection)
+            return describe(self.connection, concerns).only(tables, expected)
         except (IndexError, ValueError) as error:  # a text that SQLite takes and our reading of it does not
             raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
 
     @override
-    def present(self) -> set[str]:
-        return {name for (name,) in self.query("present")}
+    def present(self) -> dict[str, str]:
+        return dict(self.query("present"))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
@@ -361,8 +390,10 @@ class ForeignKeys:
                 f"parent.{self._quote(target)} = +child.{self._quote(name)}"
                 for name, target in zip(key.columns, targets, strict=True)
             )
-            conditions.append(f"NOT EXISTS (SELECT 1 FROM {self._quote(key.parent)} AS parent WHERE {same})")
-        query = f"SELECT {row} FROM {self._quote(key.child)} AS child WHERE {' AND '.join(conditions)}"
+            conditions.append(
+                f"NOT EXISTS (SELECT 1 FROM main.{self._quote(key.parent)} AS parent WHERE {same})"
+            )
+        query = f"SELECT {row} FROM main.{self._quote(key.child)} AS child WHERE {' AND '.join(conditions)}"
         try:
             self._connection.execute(f"EXPLAIN {query}").fetchall()
         except sqlite3.OperationalError as error:  # the app's collation or function, which is not known here

@@ -15,12 +15,18 @@ WHERE
     AND name <> 'yoyo_lock';
 
 -- name: present()
+-- In this file alone: a migration may have made a temporary table of the same name.
 -- A virtual table, which has no page of its own, may need a module that only the app loads.
-SELECT lower(type || ' ' || name) FROM sqlite_schema
+SELECT
+    lower(type || ' ' || name),
+    printf('DROP %s "%w";', upper(type), name) AS dropping
+FROM sqlite_schema
 WHERE sql IS NOT NULL AND tbl_name NOT GLOB '_yoyo_*' AND tbl_name NOT GLOB '_migration_*'
 UNION ALL
-SELECT lower('column ' || "table".name || '.' || "column".name)
-FROM sqlite_schema AS "table", pragma_table_xinfo("table".name) AS "column"
+SELECT
+    lower('column ' || "table".name || '.' || "column".name),
+    printf('ALTER TABLE "%w" DROP COLUMN "%w";', "table".name, "column".name)
+FROM sqlite_schema AS "table", pragma_table_xinfo("table".name, 'main') AS "column"
 WHERE "table".type = 'table' AND "table".rootpage > 0;
 
 -- name: schema_version()
@@ -47,7 +53,7 @@ SELECT
     foreign_key."table",
     foreign_key."from",
     foreign_key."to"
-FROM sqlite_schema AS child, pragma_foreign_key_list(child.name) AS foreign_key
+FROM sqlite_schema AS child, pragma_foreign_key_list(child.name, 'main') AS foreign_key
 WHERE child.type = 'table'
 ORDER BY child.name, foreign_key.id, foreign_key.seq;
 
@@ -56,18 +62,18 @@ ORDER BY child.name, foreign_key.id, foreign_key.seq;
 SELECT
     name,
     pk
-FROM pragma_table_xinfo(:table_name);
+FROM pragma_table_xinfo(:table_name, 'main');
 
 -- name: without_rowid(table_name)
 SELECT 1 FROM pragma_table_list
 WHERE name = :table_name AND schema = 'main' AND wr;
 
 -- name: unique_indexes(table_name)
-SELECT name FROM pragma_index_list(:table_name)
+SELECT name FROM pragma_index_list(:table_name, 'main')
 WHERE "unique" AND NOT partial;
 
 -- name: index_columns(index_name)
-SELECT name FROM pragma_index_info(:index_name);
+SELECT name FROM pragma_index_info(:index_name, 'main');
 
 -- name: create_noted_violation()
 -- A temporary table may spill to disk: an old database can have such a row for each that it has.

@@ -3,19 +3,45 @@
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
+from poker_therapist.migrations.catalog import (
+    BOOKKEEPING,
+    Catalog,
+    Column,
+    ForeignKey,
+    Index,
+    Table,
+    TableMissing,
+)
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite.tokens import parts_of, text_of, words_of
 
+_NO_TABLE = re.compile(r"no such table: (?:main\.)?(.*)")
 
-def describe(connection: sqlite3.Connection) -> Catalog:
-    """Return the schema of an SQLite database; nothing is written."""
+# What SQLite says of a table, an index, a trigger or a view: its type, name, table and SQL.
+Entry = tuple[str, str, str, str | None]
+
+
+def entries(connection: sqlite3.Connection) -> list[Entry]:
+    """Return all that a schema holds."""
+    sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    return connection.execute(sql).fetchall()
+
+
+def describe(
+    connection: sqlite3.Connection, concerns: Callable[[Entry], bool] = lambda _entry: True
+) -> Catalog:
+    """Return the schema of an SQLite database; nothing is written.
+
+    Args:
+        connection: where the schema is.
+        concerns: whether to look at an entry at all: what is the app's may be of any size and kind.
+    """
     catalog = Catalog()
-    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    for kind, name, table, sql in rows:
+    rows = entries(connection)
+    for kind, name, table, sql in filter(concerns, rows):
         if table.startswith(BOOKKEEPING) or sql is None:
             continue
         match kind:
@@ -44,8 +70,9 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     rows = connection.execute(
         'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_xinfo(?)', (name,)
     ).fetchall()
-    # Of several columns none is another name of the rowid, which is never NULL.
-    has_rowid_alias = sum(place > 0 for *_, place in rows) == 1
+    keys = connection.execute("SELECT name, origin FROM pragma_index_list(?)", (name,)).fetchall()
+    # A key without an index is another name of the rowid, which is never NULL.
+    has_rowid_alias = not any(origin == "pk" for _, origin in keys)
     words = words_of(sql)
     upper = [word.upper() for word in words]
     parts = {
@@ -53,18 +80,14 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
         for part in parts_of(words, words.index("(") if "(" in words else len(words))
     }
     for column, kind, not_null, default, place in rows:
-        rowid_alias = place and has_rowid_alias and kind.upper() == "INTEGER"
         columns[column] = Column(
             text_of(words_of(kind)),
-            not (not_null or rowid_alias),
+            not (not_null or (place and has_rowid_alias)),
             default and text_of(words_of(default)),
             _extra(parts.get(column.lower(), [])),
         )
         if place:
             primary_key[place] = column
-    unique = connection.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE origin = 'u'", (name,)
-    ).fetchall()
     foreign: dict[int, list[tuple[str, str, str, str, str]]] = {}
     for number, *key in connection.execute(
         'SELECT id, "from", "table", "to", on_delete, on_update FROM pragma_foreign_key_list(?) '
@@ -79,7 +102,7 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     return Table(
         columns,
         tuple(primary_key[place] for place in sorted(primary_key)),
-        frozenset(_key_columns(connection, index) for (index,) in unique),
+        frozenset(_key_columns(connection, index) for index, origin in keys if origin == "u"),
         frozenset(
             ForeignKey(
                 tuple(key[0] for key in keys),
@@ -139,25 +162,36 @@ def _checks(words: list[str]) -> Iterator[str]:
 
 
 def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
-    """Return the schema that migrations build in memory, beside those of the app's tables that they name."""
-    tables = dict(live.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-    named: list[str] = []
+    """Return the schema that migrations build in memory, beside those of the app's tables that they name.
+
+    Raises:
+        TableMissing: one that they name is nowhere.
+    """
+    tables = {name.lower(): (name, sql) for kind, name, _, sql in entries(live) if kind in ("table", "view")}
+    named: dict[str, str] = {}
     while True:
         try:
-            return build(migrations, named)
-        except sqlite3.OperationalError as error:
-            missing = str(error).removeprefix("no such table: ").removeprefix("main.")
-            if missing not in tables or tables[missing] in named:
+            return _build(migrations, named)
+        except TableMissing as error:
+            missing = error.table.lower()
+            if missing not in tables or tables[missing][0] in named:
                 raise
-            named.append(tables[missing])
+            name, sql = tables[missing]
+            named[name] = sql or ""
 
 
-def build(migrations: Iterable[SQLMigration], tables: Iterable[str] = ()) -> Catalog:
-    """Return the schema that migrations build in memory, after the SQL of tables that are there before."""
+def _build(migrations: Iterable[SQLMigration], named: Mapping[str, str]) -> Catalog:
+    """Return the schema that migrations build in memory, without the tables that are there before."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for sql in tables:
+        for sql in named.values():
             connection.execute(sql)
         for migration in migrations:
             for statement in migration.split(migration.apply_sql):
-                connection.execute(statement.text).fetchall()
-        return describe(connection)
+                try:
+                    connection.execute(statement.text).fetchall()
+                except sqlite3.OperationalError as error:
+                    if missing := _NO_TABLE.search(str(error)):
+                        raise TableMissing(missing[1], migration.id) from error
+                    raise
+        built = describe(connection)
+        return built.only(built.tables.keys() - named.keys(), built)

@@ -245,7 +245,7 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     elif "no such table" in reason or "no such column" in reason:
         kind, sentence = (
             SchemaMissing,
-            "{path} lacks a part of the schema ({reason}): bring it up to date with `yoyo apply`",
+            "{path} lacks a part of the schema ({reason}): see what is missing with `poker-therapist status`",
         )
     else:
         kind, sentence = StorageError, "{path}: {reason}"

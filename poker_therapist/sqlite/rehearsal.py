@@ -20,7 +20,7 @@ from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
-from poker_therapist.sqlite.catalog import describe
+from poker_therapist.sqlite.catalog import Entry, describe, entries
 from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
 from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, translating_errors
 
@@ -81,7 +81,12 @@ class SQLiteRehearsalCopy(RehearsalCopy):
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
         with _open(self._before) as before, _open(self._work) as now:
-            return describe(before), describe(now)
+            same = set(entries(before)) & set(entries(now))
+
+            def is_changed(entry: Entry) -> bool:
+                return entry not in same
+
+            return describe(before, is_changed), describe(now, is_changed)
 
     @override
     def row_comparison(self) -> SQLiteRowComparison:

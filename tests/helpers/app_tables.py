@@ -36,7 +36,10 @@ def register(connection: Any) -> None:
 
 def add_app_tables(path: Path) -> None:
     """Add tables that use a collation, functions and a module that only the app knows."""
+    words, comment = ", ".join(["1"] * 10_000), "-- , ('\n" * 20_000
     with closing(connect_app(path)) as connection:
+        connection.execute(f"CREATE TABLE long (a TEXT {comment})")
+        connection.execute(f"CREATE VIEW words AS SELECT id FROM users WHERE 1 IN ({words})")
         connection.executescript(
             """
             CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT COLLATE app_order UNIQUE);
@@ -49,6 +52,7 @@ def add_app_tables(path: Path) -> None:
             CREATE TRIGGER fold_notes AFTER INSERT ON notes WHEN app_fold(new.body) = 'x' BEGIN
                 DELETE FROM tags WHERE name = app_fold(new.body);
             END;
+            CREATE TABLE "Mixed case" (id INTEGER PRIMARY KEY DESC, a AS (app_fold(id)) STORED UNIQUE);
             CREATE VIRTUAL TABLE search USING fts5 (body);
             INSERT INTO users VALUES (7, 'Seven'), (8, 'Eight');
             INSERT INTO friends VALUES ('Seven', 'Eight'), ('Nobody', 'Eight');

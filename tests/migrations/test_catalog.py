@@ -52,6 +52,29 @@ def test_everything_of_a_table_is_described() -> None:
     assert found.tables["players"].columns == {"id": Column("INTEGER", False, None)}
 
 
+@pytest.mark.parametrize(
+    ("definition", "nullable"),
+    [
+        ("id INTEGER PRIMARY KEY", False),
+        ("id INTEGER PRIMARY KEY AUTOINCREMENT", False),
+        ("id INTEGER PRIMARY KEY ASC", False),
+        ("id INTEGER PRIMARY KEY DESC", True),  # an index beside the rowid, as SQLite has always made it
+        ("id INTEGER, PRIMARY KEY (id DESC)", False),
+        ("id INT PRIMARY KEY", True),
+        ("id INTEGER, other INTEGER, PRIMARY KEY (id, other)", True),
+    ],
+)
+@pytest.mark.parametrize("options", ["", "STRICT", "WITHOUT ROWID"])
+def test_a_column_of_a_key_is_nullable_where_sqlite_takes_null(
+    definition: str, nullable: bool, options: str
+) -> None:
+    if "AUTOINCREMENT" in definition and options == "WITHOUT ROWID":
+        options = ""
+    found = catalog(f"CREATE TABLE hands ({definition}) {options}")
+
+    assert found.tables["hands"].columns["id"].nullable is (nullable and not options)
+
+
 def test_everything_of_an_index_a_trigger_and_a_view_is_described() -> None:
     found = catalog(
         HANDS + "CREATE UNIQUE INDEX big ON hands (note COLLATE NOCASE, stake DESC) WHERE stake > 1.5;"

@@ -4,7 +4,9 @@ import pytest
 
 from tests.helpers.catalogs import HANDS, catalog, differences_between
 
+LONG = f"CREATE VIEW v AS SELECT 1 WHERE 1 IN ({', '.join(['1'] * 200)})"
 DIFFERENT = {
+    "a long view": ("", LONG, [f"view v is there and should not be ({LONG[:297]}...)"]),
     "a column": (
         HANDS, HANDS.replace("stake REAL", "stake REAL, mood TEXT"),
         ["column hands.mood is there and should not be (TEXT)"],

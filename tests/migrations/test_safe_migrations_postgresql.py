@@ -245,36 +245,48 @@ def test_a_transaction_of_its_own_that_fails_is_undone(project: ServerProject) -
 
 SETTINGS = {
     "a role": "SET ROLE {role};",
-    "a search path": "CREATE SCHEMA elsewhere;\nSELECT set_config('search_path', 'elsewhere', FALSE);",
+    "a search path": "SELECT set_config('search_path', 'pg_catalog', FALSE);",
     "no search path": "SELECT set_config('search_path', '', FALSE);",
     "timeouts": "SET statement_timeout = 1; SET lock_timeout = 1; SET statement_timeout = 0;",
     "a time zone": "SET TimeZone = 'Asia/Tokyo';",
+    "no triggers": "SET session_replication_role = replica;",
+    "no writing": "SET default_transaction_read_only = ON;",
+    "a variable": "SET app.mood = 'calm';",
+    "a temporary table": "CREATE TEMP TABLE bets (id INT);",
+    "a prepared statement": "PREPARE one AS SELECT 1;",
+    "an advisory lock": "SELECT pg_advisory_lock(7);",
+    "a cursor": "DECLARE one CURSOR WITH HOLD FOR SELECT 1;",
+    "a channel": "LISTEN news;",
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("transactional", ["true", "false"])
 def test_what_a_migration_sets_for_its_session_ends_with_it(
-    setting: str, transactional: str, two_migrations: ServerProject, reader: str
+    setting: str, transactional: str, project: ServerProject, reader: str
 ) -> None:
-    """It is recorded where the others are, and the next begins as if it were the first."""
-    two_migrations.run_sql(f"GRANT CREATE ON SCHEMA public TO {reader}")
+    """It is recorded where the others are, and the next begins as if it were the first, in any command."""
     show = (
         "SELECT current_user, current_schemas(FALSE), current_setting('TimeZone') AS zone, "
-        "current_setting('statement_timeout') AS statements, current_setting('lock_timeout') AS locks"
+        "current_setting('statement_timeout') AS statements, current_setting('lock_timeout') AS waits, "
+        "current_setting('session_replication_role') AS triggers, to_regclass('bets') AS temporary, "
+        "coalesce(current_setting('app.mood', TRUE), '') AS mood, "
+        "(SELECT count(*) FROM pg_prepared_statements) AS prepared, (SELECT count(*) FROM pg_cursors WHERE "
+        "is_holdable) AS held, (SELECT count(*) FROM pg_listening_channels()) AS channels, (SELECT count(*) "
+        "FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks"
     )
-    two_migrations.write("000_note", f"CREATE TABLE seen AS {show};", "DROP TABLE seen;")
-    two_migrations.write(
-        "001_add_hands",
-        f"-- transactional: {transactional}\n-- depends: 000_note\n{SETTINGS[setting].format(role=reader)}\n"
-        "SELECT 1;",
-    )
-    two_migrations.write("002_add_bets", f"-- depends: 001_add_hands\nINSERT INTO seen {show};")
-    result = two_migrations.yoyo("apply")
+    project.run_sql(f"GRANT CREATE ON SCHEMA public TO {reader}; CREATE TABLE seen AS {show} LIMIT 0")
+    see, change = f"INSERT INTO public.seen {show};", f"{SETTINGS[setting].format(role=reader)}\nSELECT 1;"
+    project.write("001_see", see, see)
+    project.write("002_set", f"-- transactional: {transactional}\n-- depends: 001_see\n{change}", change)
+    project.write("003_see", f"-- depends: 002_set\n{see}", see)
 
-    assert result.returncode == 0, result.stderr
-    assert two_migrations.applied() == ["000_note", "001_add_hands", "002_add_bets"]
-    assert len(two_migrations.query("SELECT DISTINCT * FROM seen")) == 1
+    for command in (("apply",), ("rollback", "--all"), ("apply",), ("reapply", "--all")):
+        result = project.yoyo(*command)
+        assert result.returncode == 0, result.stderr
+    assert project.applied() == ["001_see", "002_set", "003_see"]
+    assert project.query("SELECT count(*) FROM seen") == [(10,)]
+    assert len(project.query("SELECT DISTINCT * FROM seen")) == 1
 
 
 def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(

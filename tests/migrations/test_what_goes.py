@@ -25,6 +25,11 @@ DROP TABLE held;
 ADDED = {
     "a column": ("ALTER TABLE hands ADD COLUMN mood TEXT", "column hands.mood"),
     "an index": ("CREATE INDEX by_note ON hands (note)", "index by_note"),
+    "a name in quotes": ('CREATE INDEX "By ""note""" ON hands (note)', 'index by "note"'),
+    "an indexed column": (
+        'ALTER TABLE hands ADD COLUMN "The mood" TEXT; CREATE INDEX "Moods" ON hands ("The mood")',
+        "index moods, column hands.the mood",
+    ),
 }
 ADDED_ON_SQLITE = {
     "a trigger": (
@@ -34,16 +39,29 @@ ADDED_ON_SQLITE = {
 }
 
 
+# The same name on another table, which a migration has made.
+ADDED_ON_POSTGRESQL = {
+    "a trigger": (
+        'CREATE TRIGGER "Noted" AFTER INSERT ON hands EXECUTE FUNCTION nothing()',
+        "trigger hands.noted",
+    ),
+}
+NOTHING = """
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TABLE others (id INT);
+CREATE TRIGGER "Noted" AFTER INSERT ON others EXECUTE FUNCTION nothing();
+"""
+
+
 @pytest.mark.parametrize("kind", [*ADDED, *ADDED_ON_SQLITE])
 @pytest.mark.parametrize("direction", ["apply", "rollback"])
 def test_what_somebody_has_added_does_not_vanish_with_a_rebuild(
     kind: str, direction: str, project: Project
 ) -> None:
     """It is named; once it is dropped by hand the same command goes on."""
-    if kind not in ADDED and is_server(project.database):
-        kind = "an index"
-    statement, name = (ADDED | ADDED_ON_SQLITE)[kind]
-    project.write("001_add_hands", HANDS, "DROP TABLE hands;")
+    on_server = is_server(project.database)
+    statement, name = (ADDED | (ADDED_ON_POSTGRESQL if on_server else ADDED_ON_SQLITE))[kind]
+    project.write("001_add_hands", HANDS + (NOTHING if on_server else ""), "DROP TABLE hands;")
     apply, rollback = (REBUILD, "SELECT 1;") if direction == "apply" else ("SELECT 1;", REBUILD)
     project.write("002_rebuild", "-- depends: 001_add_hands\n" + apply, rollback)
     steps = ("apply", "-m", "001") if direction == "apply" else ("apply",)
@@ -55,7 +73,7 @@ def test_what_somebody_has_added_does_not_vanish_with_a_rebuild(
 
     assert f"would take away {name}, which no migration has made" in message
     assert snapshots.everything(project.database) == before
-    (statement,) = re.findall(r"drop it yourself \((.*?)\), then", message)
+    (statement,) = re.findall(r"drop it yourself \((.*)\), then", message)
     project.run_sql(statement)
     assert project.yoyo(direction).returncode == 0
 

@@ -166,6 +166,7 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
         running = ask(postgresql_url, "--json")
     stopped = ask(postgresql_url, "--json")
 
-    assert (running.code, running.json["migrations"][-1]["state"]) == (4, "pending")
+    assert (running.code, running.json["migrations"][-1]["state"]) == (3, "pending")
+    assert (running.json["state"], running.json["unjudged"]) == ("migrating", "")
     assert running.json["migrations"][-1]["note"] == "somebody is changing it right now"
     assert (stopped.code, stopped.json["migrations"][-1]["state"]) == (4, "interrupted")

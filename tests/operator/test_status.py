@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage, schema
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.engines import engine_for
+from poker_therapist.location import SQLiteLocation, locate
+from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import read_migrations
 from poker_therapist.migrations.status import State
 from poker_therapist.schema import read_status
@@ -16,7 +18,7 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.testing import run_killed_at
 from tests.helpers import old_app, snapshots
 from tests.helpers.cli import Result, command, program, refused, state_of
-from tests.helpers.engines import run_sql
+from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
 
@@ -320,14 +322,86 @@ def test_a_migration_that_needs_a_table_of_the_app_can_be_looked_at(either: Proj
     assert ask(either).code == 0
 
 
-def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project) -> None:
-    """The app has dropped a table of which a migration has made an index: no advice to apply anything."""
-    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
-    game.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON messages (body);")
-    assert game.yoyo("apply").returncode == 0
-    game.run_sql("DROP TABLE messages")
-    ran = command("status", "--database", game.database, folder=game.folder)
+def test_a_table_of_the_app_that_is_gone_is_named(either: Project) -> None:
+    """A migration has made an index of it: that is drift, and no advice to apply anything."""
+    run_sql(either.database, "CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    either.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON Messages (body);")
+    apply(either)
+    assert ask(either).code == 0
+    run_sql(either.database, "DROP TABLE messages")
+    ran = ask(either)
 
     assert ran.code == 4
-    assert "drift cannot be judged, for what was applied cannot be built again: no such table" in ran.out
-    assert "apply" not in ran.out.splitlines()[-1]
+    assert "drift: table messages is missing (003_index_messages needs it)" in ran.out.lower()
+    assert "apply" not in ran.lines[-1]
+
+
+def test_a_table_of_the_app_that_a_view_reads_is_found_and_missed(game: Project) -> None:
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY)")
+    game.write(
+        "003_rename",
+        "-- depends: 002_add_bets\n"
+        "CREATE VIEW sent AS SELECT id FROM messages; ALTER TABLE pots RENAME TO pools;",
+    )
+    apply(game)
+    assert ask(game).code == 0
+    game.run_sql("DROP TABLE messages")
+
+    assert "drift: table messages is missing (003_rename needs it)" in ask(game).out
+
+
+def test_a_migration_that_is_under_way_is_no_trouble(either: Project) -> None:
+    """It is not waited for: what can be judged is said, and that somebody has to ask again."""
+    only_the_first(either)
+    with engine_for(locate(str(either.database))).backend() as migrating:
+        assert isinstance(migrating, AtomicBackend)
+        with migrating.migration_lock(), migrating.one_transaction():
+            migrating.execute("ALTER TABLE hands ADD COLUMN note TEXT")
+            ran = ask(either, "--json")
+
+    assert (ran.code, ran.json["unjudged"], ran.json["drift"]) == (3, "", [])
+    assert [one["state"] for one in ran.json["migrations"]] == ["applied", "pending"]
+    assert ran.json["state"] == ("migrating" if is_server(either.database) else "pending")
+
+
+def test_a_migration_that_no_transaction_holds_is_interrupted_only_when_nobody_is_at_work(
+    game: Project,
+) -> None:
+    game.write("003_halt", "-- transactional: false\n-- depends: 002_add_bets\nSELECT 1; SELECT none;")
+    assert "no such column" in game.refuses("apply")
+    with snapshots.connect(game.database) as working:
+        working.execute("BEGIN IMMEDIATE")  # as VACUUM does
+        running = ask(game)
+    stopped = ask(game)
+
+    assert (running.code, running.lines[-1]) == (
+        3, f"{game.database}: somebody is migrating it; ask again when that is done."
+    )  # fmt: skip
+    assert (stopped.code, stopped.lines[2].split()[1]) == (4, "interrupted")
+
+
+def test_what_the_app_adds_to_its_own_table_is_no_drift(game: Project) -> None:
+    """The index that a migration made of that table is judged."""
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    game.write("003_index_messages", "-- depends: 002_add_bets\nCREATE INDEX by_body ON messages (body);")
+    game.write("004_view", "-- depends: 003_index_messages\nCREATE VIEW one AS SELECT 1 AS one;")
+    assert game.yoyo("apply").returncode == 0
+    game.run_sql(
+        "ALTER TABLE messages ADD COLUMN sent TEXT; CREATE INDEX by_sent ON messages (sent);"
+        "CREATE TRIGGER sent AFTER INSERT ON messages BEGIN SELECT 1; END;"
+    )
+    assert ask(game).code == 0
+
+    game.run_sql("DROP INDEX by_body")
+    assert "drift: index by_body is missing (on messages (body))" in ask(game).out
+
+
+def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project) -> None:
+    game.run_sql("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
+    game.write("003_add_mood", "-- depends: 002_add_bets\nALTER TABLE messages ADD COLUMN mood TEXT;")
+    assert game.yoyo("apply").returncode == 0
+    ran = ask(game)
+
+    assert ran.code == 4
+    assert "drift cannot be judged, for what was applied cannot be built again: duplicate column" in ran.out
+    assert "apply" not in ran.lines[-1]

@@ -12,7 +12,8 @@ from tests.helpers import old_app, snapshots
 from tests.helpers.app_tables import REFERENCES, add_app_tables, app_rows, register
 from tests.helpers.cli import command
 from tests.helpers.engines import run_sql
-from tests.helpers.migrating import IDS, down, up
+from tests.helpers.migrating import FOLDER, IDS, down, up
+from tests.helpers.postgresql import yoyo_in_child
 from tests.helpers.project import Project
 
 USER = 7
@@ -71,6 +72,7 @@ def shared(database_path: Path) -> Path:
     return database_path
 
 
+@pytest.mark.slow
 def test_what_only_the_app_knows_does_not_stand_in_the_way(shared: Path) -> None:
     """Opening, status, rehearse, apply, rollback, backup, restore and forget; its rows stay as they are."""
     before = app_rows(shared)
@@ -86,12 +88,18 @@ def test_what_only_the_app_knows_does_not_stand_in_the_way(shared: Path) -> None
     with get_pattern_storage(shared) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1)
     run("status")
-    run("rehearse")
+    run("export", f"{USER}")
+    run("copy", shared, shared.with_name("copy.db"))
     kept = shared.with_name("kept.backup")
     run("backup", "-o", kept)
     run("forget", f"{USER}", "--yes")
+    run("purge")
     down(shared, IDS[1])
+    run("rehearse")
     up(shared)
+    reapply = ("--revision", IDS[1], "--database", f"sqlite+atomic:///{shared}", str(FOLDER))
+    ran = yoyo_in_child("reapply", "--no-config-file", "--batch", *reapply, folder=shared.parent)
+    assert ran.code == 0, ran
     run("restore", kept)
 
     with get_pattern_storage(shared) as storage:

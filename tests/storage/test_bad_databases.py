@@ -178,7 +178,9 @@ def test_a_truncated_file_is_named(many_rows: Path) -> None:
 
 def test_a_table_that_is_gone_is_named(migrated: str, storage: PatternStorage) -> None:
     run_sql(migrated, "DROP TABLE user_insights")
-    with pytest.raises(SchemaMissing, match="user_insights"):
+    with pytest.raises(
+        SchemaMissing, match=r"user_insights.*see what is missing with `poker-therapist status`"
+    ):
         storage.get_insights(USER)
 
 

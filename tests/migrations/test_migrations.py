@@ -14,7 +14,7 @@ import pytest
 from poker_therapist import get_pattern_storage
 from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers import old_app, snapshots
-from tests.helpers.migrating import FOLDER, IDS, down, plain_up, up
+from tests.helpers.migrating import FOLDER, IDS, NEXT, down, plain_up, up
 
 CHECKOUT = Path(__file__).parents[2]
 OURS = set(old_app.TABLES)
@@ -74,7 +74,7 @@ def test_an_edit_of_a_released_migration_would_be_seen(tmp_path: Path) -> None:
     git(tmp_path, "tag", "v1")
     name = f"sql_migrations/sqlite/{IDS[0]}.sql"
     (tmp_path / name).write_text("-- edited\n")
-    (tmp_path / "sql_migrations" / "sqlite" / "005_add_mood.sql").write_text("-- new\n")
+    (tmp_path / "sql_migrations" / "sqlite" / f"{NEXT}_add_mood.sql").write_text("-- new\n")
 
     assert edited_since_a_release(tmp_path) == {name}
 

@@ -24,13 +24,14 @@ from poker_therapist.schema import rehearse
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers.cli import command, program
 from tests.helpers.engines import run_sql
+from tests.helpers.migrating import IDS
 from tests.helpers.old_app import TABLES
 from tests.helpers.project import Project
 from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import applied, is_whole, rows
 
 USER = 7
-SHIPPED = 4
+SHIPPED = len(IDS)
 YOYO = Path(sys.executable).with_name("yoyo")
 
 

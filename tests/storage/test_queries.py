@@ -155,7 +155,9 @@ def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) 
     assert (one_player is None) == (name == "next_player_with_expired")
 
 
-@pytest.mark.parametrize("name", [name for name, sql in QUERIES.items() if "LIMIT :limit" in sql and "DELETE" not in sql])
+@pytest.mark.parametrize(
+    "name", [name for name, sql in QUERIES.items() if "LIMIT :limit" in sql and "DELETE" not in sql]
+)
 def test_newest_first_is_by_id(name: str) -> None:
     """No clock decides; what matters most comes first where it says so."""
     assert re.search(r"ORDER BY (importance DESC, )?id DESC\n", QUERIES[name])

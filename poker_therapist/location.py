@@ -58,6 +58,11 @@ class SQLiteLocation:
         return str(self.path)
 
     @property
+    def described(self) -> str:
+        """The database, for an operator who must see which one it is."""
+        return str(self.path)
+
+    @property
     def yoyo(self) -> str:
         """How an operator calls yoyo for it."""
         return "yoyo"
@@ -89,6 +94,12 @@ class PostgreSQLLocation:
     def db_path(self) -> str:
         """What an app can give to open the database, but for the password."""
         return self.url
+
+    @property
+    def described(self) -> str:
+        """The database with its port and schema, for an operator who must see which one it is."""
+        port = "" if re.search(r":\d+[,/]|[?&]port=", self.name) else ", port 5432"
+        return f"{self.name}{port}, schema {self.schema or 'as search_path says'}"
 
     @property
     def yoyo(self) -> str:

@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from yoyo.config import find_config, read_config
 
 from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.location import Location, locate
+from poker_therapist.location import Location, PostgreSQLLocation, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
+from poker_therapist.migrations.yoyo_command import (
+    find_ini,
+    ini_beyond,
+    ini_value,
+    stop_on_sigterm,
+    write_any_character,
+)
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
@@ -44,6 +49,13 @@ Database = Annotated[
         show_default=False,
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="The ini file, instead of yoyo.ini.", show_default=False
+    ),
+]
+NoConfig = Annotated[bool, typer.Option("--no-config", help="Look for no ini file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 Player = Annotated[int, typer.Argument(metavar="USER", help="The player's id.", show_default=False)]
 
@@ -81,12 +93,18 @@ def _options(
 
 
 @app.command()
-def status(database: Database = None, as_json: AsJson = False) -> None:
+def status(
+    database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
+    as_json: AsJson = False,
+) -> None:
     """Say where a database stands: each migration, and whether its schema is what they build.
 
     Nothing is written. Exit code 0: up to date; 3: migrations are pending; 4: trouble.
     """
-    location = _location(database)
+    location = locate(_choose(database, config, no_config))
     found = schema.read_status(location)
     code = TROUBLE if found.is_trouble else PENDING if found.pending else 0
     if as_json:
@@ -115,6 +133,9 @@ def status(database: Database = None, as_json: AsJson = False) -> None:
 @app.command()
 def rehearse(
     database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
     to: Annotated[
         str | None, typer.Option("--to", metavar="ID", help="The last migration to try.", show_default=False)
     ] = None,
@@ -127,7 +148,7 @@ def rehearse(
     migration made: it goes back by backup), or irreversible.
     Exit code 0: each works and none is irreversible; 4: not so.
     """
-    location = _location(database)
+    location = locate(_choose(database, config, no_config))
     with screen.progress() as progress:
         found = schema.rehearse(location, to=to, progress=progress)
     if as_json:
@@ -159,10 +180,12 @@ def new(
     description: Annotated[
         str, typer.Argument(help='What it does, verb first: "add session mood".', show_default=False)
     ],
+    config: Config = None,
+    no_config: NoConfig = False,
 ) -> None:
     """Write the empty files of the next migration: a pair for each engine, numbered and linked."""
-    config = find_config()
-    folder = Path(config).parent if config else Path.cwd()
+    ini = _ini(config, no_config)
+    folder = ini.absolute().parent if ini else Path.cwd()
     for path in new_migration(description, folder / "sql_migrations"):
         print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
@@ -170,6 +193,9 @@ def new(
 @app.command()
 def backup(
     database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -185,7 +211,7 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy the database to a file while others use it, and check the copy; or list the backups."""
-    location = _location(database)
+    location = locate(_choose(database, config, no_config))
     if list_them and output is None:
         found = engine_for(location).list_backups(schema.all_sources(location))
         if not as_json:
@@ -211,10 +237,14 @@ def backup(
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="The backup.", show_default=False)], database: Database = None
+    file: Annotated[Path, typer.Argument(help="The backup.", show_default=False)],
+    database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
 ) -> None:
     """Put a backup in the place of the database, which is backed up first; others may be connected."""
-    location = _location(database)
+    location = locate(_choose(database, config, no_config, changes=True))
     replaced = engine_for(location).restore(file, schema.all_sources(location), TABLES)
     if replaced:
         print(f"backup: {replaced}")
@@ -234,6 +264,7 @@ def copy(
     SOURCE meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
     """
     places = locate(source), locate(target)
+    _say(places[1], "as given")
     with screen.progress() as progress:
         copied = schema.copy(*places, progress=progress)
     for table, count in copied.items():
@@ -245,6 +276,9 @@ def copy(
 def export(
     user: Player,
     database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A new file; printed unless given.", show_default=False),
@@ -254,7 +288,7 @@ def export(
 
     The app's own tables, an e-mail address in `users` say, are not reached.
     """
-    with _storage(database) as storage:
+    with _storage(_choose(database, config, no_config)) as storage:
         found = storage.export_user(user)
     if output is None:
         screen.print_json(found)
@@ -273,6 +307,9 @@ def forget(
         list[int], typer.Argument(metavar="USER...", help="The players' ids.", show_default=False)
     ],
     database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     backups: Annotated[
         bool, typer.Option("--backups", help="Delete the backups that hold a player, too.")
@@ -282,8 +319,9 @@ def forget(
 
     The app's own tables, an e-mail address in `users` say, are not reached.
     """
-    location, users = _location(database), list(dict.fromkeys(users))
-    with _storage(database) as storage:
+    name, users = _choose(database, config, no_config, changes=True), list(dict.fromkeys(users))
+    location = locate(name)
+    with _storage(name) as storage:
         if not yes:
             who = f"player{'s' * (len(users) > 1)} {', '.join(map(str, users))}"
             typer.confirm(
@@ -313,28 +351,53 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
 
 
 @app.command()
-def purge(database: Database = None) -> None:
+def purge(database: Database = None, *, config: Config = None, no_config: NoConfig = False) -> None:
     """Delete the context of all players that has expired."""
-    with _storage(database) as storage:
+    with _storage(_choose(database, config, no_config, changes=True)) as storage:
         print(f"{storage.purge_expired()} expired")
 
 
-def _location(database: str | None) -> Location:
-    return locate(_name(database))
+def _ini(config: Path | None, no_config: bool) -> Path | None:
+    """Return the ini file that is meant: the one that was given, or the nearest yoyo.ini."""
+    if config and no_config:
+        raise typer.BadParameter("--config names a file, and --no-config means none: leave one of them out")
+    if config or no_config:
+        return config
+    ini = find_ini()
+    if ini is None and (beyond := ini_beyond()):
+        print(beyond, file=sys.stderr)
+    return ini
 
 
-def _name(database: str | None) -> str:
-    """Return the database that is meant: what was given, what the nearest yoyo.ini names, or RexVoice.db."""
-    if database is not None:
-        return database
-    config = find_config()
-    named: str | None = config and read_config(config).get("DEFAULT", "database", fallback=None)
-    return named or "RexVoice.db"
+def _choose(database: str | None, config: Path | None, no_config: bool, *, changes: bool = False) -> str:
+    """Return the database that is meant: what was given, what the ini file names, or RexVoice.db.
+
+    Which one it is and who names it is said where something will be changed, and where an ini file leads to
+    a server, which gets the operator's password.
+    """
+    ini = None if database is not None else _ini(config, no_config)
+    named = ini_value(ini.absolute(), "database", is_given=config is not None) if ini else None
+    name = named or "RexVoice.db" if database is None else database
+    location = locate(name)
+    if changes or (named and isinstance(location, PostgreSQLLocation)):
+        by = (
+            f"named by {ini.absolute()}"
+            if ini and named
+            else "the default"
+            if database is None
+            else "as given"
+        )
+        _say(location, by)
+    return name
 
 
-def _storage(database: str | None) -> PatternStorage:
+def _say(location: Location, by: str) -> None:
+    print(f"database: {location.described} ({by})", file=sys.stderr)
+
+
+def _storage(name: str) -> PatternStorage:
     """Open the database for a command of the storage, without migrating it behind the operator's back."""
-    return get_pattern_storage(_name(database), migrate=False)
+    return get_pattern_storage(name, migrate=False)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,17 @@ _SETTINGS = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "T
 
 
 class Result(NamedTuple):
-    """How a command ended."""
+    """How a command ended.
+
+    Attributes:
+        error: what it said on standard error, but for the next.
+        database: what it said there about the database that it is going to change.
+    """
 
     code: int
     out: str
     error: str
+    database: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -39,6 +45,12 @@ class Result(NamedTuple):
     def json(self) -> Any:
         """What it printed for a program."""
         return json.loads(self.out)
+
+
+def _result(code: int, out: str, error: str) -> Result:
+    lines = error.splitlines(keepends=True)
+    said = [line for line in lines if line.startswith("database: ")]
+    return Result(code, out, "".join(line for line in lines if line not in said), "".join(said))
 
 
 def command(*arguments: str | Path, folder: Path, answer: str = "") -> Result:
@@ -60,7 +72,7 @@ def command(*arguments: str | Path, folder: Path, answer: str = "") -> Result:
             cli.main()
         except SystemExit as end:
             code = int(end.code or 0)
-    return Result(code, out.getvalue(), error.getvalue())
+    return _result(code, out.getvalue(), error.getvalue())
 
 
 def refused(*arguments: str | Path, folder: Path) -> str:
@@ -91,7 +103,7 @@ def program(
         timeout=timeout,
         check=False,
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return _result(done.returncode, done.stdout, done.stderr)
 
 
 def on_terminal(

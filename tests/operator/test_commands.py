@@ -37,7 +37,7 @@ def test_every_command_has_help(name: str) -> None:
     assert f"poker-therapist {name}" in ran.out
     if name in CALLS:
         assert "yoyo.ini" in ran.out
-    for option in re.findall(r"--[a-z]+", ran.out):
+    for option in re.findall(r"--[a-z-]+", ran.out):
         assert re.search(rf"{option} .*[A-Z]\w* \w+", ran.out), f"{option} is not explained"
 
 

@@ -997,7 +997,9 @@ def test_progress_shows_on_a_terminal_and_goes(new: New, small: Path) -> None:
 
     assert code == 0
     assert "comparing" in drawn or "copying" in drawn
-    assert next(line for line in visible_lines(drawn) if line) == "user_patterns: 4 copied"
+    named, first, *_ = (line for line in visible_lines(drawn) if line)
+    assert named.startswith("database: ")
+    assert first == "user_patterns: 4 copied"
 
 
 def test_progress_counts_every_row_twice(new: New, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

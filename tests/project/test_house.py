@@ -1,9 +1,11 @@
 """The house keeps its plan: sizes, the direction of imports, and the walks that CONTRIBUTING.md describes."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -90,6 +92,83 @@ def test_an_import_against_the_plan_is_found(
     found = re.findall(r"^(.+) BROKEN$", done.stdout, re.MULTILINE)
     assert done.returncode == bool(found), done.stdout + done.stderr
     assert (broken in found) if broken else (found == [])
+
+
+# What makes code, or a command of a shell, of data.
+_FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
+_FORBIDDEN_MODULES = re.compile(r"(.*pickle|dill|marshal|shelve|codeop?|runpy|yaml|pty|ctypes)(\..+)?")
+_FORBIDDEN_CALLS = {
+    "os": re.compile(r"system|popen|exec.+|spawn.+|posix_spawn.*|startfile"),
+    "subprocess": re.compile(r"getoutput|getstatusoutput"),
+    "asyncio": re.compile(r"create_subprocess_shell"),
+    "builtins": re.compile(r".+"),
+}
+
+
+def _code_of_data(source: str) -> Iterator[str]:
+    """Name what in a module can run data as code or as a command of a shell."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found = {one.name for one in names if _FORBIDDEN_MODULES.fullmatch(one.name)}
+                found |= {one.name for one in names if one.asname and one.name in _FORBIDDEN_CALLS}
+            case ast.ImportFrom(module=str(module), names=names):
+                pattern = _FORBIDDEN_CALLS.get(module)
+                found = {module} if _FORBIDDEN_MODULES.fullmatch(module) else set()
+                found |= {one.name for one in names if pattern and pattern.fullmatch(one.name)}
+            case ast.Name(id=name) | ast.Constant(value=str(name)) if name in _FORBIDDEN_NAMES:
+                found = {name}
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _FORBIDDEN_CALLS:
+                found = {f"{module}.{name}"} if _FORBIDDEN_CALLS[module].fullmatch(name) else set()
+            case ast.keyword(arg="shell", value=value):
+                found = set() if isinstance(value, ast.Constant) and value.value is False else {"shell="}
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(), *_]):
+                found = set()
+            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module")):
+                found = {"import_module"}
+            case _:
+                found = set()
+        yield from (f"line {getattr(node, 'lineno', '?')}: {name}" for name in found)
+
+
+def test_no_data_is_run_as_code() -> None:
+    """Neither by Python nor by a shell: what comes from a database, a file or a user stays data."""
+    found = {
+        str(file.relative_to(PACKAGE)): list(_code_of_data(file.read_text(encoding="utf-8")))
+        for file in MODULES
+    }
+
+    assert {file: what for file, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)",
+        "run = exec",
+        "compile(text, '', 'exec')",
+        "__import__(name)",
+        "getattr(builtins, 'eval')(text)",
+        "builtins.exec(text)",
+        "import pickle",
+        "import marshal as m",
+        "from pickle import loads",
+        "import yaml",
+        "os.system(text)",
+        "os.popen(text)",
+        "os.execvp(text, [])",
+        "from os import system",
+        "import os as o",
+        "subprocess.run(text, shell=True)",
+        "subprocess.run(text, shell=wanted)",
+        "subprocess.getoutput(text)",
+        "asyncio.create_subprocess_shell(text)",
+        "importlib.import_module(name)",
+    ],
+)
+def test_what_runs_data_as_code_is_found(line: str) -> None:
+    assert len(list(_code_of_data(line))) >= 1
+    assert list(_code_of_data("re.compile(text); subprocess.run(['x', text], shell=False); import os")) == []
 
 
 def _walk(heading: str, engine: str) -> list[str]:

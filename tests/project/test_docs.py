@@ -395,6 +395,53 @@ def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> Non
     assert applied == (f"{NEXT}_add_session_mood",)
 
 
+# What the page asks for in words: a new column is part of a player's export, and the operator's page says
+# what the migration does.
+IN_EXPORT = (
+    "    created_at,\n    expires_at{}\nFROM conversation_context\nWHERE user_id = :user_id\nORDER BY id;"
+)
+EXPLAINED = f"\n**`{NEXT}_add_session_mood`** notes the mood.\n\n*Back:* the moods are lost.\n"
+NEXT_HEADING = "\n## What has been applied?"
+BY_HAND = {
+    "poker_therapist/tables.py": (
+        '"session_id", "created_at", "expires_at"\n',
+        '"session_id", "created_at", "expires_at", "mood"\n',
+    ),
+    "poker_therapist/queries.sql": (IN_EXPORT.format(""), IN_EXPORT.format(",\n    mood")),
+    "sql_migrations/README.md": (NEXT_HEADING, EXPLAINED + NEXT_HEADING),
+}
+
+
+@pytest.mark.slow
+def test_a_new_migration_changes_no_test(checkout: Path) -> None:
+    """Who follows CONTRIBUTING.md leaves the quick tests as they are, and they pass."""
+    for block in blocks(CONTRIBUTING):
+        # Without the commands for a server: the tests start one.
+        if block.heading == "Add a migration" and not re.search("createdb|pytest", block.text):
+            run_block(block, checkout)
+    for name, (before, after) in BY_HAND.items():
+        text = (checkout / name).read_text(encoding="utf-8")
+        assert text.count(before) == 1, name
+        (checkout / name).write_text(text.replace(before, after), encoding="utf-8")
+    for database in checkout.glob("RexVoice.db*"):
+        database.unlink()
+
+    parts = (
+        "migrations",
+        "operator",
+        "project",
+        "storage/test_pattern_storage.py",
+        "storage/test_queries.py",
+    )
+    tests = ["python", "-m", "pytest", "-q", "-n0", "-m", "not slow", *(f"tests/{part}" for part in parts)]
+    ran = subprocess.run(
+        tests, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    assert (checkout / SQL / f"{NEXT}_add_session_mood.sql").exists()
+
+
 def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
     """With what the page grants, the storage does all that it can; and nobody can change the schema."""
     (grants,) = [block.text for block in blocks(SCALING) if block.language == "sql"]

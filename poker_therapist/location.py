@@ -1,5 +1,6 @@
 """From a path or a URL to the location of a database, and names beside it; no engine is imported."""
 
+import errno
 import os
 import re
 import string
@@ -256,6 +257,19 @@ def _url(settings: dict[str, str]) -> str:
 def time_for_names() -> str:
     """Return this moment in UTC for the name of a file beside a database, a backup say: names sort by it."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
+            raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _file(name: str) -> Path:

@@ -16,7 +16,7 @@ from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.location import Location, PostgreSQLLocation, locate
+from poker_therapist.location import Location, PostgreSQLLocation, locate, sync_folder
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import (
@@ -297,6 +297,9 @@ def export(
         owner_alone = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(owner_alone, "w", encoding="utf-8") as file:
             file.write(f"{screen.json_text(found, 'utf-8')}\n")
+            file.flush()
+            os.fsync(file.fileno())  # the player may be forgotten next
+        sync_folder(output.absolute().parent)
     except OSError as error:
         raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
 
@@ -343,6 +346,7 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
             print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            sync_folder(path.parent)
             print(f"deleted {path}")
         elif holding is Holding.LEFT:
             print(f"{path} is left over and may hold player {user}; --backups deletes it")

@@ -33,7 +33,7 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageError,
 )
-from poker_therapist.location import PostgreSQLLocation, time_for_names
+from poker_therapist.location import PostgreSQLLocation, sync_folder, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -168,7 +168,8 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
         milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
         _run("pg_dump", *options, f"--lock-wait-timeout={milliseconds:.0f}", password=info.password)
         _run("pg_restore", f"--file={os.devnull}", unfinished)
-        unfinished.replace(target)
+        unfinished.replace(target)  # pg_dump has brought it to the disk
+        sync_folder(target.parent)
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)

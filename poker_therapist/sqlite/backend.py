@@ -50,8 +50,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             with self.translating_errors():
                 find_file(self.location.path, create=False)
                 # What is reported as done is on the disk, whatever the storage's own saves are.
-                # FULL would leave the name of a deleted journal there, with which SQLite undoes it.
-                self._opened = open_connection(replace(self.location, synchronous="EXTRA"))
+                self._opened = open_connection(replace(self.location, synchronous="FULL"))
             weakref.finalize(self, self._opened.close)
         return self._opened
 

@@ -1,7 +1,6 @@
 """Backups of an SQLite file, made while others use it."""
 
 import contextlib
-import errno
 import glob
 import os
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
-from poker_therapist.location import SQLiteLocation, time_for_names
+from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
 from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
@@ -224,19 +223,6 @@ def sync(path: Path) -> None:
     """Bring a file to the disk."""
     with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
-            raise
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:

@@ -96,7 +96,10 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         if location.on_connect is not None:
             location.on_connect(connection)
             connection.row_factory, connection.text_factory = None, str
-        connection.execute(f"PRAGMA synchronous = {location.synchronous}")
+        # Without a log, FULL leaves the name of a deleted journal on the disk: after a power failure SQLite
+        # would undo with it what was committed.
+        level = "EXTRA" if location.synchronous == "FULL" else location.synchronous
+        connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
     except BaseException:

@@ -256,7 +256,7 @@ class SQLiteDatabase(Database):
         """
         deadline = time.monotonic() + self.location.timeout
         try:
-            from poker_therapist.sqlite.scrub import scrub
+            from poker_therapist.sqlite.scrub import scrub, sync_log
 
             scrub(self.location)
             # SQLite does not wait while another connection moves the log's pages, so this waits.
@@ -264,6 +264,7 @@ class SQLiteDatabase(Database):
                 if time.monotonic() > deadline:
                     raise DatabaseBusy("Another connection goes on reading an older state.")
                 time.sleep(0.005)
+            sync_log(self._path)
         except StorageError as error:
             raise error.with_message(
                 f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"

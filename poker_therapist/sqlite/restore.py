@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.location import SQLiteLocation, time_for_names
+from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.backup import back_up, patience, prune, read_only, sync_folder
+from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -66,7 +66,7 @@ def restore(
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
         replaced = _keep_replaced(location)
         find_file(location.path, create=True)
-        durable = replace(location, synchronous="EXTRA")
+        durable = replace(location, synchronous="FULL")
         with translating_errors(location), contextlib.closing(open_connection(durable)) as target:
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected

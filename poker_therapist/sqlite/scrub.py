@@ -18,7 +18,7 @@ from typing import BinaryIO
 from poker_therapist.errors import DatabaseUnreadable, StorageError
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.backup import patience
+from poker_therapist.sqlite.backup import patience, sync
 from poker_therapist.sqlite.connect import (
     kind_of,
     open_connection,
@@ -77,6 +77,16 @@ def scrub(location: SQLiteLocation) -> None:
         raise kind_of(error)(
             f"cannot write a copy beside {location.path} ({error.strerror}): make room, or correct the rights"
         ) from error
+
+
+def sync_log(path: str) -> None:
+    """Bring the log to the disk: SQLite only cuts it, and a power failure would bring back what was in it."""
+    try:
+        sync(Path(f"{path}-wal"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise kind_of(error)(f"{path}-wal cannot be synchronised ({error.strerror}).") from error
 
 
 def _delete_samples(writer: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.compat import override
@@ -130,9 +131,8 @@ def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
 def writer(location: SQLiteLocation) -> Iterator[SQLiteWriter]:
     """Open a file to fill it in one transaction, committed when the block ends well."""
     find_file(location.path, create=False)
-    with translating_errors(location), closing(open_connection(location)) as connection:
-        # What has been said to be copied is on the disk.
-        connection.execute("PRAGMA synchronous = EXTRA")
+    durable = replace(location, synchronous="FULL")  # what has been said to be copied is on the disk
+    with translating_errors(location), closing(open_connection(durable)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield SQLiteWriter(location, connection)

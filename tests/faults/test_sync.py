@@ -1,7 +1,6 @@
 """What is said to be copied or backed up is on the disk by then."""
 
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
@@ -18,7 +17,7 @@ from poker_therapist.sqlite.backup import back_up, save_backup
 from poker_therapist.sqlite.connect import integrity_error, open_connection
 from poker_therapist.sqlite.transfer import writer
 from poker_therapist.tables import TABLES
-from tests.helpers import old_app, snapshots
+from tests.helpers import snapshots
 
 
 @pytest.fixture
@@ -81,29 +80,7 @@ def test_a_restore_is_committed_to_the_disk_whatever_the_url_says(
     monkeypatch.setattr(restore, "open_connection", watched)
     restore.restore(location, save_backup(location), schema.all_sources(location), TABLES)
 
-    assert opened == ["EXTRA"]
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_the_journal_of_a_migration_is_gone_from_the_disk_when_it_is_reported(tmp_path: Path) -> None:
-    """As long as its name is there, a power failure undoes the migration: the folder is synchronised."""
-    path, calls = tmp_path / "RexVoice.db", tmp_path / "calls.txt"
-    old_app.make(path)  # which keeps no write-ahead log
-    apply = (
-        "import sys; from tests.helpers.migrating import IDS, up; from pathlib import Path; "
-        "up(Path(sys.argv[1]), IDS[0])"
-    )
-    trace = ["strace", "-f", "-y", "-o", str(calls), "-e", "trace=unlink,unlinkat,fsync,fdatasync"]
-    ran = subprocess.run(
-        [*trace, sys.executable, "-c", apply, str(path)], check=False, capture_output=True, text=True
-    )
-    if "ptrace" in ran.stderr:
-        pytest.skip("this system lets no process trace another")
-
-    assert ran.returncode == 0, ran.stderr
-    lines = calls.read_text().splitlines()
-    last = max(number for number, line in enumerate(lines) if f'{path}-journal"' in line)
-    assert any("sync(" in line and f"<{tmp_path}>" in line for line in lines[last:]), lines[last:]
+    assert opened == ["FULL"]
 
 
 def test_a_backup_that_is_being_checked_is_not_removed_by_a_second(

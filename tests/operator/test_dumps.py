@@ -140,6 +140,24 @@ def fake(folder: Path, name: str, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
+def test_the_name_of_a_backup_is_on_the_disk_when_it_is_reported(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump has brought its content there, under another name."""
+    named: list[Path] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        is_folder = os.path.samestat(os.fstat(descriptor), tmp_path.stat())
+        named.extend(tmp_path.glob("*.backup") if is_folder else ())
+
+    monkeypatch.setattr(os, "fsync", watched)
+    ran = command("backup", "--database", database, folder=tmp_path)
+
+    assert [str(path) for path in named] == ran.lines
+
+
 def test_a_backup_lies_in_the_working_folder_and_is_named_by_database_and_time(
     database: str, tmp_path: Path
 ) -> None:

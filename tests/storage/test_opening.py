@@ -136,7 +136,7 @@ def test_where_memory_cannot_be_shared_no_log_is_made(database_path: Path, mode:
 
 
 @pytest.mark.parametrize(
-    ("options", "synchronous"), [("", 1), ("?synchronous=NORMAL", 1), ("?synchronous=FULL", 2)]
+    ("options", "synchronous"), [("", 1), ("?synchronous=NORMAL", 1), ("?synchronous=FULL", 3)]
 )
 def test_each_connection_has_the_settings_that_keep_data_safe(
     database_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, synchronous: int

@@ -323,8 +323,8 @@ def test_an_export_holds_every_column_of_every_row(
     assert exported["user_id"] == USER
     # At least: a later migration adds columns.
     known = {"patterns": [pattern | {"updated_at": FIRST}], "context": [said, gone], "insights": [insight]}
-    for part, rows in known.items():
-        found = cast(dict[str, Any], exported)[part]
+    for name, rows in known.items():
+        found = cast(dict[str, Any], exported)[name]
         assert len(found) == len(rows)
         assert all(row.items() <= one.items() for row, one in zip(rows, found, strict=True))
     assert legacy_values(storage, USER) == ["old context", "old context", "old insight", "old pattern"]

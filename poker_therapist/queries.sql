@@ -1,6 +1,6 @@
 -- Every query of the storage. Each reads or writes the rows of one player, its first parameter
--- (next_player_with_expired alone looks at all), finds them by an index of 004 and reads them in its order;
--- both engines understand every one.
+-- (next_player_with_expired alone looks at all), finds them by an index and reads them in its order, unless
+-- the query says otherwise; newest first is by id, whatever a clock said. Both engines understand every one.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
 -- Upsert: a belief that is there already is replaced, and keeps its id and created_at.
@@ -18,7 +18,7 @@ SELECT pattern_value FROM user_patterns
 WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key;
 
 -- name: get_patterns_by_type(user_id, pattern_type)
--- Last updated first.
+-- Last updated first: sorted in memory, since an index on updated_at would be written to by every save.
 SELECT
     pattern_key,
     pattern_value,
@@ -30,7 +30,7 @@ WHERE user_id = :user_id AND pattern_type = :pattern_type
 ORDER BY updated_at DESC, id DESC;
 
 -- name: recall_patterns(user_id)
--- Of each type, last updated first.
+-- Of each type, last updated first: sorted in memory, as above.
 SELECT
     pattern_type,
     pattern_key,
@@ -55,7 +55,7 @@ WHERE
     user_id = :user_id
     AND context_key = :context_key
     AND (expires_at IS NULL OR expires_at > :now)
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: get_context_of_session(user_id, context_key, session_id, now, limit)
@@ -66,7 +66,7 @@ WHERE
     AND context_key = :context_key
     AND session_id = :session_id
     AND (expires_at IS NULL OR expires_at > :now)
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: recall_context(user_id, now, limit)
@@ -79,7 +79,7 @@ SELECT
     expires_at
 FROM conversation_context
 WHERE user_id = :user_id AND (expires_at IS NULL OR expires_at > :now)
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: recall_context_of_session(user_id, session_id, now, limit)
@@ -95,7 +95,7 @@ WHERE
     user_id = :user_id
     AND session_id = :session_id
     AND (expires_at IS NULL OR expires_at > :now)
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: purge_expired(user_id, same_user_id, now, limit)
@@ -132,7 +132,7 @@ SELECT
     created_at
 FROM user_insights
 WHERE user_id = :user_id AND +importance >= :min_importance
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: get_insights_of_type(user_id, insight_type, min_importance, limit)
@@ -144,7 +144,7 @@ SELECT
     created_at
 FROM user_insights
 WHERE user_id = :user_id AND insight_type = :insight_type AND +importance >= :min_importance
-ORDER BY created_at DESC, id DESC
+ORDER BY id DESC
 LIMIT :limit;
 
 -- name: recall_insights(user_id, limit)
@@ -156,7 +156,7 @@ SELECT
     created_at
 FROM user_insights
 WHERE user_id = :user_id
-ORDER BY importance DESC, created_at DESC, id DESC
+ORDER BY importance DESC, id DESC
 LIMIT :limit;
 
 -- name: export_user_patterns(user_id)
@@ -183,7 +183,7 @@ SELECT
     expires_at
 FROM conversation_context
 WHERE user_id = :user_id
-ORDER BY created_at, id;
+ORDER BY id;
 
 -- name: export_user_insights(user_id)
 SELECT
@@ -194,7 +194,7 @@ SELECT
     created_at
 FROM user_insights
 WHERE user_id = :user_id
-ORDER BY created_at, id;
+ORDER BY id;
 
 -- name: export_legacy_rows(user_id)
 -- What the earlier app wrote and the migrations had to change, as it was.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, cast
@@ -86,6 +87,7 @@ class PatternStorage:
             self._database.close()
             raise
         self._context_saves = 0
+        self._latest = datetime.min.replace(tzinfo=UTC)
         # Whose expired context is to be purged, outside of any block.
         self._to_purge: int | None = None
 
@@ -151,16 +153,16 @@ class PatternStorage:
         """Add something said in a conversation.
 
         It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already
-        has.
+        has. Expiry goes by the clock, which does not go back for an open storage: what has expired stays so.
         """
-        moment = values.now()
+        now = self._now()
         row = (
             check_user(user_id),
             check_new_key("context_key", context_key),
             values.encode(context_value),
             check_new_session(session_id),
-            values.timestamp(moment),
-            values.expiry(moment, expires_minutes),
+            values.timestamp(values.now()),
+            values.expiry(now, expires_minutes),
         )
         if self._context_saves % _SAVES_PER_PURGE == 0:
             self._to_purge = row[0]
@@ -174,15 +176,23 @@ class PatternStorage:
             self._to_purge = None
         self._context_saves += 1
 
+    def _now(self) -> datetime:
+        """Return the time that expiry is compared with: the clock's, but never earlier than it was before.
+
+        So nothing that has been reported as expired comes back when the clock is set back.
+        """
+        self._latest = now = max(values.now(), self._latest)
+        return now
+
     def _purge_a_part(self, user: int) -> None:
-        now = values.timestamp(values.now())
+        now = values.timestamp(self._now())
         self._database.execute_later("purge_expired", (user, user, now, _ROWS_PER_PURGE))
 
     def get_context(
         self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
     ) -> list[Any]:
         """Return the live values of a key, newest first: of one session, or of all if it is None."""
-        now, most = values.timestamp(values.now()), check_limit("limit", limit)
+        now, most = values.timestamp(self._now()), check_limit("limit", limit)
         session = check_session(session_id)
         if session is None:
             rows = self._database.fetch_all(
@@ -253,7 +263,7 @@ class PatternStorage:
             check_limit("context_limit", context_limit),
             check_limit("insight_limit", insight_limit),
         )
-        now = values.timestamp(values.now())
+        now = values.timestamp(self._now())
         context_call = (
             ("recall_context", (user, now, context_most))
             if session is None
@@ -293,7 +303,7 @@ class PatternStorage:
 
         On PostgreSQL what another session is deleting at that moment is left to it.
         """
-        now, purged, next_player = values.timestamp(values.now()), 0, -(2**63)
+        now, purged, next_player = values.timestamp(self._now()), 0, -(2**63)
         while found := self._database.fetch_one("next_player_with_expired", (next_player, now)):
             player: int = found[0]
             while deleted := self._database.execute(

@@ -16,6 +16,9 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 FOLDER = migrations_folder("sqlite")
 IDS = sorted(path.stem for path in FOLDER.glob("*.sql") if not path.name.endswith(".rollback.sql"))
 
+# The number of the migration that is not written yet.
+NEXT = f"{int(IDS[-1][:3]) + 1:03}"
+
 YOYO: tuple[str | Path, ...] = (sys.executable, Path(sys.executable).with_name("yoyo"))
 
 

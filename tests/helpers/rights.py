@@ -7,11 +7,12 @@ Another user could not: root's own home is closed to all others.
 Run as a script, this file gives them up and becomes the program that its arguments name.
 """
 
+import contextlib
 import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 _PR_SET_SECUREBITS = 28
 _NO_ROOT = 0b11  # a program that root starts is given no capability again; locked
 _CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_READ_SEARCH = 2
 
 
 def _give_up_capabilities() -> None:
@@ -36,6 +38,36 @@ def _give_up_capabilities() -> None:
     for failed in (libc.prctl(_PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0), libc.capset(header, none)):
         if failed:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextlib.contextmanager
+def acting_as(user: int) -> Iterator[None]:
+    """Let this process, which root runs, be another user for the system's checks of rights.
+
+    It may go on reading whatever there is, since the checkout and the environment may lie in a closed folder.
+    """
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(user)
+    os.seteuid(user)
+    if user:
+        _let_read()
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def _let_read() -> None:
+    """Take back one of the capabilities that a change of user has switched off: to read and search."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    capabilities = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; and once more
+    libc.capget(header, capabilities)
+    capabilities[0] = 1 << _CAP_DAC_READ_SEARCH
+    libc.capset(header, capabilities)
 
 
 def run_without_privileges(

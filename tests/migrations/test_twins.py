@@ -60,7 +60,7 @@ ALLOWED: dict[str, tuple[list[str], dict[str, tuple[str | None, str | None]]]] =
         },
     ),
     "an SQLite index holds the id by itself, where it is the last to sort by": (
-        IDS[3:],
+        IDS[3:4],
         {
             f"index {name}": (f"{columns})", f"{columns}, id)")
             for name, columns in {
@@ -72,6 +72,29 @@ ALLOWED: dict[str, tuple[list[str], dict[str, tuple[str | None, str | None]]]] =
                 "idx_user_insights_created": "user_insights (user_id, created_at",
                 "idx_user_insights_importance": "user_insights (user_id, importance, created_at",
             }.items()
+        },
+    ),
+    "and so does each that 005 makes": (
+        IDS[4:],
+        {
+            f"index {name}": (f"{columns}){where}", f"{columns}, id){where}")
+            for name, columns, where in (
+                ("idx_conversation_context_newest_of_key", "conversation_context (user_id, context_key", ""),
+                (
+                    "idx_conversation_context_newest_of_session",
+                    "conversation_context (user_id, session_id",
+                    " WHERE session_id IS NOT NULL",
+                ),
+                ("idx_user_insights_newest_of_type", "user_insights (user_id, insight_type", ""),
+                ("idx_user_insights_foremost", "user_insights (user_id, importance", ""),
+            )
+        },
+    ),
+    "PostgreSQL's primary key is (user_id, id), and finds the newest of one player": (
+        IDS[4:],
+        {
+            "index idx_conversation_context_newest": ("conversation_context (user_id)", None),
+            "index idx_user_insights_newest": ("user_insights (user_id)", None),
         },
     ),
 }

@@ -41,13 +41,13 @@ ON_SQLITE = {
         "index mine", None, "on user_patterns (confidence)",
     ),
     "index dropped": Change(
-        "DROP INDEX idx_user_insights_type",
-        "index idx_user_insights_type", "on user_insights (user_id, insight_type, created_at)", None,
+        "DROP INDEX idx_user_insights_foremost",
+        "index idx_user_insights_foremost", "on user_insights (user_id, importance)", None,
     ),
     "index of other columns": Change(
-        "DROP INDEX idx_user_insights_type;"
-        "CREATE UNIQUE INDEX idx_user_insights_type ON user_insights (user_id, id DESC) WHERE id > 7",
-        "index idx_user_insights_type", "on user_insights (user_id, insight_type, created_at)",
+        "DROP INDEX idx_user_insights_foremost;"
+        "CREATE UNIQUE INDEX idx_user_insights_foremost ON user_insights (user_id, id DESC) WHERE id > 7",
+        "index idx_user_insights_foremost", "on user_insights (user_id, importance)",
         "unique on user_insights (user_id, id DESC) WHERE id > 7",
     ),
     "column dropped": Change(
@@ -96,7 +96,7 @@ ON_SQLITE = {
     ),
 }  # fmt: skip
 RANGE = "CHECK (confidence >= 0::double precision AND confidence <= 1::double precision)"
-BY_TYPE = "on user_insights (user_id, insight_type, created_at, id)"
+FOREMOST = "on user_insights (user_id, importance, id)"
 ON_POSTGRESQL = {
     "column added": Change(
         "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'",
@@ -137,16 +137,17 @@ ON_POSTGRESQL = {
         "CREATE INDEX mine ON user_patterns (confidence)", "index mine", None, "on user_patterns (confidence)"
     ),
     "index dropped": Change(
-        "DROP INDEX idx_user_insights_type", "index idx_user_insights_type", BY_TYPE, None
+        "DROP INDEX idx_user_insights_foremost", "index idx_user_insights_foremost", FOREMOST, None
     ),
     "index of other columns": Change(
-        "DROP INDEX idx_user_insights_type;"
-        "CREATE UNIQUE INDEX idx_user_insights_type ON user_insights (user_id, id DESC) WHERE id > 7",
-        "index idx_user_insights_type", BY_TYPE, "unique on user_insights (user_id, id DESC) WHERE id > 7",
+        "DROP INDEX idx_user_insights_foremost;"
+        "CREATE UNIQUE INDEX idx_user_insights_foremost ON user_insights (user_id, id DESC) WHERE id > 7",
+        "index idx_user_insights_foremost", FOREMOST,
+        "unique on user_insights (user_id, id DESC) WHERE id > 7",
     ),
     "invalid index": Change(
-        "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_user_insights_type'::REGCLASS",
-        "index idx_user_insights_type", BY_TYPE, f"{BY_TYPE} INVALID",
+        "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_user_insights_foremost'::REGCLASS",
+        "index idx_user_insights_foremost", FOREMOST, f"{FOREMOST} INVALID",
     ),
     "another check": Change(
         "ALTER TABLE user_patterns DROP CONSTRAINT user_patterns_confidence_range,"
@@ -216,17 +217,17 @@ def test_a_change_by_hand_is_shown(engine: str, case: str, shared: str) -> None:
 WORDS = {
     "sqlite": [
         "drift: column user_insights.mood is there and should not be (TEXT)",
-        f"drift: index idx_user_insights_type is missing ({ON_SQLITE['index dropped'].expected})",
+        f"drift: index idx_user_insights_foremost is missing ({ON_SQLITE['index dropped'].expected})",
     ],
     "postgresql": [
         "drift: column user_insights.mood is there and should not be (text)",
-        f"drift: index idx_user_insights_type is missing ({BY_TYPE})",
+        f"drift: index idx_user_insights_foremost is missing ({FOREMOST})",
     ],
 }
 
 
 def test_drift_is_said_in_words(engine: str, shared: str) -> None:
-    run_sql(shared, "DROP INDEX idx_user_insights_type; ALTER TABLE user_insights ADD COLUMN mood TEXT")
+    run_sql(shared, "DROP INDEX idx_user_insights_foremost; ALTER TABLE user_insights ADD COLUMN mood TEXT")
 
     assert status(shared).lines[len(IDS) :] == [
         *WORDS[engine],
@@ -241,7 +242,7 @@ def test_a_table_that_is_gone_is_named_without_its_columns(shared: str) -> None:
     found = status(shared, "--json").json["drift"]
 
     assert [one["about"] for one in found] == [
-        *(f"index idx_user_insights_{key}" for key in ("created", "importance", "type")),
+        *(f"index idx_user_insights_{key}" for key in ("foremost", "newest", "newest_of_type")),
         "table user_insights",
     ]
 

@@ -25,7 +25,7 @@ from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers.backups import APP
 from tests.helpers.cli import command, program, refused, state_of
-from tests.helpers.migrating import IDS, yoyo_command
+from tests.helpers.migrating import IDS, NEXT, yoyo_command
 
 # Each runs the programs of PostgreSQL.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
@@ -115,7 +115,7 @@ def restore(file: Path | str, url: str, folder: Path) -> list[str]:
 def later(folder: Path) -> Path:
     """Write migrations that come after the shipped ones, and make what those do not."""
     folder.mkdir()
-    folder.joinpath("005_add_moods.sql").write_text(
+    folder.joinpath(f"{NEXT}_add_moods.sql").write_text(
         f"""-- depends: {IDS[-1]}
         /* also: */ create table if not exists public."Mood ""of"" it" (id SERIAL PRIMARY KEY);
         CREATE UNLOGGED TABLE old_name (id INT REFERENCES "Mood ""of"" it" (id));
@@ -125,7 +125,7 @@ def later(folder: Path) -> Path:
         INSERT INTO "Mood ""of"" it" DEFAULT VALUES;
         """
     )
-    folder.joinpath("005_add_moods.rollback.sql").write_text(
+    folder.joinpath(f"{NEXT}_add_moods.rollback.sql").write_text(
         'DROP SEQUENCE tickets; DROP VIEW sad; DROP TABLE new_name; DROP TABLE "Mood ""of"" it";'
     )
     return folder
@@ -320,7 +320,9 @@ def test_a_backup_of_a_later_version_is_refused(database: str, tmp_path: Path) -
     before = everything(database), state_of(tmp_path)
     message = refused("restore", "monday.backup", "-d", database, folder=tmp_path)
 
-    assert message == f"{tmp_path}/monday.backup was made by a later version (005_add_moods): update the code"
+    assert (
+        message == f"{tmp_path}/monday.backup was made by a later version ({NEXT}_add_moods): update the code"
+    )
     assert (everything(database), state_of(tmp_path)) == before
 
 

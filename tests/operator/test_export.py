@@ -11,7 +11,7 @@ from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, players, snapshots
 from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.engines import run_sql
-from tests.helpers.migrating import FOLDER, IDS, up
+from tests.helpers.migrating import FOLDER, IDS, NEXT, up
 
 
 @pytest.fixture
@@ -149,11 +149,11 @@ def test_a_database_of_a_newer_version_is_refused_with_what_to_do(
 ) -> None:
     newer = tmp_path / "newer"
     shutil.copytree(FOLDER, newer)
-    (newer / "005_add_mood.sql").write_text(f"-- depends: {IDS[-1]}\nCREATE TABLE mood (id INTEGER);")
-    (newer / "005_add_mood.rollback.sql").write_text("DROP TABLE mood;")
+    (newer / f"{NEXT}_add_mood.sql").write_text(f"-- depends: {IDS[-1]}\nCREATE TABLE mood (id INTEGER);")
+    (newer / f"{NEXT}_add_mood.rollback.sql").write_text("DROP TABLE mood;")
     up(tmp_path / "RexVoice.db", "999", folder=newer)
 
-    assert "does not know 005_add_mood: update the code" in refused(*call, folder=tmp_path)
+    assert f"does not know {NEXT}_add_mood: update the code" in refused(*call, folder=tmp_path)
 
 
 def test_a_player_may_have_a_number_below_0(database: Path) -> None:

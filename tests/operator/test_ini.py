@@ -1,6 +1,5 @@
 """Which ini file the commands take, and which they refuse because somebody else may have written it."""
 
-import contextlib
 import os
 import re
 import shlex
@@ -14,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.cli import Result, command, refused, state_of
+from tests.helpers.cli import PROGRAM, Result, command, refused, state_of
 from tests.helpers.postgresql import yoyo_in_child
+from tests.helpers.rights import acting_as, run_without_privileges
 
 ROOT, OPERATOR, OTHER = 0, 42_001, 42_002
 SECRET = "hunter2 is the secret"
@@ -23,21 +23,6 @@ SECRET = "hunter2 is the secret"
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files to other users"
 )
-
-
-@contextlib.contextmanager
-def acting_as(user: int) -> Iterator[None]:
-    """Let this process be another user for the system's checks of rights."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(user)
-    os.seteuid(user)
-    try:
-        yield
-    finally:
-        os.seteuid(ROOT)
-        os.setegid(ROOT)
-        os.setgroups(groups)
 
 
 @pytest.fixture
@@ -482,7 +467,8 @@ def test_an_ini_that_leads_to_one_of_somebody_elses_is_refused(place: Path) -> N
     file.write_text("[DEFAULT]\n%include = pipe\n")
     assert "there is no ini file" in refusal(mine)
     file.chmod(0)
-    assert "may not be read" in refusal(mine)
+    ran = run_without_privileges([PROGRAM, "status"], mine)
+    assert (ran.returncode, "may not be read" in ran.stderr) == (1, True)
 
 
 # yoyo

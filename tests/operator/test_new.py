@@ -9,10 +9,11 @@ from poker_therapist.migrations.scaffold import REASON
 from poker_therapist.testing import MigrationTests
 from tests.helpers import snapshots
 from tests.helpers.cli import command, program, refused
-from tests.helpers.migrating import FOLDER, IDS, down, up
+from tests.helpers.migrating import FOLDER, IDS, NEXT, down, up
 
+MOOD = f"{NEXT}_add_seat_note"
 FILES = [
-    f"sql_migrations/{engine}/005_add_session_mood{half}.sql"
+    f"sql_migrations/{engine}/{MOOD}{half}.sql"
     for engine in ("sqlite", "postgresql")
     for half in ("", ".rollback")
 ]
@@ -28,7 +29,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_it_writes_and_names_the_four_files_of_the_next_number(checkout: Path) -> None:
     """By the program, with the paths as one would type them."""
-    ran = program("new", "add session mood", folder=checkout)
+    ran = program("new", "add seat note", folder=checkout)
 
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == FILES
@@ -39,23 +40,20 @@ def test_it_writes_and_names_the_four_files_of_the_next_number(checkout: Path) -
 
 
 def test_the_next_one_follows_it_in_both_folders(checkout: Path) -> None:
-    command("new", "add session mood", folder=checkout)
+    command("new", "add seat note", folder=checkout)
     ran = command("new", "drop the mood again", folder=checkout / "sql_migrations" / "sqlite")
 
-    assert [Path(line).name for line in ran.lines[::2]] == ["006_drop_the_mood_again.sql"] * 2
+    assert [Path(line).name for line in ran.lines[::2]] == [f"{int(NEXT) + 1:03}_drop_the_mood_again.sql"] * 2
     for line in ran.lines[::2]:
-        assert (
-            "-- depends: 005_add_session_mood\n"
-            in (checkout / "sql_migrations" / "sqlite" / line).read_text()
-        )
+        assert f"-- depends: {MOOD}\n" in (checkout / "sql_migrations" / "sqlite" / line).read_text()
 
 
 @pytest.mark.parametrize(
     ("description", "name"),
     [
-        ("Add Session Mood", "add_session_mood"),
-        ("  add-session_mood!  ", "add_session_mood"),
-        ("add séssion mood", "add_session_mood"),
+        ("Add Seat Note", "add_seat_note"),
+        ("  add-seat_note!  ", "add_seat_note"),
+        ("add séat note", "add_seat_note"),
         ("../../add mood", "add_mood"),
         ("add mood; DROP TABLE users", "add_mood_drop_table_users"),
     ],
@@ -64,7 +62,7 @@ def test_any_words_become_a_name(description: str, name: str, checkout: Path) ->
     """Lower case, ASCII, joined by underscores; no path and no SQL among them."""
     ran = command("new", description, folder=checkout)
 
-    assert ran.lines[0] == f"sql_migrations/sqlite/005_{name}.sql"
+    assert ran.lines[0] == f"sql_migrations/sqlite/{NEXT}_{name}.sql"
 
 
 @pytest.mark.parametrize("description", ["", "mood", "   ", "!!! ???", "♠ ♥", "004"])
@@ -75,10 +73,10 @@ def test_what_has_no_verb_and_noun_is_refused(description: str, checkout: Path) 
     assert not (checkout / "sql_migrations" / "postgresql").exists()
 
 
-@pytest.mark.parametrize("description", ["index reads", "Index  READS", "add session mood"])
+@pytest.mark.parametrize("description", ["index reads", "Index  READS", "add seat note"])
 def test_a_second_one_of_the_same_name_is_refused(description: str, checkout: Path) -> None:
     """Whatever its number."""
-    command("new", "add session mood", folder=checkout)
+    command("new", "add seat note", folder=checkout)
     before = sorted(checkout.rglob("*"))
     message = refused("new", description, folder=checkout)
 
@@ -87,7 +85,7 @@ def test_a_second_one_of_the_same_name_is_refused(description: str, checkout: Pa
 
 
 def test_outside_of_a_checkout_it_is_refused(tmp_path: Path) -> None:
-    message = refused("new", "add session mood", folder=tmp_path)
+    message = refused("new", "add seat note", folder=tmp_path)
 
     assert message == f"there is no folder {tmp_path}/sql_migrations/sqlite: run this in a checkout"
     assert list(tmp_path.iterdir()) == []
@@ -95,16 +93,16 @@ def test_outside_of_a_checkout_it_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_valid_at_once(checkout: Path) -> None:
     """An empty migration that goes up and down, and changes nothing."""
-    command("new", "add session mood", folder=checkout)
+    command("new", "add seat note", folder=checkout)
     path, folder = checkout / "RexVoice.db", checkout / "sql_migrations" / "sqlite"
     up(path, folder=folder)
     before = snapshots.stored_sql(path), snapshots.rows(path)
     up(path, "999", folder=folder)
 
-    assert snapshots.applied(path) == [*IDS, "005_add_session_mood"]
+    assert snapshots.applied(path) == [*IDS, MOOD]
     assert (snapshots.stored_sql(path), snapshots.rows(path)) == before
 
-    down(path, "005", folder=folder)
+    down(path, NEXT, folder=folder)
 
     assert snapshots.applied(path) == IDS
     assert (snapshots.stored_sql(path), snapshots.rows(path)) == before
@@ -112,13 +110,13 @@ def test_it_is_valid_at_once(checkout: Path) -> None:
 
 def test_the_tests_demand_that_it_be_filled(checkout: Path) -> None:
     """Both halves of it, each by itself."""
-    command("new", "add session mood", folder=checkout)
+    command("new", "add seat note", folder=checkout)
 
     class Theirs(MigrationTests):
         folder = checkout / "sql_migrations" / "sqlite"
 
     for half in FILES[:2]:
-        with pytest.raises(AssertionError, match="005_add_session_mood has not been filled in"):
+        with pytest.raises(AssertionError, match=f"{MOOD} has not been filled in"):
             Theirs().test_every_file_is_half_of_a_pair_and_says_why()
         text = (checkout / half).read_text()
         (checkout / half).write_text(text.replace(REASON, "Rex speaks more softly to who is angry."))
@@ -139,8 +137,10 @@ def test_the_first_one_of_a_folder_has_the_number_1(tmp_path: Path) -> None:
 def test_a_migration_of_postgresql_alone_counts_too(checkout: Path) -> None:
     """The number is the next in both folders, so that twins carry the same id."""
     (checkout / "sql_migrations" / "postgresql").mkdir()
-    (checkout / "sql_migrations" / "postgresql" / "007_add_shards.sql").write_text("-- there\n")
-    ran = command("new", "add session mood", folder=checkout)
+    (checkout / "sql_migrations" / "postgresql" / f"{int(NEXT) + 2:03}_add_shards.sql").write_text(
+        "-- there\n"
+    )
+    ran = command("new", "add seat note", folder=checkout)
 
-    assert ran.lines[0] == "sql_migrations/sqlite/008_add_session_mood.sql"
-    assert (checkout / ran.lines[2]).read_text().endswith("-- depends: 007_add_shards\n")
+    assert ran.lines[0] == f"sql_migrations/sqlite/{int(NEXT) + 3:03}_add_seat_note.sql"
+    assert (checkout / ran.lines[2]).read_text().endswith(f"-- depends: {int(NEXT) + 2:03}_add_shards\n")

@@ -13,7 +13,7 @@ from tests.helpers import old_app, snapshots
 from tests.helpers.backups import back_up, restore, save, value
 from tests.helpers.cli import program, refused, state_of
 from tests.helpers.engines import run_sql
-from tests.helpers.migrating import FOLDER, IDS, up
+from tests.helpers.migrating import FOLDER, IDS, NEXT, up
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def somebody_elses(path: Path) -> None:
 def newer(path: Path) -> None:
     folder = path.with_name("newer")
     shutil.copytree(FOLDER, folder)
-    (folder / "005_add_mood.sql").write_text(f"-- depends: {IDS[-1]}\nCREATE TABLE mood (id INTEGER);")
-    (folder / "005_add_mood.rollback.sql").write_text("DROP TABLE mood;")
+    (folder / f"{NEXT}_add_mood.sql").write_text(f"-- depends: {IDS[-1]}\nCREATE TABLE mood (id INTEGER);")
+    (folder / f"{NEXT}_add_mood.rollback.sql").write_text("DROP TABLE mood;")
     up(path, "999", folder=folder)
 
 
@@ -108,7 +108,7 @@ def empty(path: Path) -> None:
         (cut_off, "is damaged"),
         (somebody_elses, "none of Poker Therapist's"),
         (empty, "none of Poker Therapist's"),
-        (newer, "was made by a later version (005_add_mood): update the code"),
+        (newer, f"was made by a later version ({NEXT}_add_mood): update the code"),
         (a_folder, "is a folder"),
         (not_there, "there is no"),
     ],

@@ -36,6 +36,7 @@ from poker_therapist.sqlite import backup
 from tests.helpers import old_app
 from tests.helpers.checkout import ROOT, copy_checkout, environment
 from tests.helpers.engines import execute, with_options
+from tests.helpers.migrating import IDS, NEXT
 
 PAGES = sorted(
     page
@@ -107,7 +108,7 @@ def _sentences(page: Path) -> str:
 def run_block(block: Block, checkout: Path) -> None:
     """Do with a block what a reader would: write it to the file that its lead names, or run it."""
     lead = re.fullmatch(
-        r"(To the end of |To |Instead of what is in )?`([\w./]+)`(?:, above `(.+)`)?:", block.lead
+        r"(To the end of |To |Instead of what is in )?`([\w./]+)`(?:, above `(.+)`)?:", _as_of_now(block.lead)
     )
     try:
         if lead and lead[3]:
@@ -116,7 +117,7 @@ def run_block(block: Block, checkout: Path) -> None:
             file = checkout / lead[2]
             assert file.exists() == bool(lead[1]), f"{lead[2]} is to be made, or to be there already"
             with file.open("w" if lead[1] == "Instead of what is in " else "a", encoding="utf-8") as opened:
-                opened.write(block.text)
+                opened.write(_as_of_now(block.text))
         else:
             language = "postgresql" if (block.language, block.page) == ("sql", SCALING) else block.language
             assert language in RUNNERS, f"no test knows how to run a block of {language!r}"
@@ -126,6 +127,24 @@ def run_block(block: Block, checkout: Path) -> None:
         raise
 
 
+# The last migration when the pages were written. What a page shows of the last one is compared with the last
+# there is, and a list may go on behind it: so a new migration changes no page but the one that explains it.
+SHOWN = "005_order_by_id"
+
+
+def _as_of_now(text: str) -> str:
+    """Put the last migration that there is, and the next number, in the place of those that a page shows."""
+    text = re.sub(r"\b\d{3}(?=_add_session_mood\b)", NEXT, text)
+    text = re.sub(r"(?<=--revision )" + SHOWN[:3], IDS[-1][:3], text)
+    text = re.sub(rf"\b{int(SHOWN[:3])} pending", f"{len(IDS)} pending", text)
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        listed = number > 0 and IDS[IDS.index(SHOWN) - 1] in lines[number - 1]
+        if SHOWN in line and IDS[-1] != SHOWN:
+            lines[number] = f"{line}...\n" if listed else line.replace(SHOWN, IDS[-1])
+    return "".join(lines)
+
+
 def _made_real(text: str, checkout: Path) -> str:
     """Put the folders and the database of the test in the place of those that the pages talk of."""
     names = {
@@ -133,6 +152,7 @@ def _made_real(text: str, checkout: Path) -> str:
         "postgresql://server/rex": locate(SERVER).name,
         "/rex.2026": f"/{os.environ.get('PGDATABASE')}.2026",  # a dump is named by the database
     }
+    text = _as_of_now(text)
     for shown, real in names.items():
         text = text.replace(shown, real)
     return text
@@ -364,7 +384,7 @@ def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -
 
 @pytest.mark.slow
 def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> None:
-    """Whoever follows CONTRIBUTING.md has a fifth migration, with its way back, and a query that works."""
+    """Whoever follows CONTRIBUTING.md has another migration, with its way back, and a query that works."""
     for block in blocks(CONTRIBUTING):
         run_block(block, checkout)
 
@@ -372,7 +392,54 @@ def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> Non
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(conversation_context)")]
         applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
     assert columns[-3:] == ["created_at", "expires_at", "mood"]
-    assert applied == ("005_add_session_mood",)
+    assert applied == (f"{NEXT}_add_session_mood",)
+
+
+# What the page asks for in words: a new column is part of a player's export, and the operator's page says
+# what the migration does.
+IN_EXPORT = (
+    "    created_at,\n    expires_at{}\nFROM conversation_context\nWHERE user_id = :user_id\nORDER BY id;"
+)
+EXPLAINED = f"\n**`{NEXT}_add_session_mood`** notes the mood.\n\n*Back:* the moods are lost.\n"
+NEXT_HEADING = "\n## What has been applied?"
+BY_HAND = {
+    "poker_therapist/tables.py": (
+        '"session_id", "created_at", "expires_at"\n',
+        '"session_id", "created_at", "expires_at", "mood"\n',
+    ),
+    "poker_therapist/queries.sql": (IN_EXPORT.format(""), IN_EXPORT.format(",\n    mood")),
+    "sql_migrations/README.md": (NEXT_HEADING, EXPLAINED + NEXT_HEADING),
+}
+
+
+@pytest.mark.slow
+def test_a_new_migration_changes_no_test(checkout: Path) -> None:
+    """Who follows CONTRIBUTING.md leaves the quick tests as they are, and they pass."""
+    for block in blocks(CONTRIBUTING):
+        # Without the commands for a server: the tests start one.
+        if block.heading == "Add a migration" and not re.search("createdb|pytest", block.text):
+            run_block(block, checkout)
+    for name, (before, after) in BY_HAND.items():
+        text = (checkout / name).read_text(encoding="utf-8")
+        assert text.count(before) == 1, name
+        (checkout / name).write_text(text.replace(before, after), encoding="utf-8")
+    for database in checkout.glob("RexVoice.db*"):
+        database.unlink()
+
+    parts = (
+        "migrations",
+        "operator",
+        "project",
+        "storage/test_pattern_storage.py",
+        "storage/test_queries.py",
+    )
+    tests = ["python", "-m", "pytest", "-q", "-n0", "-m", "not slow", *(f"tests/{part}" for part in parts)]
+    ran = subprocess.run(
+        tests, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    assert (checkout / SQL / f"{NEXT}_add_session_mood.sql").exists()
 
 
 def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
@@ -540,14 +607,14 @@ def _drifted(checkout: Path) -> str:
 
 def _edited(checkout: Path) -> str:
     _migrated(checkout)
-    with (checkout / SQL / "004_index_reads.sql").open("a", encoding="utf-8") as file:
+    with (checkout / SQL / f"{IDS[-1]}.sql").open("a", encoding="utf-8") as file:
         file.write("-- seen by Ann\n")
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
 def _no_rollback_file(checkout: Path) -> str:
     _migrated(checkout)
-    (checkout / SQL / "004_index_reads.rollback.sql").unlink()
+    (checkout / SQL / f"{IDS[-1]}.rollback.sql").unlink()
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
@@ -558,28 +625,28 @@ def _newer(checkout: Path) -> str:
 
 
 def _applied_by_a_newer_version(checkout: Path) -> None:
-    """Apply a fifth migration, and take its files away."""
-    files = _write_fifth(checkout, "CREATE TABLE mood (player INTEGER);\n", "DROP TABLE mood;\n")
+    """Apply one more migration, and take its files away."""
+    files = _write_next(checkout, "CREATE TABLE mood (player INTEGER);\n", "DROP TABLE mood;\n")
     run(["yoyo", "apply", "--database", "sqlite+atomic:///RexVoice.db"], checkout)
     for file in files:
         file.unlink()
 
 
-def _write_fifth(checkout: Path, apply: str, rollback: str = "-- nothing to undo\n") -> list[Path]:
-    texts = {"": f"-- depends: 004_index_reads\n{apply}", ".rollback": rollback}
-    files = {half: checkout / SQL / f"005_add_session_mood{half}.sql" for half in texts}
+def _write_next(checkout: Path, apply: str, rollback: str = "-- nothing to undo\n") -> list[Path]:
+    texts = {"": f"-- depends: {IDS[-1]}\n{apply}", ".rollback": rollback}
+    files = {half: checkout / SQL / f"{NEXT}_add_session_mood{half}.sql" for half in texts}
     for half, file in files.items():
         file.write_text(texts[half], encoding="utf-8")
     return list(files.values())
 
 
 def _wrong_statement(checkout: Path) -> str:
-    _write_fifth(checkout, "ALTER TABLE conversation ADD COLUMN mood TEXT;\n")
+    _write_next(checkout, "ALTER TABLE conversation ADD COLUMN mood TEXT;\n")
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
 def _wrong_outside_a_transaction(checkout: Path) -> str:
-    _write_fifth(checkout, "-- transactional: false\nVACUUM;\nVACUM;\n")
+    _write_next(checkout, "-- transactional: false\nVACUUM;\nVACUM;\n")
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
@@ -604,7 +671,7 @@ def _missing(checkout: Path) -> str:
 
 
 def _outdated(checkout: Path) -> str:
-    run(["yoyo", "apply", "--revision", "003"], checkout)
+    run(["yoyo", "apply", "--revision", IDS[-2]], checkout)
     return _error(lambda: get_pattern_storage(checkout / "RexVoice.db", migrate=False))
 
 
@@ -811,15 +878,15 @@ def _error(call: Callable[[], object]) -> str:
 SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`drift:`": _drifted,
     "`and its file has been edited since`": _edited,
-    "`004_index_reads.rollback.sql is missing`": _no_rollback_file,
+    "`005_order_by_id.rollback.sql is missing`": _no_rollback_file,
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
-    "`Nothing of 005_add_session_mood was kept`": _wrong_statement,
+    "`Nothing of 006_add_session_mood was kept`": _wrong_statement,
     "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
     "`there is no migration in`": _mistyped_folder,
     "`Please specify a database uri`": _another_folder,
     "`Unrecognised database connection scheme`": _mistyped_scheme,
     "`there is no database`": _missing,
-    "`lacks 004_index_reads`": _outdated,
+    "`lacks 005_order_by_id`": _outdated,
     "`stayed locked for`": _somebody_writes,
     "`may not be written`": _read_only,
     "`there is no room for a backup`": _no_room_for_a_backup,
@@ -851,7 +918,7 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
     """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
     said = SYMPTOMS[heading](checkout)
 
-    assert all(quoted in said for quoted in re.findall("`([^`]+)`", heading)), said
+    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
     remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
     for block in remedy:
@@ -870,7 +937,7 @@ def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
     """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
     said = SYMPTOMS_ON_SERVER[heading](checkout)
 
-    assert all(quoted in said for quoted in re.findall("`([^`]+)`", heading)), said
+    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
     remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
     for block in remedy:

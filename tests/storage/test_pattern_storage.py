@@ -1,7 +1,7 @@
 """What each method of the storage does."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -123,12 +123,12 @@ def test_a_deep_value_is_never_read_as_its_text(storage: PatternStorage, frames:
 # Context
 
 
-def test_context_comes_newest_first_by_time_and_then_by_id(storage: PatternStorage, clock: Clock) -> None:
+def test_context_comes_newest_first_whatever_the_clock_says(storage: PatternStorage, clock: Clock) -> None:
     for value, minutes in [("a", 0), ("b", 0), ("from a clock put back", -1), ("c", 2), ("d", 0)]:
         clock.advance(minutes=minutes)
         storage.save_context(USER, "topic", value, "monday")
 
-    expected = ["d", "c", "b", "a", "from a clock put back"]
+    expected = ["d", "c", "from a clock put back", "b", "a"]
     assert storage.get_context(USER, "topic") == expected
     assert storage.get_context(USER, "topic", "monday") == expected
     assert [row["value"] for row in storage.recall(USER)["context"]] == expected
@@ -321,9 +321,12 @@ def test_an_export_holds_every_column_of_every_row(
     } | at
     insight = {"id": 1, "type": "leak", "value": {"calls": None}, "importance": 0.5} | at
     assert exported["user_id"] == USER
-    assert exported["patterns"] == [pattern | {"updated_at": FIRST}]
-    assert exported["context"] == [said, gone]
-    assert exported["insights"] == [insight]
+    # At least: a later migration adds columns.
+    known = {"patterns": [pattern | {"updated_at": FIRST}], "context": [said, gone], "insights": [insight]}
+    for name, rows in known.items():
+        found = cast(dict[str, Any], exported)[name]
+        assert len(found) == len(rows)
+        assert all(row.items() <= one.items() for row, one in zip(rows, found, strict=True))
     assert legacy_values(storage, USER) == ["old context", "old context", "old insight", "old pattern"]
     for table, part in [
         ("user_patterns", exported["patterns"]),

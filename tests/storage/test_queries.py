@@ -18,6 +18,9 @@ from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE_
 # What the storage's own columns and a table's own keys may be looked up by.
 SEARCH = re.compile(r"SEARCH \w+ USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)\b")
 
+# A player has some hundred patterns of a type; an index on updated_at would be written to by every save.
+SORTED_IN_MEMORY = {"get_patterns_by_type", "recall_patterns"}
+
 # Three hundred players with sixty rows of each kind; half of the context expires some day.
 FILL = """
     CREATE TEMP TABLE numbers AS SELECT u.id AS player, n.id AS n FROM
@@ -61,7 +64,7 @@ def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage
     plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
 
     others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
-    assert others == []
+    assert [step for step in others if not (name in SORTED_IN_MEMORY and "TEMP B-TREE" in step)] == []
     assert plan or sql.startswith("INSERT")
 
 
@@ -92,7 +95,8 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
     reads = [node for node in nodes if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
     assert {node["Node Type"] for node in reads} <= {"Index Scan", "Index Only Scan"}
     assert all("user_id" in node.get("Index Cond", "") for node in reads)
-    assert [node["Node Type"] for node in nodes if node["Node Type"].endswith("Sort")] == []
+    sorts = [node["Node Type"] for node in nodes if node["Node Type"].endswith("Sort")]
+    assert sorts == [] or name in SORTED_IN_MEMORY
     assert reads or QUERIES[name].startswith("INSERT")
 
 
@@ -113,12 +117,12 @@ def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_
 
 @postgresql_only
 def test_postgresql_has_no_index_that_no_query_needs(full: psycopg.Connection) -> None:
-    """But for two that are there to tell rows apart."""
+    """But for one that is there to tell rows apart."""
     nodes = [node for sql in ON_POSTGRESQL.values() for node in plan_of(full, sql, instead="off")]
     found = full.execute("SELECT indexname FROM pg_indexes WHERE tablename = ANY(%s)", [list(TABLES)])
 
     unused = {name for (name,) in found} - {node.get("Index Name") for node in nodes}
-    assert unused == {"user_patterns_pkey", "user_insights_pkey"}
+    assert unused == {"user_patterns_pkey"}
 
 
 def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> list[dict[str, Any]]:
@@ -151,7 +155,9 @@ def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) 
     assert (one_player is None) == (name == "next_player_with_expired")
 
 
-@pytest.mark.parametrize("name", [name for name, sql in QUERIES.items() if "ed_at DESC" in sql])
-def test_newest_first_is_by_time_and_then_by_id(name: str) -> None:
-    """Today's indexes give this order anyway; the query must not rely on them."""
-    assert re.search(r"ORDER BY (\w+ DESC, )?(created|updated)_at DESC, id DESC\b", QUERIES[name])
+@pytest.mark.parametrize(
+    "name", [name for name, sql in QUERIES.items() if "LIMIT :limit" in sql and "DELETE" not in sql]
+)
+def test_newest_first_is_by_id(name: str) -> None:
+    """No clock decides; what matters most comes first where it says so."""
+    assert re.search(r"ORDER BY (importance DESC, )?id DESC\n", QUERIES[name])

@@ -141,7 +141,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         with self.translating_errors():
             if not self.exists() or self.migration_table not in self.list_tables():
                 return {}
-            return {name: str(time) for name, time in self.execute(sql).fetchall()}
+            return {str(name): str(time) for name, time in self.execute(sql).fetchall()}
 
     def records(self) -> dict[str, AppliedRecord]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
@@ -166,11 +166,11 @@ class AtomicBackend(DatabaseBackend, ABC):
         ]
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied of ours, in order, as it was applied.
+        """Return what is applied of ours, in order: the files, and the kept texts of what has none.
 
-        Plain yoyo kept no text of what it applied; the file of that id is the best guess.
+        A database that comes from elsewhere may keep any text under the id of one of our files.
         """
-        known = {**files, **{one.id: one for one in self.kept_migrations()}}
+        known = {**{one.id: one for one in self.kept_migrations()}, **files}
         return [known[name] for name in sorted(self.applied().keys() & known.keys())]
 
     def get_applied_migration_hashes(self) -> list[str]:

@@ -62,12 +62,13 @@ ON CONFLICT (migration_table, migration_id) DO UPDATE SET
     rollback_sql = excluded.rollback_sql;
 
 -- name: kept_texts(migration_table)
+-- As text, whatever a file that comes from elsewhere holds.
 SELECT
-    migration_id,
-    applied_at,
-    checksum,
-    apply_sql,
-    rollback_sql
+    coalesce(CAST(migration_id AS TEXT), '') AS migration_id,
+    CAST(applied_at AS TEXT) AS applied_at,
+    CAST(checksum AS TEXT) AS checksum,
+    CAST(apply_sql AS TEXT) AS apply_sql,
+    CAST(rollback_sql AS TEXT) AS rollback_sql
 FROM _migration_text
 WHERE migration_table = :migration_table
 ORDER BY migration_id;

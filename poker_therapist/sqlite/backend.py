@@ -25,14 +25,30 @@ from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, prune
 from poker_therapist.sqlite.catalog import build_beside, describe
-from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
+from poker_therapist.sqlite.connect import (
+    Watch,
+    end_watch,
+    find_file,
+    is_there,
+    open_connection,
+    translate_error,
+)
+from poker_therapist.sqlite.guard import Guard, Refused
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
+_SECONDS_TO_READ, _MOST_BYTES = 10, 64_000_000
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 
 
 class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
-    """`sqlite+atomic://`: what `sqlite://` does, safely."""
+    """`sqlite+atomic://`: what `sqlite://` does, safely.
+
+    Attributes:
+        is_rehearsal: whether the file is a copy: nothing beyond it may be written, and all must end.
+    """
+
+    is_rehearsal = False
+    _guard: Guard | None = None
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take yoyo's parsed URL, or a `SQLiteLocation`; open nothing yet, so that looking writes nothing."""
@@ -52,6 +68,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 # What is reported as done is on the disk, whatever the storage's own saves are.
                 # FULL would leave the name of a deleted journal there, with which SQLite undoes it.
                 self._opened = open_connection(replace(self.location, synchronous="EXTRA"))
+                if self.location.on_connect is None:
+                    Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened)
+                if self.is_rehearsal:
+                    self._guard = Guard(self._opened)
             weakref.finalize(self, self._opened.close)
         return self._opened
 
@@ -88,6 +108,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
         Rebuilding a table drops it, and with foreign keys on that would delete the rows that refer to it.
         """
+        # What is in the file is to run from here on: triggers, and views that ALTER TABLE looks through.
+        if self.location.on_connect is None:
+            end_watch(self.connection)
+        if self.is_rehearsal:
+            seconds = 60 + self.location.path.stat().st_size / 100_000
+            Watch(seconds).attach(self.connection, trusted=True)
         self.connection.execute("PRAGMA foreign_keys = OFF")
         self.connection.execute("BEGIN IMMEDIATE")
         self._in_transaction = True
@@ -135,6 +161,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        guard = self._guard
+        if guard is None and migration.file is None:  # a text out of the database
+            guard = Guard(self.connection)
         try:
             for _ in self.connection.execute(statement.text):
                 pass  # what it selects is for nobody, but it is not done before the last row
@@ -144,6 +173,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
                 else str(self.translate_error(error))
             )
+            if guard and guard.refused:
+                how = "rehearsed" if self.is_rehearsal else "run out of the database, restore its files first"
+                reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
                 + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
@@ -151,6 +183,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 file=migration.place(direction),
                 line=statement.line,
             ) from error
+        finally:
+            if guard and not self.is_rehearsal:
+                guard.release()
 
     @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
@@ -160,7 +195,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def describe(self) -> Catalog:
         try:
             return describe(self.connection)
-        except (IndexError, ValueError) as error:  # a text that SQLite takes and our reading of it does not
+        # A text that SQLite takes and our reading of it does not.
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
 
     @override
@@ -170,7 +206,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
         try:
-            return build_beside(list(migrations), self.connection)
+            # A migration that is run now attaches its other databases itself.
+            return build_beside(
+                list(migrations), self.connection, skips_other_databases=self.connection.in_transaction
+            )
+        except Refused as error:
+            raise DriftUnknown(f"drift cannot be judged: {error}") from error
         except sqlite3.Error as error:
             raise DriftUnknown(
                 f"drift cannot be judged, for what was applied cannot be built again: {error}"

@@ -22,6 +22,7 @@ from poker_therapist.sqlite.connect import (
     open_connection,
     translate_error,
     uri,
+    watched,
 )
 from poker_therapist.tables import TABLES, StoredTable
 
@@ -210,7 +211,7 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         # Between its statements nobody else may take it for what a killed backup has left.
         copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
         source.backup(copy, progress=patience(location))
-        damage = integrity_error(copy)
+        damage = integrity_error(watched(copy, target))
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
     if damage:
@@ -347,4 +348,4 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True)
+    return watched(sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True), path)

@@ -8,7 +8,13 @@ from typing import Any
 
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.sqlite.connect import Watch
+from poker_therapist.sqlite.guard import MemoryGuard, Refused
 from poker_therapist.sqlite.tokens import parts_of, text_of, words_of
+
+# A schema is built in some milliseconds.
+_SECONDS_TO_BUILD = 3
+_LONGEST_TEXT = 1_000_000
 
 
 def describe(connection: sqlite3.Connection) -> Catalog:
@@ -138,13 +144,21 @@ def _checks(words: list[str]) -> Iterator[str]:
             yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
 
 
-def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
-    """Return the schema that migrations build in memory, beside those of the app's tables that they name."""
+def build_beside(
+    migrations: list[SQLMigration], live: sqlite3.Connection, *, skips_other_databases: bool = False
+) -> Catalog:
+    """Return the schema that migrations build in memory, beside those of the app's tables that they name.
+
+    Raises:
+        Refused: what one of them does is not done here; says which and what.
+        sqlite3.Error: they cannot be run again.
+    """
     tables = dict(live.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
     named: list[str] = []
+    watch = Watch(_SECONDS_TO_BUILD)
     while True:
         try:
-            return build(migrations, named)
+            return _build(migrations, named, watch, skips_other_databases=skips_other_databases)
         except sqlite3.OperationalError as error:
             missing = str(error).removeprefix("no such table: ").removeprefix("main.")
             if missing not in tables or tables[missing] in named:
@@ -152,12 +166,21 @@ def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Ca
             named.append(tables[missing])
 
 
-def build(migrations: Iterable[SQLMigration], tables: Iterable[str] = ()) -> Catalog:
-    """Return the schema that migrations build in memory, after the SQL of tables that are there before."""
+def _build(
+    migrations: list[SQLMigration], tables: Iterable[str], watch: Watch, *, skips_other_databases: bool
+) -> Catalog:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        guard = MemoryGuard(connection, watch, skips_other_databases=skips_other_databases)
         for sql in tables:
-            connection.execute(sql)
+            guard.run(sql)
         for migration in migrations:
+            if migration.file is None and len(migration.apply_sql) > _LONGEST_TEXT:
+                raise Refused(f"the text kept of {migration.id} has {len(migration.apply_sql):,} characters")
             for statement in migration.split(migration.apply_sql):
-                connection.execute(statement.text).fetchall()
+                try:
+                    guard.run(statement.text)
+                except Refused as error:
+                    place = f"{migration.place()}:{statement.line}"
+                    raise Refused(f"{place} cannot be tried in memory: {error}\n    {statement}") from error
+        guard.release()
         return describe(connection)

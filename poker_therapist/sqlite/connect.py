@@ -5,9 +5,11 @@ import errno
 import os
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import quote
 
 from poker_therapist.database import CLOSED
@@ -99,10 +101,66 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {location.synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
+        if location.on_connect is None:  # otherwise triggers may need the functions that the app has given it
+            connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+class Watch:
+    """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
+
+    What counts is the time of the processor, for nobody is to hurry who is asked something meanwhile.
+    """
+
+    def __init__(self, seconds: float, most: int | None = None) -> None:
+        """Begin to count; take `most` for the bytes that may be read in all."""
+        self._end = time.process_time() + seconds
+        self._left = most
+
+    def is_over(self) -> bool:
+        """Return whether the time is used up."""
+        return time.process_time() > self._end
+
+    def attach(self, connection: sqlite3.Connection, *, every: int = 10_000, trusted: bool = False) -> None:
+        """Watch over a connection, and let its file's schema do as little as can be unless it is trusted."""
+        _trust(connection, trusted)
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.set_progress_handler(self.is_over, every)
+        if self._left is not None:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._left // 2)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
+            connection.row_factory = self._count
+
+    def _count(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        self._left = (self._left or 0) - sum(len(part) for part in row if isinstance(part, str | bytes)) - 100
+        if self._left < 0:
+            raise DatabaseUnreadable("what is recorded of its migrations is larger than can be read")
+        return row
+
+
+def watched(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Let statements on a connection end within ten seconds, and one more for each two million bytes."""
+    size = path.stat().st_size if path.exists() else 0
+    Watch(10 + size / 2_000_000).attach(connection)
+    return connection
+
+
+def end_watch(connection: sqlite3.Connection) -> None:
+    """Watch over a connection no more, and let its file's schema do what it may."""
+    _trust(connection, True)
+    connection.set_progress_handler(None, 0)
+    connection.row_factory = None
+    for limit in (sqlite3.SQLITE_LIMIT_LENGTH, sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH):
+        connection.setlimit(limit, 2**31 - 1)  # which SQLite cuts to what it was compiled for
+
+
+def _trust(connection: sqlite3.Connection, trusted: bool) -> None:
+    connection.execute(f"PRAGMA trusted_schema = {'ON' if trusted else 'OFF'}")
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, not trusted)
 
 
 def _require_new_sqlite() -> None:
@@ -200,6 +258,10 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
         StorageError,
         "{path} cannot be read or written ({reason}): look at the disk, and at the limits of this process",
     ),
+    sqlite3.SQLITE_INTERRUPT: (
+        StorageError,
+        "{path} was not read to its end ({reason}): look at its schema for what may never end, as in a view",
+    ),
     sqlite3.SQLITE_NOTADB: (
         DatabaseUnreadable,
         "{path} is not an SQLite database: correct the path",
@@ -264,6 +326,16 @@ def integrity_error(connection: sqlite3.Connection) -> str:
     An app's NULL in a NOT NULL column is no damage, nor is an index whose collation this connection does not
     know: without those, the pages and tables are checked.
     """
+    length = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**31 - 1)
+    connection.execute("PRAGMA ignore_check_constraints = ON")  # which may call anything, and are no damage
+    try:
+        return _integrity_error(connection)
+    finally:
+        connection.execute("PRAGMA ignore_check_constraints = OFF")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+
+
+def _integrity_error(connection: sqlite3.Connection) -> str:
     for check in ("integrity_check", "quick_check"):
         try:
             # Of no number it would stop at a hundred, which may all be of rows.
@@ -279,6 +351,6 @@ def _is_damaged(location: SQLiteLocation) -> bool:
     """Return whether SQLite's own check finds damage; so it is where the check cannot even run."""
     try:
         with contextlib.closing(open_connection(location)) as connection:
-            return bool(integrity_error(connection))
+            return bool(integrity_error(watched(connection, location.path)))
     except sqlite3.Error:
         return True

@@ -7,6 +7,7 @@ migrations (status, rehearse, copy) imports it when it is called.
 import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,7 +179,7 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
     """
     from poker_therapist.migrations import engine, transfer
 
-    with closing(open_current(source, migrate=False)):
+    with closing(open_current(replace(source, on_connect=engine_for(source).limit), migrate=False)):
         pass
     return transfer.copy(
         engine_for(source),

@@ -334,7 +334,8 @@ def _name(database: str | None) -> str:
 
 def _storage(database: str | None) -> PatternStorage:
     """Open the database for a command of the storage, without migrating it behind the operator's back."""
-    return get_pattern_storage(_name(database), migrate=False)
+    name = _name(database)
+    return get_pattern_storage(name, migrate=False, on_connect=engine_for(locate(name)).limit)
 
 
 if __name__ == "__main__":

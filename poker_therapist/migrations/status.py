@@ -1,6 +1,6 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -73,8 +73,24 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
         InvalidMigration: a file of the code's own cannot be used.
         StorageError: the database cannot be read.
     """
-    applied, kept = backend.applied(), backend.records()
     files = {one.id: one for one in backend.read(sources)}
+    found, changing = read_states(backend, files)
+    if changing:
+        drift = list[Difference]()
+        drift_unknown_because = "drift cannot be judged while somebody is migrating"
+    else:
+        drift, drift_unknown_because = _drift(backend, files) if backend.applied() else ([], "")
+    made = {name for one in backend.history(files) for name in one.names_made()} if drift else set()
+    again = [one.about for one in drift if one.expected is None and one.about.lower() in made]
+    mending = [f"DROP {about.replace(' ', ' IF EXISTS ', 1)};" for about in again]
+    return Status(backend.exists(), found, drift, drift_unknown_because, mending)
+
+
+def read_states(
+    backend: AtomicBackend, files: Mapping[str, SQLMigration]
+) -> tuple[list[MigrationStatus], bool]:
+    """Return what each migration is to a database, and whether somebody migrates it now; nothing is run."""
+    applied, kept = backend.applied(), backend.records()
     newest = max(files, default="")
     begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
     changing = bool(begun) and backend.is_being_changed()
@@ -107,15 +123,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))
-    if changing:
-        drift = list[Difference]()
-        drift_unknown_because = "drift cannot be judged while somebody is migrating"
-    else:
-        drift, drift_unknown_because = _drift(backend, files) if applied else ([], "")
-    made = {name for one in backend.history(files) for name in one.names_made()} if drift else set()
-    again = [one.about for one in drift if one.expected is None and one.about.lower() in made]
-    mending = [f"DROP {about.replace(' ', ' IF EXISTS ', 1)};" for about in again]
-    return Status(backend.exists(), found, drift, drift_unknown_because, mending)
+    return found, changing
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import sqlite3
@@ -102,7 +103,7 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
         if location.on_connect is None:  # otherwise triggers may need the functions that the app has given it
-            connection.execute("PRAGMA trusted_schema = OFF")
+            _trust(connection, False)
     except BaseException:
         connection.close()
         raise
@@ -157,8 +158,21 @@ def end_watch(connection: sqlite3.Connection) -> None:
         connection.setlimit(limit, 2**31 - 1)  # which SQLite cuts to what it was compiled for
 
 
+@functools.cache
+def _can_distrust() -> bool:
+    """Return whether this SQLite lets CHECKs call `json_valid` all the same; 3.38 to 3.40 do not."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("CREATE TABLE t (value CHECK (json_valid(value)))")
+            return True
+    return False
+
+
 def _trust(connection: sqlite3.Connection, trusted: bool) -> None:
-    connection.execute(f"PRAGMA trusted_schema = {'ON' if trusted else 'OFF'}")
+    """Let what a schema calls be all functions and modules, or those alone that can do no harm."""
+    if _can_distrust():
+        connection.execute(f"PRAGMA trusted_schema = {'ON' if trusted else 'OFF'}")
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, not trusted)
 

@@ -166,10 +166,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         ]
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied of ours, in order: the files, and the kept texts of what has none.
-
-        A database that comes from elsewhere may keep any text under the id of one of our files.
-        """
+        """Return what is applied of ours, in order: its files, and the kept text of what has none."""
         known = {**{one.id: one for one in self.kept_migrations()}, **files}
         return [known[name] for name in sorted(self.applied().keys() & known.keys())]
 
@@ -282,6 +279,8 @@ class AtomicBackend(DatabaseBackend, ABC):
         _refuse_force(force)
         self._require_way_back([migration])
         statements = migration.statements("rollback")
+        if migration.file is None:
+            self.tell_operator(f"{migration.id} has no file here: what the database keeps of it is run")
         with self.translating_errors(), self.migration_lock():
             if self._roll_back_locked(migration, statements):
                 self.tell_operator(f"rolled back {migration.id}")

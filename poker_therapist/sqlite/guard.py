@@ -17,7 +17,8 @@ _PRAGMAS = re.compile(
     r"""
     analysis_limit | application_id | auto_vacuum | automatic_index | busy_timeout | cache_size |
     cache_spill | case_sensitive_like | cell_size_check | checkpoint_fullfsync | data_version |
-    defer_foreign_keys | encoding | foreign_key_check | foreign_key_list | foreign_keys | fullfsync | function_list |
+    defer_foreign_keys | encoding | foreign_key_check | foreign_key_list | foreign_keys | fullfsync |
+    function_list |
     ignore_check_constraints | incremental_vacuum | index_x?info | index_list | integrity_check |
     journal_mode | journal_size_limit | legacy_alter_table | optimize | page_size | query_only | quick_check |
     recursive_triggers | reverse_unordered_selects | secure_delete | synchronous | table_x?info |

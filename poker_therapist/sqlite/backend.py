@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
-from poker_therapist.errors import DriftUnknown, MigrationFailed, PokerTherapistError
+from poker_therapist.errors import DatabaseUnreadable, DriftUnknown, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
@@ -157,7 +157,18 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
-        return self.connection.execute(_QUERIES[name], values).fetchall()
+        limit = _MOST_BYTES // 2 if name == "kept_texts" else -1  # which leaves it as it is
+        limit = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
+        try:
+            # One that is not read to its end would keep its table locked.
+            with closing(self.connection.execute(_QUERIES[name], values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.DataError:
+            if name != "kept_texts":
+                raise
+            return self.query("kept_without_texts", values)
+        finally:
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
@@ -189,6 +200,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
+        if isinstance(error, sqlite3.DataError) and self._opened and not self._opened.in_transaction:
+            return DatabaseUnreadable(
+                f"what {self.location.path} records of its migrations is larger than can be read: "
+                "look at its tables _yoyo_migration and _migration_text"
+            )
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
     @override

@@ -155,7 +155,9 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
     for one in [FoundBackup(location.path, "", "", False, False), *backups]:
         held[one] = None
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
-            names = {name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema")}
+            names = {
+                name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")
+            }
             if "_migration_adopted" in names:
                 for table, name in copy.execute("SELECT table_name, migration_id FROM _migration_adopted"):
                     adopted.add(table)
@@ -292,7 +294,7 @@ def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[Backu
         version, whole = None, False
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
             whole = not integrity_error(copy)
-            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             applied, ours = set[str](), set(known)
             if "_yoyo_migration" in names:
                 applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
@@ -348,4 +350,4 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return watched(sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True), path)
+    return watched(sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True), path, 64_000_000)

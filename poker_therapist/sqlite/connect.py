@@ -117,35 +117,36 @@ class Watch:
     """
 
     def __init__(self, seconds: float, most: int | None = None) -> None:
-        """Begin to count; take `most` for the bytes that may be read in all."""
+        """Begin to count; take `most` for the bytes that may be read, half of it in one value."""
         self._end = time.process_time() + seconds
-        self._left = most
+        self._most = self._left = most or 0
 
     def is_over(self) -> bool:
         """Return whether the time is used up."""
         return time.process_time() > self._end
 
-    def attach(self, connection: sqlite3.Connection, *, every: int = 10_000, trusted: bool = False) -> None:
+    def attach(self, connection: sqlite3.Connection, *, every: int = 1000, trusted: bool = False) -> None:
         """Watch over a connection, and let its file's schema do as little as can be unless it is trusted."""
         _trust(connection, trusted)
         connection.execute("PRAGMA cell_size_check = ON")
         connection.set_progress_handler(self.is_over, every)
-        if self._left is not None:
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._left // 2)
+        if self._most:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._most // 2)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
             connection.row_factory = self._count
 
     def _count(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        self._left = (self._left or 0) - sum(len(part) for part in row if isinstance(part, str | bytes)) - 100
+        self._left -= 100 + sum(len(part) for part in row if isinstance(part, str | bytes))
         if self._left < 0:
-            raise DatabaseUnreadable("what is recorded of its migrations is larger than can be read")
+            self._left = self._most
+            raise sqlite3.DataError("too much to be read")
         return row
 
 
-def watched(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+def watched(connection: sqlite3.Connection, path: Path, most: int | None = None) -> sqlite3.Connection:
     """Let statements on a connection end within ten seconds, and one more for each two million bytes."""
     size = path.stat().st_size if path.exists() else 0
-    Watch(10 + size / 2_000_000).attach(connection)
+    Watch(10 + size / 2_000_000, most).attach(connection)
     return connection
 
 

@@ -2,13 +2,13 @@
 
 -- name: applied_migrations()
 -- yoyo's record, asked at every opening. A file that comes from elsewhere may have a view without end there.
-SELECT substr(migration_id, 1, 1000) AS migration_id -- noqa: AM09
+SELECT substr(migration_id, 1, 1000) AS migration_id
 FROM _yoyo_migration
 LIMIT 100000;
 
 -- name: kept_ids(migration_table)
 -- Whose text we kept, and so ours; asked where an applied id is not known.
-SELECT substr(migration_id, 1, 1000) AS migration_id -- noqa: AM09
+SELECT substr(migration_id, 1, 1000) AS migration_id
 FROM _migration_text
 WHERE migration_table = :migration_table AND apply_sql IS NOT NULL
 LIMIT 100000;

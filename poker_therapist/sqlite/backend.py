@@ -36,7 +36,7 @@ from poker_therapist.sqlite.connect import (
 from poker_therapist.sqlite.guard import Guard, Refused
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
-_SECONDS_TO_READ, _MOST_BYTES = 10, 64_000_000
+_SECONDS_TO_READ, _SECONDS_TO_REHEARSE, _MOST_BYTES = 10, 60, 64_000_000
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 
 
@@ -112,7 +112,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self.location.on_connect is None:
             end_watch(self.connection)
         if self.is_rehearsal:
-            seconds = 60 + self.location.path.stat().st_size / 100_000
+            seconds = _SECONDS_TO_REHEARSE + self.location.path.stat().st_size / 100_000
             Watch(seconds).attach(self.connection, trusted=True)
         self.connection.execute("PRAGMA foreign_keys = OFF")
         self.connection.execute("BEGIN IMMEDIATE")

@@ -110,6 +110,9 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
     return connection
 
 
+_SECONDS = 10  # in which an unharmed file of a usual size is read
+
+
 class Watch:
     """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
 
@@ -144,9 +147,9 @@ class Watch:
 
 
 def watched(connection: sqlite3.Connection, path: Path, most: int | None = None) -> sqlite3.Connection:
-    """Let statements on a connection end within ten seconds, and one more for each two million bytes."""
+    """Let statements on a connection end within some seconds, and one more for each two million bytes."""
     size = path.stat().st_size if path.exists() else 0
-    Watch(10 + size / 2_000_000, most).attach(connection)
+    Watch(_SECONDS + size / 2_000_000, most).attach(connection)
     return connection
 
 

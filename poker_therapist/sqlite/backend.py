@@ -69,7 +69,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 # FULL would leave the name of a deleted journal there, with which SQLite undoes it.
                 self._opened = open_connection(replace(self.location, synchronous="EXTRA"))
                 if self.location.on_connect is None:
-                    Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened)
+                    Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened, every=100)
                 if self.is_rehearsal:
                     self._guard = Guard(self._opened)
             weakref.finalize(self, self._opened.close)

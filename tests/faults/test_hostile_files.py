@@ -45,7 +45,7 @@ REFUSED = {
     f"CREATE TEMP TABLE a AS {_NUMBERS} SELECT zeroblob(900000) AS b FROM n;": "it is too large",
     f"CREATE TABLE a AS {_NUMBERS} SELECT count(*) AS b FROM n;": "it takes too long",
     f"CREATE TABLE a AS {_NUMBERS} SELECT randomblob(9000) AS b FROM n ORDER BY b;": "it takes too long",
-    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "too many FROM",
+    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "cannot be judged",
     "".join(f"CREATE TABLE a{n} (b); " for n in range(20_000)): "it takes too long",
     "-- " + "x" * 2_000_000: "has 2,000,003 characters",
 }  # fmt: skip
@@ -301,7 +301,7 @@ def endless_trigger(event: str) -> str:
     return f"CREATE TABLE sink (a); CREATE TRIGGER t BEFORE {event} BEGIN {body} END;"
 
 
-_SLOW = " + ".join(["length(hex(zeroblob(30000000)))"] * 50)
+_SLOW = " + ".join(["length(hex(zeroblob(5000000)))"] * 50)
 
 # What somebody may have made of a file; each command ends with a message, or does what it is for.
 SCHEMAS = {

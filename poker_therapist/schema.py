@@ -7,6 +7,7 @@ migrations (status, rehearse, copy) imports it when it is called.
 import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +114,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
 def _applied_ids(database: Database) -> set[str]:
     """Return the ids of the migrations that yoyo's table says have been applied."""
     try:
-        return {migration_id for (migration_id,) in database.fetch_all("applied_migrations")}
+        return {str(migration_id) for (migration_id,) in database.fetch_all("applied_migrations")}
     except SchemaMissing:
         return set()
 
@@ -121,7 +122,7 @@ def _applied_ids(database: Database) -> set[str]:
 def _kept_ids(database: Database, ids: set[str]) -> set[str]:
     """Return which of some migrations are ours: the others are of an app that uses yoyo in the same file."""
     try:
-        return ids and {kept for (kept,) in database.fetch_all("kept_ids", ("_yoyo_migration",))} & ids
+        return ids and {str(kept) for (kept,) in database.fetch_all("kept_ids", ("_yoyo_migration",))} & ids
     except SchemaMissing:
         return set()
 
@@ -178,7 +179,7 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
     """
     from poker_therapist.migrations import engine, transfer
 
-    with closing(open_current(source, migrate=False)):
+    with closing(open_current(replace(source, on_connect=engine_for(source).limit), migrate=False)):
         pass
     return transfer.copy(
         engine_for(source),

@@ -402,7 +402,7 @@ def _say(location: Location, by: str) -> None:
 
 def _storage(name: str) -> PatternStorage:
     """Open the database for a command of the storage, without migrating it behind the operator's back."""
-    return get_pattern_storage(name, migrate=False)
+    return get_pattern_storage(name, migrate=False, on_connect=engine_for(locate(name)).limit)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         with self.translating_errors():
             if not self.exists() or self.migration_table not in self.list_tables():
                 return {}
-            return {name: str(time) for name, time in self.execute(sql).fetchall()}
+            return {str(name): str(time) for name, time in self.execute(sql).fetchall()}
 
     def records(self) -> dict[str, AppliedRecord]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
@@ -166,11 +166,8 @@ class AtomicBackend(DatabaseBackend, ABC):
         ]
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied of ours, in order, as it was applied.
-
-        Plain yoyo kept no text of what it applied; the file of that id is the best guess.
-        """
-        known = {**files, **{one.id: one for one in self.kept_migrations()}}
+        """Return what is applied of ours, in order: its files, and the kept text of what has none."""
+        known = {**{one.id: one for one in self.kept_migrations()}, **files}
         return [known[name] for name in sorted(self.applied().keys() & known.keys())]
 
     def get_applied_migration_hashes(self) -> list[str]:
@@ -282,6 +279,8 @@ class AtomicBackend(DatabaseBackend, ABC):
         _refuse_force(force)
         self._require_way_back([migration])
         statements = migration.statements("rollback")
+        if migration.file is None:
+            self.tell_operator(f"{migration.id} has no file here: what the database keeps of it is run")
         with self.translating_errors(), self.migration_lock():
             if self._roll_back_locked(migration, statements):
                 self.tell_operator(f"rolled back {migration.id}")

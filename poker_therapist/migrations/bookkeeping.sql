@@ -1,13 +1,17 @@
 -- What the migrations keep in a database beside yoyo's own tables; both engines understand all of it.
 
 -- name: applied_migrations()
--- yoyo's record, asked at every opening.
-SELECT migration_id FROM _yoyo_migration;
+-- yoyo's record, asked at every opening. A file that comes from elsewhere may have a view without end there.
+SELECT substr(migration_id, 1, 1000) AS migration_id
+FROM _yoyo_migration
+LIMIT 100000;
 
 -- name: kept_ids(migration_table)
 -- Whose text we kept, and so ours; asked where an applied id is not known.
-SELECT migration_id FROM _migration_text
-WHERE migration_table = :migration_table AND apply_sql IS NOT NULL;
+SELECT substr(migration_id, 1, 1000) AS migration_id
+FROM _migration_text
+WHERE migration_table = :migration_table AND apply_sql IS NOT NULL
+LIMIT 100000;
 
 -- name: create_texts()
 -- What was applied, word for word: an edit of a file shows, and a migration whose file is gone can be taken
@@ -62,14 +66,15 @@ ON CONFLICT (migration_table, migration_id) DO UPDATE SET
     rollback_sql = excluded.rollback_sql;
 
 -- name: kept_texts(migration_table)
+-- As text, whatever a file that comes from elsewhere holds.
 SELECT
-    migration_id,
-    applied_at,
-    checksum,
-    apply_sql,
-    rollback_sql
+    cast(migration_id AS TEXT) AS migration_id,
+    cast(applied_at AS TEXT) AS applied_at,
+    cast(checksum AS TEXT) AS checksum,
+    cast(apply_sql AS TEXT) AS apply_sql,
+    cast(rollback_sql AS TEXT) AS rollback_sql
 FROM _migration_text
-WHERE migration_table = :migration_table
+WHERE migration_table = :migration_table AND migration_id IS NOT NULL
 ORDER BY migration_id;
 
 -- name: drop_text(migration_table, migration_id)

@@ -189,6 +189,9 @@ class Engine(ABC):
     def backend(self) -> AtomicBackend:
         """Return the backend; nothing is opened yet."""
 
+    def limit(self, connection: Any) -> None:  # noqa: B027  # a server has limits of its own
+        """Let what is asked on a connection end, where a database may have been made so that it does not."""
+
     @abstractmethod
     def rehearsal_copy(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[RehearsalCopy]:
         """Copy the database, to try migrations on; the copy is removed when the block ends.

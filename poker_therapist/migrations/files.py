@@ -20,7 +20,7 @@ _TRANSACTION_CONTROL = {
     "ABORT", "BEGIN", "COMMIT", "END", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START",
 }  # fmt: skip
 _FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
-_LEADING_COMMENTS = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_LEADING_COMMENTS = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _CREATES = re.compile(
     r"""
     ^CREATE\s+(?:(?!TABLE|INDEX|VIEW|TRIGGER)\w+\s+)*(?P<kind>TABLE|INDEX|VIEW|TRIGGER)\s+
@@ -55,7 +55,7 @@ _NEXT_STATE = (
     (6, 6, 5, 5, 5, 5, 5, 7),
     (1, 7, 5, 5, 5, 5, 5, 5),
 )
-_DIRECTIVE = re.compile(r"^\s*--\s*(depends|transactional)\s*:\s*(.*)$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^[^\S\n]*--[^\S\n]*(depends|transactional)[^\S\n]*:(.*)$", re.MULTILINE)
 
 # The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
@@ -230,10 +230,12 @@ class SQLMigration(Migration):
             ("apply", apply_sql, self.apply_sql),
             ("rollback", rollback_sql, self.rollback_sql or ""),
         ):
-            lines = difflib.unified_diff(
-                normalised(before).splitlines(), normalised(after).splitlines(), n=0, lineterm=""
-            )
-            changed = [f"    {line}" for line in list(lines)[2:]]
+            old, new = normalised(before).splitlines(), normalised(after).splitlines()
+            pairs = enumerate(zip(old, new, strict=False))
+            same = next((number for number, (was, now) in pairs if was != now), len(new))
+            # To compare all of a long text with the other may take hours.
+            lines = difflib.unified_diff(old[: same + 500], new[: same + 500], n=0, lineterm="")
+            changed = [f"    {line[:200]}" for line in list(lines)[2:]]
             if changed:
                 changes += [f"  {self.place(direction)}", *changed[:12]]
         raise MigrationEdited(

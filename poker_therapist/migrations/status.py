@@ -1,6 +1,6 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -75,8 +75,21 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
         InvalidMigration: a file of the code's own cannot be used.
         StorageError: the database cannot be read.
     """
-    applied, kept = backend.applied(), backend.records()
     files = {one.id: one for one in backend.read(sources)}
+    found, changing = read_states(backend, files)
+    drift, drift_unknown_because = _drift(backend, files) if backend.applied() and not changing else ([], "")
+    again = {one.about.lower() for one in drift if one.expected is None}
+    if again:
+        again &= {name for one in backend.history(files) for name in one.names_made()}
+    mending = [dropping for name, dropping in backend.present().items() if name in again] if again else []
+    return Status(backend.exists(), found, drift, drift_unknown_because, changing, mending)
+
+
+def read_states(
+    backend: AtomicBackend, files: Mapping[str, SQLMigration]
+) -> tuple[list[MigrationStatus], bool]:
+    """Return what each migration is to a database, and whether somebody migrates it now; nothing is run."""
+    applied, kept = backend.applied(), backend.records()
     newest = max(files, default="")
     begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
     changing = backend.is_being_changed()
@@ -109,12 +122,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))
-    drift, drift_unknown_because = _drift(backend, files) if applied and not changing else ([], "")
-    again = {one.about.lower() for one in drift if one.expected is None}
-    if again:
-        again &= {name for one in backend.history(files) for name in one.names_made()}
-    mending = [dropping for name, dropping in backend.present().items() if name in again] if again else []
-    return Status(backend.exists(), found, drift, drift_unknown_because, changing, mending)
+    return found, changing
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:

@@ -21,6 +21,9 @@ _BEYOND = re.compile(
     re.IGNORECASE,
 )
 
+_TO_OR_FROM_FILE = re.compile(r"COPY\b.*\b(?:TO|FROM)\s*(?:PROGRAM\b|E?'|U&'|\$)", re.IGNORECASE | re.DOTALL)
+_SECONDS_TO_BUILD = 30
+
 
 def require_one_schema(
     connection: psycopg.Connection[Any], migrations: Iterable[SQLMigration], *, kept: bool
@@ -56,9 +59,15 @@ def build(connection: psycopg.Connection[Any], live: str, migrations: Sequence[S
     scratch = f"poker_therapist_scratch_{uuid.uuid4().hex}"  # so that nobody waits for another
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
     connection.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(scratch)))
+    connection.execute(f"SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     copied: set[str] = set()
     for migration in migrations:
         for statement in migration.split(migration.apply_sql):
+            if _TO_OR_FROM_FILE.match(statement.text):  # which no transaction undoes
+                raise MigrationFailed(
+                    f"{migration.place()}:{statement.line} reads or writes a file of the server: "
+                    f"it is not tried\n    {statement}"
+                )
             while error := _try(connection, migration, statement):
                 needed = (
                     copy_tables(connection, live, scratch, [reason_of(error)])

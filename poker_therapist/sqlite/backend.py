@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
-from poker_therapist.errors import DriftUnknown, MigrationFailed, PokerTherapistError
+from poker_therapist.errors import DatabaseUnreadable, DriftUnknown, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
@@ -25,14 +25,30 @@ from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, prune
 from poker_therapist.sqlite.catalog import Entry, build_beside, describe
-from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translate_error
+from poker_therapist.sqlite.connect import (
+    Watch,
+    end_watch,
+    find_file,
+    is_there,
+    open_connection,
+    translate_error,
+)
+from poker_therapist.sqlite.guard import Guard, Refused
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
+_SECONDS_TO_READ, _SECONDS_TO_REHEARSE, _MOST_BYTES = 10, 60, 64_000_000
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 
 
 class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
-    """`sqlite+atomic://`: what `sqlite://` does, safely."""
+    """`sqlite+atomic://`: what `sqlite://` does, safely.
+
+    Attributes:
+        is_rehearsal: whether the file is a copy: nothing beyond it may be written, and all must end.
+    """
+
+    is_rehearsal = False
+    _guard: Guard | None = None
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take yoyo's parsed URL, or a `SQLiteLocation`; open nothing yet, so that looking writes nothing."""
@@ -51,6 +67,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 find_file(self.location.path, create=False)
                 # What is reported as done is on the disk, whatever the storage's own saves are.
                 self._opened = open_connection(replace(self.location, synchronous="FULL"))
+                if self.location.on_connect is None:
+                    Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened, every=100)
+                if self.is_rehearsal:
+                    self._guard = Guard(self._opened)
             weakref.finalize(self, self._opened.close)
         return self._opened
 
@@ -103,6 +123,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
         Rebuilding a table drops it, and with foreign keys on that would delete the rows that refer to it.
         """
+        # What is in the file is to run from here on: triggers, and views that ALTER TABLE looks through.
+        if self.location.on_connect is None:
+            end_watch(self.connection)
+        if self.is_rehearsal:
+            seconds = _SECONDS_TO_REHEARSE + self.location.path.stat().st_size / 100_000
+            Watch(seconds).attach(self.connection, trusted=True)
         self.connection.execute("PRAGMA foreign_keys = OFF")
         self.connection.execute("BEGIN IMMEDIATE")
         self._in_transaction = True
@@ -146,10 +172,24 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
-        return self.connection.execute(_QUERIES[name], values).fetchall()
+        limit = _MOST_BYTES // 2 if name == "kept_texts" else -1  # which leaves it as it is
+        limit = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
+        try:
+            # One that is not read to its end would keep its table locked.
+            with closing(self.connection.execute(_QUERIES[name], values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.DataError:
+            if name != "kept_texts":
+                raise
+            return self.query("kept_without_texts", values)
+        finally:
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        guard = self._guard
+        if guard is None and migration.file is None:  # a text out of the database
+            guard = Guard(self.connection)
         try:
             for _ in self.connection.execute(statement.text):
                 pass  # what it selects is for nobody, but it is not done before the last row
@@ -159,6 +199,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
                 else str(self.translate_error(error))
             )
+            if guard and guard.refused:
+                how = "rehearsed" if self.is_rehearsal else "run out of the database, restore its files first"
+                reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
                 + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
@@ -166,6 +209,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 file=migration.place(direction),
                 line=statement.line,
             ) from error
+        finally:
+            if guard and not self.is_rehearsal:
+                guard.release()
 
     @override
     def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
@@ -175,6 +221,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
+        if isinstance(error, sqlite3.DataError) and self._opened and not self._opened.in_transaction:
+            return DatabaseUnreadable(
+                f"what {self.location.path} records of its migrations is larger than can be read: "
+                "look at its tables _yoyo_migration and _migration_text"
+            )
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
     @override
@@ -188,7 +239,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
         try:
             return describe(self.connection, concerns).only(tables, expected)
-        except (IndexError, ValueError) as error:  # a text that SQLite takes and our reading of it does not
+        # A text that SQLite takes and our reading of it does not.
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
 
     @override
@@ -198,7 +250,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
         try:
-            return build_beside(list(migrations), self.connection)
+            # A migration that is run now attaches its other databases itself.
+            return build_beside(
+                list(migrations), self.connection, skips_other_databases=self.connection.in_transaction
+            )
+        except Refused as error:
+            raise DriftUnknown(f"drift cannot be judged: {error}") from error
         except sqlite3.Error as error:
             raise DriftUnknown(
                 f"drift cannot be judged, for what was applied cannot be built again: {error}"

@@ -1,5 +1,16 @@
 -- What the SQLite backend asks.
 
+-- name: kept_without_texts(migration_table)
+-- For texts that are longer than any of a migration. Not to have one of the rollback forbids to run it.
+SELECT -- noqa: ST06
+    cast(migration_id AS TEXT) AS migration_id,
+    cast(applied_at AS TEXT) AS applied_at,
+    substr(checksum, 1, 64) AS checksum,
+    '-- too long to be read' AS apply_sql,
+    NULL AS rollback_sql
+FROM _migration_text
+WHERE migration_table = :migration_table AND migration_id IS NOT NULL AND apply_sql IS NOT NULL;
+
 -- name: all_tables()
 SELECT name FROM sqlite_schema
 WHERE type = 'table';

@@ -21,6 +21,7 @@ from poker_therapist.sqlite.connect import (
     open_connection,
     translate_error,
     uri,
+    watched,
 )
 from poker_therapist.tables import TABLES, StoredTable
 
@@ -153,7 +154,9 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
     for one in [FoundBackup(location.path, "", "", False, False), *backups]:
         held[one] = None
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
-            names = {name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema")}
+            names = {
+                name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")
+            }
             if "_migration_adopted" in names:
                 for table, name in copy.execute("SELECT table_name, migration_id FROM _migration_adopted"):
                     adopted.add(table)
@@ -209,7 +212,7 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         # Between its statements nobody else may take it for what a killed backup has left.
         copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
         source.backup(copy, progress=patience(location))
-        damage = integrity_error(copy)
+        damage = integrity_error(watched(copy, target))
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
     if damage:
@@ -277,7 +280,7 @@ def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[Backu
         version, whole = None, False
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
             whole = not integrity_error(copy)
-            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             applied, ours = set[str](), set(known)
             if "_yoyo_migration" in names:
                 applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
@@ -333,4 +336,4 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True)
+    return watched(sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True), path, 64_000_000)

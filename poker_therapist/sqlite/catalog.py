@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from poker_therapist.migrations.catalog import (
@@ -16,9 +16,15 @@ from poker_therapist.migrations.catalog import (
     TableMissing,
 )
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.sqlite.connect import Watch
+from poker_therapist.sqlite.guard import MemoryGuard, Refused
 from poker_therapist.sqlite.tokens import parts_of, text_of, words_of
 
 _NO_TABLE = re.compile(r"no such table: (?:main\.)?(.*)")
+# A schema is built in some milliseconds.
+_SECONDS_TO_BUILD = 3
+_LONGEST_TEXT = 1_000_000
+
 
 # What SQLite says of a table, an index, a trigger or a view: its type, name, table and SQL.
 Entry = tuple[str, str, str, str | None]
@@ -161,17 +167,22 @@ def _checks(words: list[str]) -> Iterator[str]:
             yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
 
 
-def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
+def build_beside(
+    migrations: list[SQLMigration], live: sqlite3.Connection, *, skips_other_databases: bool = False
+) -> Catalog:
     """Return the schema that migrations build in memory, beside those of the app's tables that they name.
 
     Raises:
-        TableMissing: one that they name is nowhere.
+        TableMissing: a table that they name is nowhere.
+        Refused: what one of them does is not done here; says which and what.
+        sqlite3.Error: they cannot be run again.
     """
     tables = {name.lower(): (name, sql) for kind, name, _, sql in entries(live) if kind in ("table", "view")}
     named: dict[str, str] = {}
+    watch = Watch(_SECONDS_TO_BUILD)
     while True:
         try:
-            return _build(migrations, named)
+            return _build(migrations, named, watch, skips_other_databases=skips_other_databases)
         except TableMissing as error:
             missing = error.table.lower()
             if missing not in tables or tables[missing][0] in named:
@@ -180,18 +191,27 @@ def build_beside(migrations: list[SQLMigration], live: sqlite3.Connection) -> Ca
             named[name] = sql or ""
 
 
-def _build(migrations: Iterable[SQLMigration], named: Mapping[str, str]) -> Catalog:
+def _build(
+    migrations: list[SQLMigration], named: Mapping[str, str], watch: Watch, *, skips_other_databases: bool
+) -> Catalog:
     """Return the schema that migrations build in memory, without the tables that are there before."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        guard = MemoryGuard(connection, watch, skips_other_databases=skips_other_databases)
         for sql in named.values():
-            connection.execute(sql)
+            guard.run(sql)
         for migration in migrations:
+            if migration.file is None and len(migration.apply_sql) > _LONGEST_TEXT:
+                raise Refused(f"the text kept of {migration.id} has {len(migration.apply_sql):,} characters")
             for statement in migration.split(migration.apply_sql):
                 try:
-                    connection.execute(statement.text).fetchall()
+                    guard.run(statement.text)
+                except Refused as error:
+                    place = f"{migration.place()}:{statement.line}"
+                    raise Refused(f"{place} cannot be tried in memory: {error}\n    {statement}") from error
                 except sqlite3.OperationalError as error:
                     if missing := _NO_TABLE.search(str(error)):
                         raise TableMissing(missing[1], migration.id) from error
                     raise
+        guard.release()
         built = describe(connection)
         return built.only(built.tables.keys() - named.keys(), built)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from poker_therapist.compat import override
 from poker_therapist.migrations.catalog import BOOKKEEPING
 from poker_therapist.migrations.compare import ComparedTable, RowComparison, Side, quoted
+from poker_therapist.sqlite.connect import watched
 
 _SCHEMAS = {Side.BEFORE: "main", Side.AFTER: "other"}
 
@@ -20,7 +21,7 @@ class SQLiteRowComparison(RowComparison):
 
     def __init__(self, before: Path, after: Path) -> None:
         """Open both."""
-        self._connection = sqlite3.connect(before, isolation_level=None)
+        self._connection = watched(sqlite3.connect(before, isolation_level=None), after)
         self._connection.text_factory = _readable
         self._connection.execute("ATTACH ? AS other", (str(after),))
         super().__init__(self._read_tables("main"), self._read_tables("other"))

@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import quote
 
 from poker_therapist.database import CLOSED
@@ -102,10 +105,83 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
+        if location.on_connect is None:  # otherwise triggers may need the functions that the app has given it
+            _trust(connection, False)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+_SECONDS = 10  # in which an unharmed file of a usual size is read
+
+
+class Watch:
+    """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
+
+    What counts is the time of the processor, for nobody is to hurry who is asked something meanwhile.
+    """
+
+    def __init__(self, seconds: float, most: int | None = None) -> None:
+        """Begin to count; take `most` for the bytes that may be read, half of it in one value."""
+        self._end = time.process_time() + seconds
+        self._most = self._left = most or 0
+
+    def is_over(self) -> bool:
+        """Return whether the time is used up."""
+        return time.process_time() > self._end
+
+    def attach(self, connection: sqlite3.Connection, *, every: int = 1000, trusted: bool = False) -> None:
+        """Watch over a connection, and let its file's schema do as little as can be unless it is trusted."""
+        _trust(connection, trusted)
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.set_progress_handler(self.is_over, every)
+        if self._most:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._most // 2)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
+            connection.row_factory = self._count
+
+    def _count(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        self._left -= 100 + sum(len(part) for part in row if isinstance(part, str | bytes))
+        if self._left < 0:
+            self._left = self._most
+            raise sqlite3.DataError("too much to be read")
+        return row
+
+
+def watched(connection: sqlite3.Connection, path: Path, most: int | None = None) -> sqlite3.Connection:
+    """Let statements on a connection end within some seconds, and one more for each two million bytes."""
+    size = path.stat().st_size if path.exists() else 0
+    Watch(_SECONDS + size / 2_000_000, most).attach(connection)
+    return connection
+
+
+def end_watch(connection: sqlite3.Connection) -> None:
+    """Watch over a connection no more, and let its file's schema do what it may."""
+    _trust(connection, True)
+    connection.set_progress_handler(None, 0)
+    connection.row_factory = None
+    for limit in (sqlite3.SQLITE_LIMIT_LENGTH, sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH):
+        connection.setlimit(limit, 2**31 - 1)  # which SQLite cuts to what it was compiled for
+
+
+@functools.cache
+def _can_distrust() -> bool:
+    """Return whether this SQLite lets CHECKs call `json_valid` all the same; 3.38 to 3.40 do not."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("CREATE TABLE t (value CHECK (json_valid(value)))")
+            return True
+    return False
+
+
+def _trust(connection: sqlite3.Connection, trusted: bool) -> None:
+    """Let what a schema calls be all functions and modules, or those alone that can do no harm."""
+    if _can_distrust():
+        connection.execute(f"PRAGMA trusted_schema = {'ON' if trusted else 'OFF'}")
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, not trusted)
 
 
 def _require_new_sqlite() -> None:
@@ -203,6 +279,10 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
         StorageError,
         "{path} cannot be read or written ({reason}): look at the disk, and at the limits of this process",
     ),
+    sqlite3.SQLITE_INTERRUPT: (
+        StorageError,
+        "{path} was not read to its end ({reason}): look at its schema for what may never end, as in a view",
+    ),
     sqlite3.SQLITE_NOTADB: (
         DatabaseUnreadable,
         "{path} is not an SQLite database: correct the path",
@@ -267,6 +347,16 @@ def integrity_error(connection: sqlite3.Connection) -> str:
     An app's NULL in a NOT NULL column is no damage, nor is an index whose collation this connection does not
     know: without those, the pages and tables are checked.
     """
+    length = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**31 - 1)
+    connection.execute("PRAGMA ignore_check_constraints = ON")  # which may call anything, and are no damage
+    try:
+        return _integrity_error(connection)
+    finally:
+        connection.execute("PRAGMA ignore_check_constraints = OFF")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+
+
+def _integrity_error(connection: sqlite3.Connection) -> str:
     for check in ("integrity_check", "quick_check"):
         try:
             # Of no number it would stop at a hundred, which may all be of rows.
@@ -282,6 +372,6 @@ def _is_damaged(location: SQLiteLocation) -> bool:
     """Return whether SQLite's own check finds damage; so it is where the check cannot even run."""
     try:
         with contextlib.closing(open_connection(location)) as connection:
-            return bool(integrity_error(connection))
+            return bool(integrity_error(watched(connection, location.path)))
     except sqlite3.Error:
         return True

@@ -1,5 +1,6 @@
 """The tools of an operator for an SQLite file."""
 
+import sqlite3
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite import backup, rehearsal, restore, transfer
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite.connect import watched
 from poker_therapist.tables import StoredTable
 
 
@@ -23,6 +25,10 @@ class SQLiteEngine(Engine):
     @override
     def backend(self) -> AtomicSQLiteBackend:
         return AtomicSQLiteBackend(self.location)
+
+    @override
+    def limit(self, connection: sqlite3.Connection) -> None:
+        watched(connection, self.location.path)
 
     @override
     def rehearsal_copy(

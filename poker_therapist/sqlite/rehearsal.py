@@ -22,7 +22,7 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
 from poker_therapist.sqlite.catalog import Entry, describe, entries
 from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
-from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, translating_errors
+from poker_therapist.sqlite.connect import find_file, integrity_error, kind_of, translating_errors, watched
 
 # In each folder of copies, a database that the rehearsal keeps locked while it runs.
 _OWNER = "owner.db"
@@ -57,7 +57,9 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 
     @override
     def backend(self) -> AtomicSQLiteBackend:
-        return AtomicSQLiteBackend(self._location)
+        backend = AtomicSQLiteBackend(self._location)
+        backend.is_rehearsal = True
+        return backend
 
     @override
     def keep_before(self) -> None:
@@ -158,4 +160,4 @@ def _has_owner(folder: Path) -> bool:
 
 
 def _open(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(path, isolation_level=None))
+    return contextlib.closing(watched(sqlite3.connect(path, isolation_level=None), path))

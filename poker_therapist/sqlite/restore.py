@@ -9,7 +9,7 @@ from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
 from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
-from poker_therapist.migrations.status import State, read_status
+from poker_therapist.migrations.status import State, read_states
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
@@ -60,7 +60,8 @@ def restore(
                 f"{backup} is a database, but none of Poker Therapist's: correct the path"
             )
         with AtomicSQLiteBackend(source_location) as backend:
-            found = read_status(backend, sources).migrations
+            # Of a file that may come from anywhere, no text is run.
+            found, _ = read_states(backend, {one.id: one for one in backend.read(sources)})
         newer = [one.id for one in found if one.state is State.UNKNOWN]
         if newer:
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")

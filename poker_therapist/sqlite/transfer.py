@@ -11,7 +11,7 @@ from poker_therapist.errors import InvalidInput
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.engine import Reader, RefusedRow, Row, Writer
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translating_errors
+from poker_therapist.sqlite.connect import find_file, is_there, open_connection, translating_errors, watched
 from poker_therapist.tables import StoredTable
 
 _QUERIES = read_queries(Placeholders.SQLITE, Path(__file__).with_suffix(".sql"))
@@ -122,7 +122,7 @@ def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
     """Open a file to read all of it as of one moment; it is not written."""
     find_file(location.path, create=False)
     with translating_errors(location), closing(open_connection(location)) as connection:
-        connection.execute("PRAGMA query_only = ON")
+        watched(connection, location.path).execute("PRAGMA query_only = ON")
         connection.execute("BEGIN DEFERRED")
         yield SQLiteReader(location, connection)
 

@@ -77,7 +77,7 @@ FOREIGN = {
     "reads a table of the app's": ("CREATE TABLE hands AS SELECT id FROM users;", ""),
     "refers to one": ("CREATE TABLE hands (player INT REFERENCES users (id));", ""),
     "adds a column to one": ("CREATE TABLE hands (); ALTER TABLE users ADD COLUMN name TEXT;", "users"),
-    "names the schema": ("CREATE TABLE public.hands (id INT);", "001_foreign (kept in the database):1 names"),
+    "names the schema": ("CREATE TABLE public.hands (id INT);", "001_foreign.sql:1 names"),
     "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ":1"),
     "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", "search_path"),
     "has transactions of its own": (

@@ -21,6 +21,7 @@ PokerTherapistError
     └── SchemaTooNew       the database has had migrations that this version does not know
 """
 
+import errno
 from collections.abc import Sequence
 from copy import copy
 from typing import Self
@@ -78,6 +79,23 @@ class SchemaMissing(StorageError):
 
 class StorageClosed(StorageError):
     """The storage was used after close()."""
+
+
+def file_error(error: OSError, doing: str) -> StorageError:
+    """Return our error for one of the system's about a file that is written.
+
+    Args:
+        error: what the system says.
+        doing: what could not be done, such as `cannot write x`.
+    """
+    kind, advice = StorageError, "look at the disk, and at the limits of this process"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind, advice = DatabaseFull, "make room"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        kind, advice = DatabaseReadOnly, "correct the rights of the folder, or use another one"
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        advice = "correct the path"
+    return kind(f"{doing} ({error.strerror}): {advice}")
 
 
 class MigrationError(PokerTherapistError):

@@ -218,9 +218,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     @override
     def backup_before(self, migration_id: str) -> str:
         before = f"apply-{migration_id}"
-        found = [
-            one.path for one in found_backups(self.location) if one.before == before and not one.unfinished
-        ]
+        found = [one.path for one in found_backups(self.location) if one.before == before]
         if not found:
             return super().backup_before(migration_id)
         paths = (str(found[-1]), "--database", str(self.location.path))

@@ -1,31 +1,30 @@
 """Backups of an SQLite file, made while others use it."""
 
 import contextlib
-import errno
 import glob
 import os
 import re
+import secrets
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
-from poker_therapist.location import SQLiteLocation, time_for_names
+from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError
+from poker_therapist.location import SQLiteLocation, new_file, private_folders, time_for_names
 from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
-    kind_of,
     open_connection,
     translate_error,
     uri,
 )
 from poker_therapist.tables import TABLES, StoredTable
 
-_SECONDS_TO_BEGIN = 60
+_TIME = r"\d{8}T\d{6}\.\d{6}Z"
+_BEFORE = r"(?:\.before-((?:apply|rollback)-.+|restore))?"
 _WRITE_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -41,30 +40,26 @@ class FoundBackup:
     Attributes:
         made: the time in its name.
         before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
-        unfinished: whether it was not finished; it may be being written.
         damaged: whether it is a part of a damaged database that a restore has replaced.
     """
 
     path: Path
     made: str
     before: str
-    unfinished: bool
     damaged: bool
 
 
 def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
-    """Return our backups of a database, oldest first, and those that were not finished."""
+    """Return our backups of a database, oldest first, and the damaged ones that were replaced."""
     pattern = re.compile(
-        re.escape(location.path.name)
-        + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
-        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|(damaged)(?:-wal|-shm)?)"
+        re.escape(location.path.name) + rf"\.({_TIME}){_BEFORE}\.(?:backup|(damaged)(?:-wal|-shm)?)"
     )
     paths: list[Path] = []
     with contextlib.suppress(OSError):  # a folder that may be entered and not listed
         paths = list(location.path.parent.iterdir())
     matches = ((path, pattern.fullmatch(path.name)) for path in paths)
     found = [
-        FoundBackup(path, match[1], match[2] or "", bool(match[3]), bool(match[4]))
+        FoundBackup(path, match[1], match[2] or "", bool(match[3]))
         for path, match in matches
         if match and path.is_file() and not path.is_symlink()
     ]
@@ -73,29 +68,11 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
 
 def remove_unfinished(location: SQLiteLocation) -> None:
     """Remove what killed backups have left, and nothing that is being written."""
-    for one in found_backups(location):
-        if one.unfinished and not _is_being_written(_database_of(one.path)):
-            with contextlib.suppress(OSError):  # another one removes it, too, or it is somebody else's
-                one.path.unlink()
+    private_folders(location.path.parent, _unfinished(location), remove=True)
 
 
-def _database_of(path: Path) -> Path:
-    """Return the file that a journal or log is of, or the file itself."""
-    return path.with_name(re.sub(r"(\.part)-(journal|wal|shm)$", r"\1", path.name))
-
-
-def _is_being_written(path: Path) -> bool:
-    """Return whether somebody writes a database file; who writes a backup keeps it locked."""
-    try:
-        if not path.stat().st_size:
-            return time.time() - path.stat().st_mtime < _SECONDS_TO_BEGIN
-        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute("BEGIN EXCLUSIVE")
-    except OSError:
-        return False
-    except sqlite3.Error as error:
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-    return False
+def _unfinished(location: SQLiteLocation) -> str:
+    return re.escape(location.path.name) + rf"\.{_TIME}{_BEFORE}\.backup\.part-\w{{8}}"
 
 
 def back_up(location: SQLiteLocation, before: str) -> Path:
@@ -135,7 +112,7 @@ def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -
         newest: the last one; where the clock was put back, its name may sort before others'.
         keep: others that stay.
     """
-    automatic = [one for one in found_backups(location) if one.before and not one.unfinished]
+    automatic = [one for one in found_backups(location) if one.before and not one.damaged]
     keep = [*keep, *_from_before_adoption(location, automatic)]
     old = [one.path for one in automatic if one.path not in (newest, *keep)]
     most = location.backups - (newest not in keep)
@@ -151,7 +128,7 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
     """
     adopted, by = {table.name for table in TABLES}, set[str]()
     held = dict[FoundBackup, set[str] | None]()
-    for one in [FoundBackup(location.path, "", "", False, False), *backups]:
+    for one in [FoundBackup(location.path, "", "", False), *backups]:
         held[one] = None
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
             names = {name for (name,) in copy.execute("SELECT lower(name) FROM sqlite_schema")}
@@ -170,34 +147,25 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
 
 def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
-    unfinished = target.with_name(f"{target.name}.part")
-    made = False
-    try:
-        # Nobody but those who may read the database may read its copy. That is written, whether or not the
-        # database may be.
-        rights = location.path.stat().st_mode & 0o777 | stat.S_IWUSR
-        new = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-        os.close(os.open(unfinished, new, rights))
-        made = True
+    with new_file(target) as (unfinished, descriptor):
         try:
-            copy_database(location, unfinished)
+            copy_database(location, unfinished, descriptor)
         except sqlite3.Error as error:  # of the two files, only the backup is written
             written = getattr(error, "sqlite_errorcode", 0) in _WRITE_ERRORS
             raise translate_error(error, replace(location, path=target) if written else location) from error
-        unfinished.replace(target)
-        sync_folder(target.parent)
-    except BaseException as error:
-        for ending in ("", "-journal", "-wal", "-shm") if made else ():
-            Path(f"{unfinished}{ending}").unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
-            raise InvalidInput(f"{unfinished} is being written, or was left: remove it") from error
-        if isinstance(error, OSError):
-            raise kind_of(error)(f"cannot write {target}: {error.strerror}") from error
-        raise
+        # Nobody but those who may read the database may read its copy: another group is another.
+        original, made = location.path.stat(), os.fstat(descriptor)
+        if hasattr(os, "fchmod") and original.st_gid == made.st_gid:
+            os.fchmod(descriptor, original.st_mode & 0o666 | 0o600)
 
 
-def copy_database(location: SQLiteLocation, target: Path) -> None:
-    """Copy a database, as of one moment, while others use it; check the copy and bring it to the disk.
+def copy_database(location: SQLiteLocation, target: Path, descriptor: int) -> None:
+    """Copy a database, as of one moment, while others use it, and check the copy.
+
+    Args:
+        location: the database.
+        target: an empty file, in a private folder.
+        descriptor: of that file. SQLite opens it by its path, which somebody may have changed meanwhile.
 
     Raises:
         DatabaseUnreadable: the copy does not pass SQLite's integrity check.
@@ -205,10 +173,11 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
     """
     with (
         contextlib.closing(open_connection(location)) as source,
-        contextlib.closing(sqlite3.connect(target)) as copy,
+        contextlib.closing(sqlite3.connect(uri(target, "mode=rw"), uri=True, isolation_level=None)) as copy,
     ):
-        # Between its statements nobody else may take it for what a killed backup has left.
         copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+        copy.execute("PRAGMA page_size = {}".format(*source.execute("PRAGMA page_size").fetchone()))
+        require_same(copy, target, descriptor)
         source.backup(copy, progress=patience(location))
         damage = integrity_error(copy)
         # A copy is one file; it becomes what its original was when it is opened for writing.
@@ -217,26 +186,28 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         raise DatabaseUnreadable(
             f"{location.path} is damaged ({damage}): restore a backup before you change its schema"
         )
-    sync(target)
 
 
-def sync(path: Path) -> None:
-    """Bring a file to the disk."""
-    with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
-        os.fsync(file.fileno())
+def require_same(connection: sqlite3.Connection, path: Path, descriptor: int) -> None:
+    """Require that a connection is to the empty file of a descriptor, by writing to it.
 
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    Raises:
+        StorageError: somebody has put another file in its place; nothing is changed in that.
+    """
+    mark = secrets.randbits(31)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
+        connection.execute("PRAGMA journal_mode = MEMORY").fetchone()  # none has a name
+        connection.execute("BEGIN")  # to begin to write would make the first page
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            connection.execute(f"PRAGMA application_id = {mark}")
+            connection.execute("COMMIT")
+            os.lseek(descriptor, 68, os.SEEK_SET)  # https://sqlite.org/fileformat.html
+            if os.read(descriptor, 4) == mark.to_bytes(4, "big"):
+                return
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
+    raise StorageError(f"somebody has put another file in the place of {path}: use another folder")
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
@@ -271,8 +242,6 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     find_file(location.path, create=False)
     remove_unfinished(location)
     target = output or location.path.with_name(f"{location.path.name}.{time_for_names()}.backup")
-    if target.exists():
-        raise InvalidInput(f"{target} is there already: choose another name")
     _write_whole(location, target)
     return target
 
@@ -286,7 +255,7 @@ def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[Backu
     """
     listed = []
     for one in found_backups(location):
-        if one.unfinished or one.damaged:
+        if one.damaged:
             continue
         version, whole = None, False
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
@@ -316,11 +285,11 @@ def backups_holding(
     of_others = re.compile(re.escape(location.path.name) + r"\..+\.\d{8}T\d{6}\.\d{6}Z(\.before-.+)?\.backup")
     named = location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup")
     by_hand = [path for path in named if path not in ours and not of_others.fullmatch(path.name)]
-    found = {}
+    unfinished = private_folders(location.path.parent, _unfinished(location))
+    found = {path: Holding.LEFT if left else Holding.UNKNOWN for path, left in unfinished.items()}
     for path in sorted([*ours, *by_hand]):
-        if path in ours and (ours[path].damaged or ours[path].unfinished):
-            being_written = ours[path].unfinished and _is_being_written(_database_of(path))
-            found[path] = Holding.UNKNOWN if being_written else Holding.LEFT
+        if path in ours and ours[path].damaged:
+            found[path] = Holding.LEFT
             continue
         holds = _holds(path, owner, tables)
         if holds is None:

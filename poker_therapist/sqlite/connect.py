@@ -1,7 +1,6 @@
 """An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
 
 import contextlib
-import errno
 import os
 import re
 import sqlite3
@@ -58,18 +57,16 @@ def find_file(path: Path, *, create: bool) -> None:
     _require_new_sqlite()
     try:
         # Through a symbolic link whose target does not exist yet, the target is created.
-        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        descriptor = os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o600)  # whatever the umask takes away
+        os.close(descriptor)
     except FileExistsError:  # another process was quicker
         pass
     except OSError as error:
         raise DatabaseReadOnly(
             f"cannot make {path} ({error.strerror}): correct the rights of its folder"
         ) from error
-
-
-def kind_of(error: OSError) -> type[StorageError]:
-    """Return which error of ours tells one of the system's about a file that is written."""
-    return DatabaseFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
 
 
 def open_connection(location: SQLiteLocation) -> sqlite3.Connection:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.location import SQLiteLocation, time_for_names
+from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.backup import back_up, patience, prune, read_only, sync_folder
+from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,

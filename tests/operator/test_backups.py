@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from poker_therapist import MigrationError, get_pattern_storage
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, private_folder
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
@@ -42,7 +42,7 @@ def test_a_backup_lies_beside_the_database_and_is_named_by_the_time(database: Pa
 
     assert (ran.code, ran.error) == (0, "")
     assert backup.match("RexVoice.db.????????T??????.??????Z.backup")
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o640  # of the same group
     assert snapshots.everything(backup) == snapshots.everything(database)
     assert snapshots.is_whole(backup)
 
@@ -177,7 +177,7 @@ NOT_OURS = [
     "RexVoice.db.monday.backup.partaa",
     "RexVoice.db.1.20260105T000000.000000Z.before-apply-001_x.backup",
     "RexVoice.db.staging.20260105T000000.000000Z.before-apply-001_x.backup",
-    "RexVoice.db.staging.20260105T000000.000000Z.backup.part",
+    "RexVoice.db.staging.20260105T000000.000000Z.backup.part-deadbeef",
     "RexVoice.db.before-the-big-day.backup",
     "RexVoice.db.20260105T000000.000000Z.before-the-big-day.backup",
     "RexVoice.db.20260105T000000.000000Z.backup.partial",
@@ -208,16 +208,30 @@ def test_files_of_others_are_neither_pruned_nor_cleared_nor_deleted(database: Pa
 
 
 def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_not(database: Path) -> None:
-    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part")
-    alive = database.with_name(f"{database.name}.20260105T000001.000000Z.backup.part")
-    for path in (dead, alive):
-        shutil.copy(database, path)
-    with closing(sqlite3.connect(alive, isolation_level=None)) as writer:
-        writer.execute("PRAGMA journal_mode = DELETE")
-        writer.execute("BEGIN EXCLUSIVE")
+    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-deadbeef")
+    dead.mkdir()
+    for name in ("owner", "new", "new-journal"):
+        shutil.copy(database, dead / name)
+    begun = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-01234567")
+    begun.mkdir()
+    others = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-notours_")
+    others.mkdir()
+    (others / "notes.txt").write_text("mine")
+    with private_folder(database.parent, f"{database.name}.20260105T000001.000000Z.backup.part-") as alive:
         back_up(database)
 
-        assert (dead.exists(), alive.exists()) == (False, True)
+        assert (dead.exists(), begun.exists(), alive.path.exists()) == (False, False, True)
+    assert (others.exists(), alive.path.exists()) == (True, False)
+
+
+def test_a_killed_backup_to_a_named_file_is_cleared_by_the_next(database: Path) -> None:
+    """Which nothing else would know of."""
+    left = database.with_name("monday.backup.part-deadbeef")
+    left.mkdir()
+    shutil.copy(database, left / "new")
+    back_up(database, "--output", "monday.backup")
+
+    assert not left.exists()
 
 
 def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:

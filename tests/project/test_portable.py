@@ -88,13 +88,13 @@ def test_no_process_is_looked_for_by_a_signal() -> None:
                 assert ast.unparse(node.args[1]).startswith("signal.SIG"), path
 
 
-def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go_whatever_its_number(
+def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go(
     project: Project,
 ) -> None:
-    """What a killed one has left may have the number of a process that is there by now: of this one."""
+    """A lock tells them apart, which goes with a process."""
     location = SQLiteLocation(project.database)
     run_sql(project.database, "CREATE TABLE players (id INTEGER)")
-    dead = project.folder / f"{project.database.name}.rehearsal-{os.getpid()}-deadbeef"
+    dead = project.folder / f"{project.database.name}.rehearsal-deadbeef"
     dead.mkdir()
     (dead / "work.db").touch()
     running: set[Path] = set()
@@ -103,7 +103,6 @@ def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go_whate
     def meanwhile(*_what: object) -> None:
         if not running:
             running.update(project.folder.glob("*.rehearsal-*"))
-            # Another number, as of a process that is not there.
             rehearse_again = rehearse(location, sources=[str(project.sql)])
             second.extend(one.id for one in rehearse_again.migrations)
             assert set(project.folder.glob("*.rehearsal-*")) == running

@@ -326,17 +326,17 @@ def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
                 path.chmod(0o700)
             with suppress(FileNotFoundError):  # somebody took it for one that was left, in this moment
                 folder = PrivateFolder(path, closing)
-                lock = folder.create(_OWNER)
-                _lock(lock, wait=True)
-                if os.fstat(lock).st_nlink:
+                owner = folder.create(_OWNER)
+                lock(owner, wait=True)
+                if os.fstat(owner).st_nlink:
                     break
-                os.close(lock)
+                os.close(owner)
         try:
             yield folder
         finally:
             with suppress(OSError):  # the disk has become read-only, say: what was done may have been done
                 folder.remove(folder.names() - {_OWNER})
-            os.close(lock)
+            os.close(owner)
             with suppress(OSError):
                 folder.remove([_OWNER])
                 path.rmdir()
@@ -372,9 +372,9 @@ def _look_into(path: Path, *, remove: bool) -> bool | None:
         if not all(map(_MADE_THERE.fullmatch, names)):
             return None
         if _OWNER in names and fcntl is not None:
-            lock = folder.open(_OWNER, os.O_RDWR)
-            closing.callback(os.close, lock)
-            if not _lock(lock, wait=False):
+            owner = folder.open(_OWNER, os.O_RDWR)
+            closing.callback(os.close, owner)
+            if not lock(owner, wait=False):
                 return False
         if remove:
             folder.remove(sorted(names, key=_OWNER.__ne__))  # first what Windows does not delete in use
@@ -382,13 +382,17 @@ def _look_into(path: Path, *, remove: bool) -> bool | None:
     return True
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Take the lock of who works in a private folder; return false if somebody has it, or may have it."""
+def lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Take a lock that goes with this process; return false if it is taken, None if there are no such locks.
+
+    Others see it who ask for it, be it in another container; nobody else does, SQLite neither.
+    """
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # it is taken, or this file system knows no such locks
-        return False
+        if fcntl is None:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
     return True
 
 

@@ -51,18 +51,14 @@ class FoundBackup:
 
 def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
     """Return our backups of a database, oldest first, and the damaged ones that were replaced."""
-    pattern = re.compile(
-        re.escape(location.path.name) + rf"\.({_TIME}){_BEFORE}\.(?:backup|(damaged)(?:-wal|-shm)?)"
-    )
-    paths: list[Path] = []
-    with contextlib.suppress(OSError):  # a folder that may be entered and not listed
-        paths = list(location.path.parent.iterdir())
-    matches = ((path, pattern.fullmatch(path.name)) for path in paths)
-    found = [
-        FoundBackup(path, match[1], match[2] or "", bool(match[3]))
-        for path, match in matches
-        if match and path.is_file() and not path.is_symlink()
-    ]
+    found = []
+    for place in {location.path, Path(os.path.realpath(location.path))}:  # beside a link, and its target
+        pattern = re.escape(place.name) + rf"\.({_TIME}){_BEFORE}\.(?:backup|(damaged)(?:-wal|-journal)?)"
+        with contextlib.suppress(OSError):  # a folder that may be entered and not listed
+            for path in place.parent.iterdir():
+                match = re.fullmatch(pattern, path.name)
+                if match and path.is_file() and not path.is_symlink():
+                    found.append(FoundBackup(path, match[1], match[2] or "", bool(match[3])))
     return sorted(found, key=lambda one: one.path.name)
 
 

@@ -20,6 +20,7 @@ from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
 from tests.helpers.cli import PROGRAM, command, program, state_of
+from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
 from tests.helpers.sessions import wait_until
@@ -222,6 +223,57 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
 
         assert (dead.exists(), begun.exists(), alive.path.exists()) == (False, False, True)
     assert (others.exists(), alive.path.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("options", [[], ["--output", "monday.backup"]], ids=["", "of one name"])
+def test_several_backups_at_once_leave_each_other_alone(options: list[str], database: Path) -> None:
+    """Each is whole; of those with one name, one is made, and the others say that it is there."""
+    with get_pattern_storage(database) as storage:
+        for number in range(300):
+            storage.save_pattern(8, "tilt", str(number), "x" * 3000)
+    running = [
+        subprocess.Popen(
+            [PROGRAM, "backup", *options],
+            cwd=database.parent,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(5)
+    ]
+    said = sorted(one.communicate()[1].decode() for one in running)
+
+    refusal = "poker-therapist: monday.backup is there already: choose another name\n"
+    assert said == ["", *[refusal if options else ""] * 4]
+    made = list(database.parent.glob("*.backup"))
+    assert len(made) == (1 if options else 5)
+    assert all(snapshots.everything(one) == snapshots.everything(database) for one in made)
+    assert not list(database.parent.glob("*.part-*"))
+
+
+@pytest.mark.slow
+def test_sigterm_under_yoyo_apply_leaves_no_part_of_a_backup(tmp_path: Path) -> None:
+    """Whenever it comes while the backup is written; the database is as it was."""
+    project = Project(tmp_path)
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
+    run_sql(
+        project.database,
+        "CREATE TABLE games (id INTEGER PRIMARY KEY, game TEXT);"
+        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 200000) "
+        "INSERT INTO games (game) SELECT hex(zeroblob(200)) FROM number",
+    )
+    before = snapshots.everything(project.database)
+    arguments = ["apply", "--no-config-file", "--batch", "-d", f"sqlite+atomic:///{project.database}"]
+    with subprocess.Popen(
+        [PROGRAM.with_name("yoyo"), *arguments, project.sql],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as running:
+        wait_until(lambda: any(one.stat().st_size > 10**6 for one in tmp_path.rglob("*.part-*/new")))
+        running.terminate()
+        assert running.wait(60) == 128 + signal.SIGTERM
+
+    assert [one for one in tmp_path.rglob("*") if ".backup" in one.name] == []
+    assert snapshots.everything(project.database) == before
 
 
 def test_a_killed_backup_to_a_named_file_is_cleared_by_the_next(database: Path) -> None:

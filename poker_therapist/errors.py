@@ -22,6 +22,7 @@ PokerTherapistError
 """
 
 import errno
+import re
 from collections.abc import Sequence
 from copy import copy
 from typing import Self
@@ -35,6 +36,20 @@ class PokerTherapistError(Exception):
         changed = copy(self)
         changed.args = (message,)
         return changed
+
+    def left_undone(self, word: str, done: Sequence[str], rest: Sequence[str], room: str) -> Self:
+        """Return the same error, of want of room, with what of some migrations was done, and what was not.
+
+        Args:
+            word: what was done with them: `applied`.
+            done: the ids of those with which that was done before.
+            rest: the ids of the others.
+            room: how much room the others need; empty if nobody knows.
+        """
+        message = re.sub("[;,] (so )?nothing was changed", "", str(self)) if done else str(self)
+        told = f"{', '.join(done)} {'were' if done[1:] else 'was'} {word}; " if done else ""
+        told += f"{', '.join(rest)} {'were' if rest[1:] else 'was'} not {word}"
+        return self.with_message(f"{message}\n{told}{room and f', which needs up to {room}'}")
 
 
 class InvalidInput(PokerTherapistError, ValueError):

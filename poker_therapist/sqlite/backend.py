@@ -215,6 +215,13 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self.tell_operator(f"backup: {self._backup}")
             self._backed_up = True
 
+    def room(self) -> str:
+        """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
+        size = self.location.path.stat().st_size
+        return (
+            f"{3 * size:,} bytes of room beside {self.location.path} (`poker-therapist rehearse` measures it)"
+        )
+
     @override
     def backup_before(self, migration_id: str) -> str:
         before = f"apply-{migration_id}"

@@ -16,6 +16,7 @@ from poker_therapist.location import SQLiteLocation, new_file, private_folders, 
 from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
+    immutable_state,
     integrity_error,
     open_connection,
     translate_error,
@@ -312,4 +313,5 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True)
+    immutable = "" if immutable_state(path) is None else "&immutable=1"  # on a read-only disk, say
+    return sqlite3.connect(uri(path.absolute(), f"mode=ro{immutable}"), uri=True)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -225,8 +226,9 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     # sqlite3 repeats a text that is no UTF-8, and that may be a player's.
     reason = re.sub(r"(Could not decode to UTF-8 .*?) with text .*", r"\1", str(error), flags=re.DOTALL)
     code = getattr(error, "sqlite_errorcode", 0)
-    # A full disk has no room for the index of the log either, which SQLite reports in another way.
-    code = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
+    # A full disk has no room for the index of the log either, which SQLite reports as it does a broken disk.
+    is_full = code == sqlite3.SQLITE_IOERR_SHMSIZE and shutil.disk_usage(location.path.parent).free < 2**16
+    code = sqlite3.SQLITE_FULL if is_full else code & 0xFF
     kind: type[PokerTherapistError]
     if code == sqlite3.SQLITE_CORRUPT and not _is_damaged(location):
         kind, sentence = StorageError, "{path}: {reason}"

@@ -26,6 +26,9 @@ from poker_therapist.tables import TABLES, StoredTable
 
 _TIME = r"\d{8}T\d{6}\.\d{6}Z"
 _BEFORE = r"(?:\.before-((?:apply|rollback)-.+|restore))?"
+# How much of a list of backups is checked whole: files up to this size, until so much time has gone.
+_BYTES_TO_CHECK, _SECONDS_TO_CHECK = 2**25, 3
+_SIZES = ("page_count", "page_size")
 _WRITE_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -243,31 +246,48 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     return target
 
 
-def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[BackupFile]:
-    """Return the finished backups beside a database.
+def list_backups(location: SQLiteLocation, known: Collection[str], migration_table: str) -> list[BackupFile]:
+    """Return the finished backups beside a database; large ones are looked into and not checked whole.
 
     Args:
         location: the database.
         known: the ids of the migrations of ours, for backups that plain yoyo has recorded them in.
+        migration_table: where yoyo records them; in a backup of ours it may be another one.
     """
+    deadline = time.monotonic() + _SECONDS_TO_CHECK
     listed = []
     for one in found_backups(location):
         if one.damaged:
             continue
-        version, whole = None, False
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
-            whole = not integrity_error(copy)
-            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
-            applied, ours = set[str](), set(known)
-            if "_yoyo_migration" in names:
-                applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
-            if "_migration_text" in names:
-                ours |= {name for (name,) in copy.execute("SELECT migration_id FROM _migration_text")}
-            version = max(applied & ours, default=None)
+        size, version, readable = one.path.stat().st_size, None, None
+        try:
+            with contextlib.closing(read_only(one.path)) as copy:
+                copy.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+                version = _schema_version(copy, known, migration_table)
+                if size <= _BYTES_TO_CHECK and time.monotonic() < deadline:
+                    readable = not integrity_error(copy)
+                # Of one that was cut off the first pages may be whole.
+                (pages,), (page,) = (copy.execute(f"PRAGMA {name}").fetchone() for name in _SIZES)
+                readable = readable if 0 < pages * page <= size else False
+        except sqlite3.Error as error:
+            readable = None if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else False
         made_at = re.sub(r"(....)(..)(..)T(..)(..)(..).*", r"\1-\2-\3 \4:\5:\6", one.made)
-        size = one.path.stat().st_size
-        listed.append(BackupFile(one.path, made_at, size, one.before, version, whole and size > 0))
+        listed.append(BackupFile(one.path, made_at, size, one.before, version, readable))
     return listed
+
+
+def _schema_version(copy: sqlite3.Connection, known: Collection[str], migration_table: str) -> str | None:
+    """Return the last migration of ours that is applied in a backup."""
+    names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+    applied, ours, tables = set[str](), set(known), {migration_table}
+    if "_migration_text" in names:
+        for table, name in copy.execute("SELECT migration_table, migration_id FROM _migration_text"):
+            tables.add(table)
+            ours.add(name)
+    for table in tables & names:
+        quoted = table.replace('"', '""')
+        applied |= {name for (name,) in copy.execute(f'SELECT migration_id FROM "{quoted}"')}
+    return max(applied & ours, default=None)
 
 
 def backups_holding(

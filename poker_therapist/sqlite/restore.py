@@ -62,7 +62,7 @@ def restore(
         if damage := integrity_error(source):
             raise DatabaseUnreadable(f"{backup} is damaged ({damage}): use another backup")
         names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if not names & {*(table.name for table in tables), "_yoyo_migration"}:
+        if not names & {*(table.name for table in tables), "_yoyo_migration", "_migration_text"}:
             raise DatabaseUnreadable(
                 f"{backup} is a database, but none of Poker Therapist's: correct the path"
             )

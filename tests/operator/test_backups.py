@@ -16,6 +16,7 @@ import pytest
 
 from poker_therapist import MigrationError, get_pattern_storage
 from poker_therapist.location import SQLiteLocation, private_folder
+from poker_therapist.sqlite import backup as making
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
@@ -392,6 +393,39 @@ def test_the_backups_beside_a_database_are_listed(database: Path) -> None:
     ]
     assert state_of(database.parent) == before
     assert command("backup", "--json", folder=database.parent).code == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [("_BYTES_TO_CHECK", "not checked"), ("_SECONDS_TO_CHECK", "not checked"), ("", "readable")],
+)
+def test_a_large_backup_is_listed_without_a_check_of_it_all(
+    limit: str, says: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would take as long as the file is large; one that lacks a part is seen all the same."""
+    whole = back_up(database)
+    cut = whole.with_name(whole.name.replace("Z.backup", "Z.before-restore.backup"))
+    cut.write_bytes(whole.read_bytes()[:-4096])
+    if limit:
+        monkeypatch.setattr(making, limit, -1)
+    found = {
+        one["file"]: one["readable"]
+        for one in command("backup", "--list", "--json", folder=database.parent).json["backups"]
+    }
+
+    assert found == {str(whole): None if limit else True, str(cut): False}
+    lines = command("backup", "--list", folder=database.parent).lines
+    assert [line.split("\t")[1] for line in lines if whole.name in line] == [says]
+
+
+def test_the_version_of_a_backup_is_read_where_yoyo_was_told_to_record_it(database: Path) -> None:
+    database.unlink()
+    with AtomicSQLiteBackend(SQLiteLocation(database), "our_migrations") as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(FOLDER)])))
+    made = back_up(database)
+    found = command("backup", "--list", "--json", folder=database.parent).json["backups"]
+
+    assert {one["file"]: one["schema_version"] for one in found}[str(made)] == IDS[-1]
 
 
 def test_sigterm_leaves_nothing_of_what_was_not_finished(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class FoundBackup:
 def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
     """Return our backups of a database, oldest first, and the damaged ones that were replaced."""
     found = []
-    for place in {location.path, Path(os.path.realpath(location.path))}:  # beside a link, and its target
+    for place in _places(location):
         pattern = re.escape(place.name) + rf"\.({_TIME}){_BEFORE}\.(?:backup|(damaged)(?:-wal|-journal)?)"
         with contextlib.suppress(OSError):  # a folder that may be entered and not listed
             for path in place.parent.iterdir():
@@ -67,12 +67,22 @@ def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
 
 
 def remove_unfinished(location: SQLiteLocation) -> None:
-    """Remove what killed backups have left, and nothing that is being written."""
-    private_folders(location.path.parent, _unfinished(location), remove=True)
+    """Remove what killed commands have left, and nothing that is being written."""
+    _unfinished(location, remove=True)
 
 
-def _unfinished(location: SQLiteLocation) -> str:
-    return re.escape(location.path.name) + rf"\.{_TIME}{_BEFORE}\.backup\.part-\w{{8}}"
+def _unfinished(location: SQLiteLocation, *, remove: bool = False) -> dict[Path, bool]:
+    """Return the folders in which something of a database is made, and if a killed command has left them."""
+    found = {}
+    for place in _places(location):
+        made = rf"(?:{_TIME}{_BEFORE}\.(?:backup|damaged(?:-wal|-journal)?)\.part|scrub)-\w{{8}}"
+        found.update(private_folders(place.parent, rf"{re.escape(place.name)}\.{made}", remove=remove))
+    return found
+
+
+def _places(location: SQLiteLocation) -> set[Path]:
+    """Return the path of a database, and where it leads as a link: backups may be beside either."""
+    return {location.path, Path(os.path.realpath(location.path))}
 
 
 def back_up(location: SQLiteLocation, before: str) -> Path:
@@ -302,8 +312,7 @@ def backups_holding(
     of_others = re.compile(re.escape(location.path.name) + r"\..+\.\d{8}T\d{6}\.\d{6}Z(\.before-.+)?\.backup")
     named = location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup")
     by_hand = [path for path in named if path not in ours and not of_others.fullmatch(path.name)]
-    unfinished = private_folders(location.path.parent, _unfinished(location))
-    found = {path: Holding.LEFT if left else Holding.UNKNOWN for path, left in unfinished.items()}
+    found = {path: Holding.LEFT if left else Holding.UNKNOWN for path, left in _unfinished(location).items()}
     for path in sorted([*ours, *by_hand]):
         if path in ours and ours[path].damaged:
             found[path] = Holding.LEFT

@@ -214,6 +214,7 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
     dead.mkdir()
     for name in ("owner", "new", "new-journal"):
         shutil.copy(database, dead / name)
+    (database.with_name(f"{database.name}.20260105T000000.000000Z.damaged-wal.part-deadbeef")).mkdir()
     begun = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-01234567")
     begun.mkdir()
     others = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-notours_")
@@ -223,6 +224,7 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
         back_up(database)
 
         assert (dead.exists(), begun.exists(), alive.path.exists()) == (False, False, True)
+        assert not list(database.parent.glob("*.damaged-wal*"))
     assert (others.exists(), alive.path.exists()) == (True, False)
 
 

@@ -184,7 +184,8 @@ def test_what_killed_commands_have_left_is_named_and_deleted_if_told_so(database
     left = [database.with_name(f"{named}{end}") for end in (".damaged", ".damaged-wal")]
     for path in left:
         path.write_bytes(b"no whole database " * 100)
-    kinds = {".20260105T000000.000000Z.backup.part-": "new", ".rehearsal-": "work.db"}
+    time = ".20260105T000000.000000Z"
+    kinds = {f"{time}.backup.part-": "new", f"{time}.damaged.part-": "new", ".rehearsal-": "work.db"}
     for kind, made in kinds.items():
         left.append(database.with_name(f"{database.name}{kind}deadbeef"))
         left[-1].mkdir()

@@ -343,14 +343,9 @@ def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
 
 
 def private_folders(parent: Path, pattern: str, *, remove: bool = False) -> dict[Path, bool]:
-    """Return the private folders in another one whose names match, and if a killed process has left them.
+    """Return the private folders in another one whose whole names match, and if a killed process left them.
 
-    One with other files in it, or of another user, is none.
-
-    Args:
-        parent: the other folder.
-        pattern: a regular expression for the whole name.
-        remove: whether to remove those that were left.
+    One with other files in it, or of another user, is none. Those that were left are removed if `remove`.
     """
     found = {}
     with suppress(OSError):  # a folder that may be entered and not listed
@@ -371,7 +366,9 @@ def _look_into(path: Path, *, remove: bool) -> bool | None:
         names = folder.names()
         if not all(map(_MADE_THERE.fullmatch, names)):
             return None
-        if _OWNER in names and fcntl is not None:
+        if _OWNER in names and fcntl is None:
+            (path / _OWNER).rename(path / _OWNER)  # which Windows refuses while it is open
+        elif _OWNER in names:
             owner = folder.open(_OWNER, os.O_RDWR)
             closing.callback(os.close, owner)
             if not lock(owner, wait=False):

@@ -50,6 +50,8 @@ def find_file(path: Path, *, create: bool) -> None:
     if is_there(path):
         if path.is_dir():
             raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
+        if create:
+            _require_not_planted(path)
         return
     if not create:
         raise DatabaseNotFound(
@@ -68,6 +70,21 @@ def find_file(path: Path, *, create: bool) -> None:
         raise DatabaseReadOnly(
             f"cannot make {path} ({error.strerror}): correct the rights of its folder"
         ) from error
+
+
+def _require_not_planted(path: Path) -> None:
+    """Refuse to fill an empty file, or to follow a link, that a stranger has put into a shared folder.
+
+    A stranger is neither this user, nor root, nor the owner of the folder.
+    """
+    found, folder = path.lstat(), path.parent.stat()
+    if (found.st_size and not path.is_symlink()) or not folder.st_mode & 0o022 or not hasattr(os, "geteuid"):
+        return
+    if found.st_uid not in (os.geteuid(), 0, folder.st_uid):
+        raise DatabaseReadOnly(
+            f"{path} was put there by another user, who could read what is saved: remove it, or use a folder "
+            "in which nobody else may write"
+        )
 
 
 def open_connection(location: SQLiteLocation) -> sqlite3.Connection:

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseReadOnly,
+    DatabaseUnreadable,
+    InvalidInput,
+    SchemaTooNew,
+)
 from poker_therapist.location import SQLiteLocation, lock, new_file, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -152,6 +158,8 @@ def _keeping_others_out(path: Path) -> Iterator[None]:
     Raises:
         DatabaseBusy: somebody is connected to it, who would go on with what he knows of the damaged file.
     """
+    if not os.access(path, os.W_OK):
+        raise DatabaseReadOnly(f"{path} may not be written: correct the rights of the file and its folder")
     busy = DatabaseBusy(
         f"{path} is damaged, and a connected program would go on saving into the damaged file: stop it, then "
         "restore again"

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from poker_therapist import StorageError, get_pattern_storage
+from poker_therapist import DatabaseReadOnly, StorageError, get_pattern_storage
 from poker_therapist.location import SQLiteLocation, locate, new_file
 from poker_therapist.schema import rehearse
 from poker_therapist.sqlite import backup, rehearsal
+from poker_therapist.sqlite import restore as restoring
 from poker_therapist.sqlite.backup import back_up, save_backup
+from poker_therapist.tables import TABLES
 from tests.helpers import old_app, rights, snapshots
+from tests.helpers.migrating import FOLDER
 
 USER = 7
 SECRET = "he folds to every bluff"
@@ -212,6 +215,28 @@ def test_a_folder_of_anothers_is_not_cleared(shared: Path, location: SQLiteLocat
     save_backup(location, shared / "monday.backup")
 
     assert [path.read_text() for path in shared.glob("*/letter.txt")] == [LETTER]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_database_that_a_stranger_has_planted_is_not_filled(
+    plant: Callable[[Path, Path], None], shared: Path, location: SQLiteLocation
+) -> None:
+    """An empty file that everybody may read, or a link to one: by restoring, opening, or copying."""
+    theirs = shared / "theirs.db"
+    made = save_backup(location)
+    database = shared / "RexVoice.db"
+    rights.as_another_user(lambda: plant_file(theirs, theirs))
+    rights.as_another_user(lambda: plant(database, theirs))
+    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+        restoring.restore(SQLiteLocation(database), made, [str(FOLDER)], TABLES)
+    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+        get_pattern_storage(database)
+
+    assert looted(shared) == []
+    database.unlink()
+    restoring.restore(SQLiteLocation(database), made, [str(FOLDER)], TABLES)
+    assert looted(shared) == []
+    assert snapshots.everything(database) == snapshots.everything(made)
 
 
 MAKE_ALL = """

@@ -79,8 +79,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
-        if not self.exists():
-            find_file(self.location.path, create=True)
+        is_new = not self.exists()
+        find_file(self.location.path, create=True)
+        if is_new:
             self.tell_operator(f"made {self.location.path}")
 
     def begin(self) -> None:

@@ -269,8 +269,9 @@ def list_backups(location: SQLiteLocation, known: Collection[str], migration_tab
     for one in found_backups(location):
         if one.damaged:
             continue
-        size, version, readable = one.path.stat().st_size, None, None
+        version, readable = None, None
         try:
+            size = one.path.stat().st_size
             with contextlib.closing(read_only(one.path)) as copy:
                 copy.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
                 version = _schema_version(copy, known, migration_table)
@@ -279,6 +280,8 @@ def list_backups(location: SQLiteLocation, known: Collection[str], migration_tab
                 # Of one that was cut off the first pages may be whole.
                 (pages,), (page,) = (copy.execute(f"PRAGMA {name}").fetchone() for name in _SIZES)
                 readable = readable if 0 < pages * page <= size else False
+        except FileNotFoundError:  # another process has pruned it
+            continue
         except sqlite3.Error as error:
             readable = None if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else False
         made_at = re.sub(r"(....)(..)(..)T(..)(..)(..).*", r"\1-\2-\3 \4:\5:\6", one.made)
@@ -318,7 +321,7 @@ def backups_holding(
             found[path] = Holding.LEFT
             continue
         holds = _holds(path, owner, tables)
-        if holds is None:
+        if holds is None and path.exists():  # else another process has pruned it
             found[path] = Holding.UNKNOWN
         elif holds:
             found[path] = Holding.OURS if path in ours else Holding.OF_OTHERS

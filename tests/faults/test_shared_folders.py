@@ -22,7 +22,7 @@ from poker_therapist.sqlite import restore as restoring
 from poker_therapist.sqlite.backup import back_up, save_backup
 from poker_therapist.tables import TABLES
 from tests.helpers import old_app, rights, snapshots
-from tests.helpers.migrating import FOLDER
+from tests.helpers.migrating import FOLDER, up
 
 USER = 7
 SECRET = "he folds to every bluff"
@@ -221,7 +221,7 @@ def test_a_folder_of_anothers_is_not_cleared(shared: Path, location: SQLiteLocat
 def test_a_database_that_a_stranger_has_planted_is_not_filled(
     plant: Callable[[Path, Path], None], shared: Path, location: SQLiteLocation
 ) -> None:
-    """An empty file that everybody may read, or a link to one: by restoring, opening, or copying."""
+    """An empty file that everybody may read, or a link to one: by restoring, opening, or `yoyo apply`."""
     theirs = shared / "theirs.db"
     made = save_backup(location)
     database = shared / "RexVoice.db"
@@ -231,6 +231,8 @@ def test_a_database_that_a_stranger_has_planted_is_not_filled(
         restoring.restore(SQLiteLocation(database), made, [str(FOLDER)], TABLES)
     with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
         get_pattern_storage(database)
+    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+        up(database)
 
     assert looted(shared) == []
     database.unlink()

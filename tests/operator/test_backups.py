@@ -420,6 +420,23 @@ def test_a_large_backup_is_listed_without_a_check_of_it_all(
     assert [line.split("\t")[1] for line in lines if whole.name in line] == [says]
 
 
+def test_a_backup_that_another_process_prunes_meanwhile_is_not_listed(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = back_up(database), back_up(database)
+    found = making.found_backups
+
+    def pruned(location: SQLiteLocation) -> list[making.FoundBackup]:
+        listed = found(location)
+        first.unlink(missing_ok=True)
+        return listed
+
+    monkeypatch.setattr(making, "found_backups", pruned)
+    listed = command("backup", "--list", "--json", folder=database.parent).json["backups"]
+
+    assert [one["file"] for one in listed] == [str(second)]
+
+
 def test_the_version_of_a_backup_is_read_where_yoyo_was_told_to_record_it(database: Path) -> None:
     database.unlink()
     with AtomicSQLiteBackend(SQLiteLocation(database), "our_migrations") as backend:

@@ -93,7 +93,8 @@ def _copy_beside(
     """
     prefix = f"{path.name}.scrub-"
     private_folders(path.parent, re.escape(prefix) + r"\w{8}", remove=True)
-    with private_folder(path.parent, prefix) as folder:
+    with contextlib.ExitStack() as place:
+        folder = place.enter_context(private_folder(path.parent, prefix))
         copy, descriptor = folder.path / "new", folder.create("new")
         with (
             os.fdopen(descriptor, "r+b", buffering=0) as file,
@@ -106,6 +107,7 @@ def _copy_beside(
             target.execute("PRAGMA synchronous = OFF")
             with contextlib.suppress(PermissionError):
                 folder.remove(["new"])
+                place.close()
             # More than one step, so that the backup cannot end before it has the real pages.
             target.execute("CREATE TABLE empty (pages BLOB)")
             target.execute("INSERT INTO empty (pages) VALUES (zeroblob(?))", (2 * _STEP * page_size,))

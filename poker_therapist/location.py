@@ -322,9 +322,9 @@ def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
     with ExitStack() as closing:
         while True:
             path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
-            if path.lstat().st_mode & 0o700 != 0o700:  # for such a umask
-                path.chmod(0o700)
             with suppress(FileNotFoundError):  # somebody took it for one that was left, in this moment
+                if path.lstat().st_mode & 0o700 != 0o700:  # for such a umask
+                    path.chmod(0o700)
                 folder = PrivateFolder(path, closing)
                 owner = folder.create(_OWNER)
                 lock(owner, wait=True)

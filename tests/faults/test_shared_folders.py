@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from poker_therapist import DatabaseReadOnly, StorageError, get_pattern_storage
-from poker_therapist.location import SQLiteLocation, locate, new_file
+from poker_therapist.location import SQLiteLocation, locate, new_file, private_folder, private_folders
 from poker_therapist.schema import rehearse
 from poker_therapist.sqlite import backup, rehearsal
 from poker_therapist.sqlite import restore as restoring
@@ -202,6 +203,31 @@ def test_who_renames_the_folder_of_a_rehearsal_reads_nothing(
 
     assert looted(shared) == []
     assert letter.read_text() == LETTER
+
+
+def test_private_folders_are_made_while_others_are_cleared(tmp_path: Path) -> None:
+    """Whoever looks for what was left finds one in each state between its making and its end."""
+    is_over = Event()
+
+    def clear() -> None:
+        while not is_over.is_set():
+            private_folders(tmp_path, r"x-\w{8}", remove=True)
+
+    others = [Thread(target=clear) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(200):
+            with private_folder(tmp_path, "x-") as folder:
+                os.close(folder.create("new"))
+                assert folder.names() == {"owner", "new"}
+                assert folder.path.exists()
+    finally:
+        is_over.set()
+        for other in others:
+            other.join()
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_anothers_is_not_cleared(shared: Path, location: SQLiteLocation) -> None:

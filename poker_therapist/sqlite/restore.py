@@ -16,6 +16,7 @@ from poker_therapist.errors import (
     DatabaseReadOnly,
     DatabaseUnreadable,
     InvalidInput,
+    PokerTherapistError,
     SchemaTooNew,
 )
 from poker_therapist.location import SQLiteLocation, lock, new_file, time_for_names
@@ -79,6 +80,7 @@ def restore(
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
         closing.enter_context(_one_at_a_time(location))
         replaced = _keep_replaced(location)
+        closing.enter_context(_naming(replaced))
         find_file(location.path, create=True)
         durable = replace(location, synchronous="EXTRA")
         with translating_errors(location), contextlib.closing(open_connection(durable)) as target:
@@ -116,6 +118,17 @@ def _keep_replaced(location: SQLiteLocation) -> Path | None:
                 Path(f"{real}{ending}").unlink(missing_ok=True)
             os.truncate(real, 0)  # and not renamed: who has it open will see what is restored
         return aside
+
+
+@contextlib.contextmanager
+def _naming(replaced: Path | None) -> Iterator[None]:
+    """Say of a failure where the damaged database is that was set aside: its place is empty."""
+    try:
+        yield
+    except PokerTherapistError as error:
+        if replaced is None or replaced.suffix == ".backup":
+            raise
+        raise error.with_message(f"{error}\nWhat was there is kept as {replaced}") from error
 
 
 @contextlib.contextmanager

@@ -278,6 +278,8 @@ def test_what_an_app_saves_before_the_restore_has_the_lock_is_not_replaced(
         message = refused("restore", backup, folder=database.parent)
 
     assert f"somebody has written to {database} meanwhile" in message
+    aside = [f"What was there is kept as {path}" for path in database.parent.glob("*.damaged")]
+    assert message.splitlines()[1:] == aside
     (kept,) = restore(backup, database)
     assert "CREATE TABLE games (id)" in str(snapshots.stored_sql(Path(kept.removeprefix("backup: "))))
 

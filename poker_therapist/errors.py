@@ -21,6 +21,8 @@ PokerTherapistError
     └── SchemaTooNew       the database has had migrations that this version does not know
 """
 
+import errno
+import re
 from collections.abc import Sequence
 from copy import copy
 from typing import Self
@@ -34,6 +36,20 @@ class PokerTherapistError(Exception):
         changed = copy(self)
         changed.args = (message,)
         return changed
+
+    def left_undone(self, word: str, done: Sequence[str], rest: Sequence[str], room: str) -> Self:
+        """Return the same error, of want of room, with what of some migrations was done, and what was not.
+
+        Args:
+            word: what was done with them: `applied`.
+            done: the ids of those with which that was done before.
+            rest: the ids of the others.
+            room: how much room the others need; empty if nobody knows.
+        """
+        message = re.sub("[;,] (so )?nothing was changed", "", str(self)) if done else str(self)
+        told = f"{', '.join(done)} {'were' if done[1:] else 'was'} {word}; " if done else ""
+        told += f"{', '.join(rest)} {'were' if rest[1:] else 'was'} not {word}"
+        return self.with_message(f"{message}\n{told}{room and f', which needs up to {room}'}")
 
 
 class InvalidInput(PokerTherapistError, ValueError):
@@ -78,6 +94,23 @@ class SchemaMissing(StorageError):
 
 class StorageClosed(StorageError):
     """The storage was used after close()."""
+
+
+def file_error(error: OSError, doing: str) -> StorageError:
+    """Return our error for one of the system's about a file that is written.
+
+    Args:
+        error: what the system says.
+        doing: what could not be done, such as `cannot write x`.
+    """
+    kind, advice = StorageError, "look at the disk, and at the limits of this process"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind, advice = DatabaseFull, "make room"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        kind, advice = DatabaseReadOnly, "correct the rights of the folder, or use another one"
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        advice = "correct the path"
+    return kind(f"{doing} ({error.strerror}): {advice}")
 
 
 class MigrationError(PokerTherapistError):

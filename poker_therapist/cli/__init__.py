@@ -15,8 +15,8 @@ import typer
 from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
-from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.location import Location, PostgreSQLLocation, locate, sync_folder
+from poker_therapist.errors import PokerTherapistError
+from poker_therapist.location import Location, PostgreSQLLocation, locate, new_file, sync_folder
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import (
@@ -294,15 +294,8 @@ def export(
     if output is None:
         screen.print_json(found)
         return
-    try:
-        owner_alone = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(owner_alone, "w", encoding="utf-8") as file:
-            file.write(f"{screen.json_text(found, 'utf-8')}\n")
-            file.flush()
-            os.fsync(file.fileno())  # the player may be forgotten next
-        sync_folder(output.absolute().parent)
-    except OSError as error:
-        raise InvalidInput(f"cannot write {output}: {error.strerror}: choose another name") from error
+    with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
+        file.write(f"{screen.json_text(found, 'utf-8')}\n".encode())
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

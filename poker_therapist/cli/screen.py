@@ -126,7 +126,7 @@ def print_backups(location: Location, found: list[BackupFile]) -> None:
         [
             (
                 one.path.name,
-                "readable" if one.is_readable else "cannot be read",
+                {True: "readable", False: "cannot be read", None: "not checked"}[one.is_readable],
                 one.made_at,
                 str(one.size),
                 one.before or "by command",

@@ -22,7 +22,7 @@ from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
-from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
+from poker_therapist.errors import DatabaseFull, DatabaseNotFound, MigrationError, PokerTherapistError
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
@@ -48,12 +48,10 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     has_transactional_ddl = True
     location: Any  # each engine says of which kind
-    # Where a statement ends, to the engine.
-    split: Split = staticmethod(split)
-    # Where the operator is told what was done; the yoyo command prints it.
-    report: Callable[[str], None] = staticmethod(logger.info)
-    # All migrations that yoyo has read, for a part of them may rest on another.
-    _known: Sequence[SQLMigration] = ()
+    split: Split = staticmethod(split)  # where a statement ends, to the engine
+    report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
+    room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
+    _known: Sequence[SQLMigration] = ()  # all that yoyo has read, for a part of them may rest on another
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -121,8 +119,6 @@ class AtomicBackend(DatabaseBackend, ABC):
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse what a migration's statements leave broken."""
-
-    # What yoyo prepares in the database before it knows whether there is anything to do: nothing, here.
 
     def ensure_internal_schema_updated(self) -> None:
         """Write nothing: see `_prepare`."""
@@ -207,16 +203,10 @@ class AtomicBackend(DatabaseBackend, ABC):
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, without the hooks that follow them."""
         _refuse_force(force)
-        for migration in migrations:
-            self.apply_one(migration)
+        self._in_turn(self.apply_one, migrations, "applied")
 
     def roll_back_all(self, sources: Sequence[str], keep: Collection[str] = ()) -> None:
-        """Roll back every migration, and drop the bookkeeping tables.
-
-        Args:
-            sources: folders of migrations.
-            keep: tables that existed before and stay.
-        """
+        """Roll back every migration of some folders, and drop the bookkeeping tables but those to keep."""
         self.rollback_migrations(self.to_rollback(self.read(sources)))
         with self.one_transaction():
             for table in self.list_tables():
@@ -232,8 +222,19 @@ class AtomicBackend(DatabaseBackend, ABC):
         self._require_way_back(migrations)
         if not migrations:
             self.tell_operator("nothing to roll back")
-        for migration in migrations:
-            self.rollback_one(migration)
+        self._in_turn(self.rollback_one, migrations, "rolled back")
+
+    def _in_turn(self, do: Callable[[SQLMigration], None], migrations: MigrationList, done: str) -> None:
+        """Do something with each migration; where one finds no room, say which were done before."""
+        for number, migration in enumerate(migrations):
+            try:
+                do(migration)
+            except PokerTherapistError as error:
+                cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+                if not isinstance(self.translate_error(cause) or error, DatabaseFull):
+                    raise
+                ids = [one.id for one in migrations]
+                raise error.left_undone(done, ids[:number], ids[number:], self.room()) from cause
 
     def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
         """Apply one migration, unless another process has done so meanwhile."""
@@ -427,10 +428,9 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
         """Return a row of yoyo's log, also where the user has no name and the host no domain."""
-        try:
+        user = "unknown"  # in a container without a passwd entry, a service of Windows
+        with suppress(KeyError, OSError, ImportError):
             user = getpass.getuser()
-        except (KeyError, OSError, ImportError):  # a container without a passwd entry, a service of Windows
-            user = "unknown"
         return {
             "id": str(uuid.uuid1()),
             "migration_id": migration.id if migration else None,

@@ -165,7 +165,7 @@ class BackupFile:
         made_at: when, in UTC.
         before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
         schema_version: the last migration of ours that is applied in it; None if none is.
-        is_readable: whether it is whole, as far as the engine's own check sees.
+        is_readable: whether it is whole, by the engine's own check; None if that would take too long.
     """
 
     path: Path
@@ -173,7 +173,7 @@ class BackupFile:
     size: int
     before: str
     schema_version: str | None
-    is_readable: bool
+    is_readable: bool | None
 
 
 class Engine(ABC):

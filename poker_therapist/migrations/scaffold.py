@@ -43,9 +43,11 @@ def new_migration(description: str, folder: Path) -> list[Path]:
     for engine, ids in known.items():
         engine.mkdir(exist_ok=True)
         path = engine / f"{number:03}_{name}.sql"
-        path.write_text(_APPLY.format(depends=f"-- depends: {ids[-1]}\n" if ids else ""), encoding="utf-8")
-        rollback_file(path).write_text(_ROLLBACK, encoding="utf-8")
-        written += [path, rollback_file(path)]
+        depends = f"-- depends: {ids[-1]}\n" if ids else ""
+        for file, text in ((path, _APPLY.format(depends=depends)), (rollback_file(path), _ROLLBACK)):
+            with file.open("x", encoding="utf-8") as new:  # nor through a link
+                new.write(text)
+            written.append(file)
     return written
 
 

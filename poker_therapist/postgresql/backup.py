@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import groupby, islice, takewhile
 from operator import itemgetter
 from pathlib import Path
@@ -33,7 +33,7 @@ from poker_therapist.errors import (
     SchemaTooNew,
     StorageError,
 )
-from poker_therapist.location import PostgreSQLLocation, sync_folder, time_for_names
+from poker_therapist.location import PostgreSQLLocation, new_file, private_folders, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -81,8 +81,6 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
         InvalidInput, SchemaMissing: there is a file at `output` already; no migration was ever applied.
         StorageError: a program, a right or room is missing, or a table stays locked.
     """
-    if output is not None and output.exists():
-        raise InvalidInput(f"{output} is there already: choose another name")
     _require_programs()
     with (
         _explaining(f"{location.name} could not be dumped", location),
@@ -146,8 +144,10 @@ def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Rel
 
 
 def _named_by_time(backend: AtomicPostgreSQLBackend, before: str = "") -> Path:
-    """Return a name in the working folder: the server's own folders may be on another machine."""
+    """Return a name in the working folder, the server's may be elsewhere; remove what killed dumps left."""
     database = re.sub(r"[^\w.-]", "_", backend.connection.info.dbname)
+    left = re.escape(database) + r"\.\d{8}T\d{6}\.\d{6}Z\.(before-restore\.)?backup\.part-\w{8}"
+    private_folders(Path.cwd(), left, remove=True)
     return Path.cwd() / f"{database}.{time_for_names()}.{before}backup"
 
 
@@ -159,20 +159,15 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
     for option in pq.Conninfo.parse(conninfo.encode()):
         if option.val and option.dispchar:  # libpq's mark of what is not to be shown
             raise InvalidInput(f"{option.keyword.decode()} would be seen by others: connect without it")
-    unfinished = target.with_name(f"{target.name}.part")
-    try:
-        unfinished.unlink(missing_ok=True)  # of a backup that was killed
-        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--file={unfinished}"]
-        options += [f"--dbname={conninfo}", *(f"--table={name}" for _, name in relations)]
-        milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
-        _run("pg_dump", *options, f"--lock-wait-timeout={milliseconds:.0f}", password=info.password)
-        _run("pg_restore", f"--file={os.devnull}", unfinished)
-        unfinished.replace(target)  # pg_dump has brought it to the disk
-        sync_folder(target.parent)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--dbname={conninfo}"]
+    options += [f"--table={name}" for _, name in relations]
+    milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
+    options.append(f"--lock-wait-timeout={milliseconds:.0f}")
+    with new_file(target) as (unfinished, descriptor):
+        # Not by its path, if the system can: somebody may put another file there.
+        file = Path(f"/dev/fd/{descriptor}") if Path("/dev/fd").is_dir() else unfinished
+        _run("pg_dump", *options, f"--file={file}", password=info.password, descriptor=descriptor)
+        _run("pg_restore", f"--file={os.devnull}", file, descriptor=descriptor)
     return target
 
 
@@ -310,9 +305,13 @@ def _require_programs() -> None:
 
 
 def _run(
-    program: str, *arguments: str | Path, password: str | None = None, output: IO[bytes] | None = None
+    program: str,
+    *arguments: str | Path,
+    password: str | None = None,
+    output: IO[bytes] | None = None,
+    descriptor: int | None = None,
 ) -> bytes:
-    """Run a program and return what it prints, or write that to a file."""
+    """Run a program, which may use a descriptor; return what it prints, or write that to a file."""
     secret = {"PGPASSWORD": password} if password else {}
     with subprocess.Popen(  # noqa: S603  # no shell, and paths are absolute or behind a `=`
         [shutil.which(program) or program, *arguments],
@@ -320,6 +319,7 @@ def _run(
         stdin=subprocess.DEVNULL,
         stdout=output or subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
     ) as process:
         try:
             printed, complaints = process.communicate()

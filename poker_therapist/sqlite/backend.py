@@ -17,14 +17,14 @@ from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
-from poker_therapist.errors import DatabaseUnreadable, DriftUnknown, MigrationFailed, PokerTherapistError
+from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.backup import back_up, found_backups, prune
-from poker_therapist.sqlite.catalog import Entry, build_beside, describe
+from poker_therapist.sqlite.backup import back_up, found_backups, holds_rows, prune
+from poker_therapist.sqlite.catalog import build_judged, describe_beside
 from poker_therapist.sqlite.connect import (
     Watch,
     end_watch,
@@ -33,7 +33,7 @@ from poker_therapist.sqlite.connect import (
     open_connection,
     translate_error,
 )
-from poker_therapist.sqlite.guard import Guard, Refused
+from poker_therapist.sqlite.guard import Guard
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 _SECONDS_TO_READ, _SECONDS_TO_REHEARSE, _MOST_BYTES = 10, 60, 64_000_000
@@ -114,8 +114,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
-        if not self.exists():
-            find_file(self.location.path, create=True)
+        is_new = not self.exists()
+        find_file(self.location.path, create=True)
+        if is_new:
             self.tell_operator(f"made {self.location.path}")
 
     def begin(self) -> None:
@@ -230,18 +231,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def describe(self, expected: Catalog) -> Catalog:
-        tables, named = expected.tables.keys(), {*expected.indexes, *expected.triggers, *expected.views}
-
-        def concerns(entry: Entry) -> bool:
-            kind, name, table, sql = entry
-            reads = kind == "view" and any(one in (sql or "") for one in tables)
-            return table in tables or name in named or reads
-
-        try:
-            return describe(self.connection, concerns).only(tables, expected)
-        # A text that SQLite takes and our reading of it does not.
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
+        return describe_beside(self.connection, expected)
 
     @override
     def present(self) -> dict[str, str]:
@@ -249,17 +239,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build, in memory."""
-        try:
-            # A migration that is run now attaches its other databases itself.
-            return build_beside(
-                list(migrations), self.connection, skips_other_databases=self.connection.in_transaction
-            )
-        except Refused as error:
-            raise DriftUnknown(f"drift cannot be judged: {error}") from error
-        except sqlite3.Error as error:
-            raise DriftUnknown(
-                f"drift cannot be judged, for what was applied cannot be built again: {error}"
-            ) from error
+        return build_judged(list(migrations), self.connection)
 
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
@@ -295,34 +275,27 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Back the database up, once in a run, if it holds data."""
         if self._backed_up or not self.location.backups:
             return
-        if any(self._holds_rows(name) for (name,) in self.query("user_tables")):
+        if any(holds_rows(self.connection, name) for (name,) in self.query("user_tables")):
             self._backup = back_up(self.location, before)
             self.tell_operator(f"backup: {self._backup}")
             self._backed_up = True
 
+    def room(self) -> str:
+        """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
+        size = self.location.path.stat().st_size
+        return (
+            f"{3 * size:,} bytes of room beside {self.location.path} (`poker-therapist rehearse` measures it)"
+        )
+
     @override
     def backup_before(self, migration_id: str) -> str:
         before = f"apply-{migration_id}"
-        found = [
-            one.path for one in found_backups(self.location) if one.before == before and not one.unfinished
-        ]
+        found = [one.path for one in found_backups(self.location) if one.before == before]
         if not found:
             return super().backup_before(migration_id)
         paths = (str(found[-1]), "--database", str(self.location.path))
         quoted = subprocess.list2cmdline(paths) if os.name == "nt" else shlex.join(paths)
         return f"the backup from before it with `poker-therapist restore {quoted}`"
-
-    def _holds_rows(self, table: str) -> bool:
-        """Return whether a table has a row, or may have: one of a module that only the app loads."""
-        try:
-            found = self.connection.execute(
-                f"SELECT 1 FROM {self.quote_identifier(table)} LIMIT 1"
-            ).fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
-                raise
-            return True
-        return found is not None
 
 
 class ForeignKey(NamedTuple):

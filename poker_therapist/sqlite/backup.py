@@ -4,20 +4,20 @@ import contextlib
 import glob
 import os
 import re
+import secrets
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, InvalidInput
-from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
+from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError
+from poker_therapist.location import SQLiteLocation, new_file, private_folders, time_for_names
 from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.sqlite.connect import (
     find_file,
+    immutable_state,
     integrity_error,
-    kind_of,
     open_connection,
     translate_error,
     uri,
@@ -25,7 +25,11 @@ from poker_therapist.sqlite.connect import (
 )
 from poker_therapist.tables import TABLES, StoredTable
 
-_SECONDS_TO_BEGIN = 60
+_TIME = r"\d{8}T\d{6}\.\d{6}Z"
+_BEFORE = r"(?:\.before-((?:apply|rollback)-.+|restore))?"
+# How much of a list of backups is checked whole: files up to this size, until so much time has gone.
+_BYTES_TO_CHECK, _SECONDS_TO_CHECK = 2**25, 3
+_SIZES = ("page_count", "page_size")
 _WRITE_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -41,61 +45,45 @@ class FoundBackup:
     Attributes:
         made: the time in its name.
         before: what it precedes, such as `apply-003_x`; empty if an operator asked for it.
-        unfinished: whether it was not finished; it may be being written.
         damaged: whether it is a part of a damaged database that a restore has replaced.
     """
 
     path: Path
     made: str
     before: str
-    unfinished: bool
     damaged: bool
 
 
 def found_backups(location: SQLiteLocation) -> list[FoundBackup]:
-    """Return our backups of a database, oldest first, and those that were not finished."""
-    pattern = re.compile(
-        re.escape(location.path.name)
-        + r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.before-((?:apply|rollback)-.+|restore))?"
-        r"\.(?:backup(\.part(?:-journal|-wal|-shm)?)?|(damaged)(?:-wal|-shm)?)"
-    )
-    paths: list[Path] = []
-    with contextlib.suppress(OSError):  # a folder that may be entered and not listed
-        paths = list(location.path.parent.iterdir())
-    matches = ((path, pattern.fullmatch(path.name)) for path in paths)
-    found = [
-        FoundBackup(path, match[1], match[2] or "", bool(match[3]), bool(match[4]))
-        for path, match in matches
-        if match and path.is_file() and not path.is_symlink()
-    ]
+    """Return our backups of a database, oldest first, and the damaged ones that were replaced."""
+    found = []
+    for place in _places(location):
+        pattern = re.escape(place.name) + rf"\.({_TIME}){_BEFORE}\.(?:backup|(damaged)(?:-wal|-journal)?)"
+        with contextlib.suppress(OSError):  # a folder that may be entered and not listed
+            for path in place.parent.iterdir():
+                match = re.fullmatch(pattern, path.name)
+                if match and path.is_file() and not path.is_symlink():
+                    found.append(FoundBackup(path, match[1], match[2] or "", bool(match[3])))
     return sorted(found, key=lambda one: one.path.name)
 
 
 def remove_unfinished(location: SQLiteLocation) -> None:
-    """Remove what killed backups have left, and nothing that is being written."""
-    for one in found_backups(location):
-        if one.unfinished and not _is_being_written(_database_of(one.path)):
-            with contextlib.suppress(OSError):  # another one removes it, too, or it is somebody else's
-                one.path.unlink()
+    """Remove what killed commands have left, and nothing that is being written."""
+    _unfinished(location, remove=True)
 
 
-def _database_of(path: Path) -> Path:
-    """Return the file that a journal or log is of, or the file itself."""
-    return path.with_name(re.sub(r"(\.part)-(journal|wal|shm)$", r"\1", path.name))
+def _unfinished(location: SQLiteLocation, *, remove: bool = False) -> dict[Path, bool]:
+    """Return the folders in which something of a database is made, and if a killed command has left them."""
+    found = {}
+    for place in _places(location):
+        made = rf"(?:{_TIME}{_BEFORE}\.(?:backup|damaged(?:-wal|-journal)?)\.part|scrub)-\w{{8}}"
+        found.update(private_folders(place.parent, rf"{re.escape(place.name)}\.{made}", remove=remove))
+    return found
 
 
-def _is_being_written(path: Path) -> bool:
-    """Return whether somebody writes a database file; who writes a backup keeps it locked."""
-    try:
-        if not path.stat().st_size:
-            return time.time() - path.stat().st_mtime < _SECONDS_TO_BEGIN
-        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute("BEGIN EXCLUSIVE")
-    except OSError:
-        return False
-    except sqlite3.Error as error:
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-    return False
+def _places(location: SQLiteLocation) -> set[Path]:
+    """Return the path of a database, and where it leads as a link: backups may be beside either."""
+    return {location.path, Path(os.path.realpath(location.path))}
 
 
 def back_up(location: SQLiteLocation, before: str) -> Path:
@@ -125,6 +113,17 @@ def back_up(location: SQLiteLocation, before: str) -> Path:
     return target
 
 
+def holds_rows(connection: sqlite3.Connection, table: str) -> bool:
+    """Return whether a table has a row, or may have: one of a module that only the app loads."""
+    quoted = table.replace('"', '""')
+    try:
+        return connection.execute(f'SELECT 1 FROM "{quoted}" LIMIT 1').fetchone() is not None
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+            raise
+        return True
+
+
 def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -> None:
     """Delete the oldest backups of those that nobody asked for; `location.backups` of them stay.
 
@@ -135,7 +134,7 @@ def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -
         newest: the last one; where the clock was put back, its name may sort before others'.
         keep: others that stay.
     """
-    automatic = [one for one in found_backups(location) if one.before and not one.unfinished]
+    automatic = [one for one in found_backups(location) if one.before and not one.damaged]
     keep = [*keep, *_from_before_adoption(location, automatic)]
     old = [one.path for one in automatic if one.path not in (newest, *keep)]
     most = location.backups - (newest not in keep)
@@ -151,7 +150,7 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
     """
     adopted, by = {table.name for table in TABLES}, set[str]()
     held = dict[FoundBackup, set[str] | None]()
-    for one in [FoundBackup(location.path, "", "", False, False), *backups]:
+    for one in [FoundBackup(location.path, "", "", False), *backups]:
         held[one] = None
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
             names = {
@@ -172,34 +171,25 @@ def _from_before_adoption(location: SQLiteLocation, backups: Iterable[FoundBacku
 
 def _write_whole(location: SQLiteLocation, target: Path) -> None:
     """Write a backup that has its name only when it is whole; nothing is left of one that fails."""
-    unfinished = target.with_name(f"{target.name}.part")
-    made = False
-    try:
-        # Nobody but those who may read the database may read its copy. That is written, whether or not the
-        # database may be.
-        rights = location.path.stat().st_mode & 0o777 | stat.S_IWUSR
-        new = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-        os.close(os.open(unfinished, new, rights))
-        made = True
+    with new_file(target) as (unfinished, descriptor):
         try:
-            copy_database(location, unfinished)
+            copy_database(location, unfinished, descriptor)
         except sqlite3.Error as error:  # of the two files, only the backup is written
             written = getattr(error, "sqlite_errorcode", 0) in _WRITE_ERRORS
             raise translate_error(error, replace(location, path=target) if written else location) from error
-        unfinished.replace(target)
-        sync_folder(target.parent)
-    except BaseException as error:
-        for ending in ("", "-journal", "-wal", "-shm") if made else ():
-            Path(f"{unfinished}{ending}").unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
-            raise InvalidInput(f"{unfinished} is being written, or was left: remove it") from error
-        if isinstance(error, OSError):
-            raise kind_of(error)(f"cannot write {target}: {error.strerror}") from error
-        raise
+        # Nobody but those who may read the database may read its copy: another group is another.
+        original, made = location.path.stat(), os.fstat(descriptor)
+        if hasattr(os, "fchmod") and original.st_gid == made.st_gid:
+            os.fchmod(descriptor, original.st_mode & 0o666 | 0o600)
 
 
-def copy_database(location: SQLiteLocation, target: Path) -> None:
-    """Copy a database, as of one moment, while others use it; check the copy and bring it to the disk.
+def copy_database(location: SQLiteLocation, target: Path, descriptor: int) -> None:
+    """Copy a database, as of one moment, while others use it, and check the copy.
+
+    Args:
+        location: the database.
+        target: an empty file, in a private folder.
+        descriptor: of that file. SQLite opens it by its path, which somebody may have changed meanwhile.
 
     Raises:
         DatabaseUnreadable: the copy does not pass SQLite's integrity check.
@@ -207,10 +197,11 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
     """
     with (
         contextlib.closing(open_connection(location)) as source,
-        contextlib.closing(sqlite3.connect(target)) as copy,
+        contextlib.closing(sqlite3.connect(uri(target, "mode=rw"), uri=True, isolation_level=None)) as copy,
     ):
-        # Between its statements nobody else may take it for what a killed backup has left.
         copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+        copy.execute("PRAGMA page_size = {}".format(*source.execute("PRAGMA page_size").fetchone()))
+        require_same(copy, target, descriptor)
         source.backup(copy, progress=patience(location))
         damage = integrity_error(watched(copy, target))
         # A copy is one file; it becomes what its original was when it is opened for writing.
@@ -219,13 +210,28 @@ def copy_database(location: SQLiteLocation, target: Path) -> None:
         raise DatabaseUnreadable(
             f"{location.path} is damaged ({damage}): restore a backup before you change its schema"
         )
-    sync(target)
 
 
-def sync(path: Path) -> None:
-    """Bring a file to the disk."""
-    with path.open("r+b") as file:  # Windows refuses to do so through a handle that cannot write
-        os.fsync(file.fileno())
+def require_same(connection: sqlite3.Connection, path: Path, descriptor: int) -> None:
+    """Require that a connection is to the empty file of a descriptor, by writing to it.
+
+    Raises:
+        StorageError: somebody has put another file in its place; nothing is changed in that.
+    """
+    mark = secrets.randbits(31)
+    try:
+        connection.execute("PRAGMA journal_mode = MEMORY").fetchone()  # none has a name
+        connection.execute("BEGIN")  # to begin to write would make the first page
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            connection.execute(f"PRAGMA application_id = {mark}")
+            connection.execute("COMMIT")
+            os.lseek(descriptor, 68, os.SEEK_SET)  # https://sqlite.org/fileformat.html
+            if os.read(descriptor, 4) == mark.to_bytes(4, "big"):
+                return
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+    raise StorageError(f"somebody has put another file in the place of {path}: use another folder")
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
@@ -260,37 +266,55 @@ def save_backup(location: SQLiteLocation, output: Path | None = None) -> Path:
     find_file(location.path, create=False)
     remove_unfinished(location)
     target = output or location.path.with_name(f"{location.path.name}.{time_for_names()}.backup")
-    if target.exists():
-        raise InvalidInput(f"{target} is there already: choose another name")
     _write_whole(location, target)
     return target
 
 
-def list_backups(location: SQLiteLocation, known: Collection[str]) -> list[BackupFile]:
-    """Return the finished backups beside a database.
+def list_backups(location: SQLiteLocation, known: Collection[str], migration_table: str) -> list[BackupFile]:
+    """Return the finished backups beside a database; large ones are looked into and not checked whole.
 
     Args:
         location: the database.
         known: the ids of the migrations of ours, for backups that plain yoyo has recorded them in.
+        migration_table: where yoyo records them; in a backup of ours it may be another one.
     """
+    deadline = time.monotonic() + _SECONDS_TO_CHECK
     listed = []
     for one in found_backups(location):
-        if one.unfinished or one.damaged:
+        if one.damaged:
             continue
-        version, whole = None, False
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(one.path)) as copy:
-            whole = not integrity_error(copy)
-            names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            applied, ours = set[str](), set(known)
-            if "_yoyo_migration" in names:
-                applied = {name for (name,) in copy.execute("SELECT migration_id FROM _yoyo_migration")}
-            if "_migration_text" in names:
-                ours |= {name for (name,) in copy.execute("SELECT migration_id FROM _migration_text")}
-            version = max(applied & ours, default=None)
+        version, readable = None, None
+        try:
+            size = one.path.stat().st_size
+            with contextlib.closing(read_only(one.path)) as copy:
+                copy.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+                version = _schema_version(copy, known, migration_table)
+                if size <= _BYTES_TO_CHECK and time.monotonic() < deadline:
+                    readable = not integrity_error(copy)
+                # Of one that was cut off the first pages may be whole.
+                (pages,), (page,) = (copy.execute(f"PRAGMA {name}").fetchone() for name in _SIZES)
+                readable = readable if 0 < pages * page <= size else False
+        except FileNotFoundError:  # another process has pruned it
+            continue
+        except sqlite3.Error as error:
+            readable = None if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else False
         made_at = re.sub(r"(....)(..)(..)T(..)(..)(..).*", r"\1-\2-\3 \4:\5:\6", one.made)
-        size = one.path.stat().st_size
-        listed.append(BackupFile(one.path, made_at, size, one.before, version, whole and size > 0))
+        listed.append(BackupFile(one.path, made_at, size, one.before, version, readable))
     return listed
+
+
+def _schema_version(copy: sqlite3.Connection, known: Collection[str], migration_table: str) -> str | None:
+    """Return the last migration of ours that is applied in a backup."""
+    names = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+    applied, ours, tables = set[str](), set(known), {migration_table}
+    if "_migration_text" in names:
+        for table, name in copy.execute("SELECT migration_table, migration_id FROM _migration_text"):
+            tables.add(table)
+            ours.add(name)
+    for table in tables & names:
+        quoted = table.replace('"', '""')
+        applied |= {name for (name,) in copy.execute(f'SELECT migration_id FROM "{quoted}"')}
+    return max(applied & ours, default=None)
 
 
 def backups_holding(
@@ -305,14 +329,13 @@ def backups_holding(
     of_others = re.compile(re.escape(location.path.name) + r"\..+\.\d{8}T\d{6}\.\d{6}Z(\.before-.+)?\.backup")
     named = location.path.parent.glob(f"{glob.escape(location.path.name)}.*.backup")
     by_hand = [path for path in named if path not in ours and not of_others.fullmatch(path.name)]
-    found = {}
+    found = {path: Holding.LEFT if left else Holding.UNKNOWN for path, left in _unfinished(location).items()}
     for path in sorted([*ours, *by_hand]):
-        if path in ours and (ours[path].damaged or ours[path].unfinished):
-            being_written = ours[path].unfinished and _is_being_written(_database_of(path))
-            found[path] = Holding.UNKNOWN if being_written else Holding.LEFT
+        if path in ours and ours[path].damaged:
+            found[path] = Holding.LEFT
             continue
         holds = _holds(path, owner, tables)
-        if holds is None:
+        if holds is None and path.exists():  # else another process has pruned it
             found[path] = Holding.UNKNOWN
         elif holds:
             found[path] = Holding.OURS if path in ours else Holding.OF_OTHERS
@@ -336,4 +359,6 @@ def _holds(backup: Path, owner: int, tables: Sequence[StoredTable]) -> bool | No
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a backup to look into it."""
-    return watched(sqlite3.connect(uri(path.absolute(), "mode=ro"), uri=True), path, 64_000_000)
+    immutable = "" if immutable_state(path) is None else "&immutable=1"  # on a read-only disk, say
+    opened = sqlite3.connect(uri(path.absolute(), f"mode=ro{immutable}"), uri=True)
+    return watched(opened, path, 64_000_000)

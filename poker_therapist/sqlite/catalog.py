@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from poker_therapist.errors import DriftUnknown
 from poker_therapist.migrations.catalog import (
     BOOKKEEPING,
     Catalog,
@@ -165,6 +166,43 @@ def _checks(words: list[str]) -> Iterator[str]:
     for start, word in enumerate(words):
         if word.upper() == "CHECK" and words[start + 1] == "(":
             yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
+
+
+def describe_beside(connection: sqlite3.Connection, expected: Catalog) -> Catalog:
+    """Return of a schema what is expected, and what has been added to that.
+
+    Raises:
+        DriftUnknown: it cannot be read.
+    """
+    tables, named = expected.tables.keys(), {*expected.indexes, *expected.triggers, *expected.views}
+
+    def concerns(entry: Entry) -> bool:
+        kind, name, table, sql = entry
+        reads = kind == "view" and any(one in (sql or "") for one in tables)
+        return table in tables or name in named or reads
+
+    try:
+        return describe(connection, concerns).only(tables, expected)
+    # A text that SQLite takes and our reading of it does not.
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
+
+
+def build_judged(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
+    """Return the schema that migrations build in memory, beside the app's tables that they name.
+
+    Raises:
+        DriftUnknown: they cannot be built again.
+    """
+    try:
+        # A migration that is run now attaches its other databases itself.
+        return build_beside(migrations, live, skips_other_databases=live.in_transaction)
+    except Refused as error:
+        raise DriftUnknown(f"drift cannot be judged: {error}") from error
+    except sqlite3.Error as error:
+        raise DriftUnknown(
+            f"drift cannot be judged, for what was applied cannot be built again: {error}"
+        ) from error
 
 
 def build_beside(

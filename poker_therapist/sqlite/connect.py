@@ -1,10 +1,10 @@
 """An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
 
 import contextlib
-import errno
 import functools
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import time
@@ -53,6 +53,8 @@ def find_file(path: Path, *, create: bool) -> None:
     if is_there(path):
         if path.is_dir():
             raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
+        if create:
+            _require_not_planted(path)
         return
     if not create:
         raise DatabaseNotFound(
@@ -61,7 +63,10 @@ def find_file(path: Path, *, create: bool) -> None:
     _require_new_sqlite()
     try:
         # Through a symbolic link whose target does not exist yet, the target is created.
-        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        descriptor = os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o600)  # whatever the umask takes away
+        os.close(descriptor)
     except FileExistsError:  # another process was quicker
         pass
     except OSError as error:
@@ -70,9 +75,19 @@ def find_file(path: Path, *, create: bool) -> None:
         ) from error
 
 
-def kind_of(error: OSError) -> type[StorageError]:
-    """Return which error of ours tells one of the system's about a file that is written."""
-    return DatabaseFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+def _require_not_planted(path: Path) -> None:
+    """Refuse to fill an empty file, or to follow a link, that a stranger has put into a shared folder.
+
+    A stranger is neither this user, nor root, nor the owner of the folder.
+    """
+    found, folder = path.lstat(), path.parent.stat()
+    if (found.st_size and not path.is_symlink()) or not folder.st_mode & 0o022 or not hasattr(os, "geteuid"):
+        return
+    if found.st_uid not in (os.geteuid(), 0, folder.st_uid):
+        raise DatabaseReadOnly(
+            f"{path} was put there by another user, who could read what is saved: remove it, or use a folder "
+            "in which nobody else may write"
+        )
 
 
 def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
@@ -311,8 +326,9 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     # sqlite3 repeats a text that is no UTF-8, and that may be a player's.
     reason = re.sub(r"(Could not decode to UTF-8 .*?) with text .*", r"\1", str(error), flags=re.DOTALL)
     code = getattr(error, "sqlite_errorcode", 0)
-    # A full disk has no room for the index of the log either, which SQLite reports in another way.
-    code = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
+    # A full disk has no room for the index of the log either, which SQLite reports as it does a broken disk.
+    is_full = code == sqlite3.SQLITE_IOERR_SHMSIZE and shutil.disk_usage(location.path.parent).free < 2**16
+    code = sqlite3.SQLITE_FULL if is_full else code & 0xFF
     kind: type[PokerTherapistError]
     if code == sqlite3.SQLITE_CORRUPT and not _is_damaged(location):
         kind, sentence = StorageError, "{path}: {reason}"

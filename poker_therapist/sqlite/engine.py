@@ -42,8 +42,9 @@ class SQLiteEngine(Engine):
 
     @override
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
-        known = {one.id for one in self.backend().read(sources)}
-        return backup.list_backups(self.location, known)
+        backend = self.backend()
+        known = {one.id for one in backend.read(sources)}
+        return backup.list_backups(self.location, known, backend.migration_table)
 
     @override
     def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:

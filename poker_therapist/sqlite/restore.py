@@ -2,13 +2,24 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
-from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
+from poker_therapist.errors import (
+    DatabaseBusy,
+    DatabaseReadOnly,
+    DatabaseUnreadable,
+    InvalidInput,
+    PokerTherapistError,
+    SchemaTooNew,
+)
+from poker_therapist.location import SQLiteLocation, lock, new_file, time_for_names
 from poker_therapist.migrations.status import State, read_states
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
@@ -18,7 +29,6 @@ from poker_therapist.sqlite.connect import (
     is_there,
     open_connection,
     translating_errors,
-    uri,
 )
 from poker_therapist.tables import StoredTable
 
@@ -51,11 +61,15 @@ def restore(
         if location.path.samefile(backup):
             raise InvalidInput(f"{backup} is the database itself: name a backup of it")
     source_location = replace(location, path=backup.absolute())
-    with translating_errors(source_location), contextlib.closing(read_only(backup)) as source:
+    with (
+        translating_errors(source_location),
+        contextlib.closing(read_only(backup)) as source,
+        contextlib.ExitStack() as closing,
+    ):
         if damage := integrity_error(source):
             raise DatabaseUnreadable(f"{backup} is damaged ({damage}): use another backup")
         names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if not names & {*(table.name for table in tables), "_yoyo_migration"}:
+        if not names & {*(table.name for table in tables), "_yoyo_migration", "_migration_text"}:
             raise DatabaseUnreadable(
                 f"{backup} is a database, but none of Poker Therapist's: correct the path"
             )
@@ -65,10 +79,14 @@ def restore(
         newer = [one.id for one in found if one.state is State.UNKNOWN]
         if newer:
             raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
+        closing.enter_context(_one_at_a_time(location))
         replaced = _keep_replaced(location)
+        closing.enter_context(_naming(replaced))
         find_file(location.path, create=True)
         durable = replace(location, synchronous="FULL")
         with translating_errors(location), contextlib.closing(open_connection(durable)) as target:
+            if not replaced or replaced.suffix != ".backup":
+                _require_empty(location, target)
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected
                 target.execute("PRAGMA journal_mode = DELETE").fetchone()
@@ -79,40 +97,115 @@ def restore(
 
 
 def _keep_replaced(location: SQLiteLocation) -> Path | None:
-    """Keep what a backup replaces: as a backup, or, if it is damaged, as it is."""
+    """Keep what a backup replaces: as a backup, or, if it is damaged, as it is; None if there was nothing."""
     path = location.path
     if not path.exists() or not path.stat().st_size:
         return None
     try:
         return back_up(location, "restore")
     except DatabaseUnreadable:
-        _require_nobody_connected(location)
-        damaged = path.with_name(f"{path.name}.{time_for_names()}.damaged")
-        real = os.path.realpath(path)  # not a link to it
-        for ending in ("", "-wal", "-shm"):
-            if (part := Path(f"{real}{ending}")).exists():
-                part.replace(f"{damaged}{ending}")
-        sync_folder(path.parent)
-        return damaged
+        real = Path(os.path.realpath(path))
+        aside = real.with_name(f"{real.name}.{time_for_names()}.damaged")
+        with _keeping_others_out(real):
+            for ending in ("", "-wal", "-journal"):
+                if (part := Path(f"{real}{ending}")).exists():
+                    with (
+                        part.open("rb") as damaged,
+                        new_file(Path(f"{aside}{ending}")) as (_, descriptor),
+                        open(descriptor, "wb", closefd=False) as copy,
+                    ):
+                        shutil.copyfileobj(damaged, copy, 2**20)
+            for ending in ("-wal", "-shm", "-journal"):
+                Path(f"{real}{ending}").unlink(missing_ok=True)
+            os.truncate(real, 0)  # and not renamed: who has it open will see what is restored
+        return aside
 
 
-def _require_nobody_connected(location: SQLiteLocation) -> None:
-    """Refuse to move a file in which another connection would go on saving.
+@contextlib.contextmanager
+def _naming(replaced: Path | None) -> Iterator[None]:
+    """Say of a failure where the damaged database is that was set aside: its place is empty."""
+    try:
+        yield
+    except PokerTherapistError as error:
+        if replaced is None or replaced.suffix == ".backup":
+            raise
+        raise error.with_message(f"{error}\nWhat was there is kept as {replaced}") from error
+
+
+@contextlib.contextmanager
+def _one_at_a_time(location: SQLiteLocation) -> Iterator[None]:
+    """Wait for another restore in the same folder, where the system has locks for that.
 
     Raises:
-        DatabaseBusy: somebody is connected to it.
+        DatabaseBusy: it took longer than the timeout.
     """
-    try:
-        # The settings of our connections would read the schema, which may be what is damaged.
-        path = uri(Path(os.path.realpath(location.path)), "mode=rw")
-        with contextlib.closing(
-            sqlite3.connect(path, uri=True, timeout=0, isolation_level=None)
-        ) as connection:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
-            connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DatabaseBusy(
-                f"{location.path} is damaged, and a connected program would go on saving into the "
-                "damaged file: stop it, then restore again"
-            ) from error
+    folder = Path(os.path.realpath(location.path)).parent
+    deadline = time.monotonic() + location.timeout
+    with contextlib.ExitStack() as closing:
+        with contextlib.suppress(OSError):  # Windows opens no folder
+            descriptor = os.open(folder, os.O_RDONLY)
+            closing.callback(os.close, descriptor)
+            while lock(descriptor, wait=False) is False:
+                if time.monotonic() > deadline:
+                    raise DatabaseBusy(
+                        f"another restore is at work in {folder}: wait until it has ended, then restore again"
+                    )
+                time.sleep(0.05)
+        yield
+
+
+# Of a process of its own, for which the connections of this one are others'. SQLite locks these bytes, and
+# who has read a database in WAL mode keeps a lock while he is connected: https://sqlite.org/src/file/src/os.h
+_KEEP_OUT = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 512, 2**30)
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def _keeping_others_out(path: Path) -> Iterator[None]:
+    """Let nobody read or write a damaged file for a block, whatever is left of its first page.
+
+    Raises:
+        DatabaseBusy: somebody is connected to it, who would go on with what he knows of the damaged file.
+    """
+    if not os.access(path, os.W_OK):
+        raise DatabaseReadOnly(f"{path} may not be written: correct the rights of the file and its folder")
+    busy = DatabaseBusy(
+        f"{path} is damaged, and a connected program would go on saving into the damaged file: stop it, then "
+        "restore again"
+    )
+    if os.name == "nt":
+        try:
+            path.rename(path)  # which Windows refuses while it is open
+        except PermissionError as error:
+            raise busy from error
+        yield
+        return
+    with subprocess.Popen(  # noqa: S603  # no shell, and a text of ours
+        [sys.executable, "-I", "-c", _KEEP_OUT, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as keeper:
+        if not (keeper.stdout and keeper.stdout.readline()):
+            raise busy
+        yield
+
+
+def _require_empty(location: SQLiteLocation, target: sqlite3.Connection) -> None:
+    """Take the lock of an empty file, and keep it.
+
+    Raises:
+        DatabaseBusy: somebody has made a database of it meanwhile, of which there is no backup.
+    """
+    target.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+    target.execute("BEGIN EXCLUSIVE")
+    target.execute("ROLLBACK")
+    if target.execute("PRAGMA page_count").fetchone() != (0,):
+        raise DatabaseBusy(
+            f"somebody has written to {location.path} meanwhile: stop that program, then restore again"
+        )

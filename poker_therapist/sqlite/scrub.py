@@ -7,20 +7,18 @@ SQLite's backup write the pages back, as one transaction. Each row stays where i
 """
 
 import contextlib
-import glob
 import os
+import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from poker_therapist.errors import DatabaseUnreadable, StorageError
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.errors import DatabaseUnreadable, StorageError, file_error
+from poker_therapist.location import SQLiteLocation, private_folder, private_folders
 from poker_therapist.sqlfile import Placeholders, read_queries
-from poker_therapist.sqlite.backup import patience, sync
+from poker_therapist.sqlite.backup import patience, require_same
 from poker_therapist.sqlite.connect import (
-    kind_of,
     open_connection,
     set_journal_mode,
     translating_errors,
@@ -74,19 +72,20 @@ def scrub(location: SQLiteLocation) -> None:
     except DamagedPage as error:
         raise DatabaseUnreadable(f"{location.path} is damaged ({error}): restore a backup") from error
     except OSError as error:
-        raise kind_of(error)(
-            f"cannot write a copy beside {location.path} ({error.strerror}): make room, or correct the rights"
-        ) from error
+        raise file_error(error, f"cannot write a copy beside {location.path}") from error
 
 
 def sync_log(path: str) -> None:
     """Bring the log to the disk: SQLite only cuts it, and a power failure would bring back what was in it."""
     try:
-        sync(Path(f"{path}-wal"))
+        with Path(f"{path}-wal").open(
+            "r+b"
+        ) as log:  # Windows refuses to do so through a handle that cannot write
+            os.fsync(log.fileno())
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise kind_of(error)(f"{path}-wal cannot be synchronised ({error.strerror}).") from error
+        raise file_error(error, f"cannot synchronise {path}-wal") from error
 
 
 def _delete_samples(writer: sqlite3.Connection) -> None:
@@ -102,32 +101,30 @@ def _copy_beside(
 ) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection, BinaryIO]]:
     """Make a file for the copy: a connection that reads it, one that writes it, and the file itself.
 
-    It has no name while anything is in it, so that a kill leaves nothing of it; on Windows, where an open
-    file keeps its name, what a kill has left goes with the next one.
+    Where the system can, it has no name while anything is in it, so that a kill leaves nothing of it; what a
+    kill has left elsewhere goes with the next one.
     """
     prefix = f"{path.name}.scrub-"
-    for left in path.parent.glob(f"{glob.escape(prefix)}*") if os.name == "nt" else ():
-        with contextlib.suppress(OSError):  # another one's, which is open
-            left.unlink()
-    handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
-    copy = Path(name).absolute()
-    try:
+    private_folders(path.parent, re.escape(prefix) + r"\w{8}", remove=True)
+    with contextlib.ExitStack() as place:
+        folder = place.enter_context(private_folder(path.parent, prefix))
+        copy, descriptor = folder.path / "new", folder.create("new")
         with (
-            os.fdopen(handle, "r+b", buffering=0) as file,
+            os.fdopen(descriptor, "r+b", buffering=0) as file,
             contextlib.closing(_open(copy)) as source,
             contextlib.closing(_open(copy)) as target,
         ):
-            with contextlib.suppress(PermissionError):
-                copy.unlink()
+            target.execute(f"PRAGMA page_size = {page_size}")
+            require_same(target, copy, descriptor)
             target.execute("PRAGMA journal_mode = OFF").fetchone()
             target.execute("PRAGMA synchronous = OFF")
-            target.execute(f"PRAGMA page_size = {page_size}")
+            with contextlib.suppress(PermissionError):
+                folder.remove(["new"])
+                place.close()
             # More than one step, so that the backup cannot end before it has the real pages.
             target.execute("CREATE TABLE empty (pages BLOB)")
             target.execute("INSERT INTO empty (pages) VALUES (zeroblob(?))", (2 * _STEP * page_size,))
             yield source, target, file
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def _open(copy: Path) -> sqlite3.Connection:

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from poker_therapist.compat import override
@@ -18,7 +19,7 @@ from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.ownership import FAILED, Owner, Part, left_elsewhere
-from poker_therapist.sqlite.connect import translating_errors
+from poker_therapist.sqlite.connect import immutable_state, translating_errors
 
 
 class Session:
@@ -268,6 +269,8 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
         return
     if other.is_over:
         other.abandon()
+        return
+    if immutable_state(Path(path)) is not None:  # nothing is locked: each look is a connection of its own
         return
     raise StorageError(
         f"this thread has an open transaction() in {path} through another storage, for which it would wait "

@@ -152,4 +152,5 @@ def identity(location: SQLiteLocation) -> Hashable:
 def remove(location: SQLiteLocation) -> None:
     """Remove a file that we have made, and what SQLite puts beside it."""
     for ending in ("", "-journal", "-wal", "-shm"):
-        Path(f"{location.path}{ending}").unlink(missing_ok=True)
+        if (file := Path(f"{location.path}{ending}")).exists():  # on a read-only disk it would be an error
+            file.unlink()

@@ -1,9 +1,11 @@
 """No room on the disk, at every size: our own error, nothing lost, nothing half-done, and then it works."""
 
+import errno
 import os
 import re
 import shutil
 import sqlite3
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -16,18 +18,21 @@ from typing import Any
 import pytest
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage, schema
-from poker_therapist.errors import DatabaseFull, StorageError
+from poker_therapist.errors import DatabaseFull, DatabaseReadOnly, StorageError
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.schema import copy, rehearse
 from poker_therapist.sqlite.backup import save_backup
+from poker_therapist.sqlite.connect import translate_error
 from poker_therapist.sqlite.engine import SQLiteEngine
 from poker_therapist.tables import TABLES
 from tests.helpers import faults, old_app, snapshots
+from tests.helpers.cli import PROGRAM
 from tests.helpers.clock import Clock
 from tests.helpers.engines import execute, fetch_all, sqlite_only
-from tests.helpers.migrating import IDS, down, up
+from tests.helpers.migrating import FOLDER, IDS, down, up
 from tests.helpers.players import add_legacy_rows
 
+YOYO = PROGRAM.with_name("yoyo")
 USER, OTHER = 7, 8
 MARK = b"forget-me"
 # More than there are free bytes in any page, so that every save wants several.
@@ -356,6 +361,97 @@ def test_a_full_disk_loses_nothing(
     if failures is None:
         pytest.skip("this system lets nobody mount a disk of his own")
     report(f"disk, {what}: {told(failures)}")
+
+
+@pytest.mark.slow
+def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_what_it_needs(
+    tmp_path: Path,
+) -> None:
+    """In the error itself, for the library, and for `yoyo apply`."""
+    done, rest = IDS[:2], IDS[2:]
+    told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied, which needs up to"
+
+    def fill_it() -> list[str] | None:
+        place = tmp_path / "disk"
+        place.mkdir()
+        try:
+            disk = faults.SmallDisk(place)
+        except OSError:
+            return None
+        old_app.make(tmp_path / "old.db", rows=300)
+        path = place / "RexVoice.db"
+        options: list[str | Path] = ["--no-config-file", "--batch", "-d", f"sqlite+atomic:///{path}", FOLDER]
+
+        def open_it() -> str:
+            try:
+                get_pattern_storage(path).close()
+            except PokerTherapistError as error:
+                return str(error)
+            return ""
+
+        def apply_it() -> str:
+            return subprocess.run(
+                [YOYO, "apply", *options], capture_output=True, text=True, check=False
+            ).stderr
+
+        messages = []
+        for run in (open_it, apply_it):
+            for size in count(60, 4):
+                for left in place.glob("RexVoice.db*"):
+                    left.unlink()
+                shutil.copy(tmp_path / "old.db", path)
+                with disk.pages_free(size):
+                    message = run()
+                if told in message or not message:
+                    break
+            messages.append(message)
+        return messages
+
+    found = faults.in_child(fill_it)
+    if found is None:
+        pytest.skip("this system lets nobody mount a disk of his own")
+    for message in found:
+        assert told in message, message
+        assert re.search(r"needs up to [\d,]+ bytes of room beside .*RexVoice\.db", message)
+        assert "nothing was changed" not in message
+    assert found[1].startswith("yoyo: ")
+    assert "Traceback" not in found[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "advice"),
+    [
+        (errno.ENOSPC, DatabaseFull, "make room"),
+        (errno.EDQUOT, DatabaseFull, "make room"),
+        (errno.EIO, StorageError, "look at the disk"),
+        (errno.EROFS, DatabaseReadOnly, "correct the rights"),
+    ],
+)
+def test_what_the_system_says_of_a_backup_names_it_and_a_broken_disk_is_no_full_one(
+    number: int, kind: type[Exception], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_current(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError) as caught:
+        save_backup(location(tmp_path), tmp_path / "new.backup")
+
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(
+        f"cannot write {tmp_path / 'new.backup'} ({os.strerror(number)}): {advice}"
+    )
+    assert [one.name for one in tmp_path.iterdir() if "new" in one.name] == []
+
+
+@pytest.mark.parametrize("code", ["SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC"])
+def test_an_error_of_a_disk_with_room_is_no_want_of_room(code: str, tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = getattr(sqlite3, code)
+
+    assert type(translate_error(error, location(tmp_path))) is StorageError
 
 
 @sqlite_only

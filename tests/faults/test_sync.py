@@ -92,7 +92,7 @@ def test_a_backup_that_is_being_checked_is_not_removed_by_a_second(
     def watched(connection: sqlite3.Connection) -> str:
         found = check(connection)
         backup.remove_unfinished(location)
-        assert list(location.path.parent.glob("*.part"))
+        assert list(location.path.parent.glob("*.part-*/new"))
         return found
 
     monkeypatch.setattr(backup, "integrity_error", watched)

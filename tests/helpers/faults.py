@@ -108,9 +108,13 @@ class SmallDisk:
         finally:
             self._resize("64m")
 
-    def _resize(self, size: str) -> None:
+    def make_read_only(self) -> None:
+        """Let nothing be written on it any more."""
+        self._resize("64m", flags=1)
+
+    def _resize(self, size: str, flags: int = 0) -> None:
         remount = 32
-        _call("mount", b"none", bytes(self.folder), b"tmpfs", remount, f"size={size}".encode())
+        _call("mount", b"none", bytes(self.folder), b"tmpfs", remount | flags, f"size={size}".encode())
 
 
 def _call(name: str, *arguments: Any) -> None:

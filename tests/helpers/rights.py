@@ -15,9 +15,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+Result = TypeVar("Result")
+
+_NOBODY = 65534
 _PR_SET_SECUREBITS = 28
 _NO_ROOT = 0b11  # a program that root starts is given no capability again; locked
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -81,6 +85,20 @@ def run_without_privileges(
     return subprocess.run(
         command, cwd=folder, env=kept, capture_output=True, text=True, check=False, pass_fds=pass_fds
     )
+
+
+def as_another_user(work: Callable[[], Result]) -> Result:
+    """Run something in a forked child as a user who is neither root nor the owner of anything of ours."""
+
+    def change_and_work() -> Result:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+        return work()
+
+    from tests.helpers.faults import in_child  # this file is run as a script, too
+
+    return in_child(change_and_work)
 
 
 def skip_unless_rights_count(report: Callable[[str], None]) -> None:

@@ -15,11 +15,13 @@ from typing import cast
 import pytest
 
 from poker_therapist import MigrationError, get_pattern_storage
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, private_folder
+from poker_therapist.sqlite import backup as making
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
 from tests.helpers.cli import PROGRAM, command, program, state_of
+from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
 from tests.helpers.sessions import wait_until
@@ -42,7 +44,7 @@ def test_a_backup_lies_beside_the_database_and_is_named_by_the_time(database: Pa
 
     assert (ran.code, ran.error) == (0, "")
     assert backup.match("RexVoice.db.????????T??????.??????Z.backup")
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o640  # of the same group
     assert snapshots.everything(backup) == snapshots.everything(database)
     assert snapshots.is_whole(backup)
 
@@ -177,7 +179,7 @@ NOT_OURS = [
     "RexVoice.db.monday.backup.partaa",
     "RexVoice.db.1.20260105T000000.000000Z.before-apply-001_x.backup",
     "RexVoice.db.staging.20260105T000000.000000Z.before-apply-001_x.backup",
-    "RexVoice.db.staging.20260105T000000.000000Z.backup.part",
+    "RexVoice.db.staging.20260105T000000.000000Z.backup.part-deadbeef",
     "RexVoice.db.before-the-big-day.backup",
     "RexVoice.db.20260105T000000.000000Z.before-the-big-day.backup",
     "RexVoice.db.20260105T000000.000000Z.backup.partial",
@@ -208,16 +210,83 @@ def test_files_of_others_are_neither_pruned_nor_cleared_nor_deleted(database: Pa
 
 
 def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_not(database: Path) -> None:
-    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part")
-    alive = database.with_name(f"{database.name}.20260105T000001.000000Z.backup.part")
-    for path in (dead, alive):
-        shutil.copy(database, path)
-    with closing(sqlite3.connect(alive, isolation_level=None)) as writer:
-        writer.execute("PRAGMA journal_mode = DELETE")
-        writer.execute("BEGIN EXCLUSIVE")
+    dead = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-deadbeef")
+    dead.mkdir()
+    for name in ("owner", "new", "new-journal"):
+        shutil.copy(database, dead / name)
+    (database.with_name(f"{database.name}.20260105T000000.000000Z.damaged-wal.part-deadbeef")).mkdir()
+    begun = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-01234567")
+    begun.mkdir()
+    others = database.with_name(f"{database.name}.20260105T000000.000000Z.backup.part-notours_")
+    others.mkdir()
+    (others / "notes.txt").write_text("mine")
+    with private_folder(database.parent, f"{database.name}.20260105T000001.000000Z.backup.part-") as alive:
         back_up(database)
 
-        assert (dead.exists(), alive.exists()) == (False, True)
+        assert (dead.exists(), begun.exists(), alive.path.exists()) == (False, False, True)
+        assert not list(database.parent.glob("*.damaged-wal*"))
+    assert (others.exists(), alive.path.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("options", [[], ["--output", "monday.backup"]], ids=["", "of one name"])
+def test_several_backups_at_once_leave_each_other_alone(options: list[str], database: Path) -> None:
+    """Each is whole; of those with one name, one is made, and the others say that it is there."""
+    with get_pattern_storage(database) as storage:
+        for number in range(300):
+            storage.save_pattern(8, "tilt", str(number), "x" * 3000)
+    running = [
+        subprocess.Popen(
+            [PROGRAM, "backup", *options],
+            cwd=database.parent,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(5)
+    ]
+    said = sorted(one.communicate()[1].decode() for one in running)
+
+    refusal = "poker-therapist: monday.backup is there already: choose another name\n"
+    assert said == ["", *[refusal if options else ""] * 4]
+    made = list(database.parent.glob("*.backup"))
+    assert len(made) == (1 if options else 5)
+    assert all(snapshots.everything(one) == snapshots.everything(database) for one in made)
+    assert not list(database.parent.glob("*.part-*"))
+
+
+@pytest.mark.slow
+def test_sigterm_under_yoyo_apply_leaves_no_part_of_a_backup(tmp_path: Path) -> None:
+    """Whenever it comes while the backup is written; the database is as it was."""
+    project = Project(tmp_path)
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
+    run_sql(
+        project.database,
+        "CREATE TABLE games (id INTEGER PRIMARY KEY, game TEXT);"
+        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 200000) "
+        "INSERT INTO games (game) SELECT hex(zeroblob(200)) FROM number",
+    )
+    before = snapshots.everything(project.database)
+    arguments = ["apply", "--no-config-file", "--batch", "-d", f"sqlite+atomic:///{project.database}"]
+    with subprocess.Popen(
+        [PROGRAM.with_name("yoyo"), *arguments, project.sql],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as running:
+        wait_until(lambda: any(one.stat().st_size > 10**6 for one in tmp_path.rglob("*.part-*/new")))
+        running.terminate()
+        assert running.wait(60) == 128 + signal.SIGTERM
+
+    assert [one for one in tmp_path.rglob("*") if ".backup" in one.name] == []
+    assert snapshots.everything(project.database) == before
+
+
+def test_a_killed_backup_to_a_named_file_is_cleared_by_the_next(database: Path) -> None:
+    """Which nothing else would know of."""
+    left = database.with_name("monday.backup.part-deadbeef")
+    left.mkdir()
+    shutil.copy(database, left / "new")
+    back_up(database, "--output", "monday.backup")
+
+    assert not left.exists()
 
 
 def test_a_run_that_changes_nothing_leaves_no_backup_and_prunes_none(tmp_path: Path) -> None:
@@ -326,6 +395,56 @@ def test_the_backups_beside_a_database_are_listed(database: Path) -> None:
     ]
     assert state_of(database.parent) == before
     assert command("backup", "--json", folder=database.parent).code == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [("_BYTES_TO_CHECK", "not checked"), ("_SECONDS_TO_CHECK", "not checked"), ("", "readable")],
+)
+def test_a_large_backup_is_listed_without_a_check_of_it_all(
+    limit: str, says: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would take as long as the file is large; one that lacks a part is seen all the same."""
+    whole = back_up(database)
+    cut = whole.with_name(whole.name.replace("Z.backup", "Z.before-restore.backup"))
+    cut.write_bytes(whole.read_bytes()[:-4096])
+    if limit:
+        monkeypatch.setattr(making, limit, -1)
+    found = {
+        one["file"]: one["readable"]
+        for one in command("backup", "--list", "--json", folder=database.parent).json["backups"]
+    }
+
+    assert found == {str(whole): None if limit else True, str(cut): False}
+    lines = command("backup", "--list", folder=database.parent).lines
+    assert [line.split("\t")[1] for line in lines if whole.name in line] == [says]
+
+
+def test_a_backup_that_another_process_prunes_meanwhile_is_not_listed(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = back_up(database), back_up(database)
+    found = making.found_backups
+
+    def pruned(location: SQLiteLocation) -> list[making.FoundBackup]:
+        listed = found(location)
+        first.unlink(missing_ok=True)
+        return listed
+
+    monkeypatch.setattr(making, "found_backups", pruned)
+    listed = command("backup", "--list", "--json", folder=database.parent).json["backups"]
+
+    assert [one["file"] for one in listed] == [str(second)]
+
+
+def test_the_version_of_a_backup_is_read_where_yoyo_was_told_to_record_it(database: Path) -> None:
+    database.unlink()
+    with AtomicSQLiteBackend(SQLiteLocation(database), "our_migrations") as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(FOLDER)])))
+    made = back_up(database)
+    found = command("backup", "--list", "--json", folder=database.parent).json["backups"]
+
+    assert {one["file"]: one["schema_version"] for one in found}[str(made)] == IDS[-1]
 
 
 def test_sigterm_leaves_nothing_of_what_was_not_finished(tmp_path: Path) -> None:

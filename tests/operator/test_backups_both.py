@@ -48,9 +48,12 @@ def test_what_is_replaced_is_backed_up(database: str, tmp_path: Path) -> None:
     assert everything(database) == second
 
 
-@pytest.mark.parametrize("output", ["there.txt", "."])
+@pytest.mark.parametrize("output", ["there.txt", ".", "link.txt", "dangling.txt"])
 def test_a_backup_writes_over_nothing(output: str, database: str, tmp_path: Path) -> None:
+    """Nor through a link, whether it leads to a file or to none."""
     (tmp_path / "there.txt").write_text("a letter")
+    (tmp_path / "link.txt").symlink_to("there.txt")
+    (tmp_path / "dangling.txt").symlink_to("not_there.txt")
     before = state_of(tmp_path)
 
     assert refused("backup", "-d", database, "-o", output, folder=tmp_path) == (
@@ -62,4 +65,6 @@ def test_a_backup_writes_over_nothing(output: str, database: str, tmp_path: Path
 def test_a_backup_into_a_folder_that_is_not_there_says_so(database: str, tmp_path: Path) -> None:
     message = refused("backup", "-d", database, "-o", "nowhere/monday.backup", folder=tmp_path)
 
-    assert re.search(r"nowhere/monday\.backup(\.part)?: No such file or directory", message)
+    assert re.search(
+        r"cannot write nowhere/monday\.backup \(No such file or directory\): correct the path", message
+    )

@@ -100,14 +100,21 @@ def test_an_export_to_a_file_is_for_its_owner_alone(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "why"),
-    [("there.json", "File exists"), (".", "File exists"), ("nowhere/x.json", "No such file")],
+    ("output", "says"),
+    [
+        ("there.json", "there.json is there already: choose another name"),
+        (".", ". is there already"),
+        ("link.json", "link.json is there already"),
+        ("nowhere/x.json", "cannot write nowhere/x.json (No such file or directory): correct the path"),
+    ],
 )
-def test_an_export_writes_over_nothing(output: str, why: str, database: Path) -> None:
+def test_an_export_writes_over_nothing(output: str, says: str, database: Path) -> None:
     (database.parent / "there.json").write_text("a letter")
+    (database.parent / "link.json").symlink_to("not there")
     message = refused("export", "7", "-o", output, folder=database.parent)
 
-    assert message.startswith(f"cannot write {output}: {why}")
+    assert message.startswith(says)
+    assert not (database.parent / "not there").exists()
     assert (database.parent / "there.json").read_text() == "a letter"
 
 

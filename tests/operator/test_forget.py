@@ -1,15 +1,15 @@
 """`poker-therapist forget` and `purge`: it asks, it counts, and it names the backups that still know."""
 
 import contextlib
+import os
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from poker_therapist import get_pattern_storage
+from poker_therapist.location import private_folder
 from tests.helpers import old_app, players
 from tests.helpers.cli import Result, command, program, state_of
 from tests.helpers.engines import run_sql
@@ -181,27 +181,25 @@ def test_purging_counts_what_has_expired(database: Path) -> None:
 def test_what_killed_commands_have_left_is_named_and_deleted_if_told_so(database: Path) -> None:
     """Half a backup, a rehearsal's copies, a damaged database with its log; nothing that is in use."""
     named = f"{database.name}.20260105T000000.000000Z"
-    left = [database.with_name(f"{named}{end}") for end in (".backup.part", ".damaged", ".damaged-wal")]
+    left = [database.with_name(f"{named}{end}") for end in (".damaged", ".damaged-wal")]
     for path in left:
         path.write_bytes(b"no whole database " * 100)
-    folders = [
-        database.with_name(f"{database.name}.rehearsal-4711-{end}") for end in ("deadbeef", "running_")
-    ]
-    for folder in folders:
-        folder.mkdir()
-        for name in ("owner.db", "work.db"):
-            shutil.copy(database, folder / name)
-    writing = database.with_name(f"{database.name}.20260106T000000.000000Z.backup.part")
-    shutil.copy(database, writing)
+    time = ".20260105T000000.000000Z"
+    kinds = {f"{time}.backup.part-": "new", f"{time}.damaged.part-": "new", ".rehearsal-": "work.db"}
+    for kind, made in kinds.items():
+        left.append(database.with_name(f"{database.name}{kind}deadbeef"))
+        left[-1].mkdir()
+        shutil.copy(database, left[-1] / made)
     with contextlib.ExitStack() as stack:
-        for path in (writing, folders[1] / "owner.db"):
-            connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
-            connection.execute("PRAGMA journal_mode = DELETE")
-            connection.execute("BEGIN EXCLUSIVE")
+        writing = []
+        for kind, made in kinds.items():
+            folder = stack.enter_context(private_folder(database.parent, f"{database.name}{kind}"))
+            os.close(folder.create(made))
+            writing.append(folder.path / made)
         said = forget(database, "--yes").out
-        for path in (*left, folders[0]):
+        for path in left:
             assert f"{path} is left over and may hold player 7; --backups deletes it" in said
         assert forget(database, "--yes", "--backups").code == 0
 
-        assert [path for path in (*left, folders[0]) if path.exists()] == []
-        assert (writing.exists(), (folders[1] / "work.db").exists()) == (True, True)
+        assert [path for path in left if path.exists()] == []
+        assert all(path.exists() for path in writing)

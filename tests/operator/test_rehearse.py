@@ -287,18 +287,17 @@ def test_an_edited_file_is_refused_as_the_real_run_would_refuse_it(either: Proje
 def test_what_only_looks_like_the_copies_of_a_rehearsal_stays(three: Project) -> None:
     """A file, a folder of notes, of another name or with other things in it, a link."""
     name = f"{three.database.name}.rehearsal-"
-    notes = [three.folder / f"{name}{ending}" for ending in ("notes", "4711-abcdefgh", "4712-ijklmnop")]
+    notes = [three.folder / f"{name}{ending}" for ending in ("notes", "abcdefgh", "ijklmnop")]
     for path in notes[:2]:
         path.mkdir()
         (path / "notes.txt").write_text("mine")
         os.utime(path, (0, 0))
     notes[2].write_text("a file")
-    (three.folder / f"{name}4713-qrstuvwx").symlink_to(notes[0])
-    for number, inside in enumerate(("owner.db-notes", "owner.db"), 4714):
-        folder = three.folder / f"{name}{number}-abcdefgh"
-        folder.mkdir()
-        for path in (folder / "work.db", folder / inside):
-            path.write_text("mine, and no database " * 50)
+    (three.folder / f"{name}qrstuvwx").symlink_to(notes[0])
+    folder = three.folder / f"{name}01234567"
+    folder.mkdir()
+    for path in (folder / "work.db", folder / "work.db-notes"):
+        path.write_text("mine, and no database " * 50)
     before = sorted(three.folder.rglob("*"))
     rehearse(SQLiteLocation(three.database), sources=[str(three.sql)])
 

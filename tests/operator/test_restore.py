@@ -1,19 +1,27 @@
 """`poker-therapist restore`: what is refused, and what is quarantined."""
 
+import fcntl
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poker_therapist import get_pattern_storage
+from poker_therapist.sqlite import restore as restoring
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import back_up, restore, save, value
-from tests.helpers.cli import program, refused, state_of
+from tests.helpers.cli import PROGRAM, command, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS, NEXT, up
+from tests.helpers.scripts import run_script
 
 
 @pytest.fixture
@@ -166,22 +174,156 @@ def test_a_database_is_no_backup_of_itself(database: Path) -> None:
     assert state_of(database.parent) == before
 
 
-def test_a_damaged_database_to_which_an_app_is_connected_is_not_taken_from_under_it(database: Path) -> None:
+# Another program: connects, reads if it is told so, and saves when it is told so; says how that ended.
+APP = """
+import sqlite3, sys
+app = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=1)
+if sys.argv[2] != "idle":
+    assert app.execute(f"PRAGMA journal_mode = {sys.argv[2]}").fetchone() == (sys.argv[2].lower(),)
+    app.execute("SELECT count(*) FROM user_patterns").fetchone()
+print(flush=True)
+sys.stdin.readline()
+try:
+    app.execute("UPDATE user_patterns SET pattern_value = '\\"saved\\"'")
+except sqlite3.Error as error:
+    print(error)
+else:
+    print("saved")
+"""
+
+
+@contextmanager
+def another_program(database: Path, mode: str) -> Iterator[Callable[[], str]]:
+    """Let another program connect; what is given lets it save and returns what it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", APP, database, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as app:
+        assert app.stdout
+        app.stdout.readline()
+
+        def save() -> str:
+            return app.communicate("\n")[0].strip()
+
+        yield save
+
+
+def no_database(content: bytes) -> bytes:
+    return b"a letter to Ann " * (len(content) // 16)
+
+
+def zeros_within(content: bytes) -> bytes:
+    return content[:4096] + bytes(len(content) - 8192) + content[-4096:]
+
+
+@pytest.mark.parametrize("damage", [no_database, zeros_within])
+def test_a_damaged_database_to_which_an_app_is_connected_is_not_taken_from_under_it(
+    damage: Callable[[bytes], bytes], database: Path
+) -> None:
     """The app would go on saving into the damaged file: acknowledged, and lost."""
     backup = back_up(database)
-    with closing(sqlite3.connect(database, isolation_level=None)) as app:
-        assert app.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
-        app.execute("SELECT count(*) FROM user_patterns").fetchone()
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        content = bytearray(database.read_bytes())
-        content[4096:-4096] = bytes(len(content) - 8192)
+    with another_program(database, "WAL") as save_there:
         with database.open("r+b") as file:
+            content = damage(file.read())
+            file.seek(0)
             file.write(content)
         message = refused("restore", backup, folder=database.parent)
 
         assert "a connected program would go on saving into the damaged file: stop it" in message
         assert not list(database.parent.glob("*.damaged"))
+        assert database.read_bytes() == content
+        save_there()
     restore(backup, database)
+    assert value(database) == "first"
+
+
+@pytest.mark.parametrize("mode", ["idle", "DELETE"])
+@pytest.mark.parametrize("damage", [no_database, zeros_within])
+def test_an_app_that_holds_no_lock_goes_on_in_what_was_restored(
+    damage: Callable[[bytes], bytes], mode: str, database: Path
+) -> None:
+    """Nobody can see that it is connected; what it saves is not lost."""
+    backup = back_up(database)
+    with another_program(database, mode) as save_there:
+        with database.open("r+b") as file:
+            content = damage(file.read())
+            file.seek(0)
+            file.write(content)
+        (aside,) = restore(backup, database)
+
+        assert save_there() == "saved"
+    assert value(database) == "saved"
+    assert Path(aside.removeprefix("backup: ")).read_bytes() == content
+    assert snapshots.is_whole(database)
+
+
+@pytest.mark.parametrize("there", ["nothing", "a damaged database"])
+def test_what_an_app_saves_before_the_restore_has_the_lock_is_not_replaced(
+    there: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no backup of that: it is refused, and the next try has one."""
+    backup = back_up(database)
+    database.unlink()
+    if there != "nothing":
+        database.write_bytes(b"no database at all" * 1_000)
+    require_empty = restoring._require_empty
+
+    def meanwhile(*arguments: Any) -> None:
+        run_script(
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('CREATE TABLE games (id)')", database
+        )
+        require_empty(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restoring, "_require_empty", meanwhile)
+        message = refused("restore", backup, folder=database.parent)
+
+    assert f"somebody has written to {database} meanwhile" in message
+    aside = [f"What was there is kept as {path}" for path in database.parent.glob("*.damaged")]
+    assert message.splitlines()[1:] == aside
+    (kept,) = restore(backup, database)
+    assert "CREATE TABLE games (id)" in str(snapshots.stored_sql(Path(kept.removeprefix("backup: "))))
+
+
+@pytest.mark.parametrize("there", ["nothing", "a damaged database", "a database"])
+def test_several_restores_at_once_wait_for_each_other(there: str, database: Path) -> None:
+    """Each finds a whole database, or none; nobody sees damage that another is about to mend."""
+    with get_pattern_storage(database) as storage:
+        for number in range(300):
+            storage.save_pattern(8, "tilt", str(number), "x" * 3000)
+    backup = back_up(database, "--output", "monday.backup")
+    if there != "a database":
+        database.unlink()
+    if there == "a damaged database":
+        database.write_bytes(b"no database at all" * 1_000)
+    arguments = ("restore", backup, "--database", database)
+    running = [
+        subprocess.Popen(
+            [PROGRAM, *arguments],
+            cwd=database.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ended = [(*one.communicate(), one.returncode) for one in running]
+
+    assert [(error, code) for _, error, code in ended] == [("", 0)] * 4
+    assert value(database) == "first"
+    assert snapshots.is_whole(database)
+    assert len(list(database.parent.glob("*.damaged"))) == (there == "a damaged database")
+    assert len(list(database.parent.glob("*.before-restore.backup"))) == 3 + (there == "a database")
+    assert not list(database.parent.glob("*.part-*"))
+
+
+def test_a_restore_that_waits_too_long_says_who_is_at_work(database: Path) -> None:
+    backup = back_up(database)
+    folder = os.open(database.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    message = refused("restore", backup, "-d", f"sqlite:///{database}?timeout=0.1", folder=database.parent)
+    os.close(folder)
+
+    assert message.startswith(f"another restore is at work in {database.parent}: wait until it has ended")
     assert value(database) == "first"
 
 
@@ -194,3 +336,22 @@ def test_through_a_link_its_target_is_restored(database: Path, tmp_path: Path) -
 
     assert database.is_symlink()
     assert value(target) == "first"
+
+
+def test_through_a_link_to_another_file_system_a_damaged_target_is_set_aside_beside_it(
+    database: Path,
+) -> None:
+    """And forgetting finds it there."""
+    backup = back_up(database, "--output", "monday.backup")
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as elsewhere:
+        target = Path(elsewhere, "real.db")
+        target.write_bytes(b"no database at all" * 1_000)
+        database.unlink()
+        database.symlink_to(target)
+        if target.stat().st_dev == backup.stat().st_dev:
+            pytest.skip("the tests and their temporary folder are on one file system")
+        restore(backup, database)
+
+        (aside,) = target.parent.glob("*.damaged")
+        assert (value(target), aside.name[:8]) == ("first", "real.db.")
+        assert f"{aside} is left over" in command("forget", "7", "--yes", folder=database.parent).out

@@ -69,6 +69,61 @@ def test_it_opens_and_saves_without_fork_and_poll(database: str) -> None:
     assert get_pattern_storage(database).get_pattern(USER, "tilt", "bad_beat") == 1
 
 
+WITHOUT_DESCRIPTORS = """
+import os, sys, tempfile
+from pathlib import Path
+for name in ("O_NOFOLLOW", "O_DIRECTORY", "fchmod", "geteuid", "link"):
+    delattr(os, name)
+os.supports_dir_fd, os.supports_fd = set(), set()
+sys.modules["fcntl"] = None
+
+def link(*_):  # as on FAT
+    raise OSError(1, "Operation not permitted")
+os.link = link
+
+from poker_therapist import cli
+database = Path(sys.argv[1])
+def run(*arguments):
+    sys.argv = ["poker-therapist", *arguments, "-d", str(database)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(end.code or 0)
+for _ in range(2):
+    run("backup", "-o", "monday.backup")
+    run("export", "7", "-o", "seven.json")
+run("restore", "monday.backup")
+run("rehearse")
+run("forget", "7", "--yes", "--backups")
+print(sorted(path.name for path in Path().iterdir() if "." in path.name))
+"""
+
+
+def test_files_are_made_without_links_and_descriptors_of_folders(tmp_path: Path) -> None:
+    """As on Windows, and on a disk that cannot give a file a second name; each replaces nothing."""
+    filled(tmp_path / "RexVoice.db")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, "RexVoice.db"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1] == "['RexVoice.db', 'monday.backup', 'seven.json']", done
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == [
+        "0",
+        "0",
+        "1",
+        "1",
+        "0",
+        "0",
+        "0",
+    ]
+    assert done.stderr.count("is there already") == 2
+    assert '"user_id": 7' in (tmp_path / "seven.json").read_text()
+
+
 def test_fork_and_poll_are_asked_for_before_they_are_used() -> None:
     """Nothing is left to the one module that happens to be imported above."""
     package = Path(poker_therapist.__file__).parent
@@ -89,13 +144,13 @@ def test_no_process_is_looked_for_by_a_signal() -> None:
                 assert ast.unparse(node.args[1]).startswith("signal.SIG"), path
 
 
-def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go_whatever_its_number(
+def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go(
     project: Project,
 ) -> None:
-    """What a killed one has left may have the number of a process that is there by now: of this one."""
+    """A lock tells them apart, which goes with a process."""
     location = SQLiteLocation(project.database)
     run_sql(project.database, "CREATE TABLE players (id INTEGER)")
-    dead = project.folder / f"{project.database.name}.rehearsal-{os.getpid()}-deadbeef"
+    dead = project.folder / f"{project.database.name}.rehearsal-deadbeef"
     dead.mkdir()
     (dead / "work.db").touch()
     running: set[Path] = set()
@@ -104,7 +159,6 @@ def test_a_running_rehearsal_keeps_its_copies_and_those_of_a_killed_one_go_whate
     def meanwhile(*_what: object) -> None:
         if not running:
             running.update(project.folder.glob("*.rehearsal-*"))
-            # Another number, as of a process that is not there.
             rehearse_again = rehearse(location, sources=[str(project.sql)])
             second.extend(one.id for one in rehearse_again.migrations)
             assert set(project.folder.glob("*.rehearsal-*")) == running

@@ -1,0 +1,106 @@
+"""A disk that cannot be written: every command ends in one message, and so does every clean-up."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from poker_therapist import get_pattern_storage
+from tests.helpers import faults, old_app
+from tests.helpers.backups import save
+from tests.helpers.cli import PROGRAM
+from tests.helpers.migrating import FOLDER
+
+YOYO = PROGRAM.with_name("yoyo")
+
+# What cannot be done there, by the database: one that is up to date, one that the earlier app made, none.
+REFUSED = {
+    "current": [
+        "backup",
+        "backup -o x",
+        "restore monday.backup",
+        "export 7 -o x",
+        "forget 7 --yes",
+        "copy RexVoice.db x.db",
+        "yoyo rollback --revision 004",
+        "yoyo reapply --all",
+        "yoyo unmark --all",
+    ],
+    "old": ["backup", "restore monday.backup", "yoyo apply", "yoyo mark"],
+    "empty": ["restore monday.backup", "copy monday.backup x.db", "yoyo apply"],
+}
+DONE = {"current": ["status", "rehearse", "backup --list", "export 7", "yoyo list", "yoyo apply"]}
+
+SAVE = """
+import sys
+from poker_therapist import DatabaseReadOnly, get_pattern_storage
+with get_pattern_storage("RexVoice.db") as storage:
+    assert storage.recall(7)["patterns"]
+    save = lambda: storage.save_pattern(7, "a", "b", 1)
+    for call in (save, lambda: storage.forget_user(7), storage.purge_expired):
+        try:
+            with storage.transaction():
+                assert storage.recall(7)["patterns"]
+                call()
+        except DatabaseReadOnly as error:
+            print(error)
+"""
+
+
+@pytest.mark.slow
+def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> None:
+    """It says which file and why; what only reads goes on."""
+
+    def run(words: str, folder: Path) -> tuple[int, str]:
+        name, *arguments = words.split()
+        command: list[str | Path] = [PROGRAM, name, *arguments]
+        if name == "yoyo":
+            options: list[str | Path] = [
+                "--no-config-file",
+                "--batch",
+                "-d",
+                f"sqlite+atomic:///{folder}/RexVoice.db",
+                FOLDER,
+            ]
+            command = [YOYO, *arguments, *options]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    def work() -> list[str] | None:
+        place = tmp_path / "disk"
+        place.mkdir()
+        try:
+            disk = faults.SmallDisk(place)
+        except OSError:
+            return None
+        save(tmp_path / "monday.backup", "first")
+        for name in REFUSED:
+            (place / name).mkdir()
+            shutil.copy(tmp_path / "monday.backup", place / name)
+        get_pattern_storage(place / "current" / "RexVoice.db").close()
+        save(place / "current" / "RexVoice.db", "second")
+        old_app.make(place / "old" / "RexVoice.db")
+        disk.make_read_only()
+        wrong = []
+        for name, all_words in REFUSED.items():
+            for words in all_words:
+                code, error = run(words, place / name)
+                says_why = "Read-only file system" in error or "may not be written" in error
+                if code != 1 or len(error.splitlines()) != 1 or not says_why:
+                    wrong.append(f"{name}: {words}: {code} {error}")
+        wrong += [
+            f"{words}: {found}" for words in DONE["current"] if (found := run(words, place / "current"))[0]
+        ]
+        saved = subprocess.run(
+            [sys.executable, "-c", SAVE], cwd=place / "current", capture_output=True, text=True, check=False
+        )
+        if saved.stdout.count("may not be written") != 2 or saved.stderr:  # nothing has expired
+            wrong.append(f"{saved}")
+        return wrong
+
+    wrong = faults.in_child(work)
+    if wrong is None:
+        pytest.skip("this system lets nobody mount a disk of his own")
+    assert not wrong, "\n".join(wrong)

@@ -70,12 +70,12 @@ def test_the_commands_of_yoyo_work_by_the_variables_alone(postgresql_url: str) -
         (["reapply", "--all"], f"rolled back {IDS[0]}", IDS[:-1]),
         (["develop"], f"[{IDS[-1]}]", IDS),
         (["develop", "-n", "2"], f"[{IDS[-2]}]", IDS),
-        (["unmark", "-m", "004"], f"unmarked {IDS[-1]}", IDS[:-1]),
+        (["unmark", "-m", IDS[-1][:3]], f"unmarked {IDS[-1]}", IDS[:-1]),
         (["mark"], f"marked {IDS[-1]} as applied", IDS),
         (["break-lock"], "", IDS),
         (["rollback", "--revision", "002"], f"rolled back {IDS[1]}", IDS[:1]),
         (["apply", "--revision", "003"], f"applied {IDS[2]}", IDS[:3]),
-        (["apply"], f"applied {IDS[3]}", IDS),
+        (["apply"], f"applied {IDS[-1]}", IDS),
     ):
         ran = yoyo(*command, environment=environment)
 

@@ -42,7 +42,7 @@ from tests.helpers import old_app, players, snapshots
 from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
-from tests.helpers.migrating import down, up
+from tests.helpers.migrating import IDS, down, up
 from tests.helpers.scripts import run_script
 from tests.helpers.server import Server
 
@@ -824,7 +824,7 @@ def test_what_somebody_else_has_saved_meanwhile_is_not_taken_away(
             storage.save_insight(1, "advice", "too early")
 
     with monkeypatch.context() as patched, pytest.raises(InvalidInput, match="user_insights: 1"):
-        copy(locate(small), locate(target), progress=at_stage("applied 004_index_reads", save, patched))
+        copy(locate(small), locate(target), progress=at_stage(f"applied {IDS[-1]}", save, patched))
 
     with get_pattern_storage(target, migrate=False) as storage:
         assert [one["data"] for one in storage.get_insights(1)] == ["too early"]

@@ -55,7 +55,9 @@ def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(pos
     machine = command("rehearse", "-d", postgresql_url, "--json", folder=FOLDER)
 
     assert (told.code, machine.code) == (0, 0)
-    assert [line.split("\t")[:2] for line in told.lines[:3]] == [[name, "exact"] for name in IDS[1:]]
+    assert [line.split("\t")[:2] for line in told.lines][: len(IDS) - 1] == [
+        [name, "exact"] for name in IDS[1:]
+    ]
     assert told.lines[-1] == "Every migration works, and can be rolled back."
     assert (machine.json["reason"], machine.json["room_in_bytes"] > 0) == ("", True)
     assert everything(postgresql_url) == before
@@ -158,7 +160,7 @@ def test_a_role_that_may_make_no_database_rehearses_in_a_scratch_schema(
 
     assert ran.code == 0
     assert [line.split("\t")[1] for line in ran.lines[:2]] == ["exact", "exact"]
-    assert ran.lines[2] == (
+    assert ran.lines[len(IDS) - 2] == (
         "tried in a scratch schema, not on a copy of the database: permission denied to create database"
     )
     assert left_of(postgresql_url) == []
@@ -264,7 +266,7 @@ def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str
         postgresql_url,
         "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'idx_user_patterns_updated'::REGCLASS",
     )
-    (tried,) = rehearse(server_location(postgresql_url)).migrations
+    tried = rehearse(server_location(postgresql_url)).migrations[0]
 
     assert tried.id == IDS[3]
     assert not any("failed" in reason or "damaged" in reason for reason in tried.reasons), tried.reasons

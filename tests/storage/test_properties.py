@@ -136,6 +136,7 @@ class Operations(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.latest = self.clock.moment
         self.patched = mock.patch.object(values, "now", self.clock)
         self.patched.start()
         self.storage = get_pattern_storage(self.database)
@@ -152,13 +153,12 @@ class Operations(RuleBasedStateMachine):
         return self.clock.moment.isoformat(timespec="microseconds")
 
     def is_live(self, row: dict[str, Any]) -> bool:
-        return row["expires_at"] is None or datetime.fromisoformat(row["expires_at"]) > self.clock.moment
+        return row["expires_at"] is None or datetime.fromisoformat(row["expires_at"]) > self.latest
 
     @rule(seconds=st.sampled_from([-60, 0.000001, 1, 60, 3600]))
     def time_passes(self, seconds: float) -> None:
-        if seconds < 0:  # what has expired may have been purged, and then it does not come back
-            self.purge()
         self.clock.advance(seconds=seconds)
+        self.latest = max(self.latest, self.clock.moment)  # for expiry no clock goes back
 
     @rule(user=users, kind=keys, key=keys, value=small_values, confidence=scores)
     def save_pattern(self, user: int, kind: str, key: str, value: Any, confidence: float) -> None:
@@ -179,7 +179,7 @@ class Operations(RuleBasedStateMachine):
         self.storage.save_context(user, key, value, session, minutes)
         expires_at = None
         if minutes:  # zero, as None, never expires
-            expires_at = (self.clock.moment + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
+            expires_at = (self.latest + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
         row = {"user": user, "key": key, "value": value, "session_id": session}
         self.model.context.append(row | {"created_at": self.now, "expires_at": expires_at})
 
@@ -242,8 +242,10 @@ class Operations(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
+        self.purge()  # what has expired may have been purged already, and then it does not come back
         self.storage.close()
         self.storage = get_pattern_storage(self.database)
+        self.latest = self.clock.moment  # but for a storage that is opened anew
 
     @rule(user=users, key=keys, session=sessions, least=scores, limit=limits)
     def reads_with_filters_and_limits_agree(
@@ -251,14 +253,14 @@ class Operations(RuleBasedStateMachine):
     ) -> None:
         context = [
             row["value"]
-            for row in newest_first(self.model.context, "created_at")
+            for row in newest_first(self.model.context)
             if (row["user"], row["key"]) == (user, key)
             and session in (None, row["session_id"])
             and self.is_live(row)
         ]
         insights = [
             row
-            for row in newest_first(self.model.insights, "created_at")
+            for row in newest_first(self.model.insights)
             if (row["user"], row["type"]) == (user, key) and row["importance"] >= least
         ]
         assert same(self.storage.get_context(user, key, session, limit), context[:limit])
@@ -270,15 +272,13 @@ class Operations(RuleBasedStateMachine):
             recalled = self.storage.recall(user, context_limit=None, insight_limit=None)
             context = [row for row in self.model.context if row["user"] == user and self.is_live(row)]
             insights = [row for row in self.model.insights if row["user"] == user]
-            by_importance = newest_first(insights, "importance", "created_at")
+            by_importance = newest_first(insights, "importance")
             patterns: dict[str, dict[str, Any]] = {}
             for (whose, kind, key), row in self.model.patterns.items():
                 if whose == user:
                     patterns.setdefault(kind, {})[key] = row
 
-            assert json.dumps(recalled["context"]) == json.dumps(
-                without(newest_first(context, "created_at"), "user")
-            )
+            assert json.dumps(recalled["context"]) == json.dumps(without(newest_first(context), "user"))
             assert recalled["insights"] == without(by_importance, "user")
             assert recalled["patterns"] == patterns
             for kind, of_kind in patterns.items():

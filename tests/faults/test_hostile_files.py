@@ -422,6 +422,19 @@ def test_a_text_that_is_too_long_is_not_read(file: Path) -> None:
     assert query(file, "SELECT count(*) FROM user_patterns") == [(1,)]
 
 
+def test_a_trigger_that_comes_with_a_backup_is_named(file: Path, tmp_path: Path) -> None:
+    """One that keeps what is saved elsewhere, say, where no `forget` finds it."""
+    run_sql(
+        file,
+        "CREATE TABLE sink (a); CREATE TRIGGER t AFTER INSERT ON user_patterns "
+        "BEGIN INSERT INTO sink VALUES (new.pattern_value); END;",
+    )
+    ran = command("restore", file, "-d", tmp_path / "restored.db", folder=tmp_path)
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines[-1] == "trigger t came with it and is of no migration: look at what it does"
+
+
 def test_triggers_call_the_functions_that_the_app_has_given(file: Path) -> None:
     """What the app itself registers is trusted, in a file that it has opened."""
     run_sql(

@@ -277,6 +277,7 @@ def test_what_migrations_usually_do_can_be_rehearsed_and_judged(project: Project
         ALTER TABLE hands ADD COLUMN other TEXT;
         CREATE TABLE copied AS SELECT id, noted FROM hands;
         CREATE VIEW seen AS SELECT name FROM pragma_table_info('hands');
+        ALTER TABLE copied RENAME COLUMN noted TO note;
     """
     project.write(
         "001_add_hands", text, "DROP VIEW seen; DROP TABLE copied; DROP TABLE hands; DROP TABLE notes;"

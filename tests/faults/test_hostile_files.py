@@ -12,7 +12,9 @@ import pytest
 from yoyo.migrations import get_migration_hash
 
 from poker_therapist import get_pattern_storage, schema
-from poker_therapist.sqlite import catalog
+from poker_therapist.errors import MigrationFailed
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlite import backend, catalog
 from tests.helpers.cli import command, refused
 from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import FOLDER, IDS, yoyo_command
@@ -209,6 +211,15 @@ def test_a_kept_rollback_that_stays_in_its_database_is_run(file: Path) -> None:
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert query(file, "PRAGMA user_version") == [(3,)]
+
+
+def test_a_kept_rollback_ends(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_SECONDS_TO_REHEARSE", 0.2)
+    keep(file, UNKNOWN, "CREATE TABLE moods (id);", f"{_NUMBERS} SELECT count(*) FROM n;")
+    with backend.AtomicSQLiteBackend(SQLiteLocation(file)) as opened:
+        kept = opened.read([str(FOLDER)], opened.kept_migrations())
+        with pytest.raises(MigrationFailed, match="interrupted"):
+            opened.rollback_migrations(opened.to_rollback(kept).filter(lambda one: one.id == UNKNOWN))
 
 
 # Migrations of an operator's own, which do what they are meant to when they are applied.

@@ -179,7 +179,8 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
     """
     from poker_therapist.migrations import engine, transfer
 
-    with closing(open_current(replace(source, on_connect=engine_for(source).limit), migrate=False)):
+    looked_at = source if source.on_connect else replace(source, on_connect=engine_for(source).limit)
+    with closing(open_current(looked_at, migrate=False)):
         pass
     return transfer.copy(
         engine_for(source),

@@ -4,6 +4,7 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 4 trouble: somebody must look.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -250,6 +251,10 @@ def restore(
     if replaced:
         print(f"backup: {replaced}")
     print(f"restored {location.name}")
+    with contextlib.suppress(PokerTherapistError):  # what may be wrong with it, `status` says
+        for one in schema.read_status(location).drift:
+            if one.about.startswith("trigger ") and one.expected is None:
+                print(f"{one.about} came with it and is of no migration: look at what it does")
 
 
 @app.command()

@@ -21,7 +21,9 @@ _BEYOND = re.compile(
     re.IGNORECASE,
 )
 
-_TO_OR_FROM_FILE = re.compile(r"COPY\b.*\b(?:TO|FROM)\s*(?:PROGRAM\b|E?'|U&'|\$)", re.IGNORECASE | re.DOTALL)
+_TO_OR_FROM_FILE = re.compile(
+    r"(?:DO\b.*\b)?COPY\b.*\b(?:TO|FROM)\s*(?:PROGRAM\b|E?'|U&'|\$)", re.IGNORECASE | re.DOTALL
+)
 _SECONDS_TO_BUILD = 30
 
 
@@ -59,7 +61,6 @@ def build(connection: psycopg.Connection[Any], live: str, migrations: Sequence[S
     scratch = f"poker_therapist_scratch_{uuid.uuid4().hex}"  # so that nobody waits for another
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
     connection.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(scratch)))
-    connection.execute(f"SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     copied: set[str] = set()
     for migration in migrations:
         for statement in migration.split(migration.apply_sql):
@@ -108,7 +109,8 @@ def _try(
     text = statement.text
     if not migration.use_transactions:
         text = re.sub(r"(\bINDEX\s+)CONCURRENTLY\b", r"\1", text, flags=re.IGNORECASE)
-    connection.execute("SAVEPOINT statement")
+    # Each time, for a migration may have set it.
+    connection.execute(f"SAVEPOINT statement; SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     try:
         connection.execute(text.encode())
     except psycopg.errors.InsufficientPrivilege:

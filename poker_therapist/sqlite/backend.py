@@ -128,11 +128,15 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self.location.on_connect is None:
             end_watch(self.connection)
         if self.is_rehearsal:
-            seconds = _SECONDS_TO_REHEARSE + self.location.path.stat().st_size / 100_000
-            Watch(seconds).attach(self.connection, trusted=True)
+            self._end_in_time()
         self.connection.execute("PRAGMA foreign_keys = OFF")
         self.connection.execute("BEGIN IMMEDIATE")
         self._in_transaction = True
+
+    def _end_in_time(self) -> None:
+        """Let statements end that may never do so: after far longer than a migration of such a file takes."""
+        seconds = _SECONDS_TO_REHEARSE + self.location.path.stat().st_size / 100_000
+        Watch(seconds).attach(self.connection, trusted=True)
 
     def rollback(self) -> None:
         """Undo the transaction, which SQLite may have undone by itself already."""
@@ -191,6 +195,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         guard = self._guard
         if guard is None and migration.file is None:  # a text out of the database
             guard = Guard(self.connection)
+            self._end_in_time()
         try:
             for _ in self.connection.execute(statement.text):
                 pass  # what it selects is for nobody, but it is not done before the last row
@@ -213,6 +218,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         finally:
             if guard and not self.is_rehearsal:
                 guard.release()
+                self.connection.set_progress_handler(None, 0)
 
     @override
     def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:

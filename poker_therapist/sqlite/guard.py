@@ -22,7 +22,7 @@ _PRAGMAS = re.compile(
     ignore_check_constraints | incremental_vacuum | index_x?info | index_list | integrity_check |
     journal_mode | journal_size_limit | legacy_alter_table | optimize | page_size | query_only | quick_check |
     recursive_triggers | reverse_unordered_selects | secure_delete | synchronous | table_x?info |
-    table_list | user_version | wal_autocheckpoint | wal_checkpoint
+    table_list | trusted_schema | user_version | wal_autocheckpoint | wal_checkpoint
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -113,7 +113,7 @@ class MemoryGuard(Guard):
         self._modules = _MODULES
         self._skips_other_databases = skips_other_databases
         self._watch = watch
-        watch.attach(connection, every=100)
+        watch.attach(connection, every=100, trusted=True)
 
     def run(self, sql: str) -> None:
         """Run a statement if it may change the schema.

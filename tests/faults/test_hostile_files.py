@@ -12,7 +12,9 @@ import pytest
 from yoyo.migrations import get_migration_hash
 
 from poker_therapist import get_pattern_storage, schema
-from poker_therapist.sqlite import catalog
+from poker_therapist.errors import MigrationFailed
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.sqlite import backend, catalog
 from tests.helpers.cli import command, refused
 from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import FOLDER, IDS, yoyo_command
@@ -211,6 +213,15 @@ def test_a_kept_rollback_that_stays_in_its_database_is_run(file: Path) -> None:
     assert query(file, "PRAGMA user_version") == [(3,)]
 
 
+def test_a_kept_rollback_ends(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_SECONDS_TO_REHEARSE", 0.2)
+    keep(file, UNKNOWN, "CREATE TABLE moods (id);", f"{_NUMBERS} SELECT count(*) FROM n;")
+    with backend.AtomicSQLiteBackend(SQLiteLocation(file)) as opened:
+        kept = opened.read([str(FOLDER)], opened.kept_migrations())
+        with pytest.raises(MigrationFailed, match="interrupted"):
+            opened.rollback_migrations(opened.to_rollback(kept).filter(lambda one: one.id == UNKNOWN))
+
+
 # Migrations of an operator's own, which do what they are meant to when they are applied.
 OWN = {
     "ATTACH": "ATTACH 'VICTIM' AS v; INSERT INTO v.hands VALUES (2);",
@@ -277,6 +288,7 @@ def test_what_migrations_usually_do_can_be_rehearsed_and_judged(project: Project
         ALTER TABLE hands ADD COLUMN other TEXT;
         CREATE TABLE copied AS SELECT id, noted FROM hands;
         CREATE VIEW seen AS SELECT name FROM pragma_table_info('hands');
+        ALTER TABLE copied RENAME COLUMN noted TO note;
     """
     project.write(
         "001_add_hands", text, "DROP VIEW seen; DROP TABLE copied; DROP TABLE hands; DROP TABLE notes;"
@@ -420,6 +432,19 @@ def test_a_text_that_is_too_long_is_not_read(file: Path) -> None:
     rolled = yoyo_command("rollback", "--revision", UNKNOWN, *arguments, folder=file.parent)
     assert "has kept no text of it" in rolled.stderr
     assert query(file, "SELECT count(*) FROM user_patterns") == [(1,)]
+
+
+def test_a_trigger_that_comes_with_a_backup_is_named(file: Path, tmp_path: Path) -> None:
+    """One that keeps what is saved elsewhere, say, where no `forget` finds it."""
+    run_sql(
+        file,
+        "CREATE TABLE sink (a); CREATE TRIGGER t AFTER INSERT ON user_patterns "
+        "BEGIN INSERT INTO sink VALUES (new.pattern_value); END;",
+    )
+    ran = command("restore", file, "-d", tmp_path / "restored.db", folder=tmp_path)
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines[-1] == "trigger t came with it and is of no migration: look at what it does"
 
 
 def test_triggers_call_the_functions_that_the_app_has_given(file: Path) -> None:

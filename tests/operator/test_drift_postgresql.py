@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from poker_therapist import schema
+from poker_therapist.postgresql import scratch
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.scratch import build
 from tests.helpers.cli import Result, command, refused
@@ -170,3 +171,32 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
     assert (running.json["state"], running.json["unjudged"]) == ("migrating", "")
     assert running.json["migrations"][4]["note"] == "somebody is changing it right now"
     assert (stopped.code, stopped.json["migrations"][4]["state"]) == (4, "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("COPY (SELECT 1) TO PROGRAM 'touch NEW';", "reads or writes a file of the server"),
+        ("copy/**/(SELECT 1)\nTO 'NEW';", "reads or writes a file of the server"),
+        ("CREATE TABLE a (b TEXT); COPY a FROM E'/etc/passwd';", "reads or writes a file of the server"),
+        ("DO $$BEGIN COPY (SELECT 1) TO 'NEW'; END$$;", "reads or writes a file of the server"),
+        ("CREATE TABLE a AS SELECT 1 AS b FROM pg_sleep(100);", "statement timeout"),
+    ],
+)
+def test_a_kept_text_reaches_no_file_of_the_server_and_ends(
+    text: str, why: str, migrated_postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the database can write there what a superuser's `status` would run."""
+    monkeypatch.setattr(scratch, "_SECONDS_TO_BUILD", 1)
+    kept = text.replace("NEW", str(tmp_path / "new")).replace("'", "''")
+    run_sql(
+        migrated_postgresql_url,
+        "INSERT INTO _yoyo_migration VALUES ('x', '999_x', '2026-01-01');"
+        "INSERT INTO _migration_text SELECT '_yoyo_migration', migration_id, applied_at_utc::text, 'x', "
+        f"'{kept}', '' FROM _yoyo_migration WHERE migration_id = '999_x'",
+    )
+    ran = command("status", "-d", migrated_postgresql_url, "--json", folder=tmp_path)
+
+    assert ran.code == 4
+    assert why in ran.json["unjudged"]
+    assert not (tmp_path / "new").exists()

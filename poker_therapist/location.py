@@ -4,20 +4,29 @@ import errno
 import os
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from poker_therapist.errors import InvalidInput
+from poker_therapist.errors import InvalidInput, escaped
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
 
 # One letter before a colon is a drive of Windows, and no scheme.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
+
+# Where a password may be: before an @, after the colon of an authority, behind a key such as password=.
+_DOUBTFUL = re.compile(r"@|://[^/]*:|(pass|secret|_key)\w*\s*=", re.IGNORECASE)
+
+# A server without a scheme: a path that reads like this can begin with ./ or be absolute.
+_NO_PATH = re.compile(
+    r"(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)", re.DOTALL | re.IGNORECASE
+)
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -111,6 +120,37 @@ class PostgreSQLLocation:
 Location = SQLiteLocation | PostgreSQLLocation
 
 
+def redacted(name: str) -> str:
+    """Return what was given for a database as a message may say it: nothing of it where a password may be."""
+    if not _DOUBTFUL.search(unquote(unquote(name))):
+        return name
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", name)
+    return f"{scheme.group() if scheme else ''}…"
+
+
+def hide_passwords(text: str, given: Iterable[str]) -> str:
+    """Return a text without what was given, as arguments of a command say, and may hold a password.
+
+    It is found as it is, and as a path, a message or a URL would show it.
+    """
+    found = set[str]()
+    for one in given:
+        if redacted(one) == one:
+            continue
+        tail = re.split(r":/+|[:=]", one, maxsplit=1)[-1]
+        login = one.rpartition("@")[0]
+        parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
+        parts |= {login[at.end() :] for at in re.finditer(":", login)}
+        parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", unquote(one), re.IGNORECASE))
+        for part in parts | {piece for whole in parts for piece in whole.split("/")[:-1]}:
+            quoted = quote(part, safe="", errors="replace")
+            found |= {part, unquote(part), quoted, repr(part)[1:-1], escaped(part)}
+    for part in sorted(found, key=len, reverse=True):
+        if len(part) > 2:
+            text = text.replace(part, "…")
+    return text
+
+
 def locate(database: str | os.PathLike[str]) -> Location:
     """Return where `database` is: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL`.
 
@@ -135,40 +175,59 @@ def locate(database: str | os.PathLike[str]) -> Location:
 
 def _locate_file(name: str) -> SQLiteLocation:
     if re.search(r"[\t\r\n]", name):  # which urlsplit() would drop
-        raise InvalidInput(f"{name!r} names no file: write %09, %0D and %0A for a tab and line ends in it")
-    try:
-        url = urlsplit(name)
-    except ValueError as error:
-        raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
-    if not name.partition(":")[2].startswith("///") or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), "
-            "so that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
+            f"{redacted(name)!r} names no file: write %09, %0D and %0A for a tab and line ends in it"
         )
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    url = None
+    with suppress(ValueError):  # which may repeat a password
+        url = urlsplit(name)
+    if not (url and name.partition(":")[2].startswith("///")) or url.fragment or len(url.path) < 2:
+        raise InvalidInput(
+            f"{redacted(name)!r} names no file: write sqlite:/// before a path and before a drive "
+            "(sqlite:///C:/x.db), so that an absolute path follows four slashes, and %3F and %23 for ? and # "
+            "in it"
+        )
+    options = _options(url.query)
     synchronous = options.pop("synchronous", "NORMAL").upper()
     journal_mode = options.pop("journal_mode", "WAL").upper()
     timeout = _seconds(options)
     backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
-        raise InvalidInput(f"synchronous={synchronous} in the URL: it must be NORMAL or FULL")
+        raise options.refusal("synchronous", synchronous, "NORMAL or FULL")
     if journal_mode not in ("WAL", "DELETE", "TRUNCATE"):
-        raise InvalidInput(f"journal_mode={journal_mode} in the URL: it must be WAL, DELETE or TRUNCATE")
+        raise options.refusal("journal_mode", journal_mode, "WAL, DELETE or TRUNCATE")
     if not re.fullmatch(r"\d{1,3}", backups):
-        raise InvalidInput(f"backups={backups} in the URL: it must be how many to keep, 0 for none")
+        raise options.refusal("backups", backups, "how many to keep, 0 for none")
     if options:
+        which = "" if options.is_doubtful else f"{min(options)!r} "
         raise InvalidInput(
-            f"unknown option {min(options)!r} in the URL: there are backups, journal_mode, synchronous "
-            "and timeout"
+            f"unknown option {which}in the URL: there are backups, journal_mode, synchronous and timeout"
         )
     path = unquote(url.path[1:])
     return SQLiteLocation(_file(path), synchronous, timeout, int(backups), journal_mode, given=Path(path))
 
 
-def _seconds(options: dict[str, str]) -> float:
+class _Options(dict[str, str]):
+    """The options of a URL."""
+
+    is_doubtful = False
+
+    def refusal(self, option: str, value: str, rule: str) -> InvalidInput:
+        """Return the error for an option; its value is not said where it may be a part of a password."""
+        said = option if self.is_doubtful else f"{option}={value}"
+        return InvalidInput(f"{said} in the URL: it must be {rule}")
+
+
+def _options(query: str) -> _Options:
+    options = _Options(parse_qsl(query, keep_blank_values=True))
+    options.is_doubtful = _DOUBTFUL.search(unquote(query)) is not None
+    return options
+
+
+def _seconds(options: _Options) -> float:
     timeout = options.pop("timeout", "30")
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
-        raise InvalidInput(f"timeout={timeout} in the URL: it must be a number of seconds")
+        raise options.refusal("timeout", timeout, "a number of seconds")
     return float(timeout)
 
 
@@ -181,44 +240,70 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             "PostgreSQL needs its driver: install it with pip install 'poker-therapist[postgresql]'"
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = _options(query)
     patience = options.get("timeout", "30")
     timeout = _seconds(options)
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
-        raise InvalidInput(f"connections={connections} in the URL: it must be a number from 1 to 999")
+        raise options.refusal("connections", connections, "a number from 1 to 999")
     schema = options.pop("schema", None)
     if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
-        raise InvalidInput(f"schema={schema} in the URL: it must be a name of letters, digits and _")
-    try:
-        given = conninfo.conninfo_to_dict(
-            f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
-        )
-        known = pq.Conninfo.get_defaults()
-    except Error as error:
-        # libpq repeats the URL, password and all.
-        reason = re.sub(r"\S*://\S*", "…", " ".join(str(error).split()))
+        raise options.refusal("schema", schema, "a name of letters, digits and _")
+    known = pq.Conninfo.get_defaults()
+    given: dict[str, Any] = {}
+    reason = _unclear(name.partition("://")[2])
+    if not reason:
+        try:
+            given = conninfo.conninfo_to_dict(
+                f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
+            )
+        except Error as error:
+            unknown = options.keys() - {one.keyword.decode() for one in known}
+            # libpq goes on with a part of the URL, which may be a part of the password.
+            reason = re.split(r"[:\"«„“]", str(error))[0].strip()
+            if unknown and not options.is_doubtful:
+                reason += f" {min(unknown)!r}"
+        except UnicodeError:  # whose repr has the whole URL
+            reason = "it is not UTF-8"
+    if reason:  # raised here: the error above would be shown with this one
         raise InvalidInput(
             f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
-        ) from error
+        )
     defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
     secret = {
         one.keyword.decode() for one in known if one.dispchar
     }  # libpq's mark of what is not to be shown
-    whole = {**defaults, **{key: str(value) for key, value in given.items()}}
+    public = {
+        key: redacted(str(value)) if "://" in str(value) else str(value)
+        for key, value in given.items()
+        if key not in secret
+    }
+    whole = {**defaults, **public}
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
     ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
-    shown = {key: str(value) for key, value in given.items() if key not in secret}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
         _url(_named(whole)),
-        _url(shown | unusual),
+        _url(public | unusual),
         schema,
         timeout,
         int(connections),
     )
+
+
+def _unclear(url: str) -> str:
+    """Return why it is not clear which part of a URL, without its scheme, is the password; empty if it is."""
+    authority = re.split("[/?]", url, maxsplit=1)[0]
+    login, _, hosts = authority.rpartition("@")
+    path, _, query = url[len(authority) :].partition("?")
+    places = [re.fullmatch(r"(\[[^\]]*\]|[^\[\]:]*)(:\d*)?", one) for one in hosts.split(",")]
+    if "@" in login or re.search("[@:]", path) or ("@" in query and not path) or not all(places):
+        return "write %40, %2F, %3A, %3F and %25 for @, /, :, ? and % in a user, password or name"
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        return "write %0A and so on for control characters in it"
+    return ""
 
 
 # The options of ours that a URL need not say.
@@ -274,7 +359,12 @@ def sync_folder(folder: Path) -> None:
 
 def _file(name: str) -> Path:
     if "\0" in name or not name.strip():
-        raise InvalidInput(f"{name!r} is no path of a database: name a file, such as RexVoice.db")
+        raise InvalidInput(f"{redacted(name)!r} is no path of a database: name a file, such as RexVoice.db")
+    if _NO_PATH.match(name):
+        raise InvalidInput(
+            f"{redacted(name)!r} reads like a server's address without its scheme: write postgresql:// "
+            "before it, or ./ before a path"
+        )
     if name == ":memory:":
         raise InvalidInput(
             "a database in memory would be a different one for every thread: use a file in a temporary folder"

@@ -7,16 +7,19 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
-from poker_therapist.errors import InvalidInput, PokerTherapistError
-from poker_therapist.location import Location, PostgreSQLLocation, locate, sync_folder
+from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
+from poker_therapist.location import Location, PostgreSQLLocation, hide_passwords, locate, sync_folder
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import (
@@ -31,7 +34,36 @@ from poker_therapist.tables import TABLES
 
 PENDING, TROUBLE = 3, 4
 
+
+def _shown(message: str) -> str:
+    """Return a message without a password that was typed, and without control characters of others."""
+    return escaped(hide_passwords(message, sys.argv[1:]), keeping="\n")
+
+
+class _Commands(TyperGroup):
+    """The commands; what the parser says of a wrong call repeats no password."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _hiding_passwords():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _hiding_passwords():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _hiding_passwords() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):  # the parser's errors have one
+            vars(error)["message"] = _shown(message)
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -67,13 +99,13 @@ def main() -> None:
     try:
         app()
     except PokerTherapistError as error:
-        print(f"poker-therapist: {error}", file=sys.stderr)
+        print(f"poker-therapist: {_shown(str(error))}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader has gone: Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a backup that may not be deleted, say
-        print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"poker-therapist: {_shown(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -8,6 +8,7 @@ our errors end in one message and exit status 1 (-vv shows the traceback too).
 
 import configparser
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -16,8 +17,9 @@ import signal
 import stat
 import sys
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -27,7 +29,8 @@ from yoyo import default_migration_table
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
-from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError
+from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError, escaped
+from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.atomic import AtomicBackend
 
 
@@ -39,9 +42,10 @@ class YoyoCommandMixin(AtomicBackend):
         if command := _running_command(sys._getframe()):
             write_any_character()
             stop_on_sigterm()
-            self.report = print
+            self.report = _print
             migrate.read_migrations = self._read_migrations
-            sys.excepthook = _report
+            given = (*sys.argv, str(command.f_locals["args"].database))
+            sys.excepthook = functools.partial(_report, given)
             warnings.showwarning = _warn
             _judge_ini(command.f_locals["args"])
         super().__init__(uri, migration_table)
@@ -283,16 +287,27 @@ def _judge_ini(args: Any) -> None:
         print(f"yoyo: {taken} is used", file=sys.stderr)
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of ours, or the operator's Ctrl-C, as one message; leave every other to Python."""
+def _print(message: Any) -> None:
+    print(escaped(str(message), keeping="\n"))
+
+
+def _report(
+    given: Sequence[str], _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
+) -> None:
+    """Print an error of ours, or the operator's Ctrl-C, as one message; every other as Python does.
+
+    A password in the arguments that were given to the command, or in its database, is not printed.
+    """
     if isinstance(error, KeyboardInterrupt):
         print("yoyo: stopped; a migration that was not finished has been undone", file=sys.stderr)
         return
     ours = isinstance(error, PokerTherapistError)
+    said = ""
     if not ours or logging.getLogger().isEnabledFor(logging.INFO):
-        sys.__excepthook__(kind, error, trace)
+        said = "".join(traceback.format_exception(error))
     if ours:
-        print(f"yoyo: {error}", file=sys.stderr)
+        said += f"yoyo: {error}\n"
+    print(escaped(hide_passwords(said, given), keeping="\n"), end="", file=sys.stderr)
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
@@ -301,4 +316,4 @@ def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
     That nobody can be warned must not undo a migration.
     """
     with contextlib.suppress(OSError, ValueError):
-        print(f"yoyo: warning: {message}", file=sys.stderr)
+        print(escaped(f"yoyo: warning: {message}", keeping="\n"), file=sys.stderr)

@@ -219,7 +219,7 @@ def new(
     ini = _ini(config, no_config)
     folder = ini.absolute().parent if ini else Path.cwd()
     for path in new_migration(description, folder / "sql_migrations"):
-        print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+        screen.say(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 @app.command()
@@ -264,7 +264,7 @@ def backup(
         return
     if list_them or as_json:
         raise typer.BadParameter("--json goes with --list, and --list without --output")
-    print(engine_for(location).save_backup(output, schema.all_sources(location)))
+    screen.say(str(engine_for(location).save_backup(output, schema.all_sources(location))))
 
 
 @app.command()
@@ -279,8 +279,8 @@ def restore(
     location = locate(_choose(database, config, no_config, changes=True))
     replaced = engine_for(location).restore(file, schema.all_sources(location), TABLES)
     if replaced:
-        print(f"backup: {replaced}")
-    print(f"restored {location.name}")
+        screen.say(f"backup: {replaced}")
+    screen.say(f"restored {location.name}")
 
 
 @app.command()
@@ -300,8 +300,8 @@ def copy(
     with screen.progress() as progress:
         copied = schema.copy(*places, progress=progress)
     for table, count in copied.items():
-        print(f"{table}: {count} copied")
-    print(f"copied {places[0].name} to {places[1].name}")
+        screen.say(f"{table}: {count} copied")
+    screen.say(f"copied {places[0].name} to {places[1].name}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a player may have a number below 0
@@ -360,11 +360,12 @@ def forget(
         if not yes:
             who = f"player{'s' * (len(users) > 1)} {', '.join(map(str, users))}"
             typer.confirm(
-                f"Delete everything that Rex remembers of {who} from {location.name}, for ever?", abort=True
+                f"Delete everything that Rex remembers of {who} from {escaped(location.name)}, for ever?",
+                abort=True,
             )
         for user, counts in storage.forget_users(users).items():
             for table, count in counts.items():
-                print(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
+                screen.say(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
     for user in users:
         _report_backups(location, user, delete=backups)
 
@@ -373,24 +374,24 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
     """Name the backups that hold a player, or delete them."""
     for path, holding in engine_for(location).backups_holding(user, TABLES).items():
         if holding is Holding.UNKNOWN:
-            print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+            screen.say(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
         elif holding is Holding.OF_OTHERS:
-            print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
+            screen.say(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             sync_folder(path.parent)
-            print(f"deleted {path}")
+            screen.say(f"deleted {path}")
         elif holding is Holding.LEFT:
-            print(f"{path} is left over and may hold player {user}; --backups deletes it")
+            screen.say(f"{path} is left over and may hold player {user}; --backups deletes it")
         else:
-            print(f"{path} still holds player {user}; --backups deletes such backups")
+            screen.say(f"{path} still holds player {user}; --backups deletes such backups")
 
 
 @app.command()
 def purge(database: Database = None, *, config: Config = None, no_config: NoConfig = False) -> None:
     """Delete the context of all players that has expired."""
     with _storage(_choose(database, config, no_config, changes=True)) as storage:
-        print(f"{storage.purge_expired()} expired")
+        screen.say(f"{storage.purge_expired()} expired")
 
 
 def _ini(config: Path | None, no_config: bool) -> Path | None:
@@ -401,7 +402,7 @@ def _ini(config: Path | None, no_config: bool) -> Path | None:
         return config
     ini = find_ini()
     if ini is None and (beyond := ini_beyond()):
-        print(beyond, file=sys.stderr)
+        print(escaped(beyond, keeping="\n"), file=sys.stderr)
     return ini
 
 
@@ -428,7 +429,7 @@ def _choose(database: str | None, config: Path | None, no_config: bool, *, chang
 
 
 def _say(location: Location, by: str) -> None:
-    print(f"database: {location.described} ({by})", file=sys.stderr)
+    print(escaped(f"database: {location.described} ({by})"), file=sys.stderr)
 
 
 def _storage(name: str) -> PatternStorage:

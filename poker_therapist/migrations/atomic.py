@@ -22,7 +22,7 @@ from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
-from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError
+from poker_therapist.errors import DatabaseNotFound, MigrationError, PokerTherapistError, escaped
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, drop_statement
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
@@ -62,7 +62,7 @@ class AtomicBackend(DatabaseBackend, ABC):
     def tell_operator(self, message: str) -> None:
         """Report what was done; that nobody can be told must not undo it."""
         with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
-            self.report(message)
+            self.report(escaped(message, keeping="\n"))
 
     @property
     def name(self) -> str:

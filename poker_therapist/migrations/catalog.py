@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
+from poker_therapist.errors import escaped
+
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
 BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_")
 
@@ -155,10 +157,10 @@ class Difference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.expected is None:
-            return f"{self.about} is there and should not be" + _shown(self.actual)
+            return escaped(f"{self.about} is there and should not be{_shown(self.actual)}")
         if self.actual is None:
-            return f"{self.about} is missing" + _shown(self.expected)
-        return f"{self.about} is {self.actual}, not {self.expected}"
+            return escaped(f"{self.about} is missing{_shown(self.expected)}")
+        return escaped(f"{self.about} is {self.actual}, not {self.expected}")
 
 
 def _shown(fact: str | None) -> str:

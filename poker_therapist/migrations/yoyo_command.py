@@ -42,7 +42,7 @@ class YoyoCommandMixin(AtomicBackend):
         if command := _running_command(sys._getframe()):
             write_any_character()
             stop_on_sigterm()
-            self.report = _print
+            self.report = print
             migrate.read_migrations = self._read_migrations
             given = (*sys.argv, str(command.f_locals["args"].database))
             sys.excepthook = functools.partial(_report, given)
@@ -52,7 +52,8 @@ class YoyoCommandMixin(AtomicBackend):
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
-        return self.read(sources, self.kept_migrations())
+        # An id that no file may have is a forgery: yoyo would print it as it is.
+        return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
 
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
@@ -108,7 +109,7 @@ class YoyoCommandMixin(AtomicBackend):
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
-            print(f"there is no database {self.name} yet: nothing is applied", file=sys.stderr)
+            print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
         return super().to_rollback(migrations)
 
 
@@ -284,11 +285,7 @@ def _judge_ini(args: Any) -> None:
     if str(find_ini(writers=stat.S_IWOTH)) != taken:
         raise InvalidInput(f"{ini_beyond()}")
     if Path(taken).parent != Path.cwd():
-        print(f"yoyo: {taken} is used", file=sys.stderr)
-
-
-def _print(message: Any) -> None:
-    print(escaped(str(message), keeping="\n"))
+        print(f"yoyo: {escaped(taken)} is used", file=sys.stderr)
 
 
 def _report(

@@ -378,7 +378,7 @@ class ForeignKeys:
 
 
 def _locate(uri: Any) -> SQLiteLocation:
-    options = f"?{urlencode(uri.args)}" if uri.args else ""
+    options = f"?{urlencode(uri.args, errors='surrogateescape')}" if uri.args else ""
     location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
     assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
     return location

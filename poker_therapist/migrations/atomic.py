@@ -292,7 +292,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             if migration.id not in applied:
                 return False
             dependents = [
-                other.id
+                escaped(other.id)
                 for other in (*self.kept_migrations(), *self._known)
                 if migration.id in other.depends_on and other.id in applied
             ]

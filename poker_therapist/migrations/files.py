@@ -151,7 +151,7 @@ class SQLMigration(Migration):
     def place(self, direction: str = "apply") -> str:
         """Return the file of a direction, relative to the working folder where it lies below it."""
         if self.file is None:
-            return f"{self.id} {self.source_dir}"
+            return escaped(f"{self.id} {self.source_dir}")
         return shown(self.file if direction == "apply" else rollback_file(self.file))
 
     def statements(self, direction: str) -> list[Statement]:
@@ -164,7 +164,8 @@ class SQLMigration(Migration):
         self._require_pair()
         if text is None:
             raise InvalidMigration(
-                f"the files of {self.id} are gone, and the database has kept no text of it: restore them",
+                f"the files of {escaped(self.id)} are gone, and the database has kept no text of it: "
+                "restore them",
                 migration_id=self.id,
             )
         statements = self.split(text)

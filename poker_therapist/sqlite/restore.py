@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew
+from poker_therapist.errors import DatabaseBusy, DatabaseUnreadable, InvalidInput, SchemaTooNew, escaped
 from poker_therapist.location import SQLiteLocation, sync_folder, time_for_names
 from poker_therapist.migrations.status import State, read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -63,7 +63,9 @@ def restore(
             found = read_status(backend, sources).migrations
         newer = [one.id for one in found if one.state is State.UNKNOWN]
         if newer:
-            raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
+            raise SchemaTooNew(
+                f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"
+            )
         replaced = _keep_replaced(location)
         find_file(location.path, create=True)
         durable = replace(location, synchronous="FULL")

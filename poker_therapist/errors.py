@@ -27,9 +27,33 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Self
 
+# What a terminal obeys, or shows elsewhere: controls, line ends, marks of the direction, lone surrogates.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str, *, keeping: str = "") -> str:
+    """Return a text from a database, file or argument for a terminal: control characters as escapes.
+
+    Args:
+        text: what is to be shown.
+        keeping: characters that stay, such as the line ends of a message of ours.
+    """
+    return _CONTROLS.sub(
+        lambda one: one[0] if one[0] in keeping else one[0].encode("unicode_escape").decode(), text
+    )
+
+
+def escape_driver_error(error: BaseException) -> None:
+    """Escape what an error of a driver says: Python shows it above ours, and names in it are anybody's."""
+    error.args = tuple(escaped(one, keeping="\n") if isinstance(one, str) else one for one in error.args)
+
 
 class PokerTherapistError(Exception):
     """The base class of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message; its lines are ours, every other control character is shown as an escape."""
+        return escaped(super().__str__(), keeping="\n")
 
     def with_message(self, message: str) -> Self:
         """Return the same error, fields included, with another message."""

@@ -1,31 +1,30 @@
-"""From a path or a URL to the location of a database, and new files beside it; no engine is imported."""
+"""From a path or a URL to the location of a database; no engine is imported."""
 
-import errno
 import os
 import re
-import stat
 import string
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from poker_therapist.errors import InvalidInput, StorageError, file_error
-
-try:
-    import fcntl
-except ImportError:  # Windows, which deletes no file that is open
-    fcntl = None  # type: ignore[assignment]
+from poker_therapist.errors import InvalidInput, escaped
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
 
 # One letter before a colon is a drive of Windows, and no scheme.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
+
+# Where a password may be: before an @, after the colon of an authority, behind a key such as password=.
+_DOUBTFUL = re.compile(r"@|://[^/]*:|(pass|secret|_key)\w*\s*=", re.IGNORECASE)
+
+# A server without a scheme: a path that reads like this can begin with ./ or be absolute.
+_NO_PATH = re.compile(
+    r"(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)", re.DOTALL | re.IGNORECASE
+)
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -119,6 +118,37 @@ class PostgreSQLLocation:
 Location = SQLiteLocation | PostgreSQLLocation
 
 
+def redacted(name: str) -> str:
+    """Return what was given for a database as a message may say it: nothing of it where a password may be."""
+    if not _DOUBTFUL.search(unquote(unquote(name))):
+        return name
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", name)
+    return f"{scheme.group() if scheme else ''}…"
+
+
+def hide_passwords(text: str, given: Iterable[str]) -> str:
+    """Return a text without what was given, as arguments of a command say, and may hold a password.
+
+    It is found as it is, and as a path, a message or a URL would show it.
+    """
+    found = set[str]()
+    for one in given:
+        if redacted(one) == one:
+            continue
+        tail = re.split(r":/+|[:=]", one, maxsplit=1)[-1]
+        login = one.rpartition("@")[0]
+        parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
+        parts |= {login[at.end() :] for at in re.finditer(":", login)}
+        parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", unquote(one), re.IGNORECASE))
+        for part in parts | {piece for whole in parts for piece in whole.split("/")[:-1]}:
+            quoted = quote(part, safe="", errors="replace")
+            found |= {part, unquote(part), quoted, repr(part)[1:-1], escaped(part)}
+    for part in sorted(found, key=len, reverse=True):
+        if len(part) > 2:
+            text = text.replace(part, "…")
+    return text
+
+
 def locate(database: str | os.PathLike[str]) -> Location:
     """Return where `database` is: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL`.
 
@@ -143,40 +173,59 @@ def locate(database: str | os.PathLike[str]) -> Location:
 
 def _locate_file(name: str) -> SQLiteLocation:
     if re.search(r"[\t\r\n]", name):  # which urlsplit() would drop
-        raise InvalidInput(f"{name!r} names no file: write %09, %0D and %0A for a tab and line ends in it")
-    try:
-        url = urlsplit(name)
-    except ValueError as error:
-        raise InvalidInput(f"{name!r} names no file ({error}): use sqlite:///path/to.db") from error
-    if not name.partition(":")[2].startswith("///") or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{name!r} names no file: write sqlite:/// before a path and before a drive (sqlite:///C:/x.db), "
-            "so that an absolute path follows four slashes, and %3F and %23 for ? and # in it"
+            f"{redacted(name)!r} names no file: write %09, %0D and %0A for a tab and line ends in it"
         )
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    url = None
+    with suppress(ValueError):  # which may repeat a password
+        url = urlsplit(name)
+    if not (url and name.partition(":")[2].startswith("///")) or url.fragment or len(url.path) < 2:
+        raise InvalidInput(
+            f"{redacted(name)!r} names no file: write sqlite:/// before a path and before a drive "
+            "(sqlite:///C:/x.db), so that an absolute path follows four slashes, and %3F and %23 for ? and # "
+            "in it"
+        )
+    options = _options(url.query)
     synchronous = options.pop("synchronous", "NORMAL").upper()
     journal_mode = options.pop("journal_mode", "WAL").upper()
     timeout = _seconds(options)
     backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
-        raise InvalidInput(f"synchronous={synchronous} in the URL: it must be NORMAL or FULL")
+        raise options.refusal("synchronous", synchronous, "NORMAL or FULL")
     if journal_mode not in ("WAL", "DELETE", "TRUNCATE"):
-        raise InvalidInput(f"journal_mode={journal_mode} in the URL: it must be WAL, DELETE or TRUNCATE")
+        raise options.refusal("journal_mode", journal_mode, "WAL, DELETE or TRUNCATE")
     if not re.fullmatch(r"\d{1,3}", backups):
-        raise InvalidInput(f"backups={backups} in the URL: it must be how many to keep, 0 for none")
+        raise options.refusal("backups", backups, "how many to keep, 0 for none")
     if options:
+        which = "" if options.is_doubtful else f"{min(options)!r} "
         raise InvalidInput(
-            f"unknown option {min(options)!r} in the URL: there are backups, journal_mode, synchronous "
-            "and timeout"
+            f"unknown option {which}in the URL: there are backups, journal_mode, synchronous and timeout"
         )
     path = unquote(url.path[1:])
     return SQLiteLocation(_file(path), synchronous, timeout, int(backups), journal_mode, given=Path(path))
 
 
-def _seconds(options: dict[str, str]) -> float:
+class _Options(dict[str, str]):
+    """The options of a URL."""
+
+    is_doubtful = False
+
+    def refusal(self, option: str, value: str, rule: str) -> InvalidInput:
+        """Return the error for an option; its value is not said where it may be a part of a password."""
+        said = option if self.is_doubtful else f"{option}={value}"
+        return InvalidInput(f"{said} in the URL: it must be {rule}")
+
+
+def _options(query: str) -> _Options:
+    options = _Options(parse_qsl(query, keep_blank_values=True))
+    options.is_doubtful = _DOUBTFUL.search(unquote(query)) is not None
+    return options
+
+
+def _seconds(options: _Options) -> float:
     timeout = options.pop("timeout", "30")
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
-        raise InvalidInput(f"timeout={timeout} in the URL: it must be a number of seconds")
+        raise options.refusal("timeout", timeout, "a number of seconds")
     return float(timeout)
 
 
@@ -189,44 +238,70 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             "PostgreSQL needs its driver: install it with pip install 'poker-therapist[postgresql]'"
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = _options(query)
     patience = options.get("timeout", "30")
     timeout = _seconds(options)
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
-        raise InvalidInput(f"connections={connections} in the URL: it must be a number from 1 to 999")
+        raise options.refusal("connections", connections, "a number from 1 to 999")
     schema = options.pop("schema", None)
     if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
-        raise InvalidInput(f"schema={schema} in the URL: it must be a name of letters, digits and _")
-    try:
-        given = conninfo.conninfo_to_dict(
-            f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
-        )
-        known = pq.Conninfo.get_defaults()
-    except Error as error:
-        # libpq repeats the URL, password and all.
-        reason = re.sub(r"\S*://\S*", "…", " ".join(str(error).split()))
+        raise options.refusal("schema", schema, "a name of letters, digits and _")
+    known = pq.Conninfo.get_defaults()
+    given: dict[str, Any] = {}
+    reason = _unclear(name.partition("://")[2])
+    if not reason:
+        try:
+            given = conninfo.conninfo_to_dict(
+                f"postgresql://{start}" + (f"?{urlencode(options, quote_via=quote)}" if options else "")
+            )
+        except Error as error:
+            unknown = options.keys() - {one.keyword.decode() for one in known}
+            # libpq goes on with a part of the URL, which may be a part of the password.
+            reason = re.split(r"[:\"«„“]", str(error))[0].strip()
+            if unknown and not options.is_doubtful:
+                reason += f" {min(unknown)!r}"
+        except UnicodeError:  # whose repr has the whole URL
+            reason = "it is not UTF-8"
+    if reason:  # raised here: the error above would be shown with this one
         raise InvalidInput(
             f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
-        ) from error
+        )
     defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
     secret = {
         one.keyword.decode() for one in known if one.dispchar
     }  # libpq's mark of what is not to be shown
-    whole = {**defaults, **{key: str(value) for key, value in given.items()}}
+    public = {
+        key: redacted(str(value)) if "://" in str(value) else str(value)
+        for key, value in given.items()
+        if key not in secret
+    }
+    whole = {**defaults, **public}
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
     ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
-    shown = {key: str(value) for key, value in given.items() if key not in secret}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
         _url(_named(whole)),
-        _url(shown | unusual),
+        _url(public | unusual),
         schema,
         timeout,
         int(connections),
     )
+
+
+def _unclear(url: str) -> str:
+    """Return why it is not clear which part of a URL, without its scheme, is the password; empty if it is."""
+    authority = re.split("[/?]", url, maxsplit=1)[0]
+    login, _, hosts = authority.rpartition("@")
+    path, _, query = url[len(authority) :].partition("?")
+    places = [re.fullmatch(r"(\[[^\]]*\]|[^\[\]:]*)(:\d*)?", one) for one in hosts.split(",")]
+    if "@" in login or re.search("[@:]", path) or ("@" in query and not path) or not all(places):
+        return "write %40, %2F, %3A, %3F and %25 for @, /, :, ? and % in a user, password or name"
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        return "write %0A and so on for control characters in it"
+    return ""
 
 
 # The options of ours that a URL need not say.
@@ -262,196 +337,17 @@ def _url(settings: dict[str, str]) -> str:
     return f"postgresql://{login}{places}/{quote(name, safe='')}" + (f"?{query}" if query else "")
 
 
-def time_for_names() -> str:
-    """Return this moment in UTC for the name of a file beside a database, a backup say: names sort by it."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-
-
 def _file(name: str) -> Path:
     if "\0" in name or not name.strip():
-        raise InvalidInput(f"{name!r} is no path of a database: name a file, such as RexVoice.db")
+        raise InvalidInput(f"{redacted(name)!r} is no path of a database: name a file, such as RexVoice.db")
+    if _NO_PATH.match(name):
+        raise InvalidInput(
+            f"{redacted(name)!r} reads like a server's address without its scheme: write postgresql:// "
+            "before it, or ./ before a path"
+        )
     if name == ":memory:":
         raise InvalidInput(
             "a database in memory would be a different one for every thread: use a file in a temporary folder"
         )
     path = os.path.abspath(name)  # noqa: PTH100  # Path.absolute() would keep a/../b
     return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)
-
-
-# Files. Others may be able to write in the folder that they are made in.
-
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-# In a private folder: what its maker holds the lock of, and what is made.
-_OWNER, _NEW = "owner", "new"
-_MADE_THERE = re.compile(r"owner|(new|(work|before|after)\.db)(-journal|-wal|-shm|-mj\w+)?")
-
-
-class PrivateFolder:
-    """A folder that nobody else may enter, for files that are being made: nobody can put a link there.
-
-    Others may rename it and put another in its place: so it is used by its descriptor, if the system can.
-    """
-
-    def __init__(self, path: Path, closing: ExitStack) -> None:
-        """Open a folder that is there, until `closing` ends; a link to one is refused."""
-        self.path = self._at = path
-        self.descriptor = None
-        if os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
-            closing.callback(os.close, self.descriptor)
-            self._at = Path()
-
-    def open(self, name: str, flags: int) -> int:
-        """Open a file of it; one that is made is for its owner alone, whatever the umask."""
-        flags |= _NO_LINK | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._at / name, flags, 0o600, dir_fd=self.descriptor)
-        if flags & os.O_CREAT and hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o600)
-        return descriptor
-
-    def create(self, name: str) -> int:
-        """Make a file and return its descriptor, which reads and writes."""
-        return self.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-
-    def names(self) -> set[str]:
-        """Return the names of the files in it."""
-        return set(os.listdir(self._at if self.descriptor is None else self.descriptor))  # noqa: PTH208
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files of it; others may do so, too."""
-        for name in names:
-            with suppress(FileNotFoundError):
-                os.unlink(self._at / name, dir_fd=self.descriptor)
-
-
-@contextmanager
-def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
-    """Make a private folder in another one; remove it, and the files in it, when the block ends.
-
-    Its maker keeps a lock, which goes with the process: so others see what a killed one has left.
-    """
-    with ExitStack() as closing:
-        while True:
-            path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
-            with suppress(FileNotFoundError):  # somebody took it for one that was left, in this moment
-                if path.lstat().st_mode & 0o700 != 0o700:  # for such a umask
-                    path.chmod(0o700)
-                folder = PrivateFolder(path, closing)
-                owner = folder.create(_OWNER)
-                lock(owner, wait=True)
-                if os.fstat(owner).st_nlink:
-                    break
-                os.close(owner)
-        try:
-            yield folder
-        finally:
-            with suppress(OSError):  # the disk has become read-only, say: what was done may have been done
-                folder.remove(folder.names() - {_OWNER})
-            os.close(owner)
-            with suppress(OSError):
-                folder.remove([_OWNER])
-                path.rmdir()
-
-
-def private_folders(parent: Path, pattern: str, *, remove: bool = False) -> dict[Path, bool]:
-    """Return the private folders in another one whose whole names match, and if a killed process left them.
-
-    One with other files in it, or of another user, is none. Those that were left are removed if `remove`.
-    """
-    found = {}
-    with suppress(OSError):  # a folder that may be entered and not listed
-        for path in [one for one in parent.iterdir() if re.fullmatch(pattern, one.name)]:
-            with suppress(OSError):  # no folder, somebody else's, or gone meanwhile
-                if (left := _look_into(path, remove=remove)) is not None:
-                    found[path] = left
-    return found
-
-
-def _look_into(path: Path, *, remove: bool) -> bool | None:
-    """Return whether a killed process has left a private folder, and remove it; None if it is none."""
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != getattr(os, "geteuid", lambda: found.st_uid)():
-        return None
-    with ExitStack() as closing:
-        folder = PrivateFolder(path, closing)
-        names = folder.names()
-        if not all(map(_MADE_THERE.fullmatch, names)):
-            return None
-        if _OWNER in names and fcntl is None:
-            (path / _OWNER).rename(path / _OWNER)  # which Windows refuses while it is open
-        elif _OWNER in names:
-            owner = folder.open(_OWNER, os.O_RDWR)
-            closing.callback(os.close, owner)
-            if not lock(owner, wait=False):
-                return False
-        if remove:
-            folder.remove(sorted(names, key=_OWNER.__ne__))  # first what Windows does not delete in use
-            path.rmdir()
-    return True
-
-
-def lock(descriptor: int, *, wait: bool) -> bool | None:
-    """Take a lock that goes with this process; return false if it is taken, None if there are no such locks.
-
-    Others see it who ask for it, be it in another container; nobody else does, SQLite neither.
-    """
-    try:
-        if fcntl is None:
-            return None
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
-    return True
-
-
-@contextmanager
-def new_file(target: Path) -> Iterator[tuple[Path, int]]:
-    """Make a file, for its owner alone, that has its name only when it is whole; it never replaces another.
-
-    Gives the path at which it is made, in a private folder beside its place, and its descriptor, which is
-    closed after the block.
-
-    Raises:
-        InvalidInput: something is at its place, be it a link.
-        StorageError: it cannot be written; also for what the system says in the block.
-    """
-    there = f"{target} is there already: choose another name"
-    if os.path.lexists(target):
-        raise InvalidInput(there)
-    try:
-        private_folders(target.parent, re.escape(target.name) + r"\.part-\w{8}", remove=True)
-        with private_folder(target.parent, f"{target.name}.part-") as folder:
-            made, descriptor = folder.path / _NEW, folder.create(_NEW)
-            try:
-                yield made, descriptor
-                os.fsync(descriptor)
-                found = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                os.link(made, target)
-            except FileExistsError:
-                raise
-            except OSError:  # FAT and some network drives have no links; to rename would replace another file
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600))
-                made.replace(target)
-            if not os.path.samestat(target.lstat(), found):
-                raise StorageError(f"somebody has replaced {target} while it was made: use another folder")
-        sync_folder(target.parent)
-    except FileExistsError as error:
-        raise InvalidInput(there) from error
-    except OSError as error:
-        raise file_error(error, f"cannot write {target}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno == errno.EIO:  # any other: Windows opens no folder, some file systems sync none
-            raise

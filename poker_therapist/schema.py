@@ -5,6 +5,7 @@ migrations (status, rehearse, copy) imports it when it is called.
 """
 
 import os
+import shlex
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from poker_therapist.database import Database
 from poker_therapist.engines import engine_for, migration_folders, open_database
-from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew
+from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew, escaped
 from poker_therapist.location import Location
 from poker_therapist.tables import TABLES
 
@@ -94,8 +95,8 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
     if unknown := sorted(_kept_ids(database, applied - shipped)):
         raise SchemaTooNew(
             f"{location.name} is ahead of this version of the code, which does not know "
-            f"{', '.join(unknown)}: update the code, or roll them back with "
-            f"`{location.yoyo} rollback --revision {unknown[0]}`",
+            f"{escaped(', '.join(unknown))}: update the code, or roll them back with "
+            f"`{location.yoyo} rollback --revision {escaped(shlex.quote(unknown[0]))}`",
             unknown=unknown,
         )
     if pending := sorted(shipped - applied):

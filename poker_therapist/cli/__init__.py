@@ -8,16 +8,19 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from poker_therapist import __version__, schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import engine_for
-from poker_therapist.errors import PokerTherapistError
-from poker_therapist.location import Location, PostgreSQLLocation, locate, new_file, sync_folder
+from poker_therapist.errors import PokerTherapistError, escaped
+from poker_therapist.location import Location, PostgreSQLLocation, hide_passwords, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.migrations.yoyo_command import (
@@ -27,12 +30,42 @@ from poker_therapist.migrations.yoyo_command import (
     stop_on_sigterm,
     write_any_character,
 )
+from poker_therapist.new_files import new_file, sync_folder
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.tables import TABLES
 
 PENDING, TROUBLE = 3, 4
 
+
+def _shown(message: str) -> str:
+    """Return a message without a password that was typed, and without control characters of others."""
+    return escaped(hide_passwords(message, sys.argv[1:]), keeping="\n")
+
+
+class _Commands(TyperGroup):
+    """The commands; what the parser says of a wrong call repeats no password."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _hiding_passwords():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _hiding_passwords():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _hiding_passwords() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):  # the parser's errors have one
+            vars(error)["message"] = _shown(message)
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,13 +101,13 @@ def main() -> None:
     try:
         app()
     except PokerTherapistError as error:
-        print(f"poker-therapist: {error}", file=sys.stderr)
+        print(f"poker-therapist: {_shown(str(error))}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader has gone: Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a backup that may not be deleted, say
-        print(f"poker-therapist: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"poker-therapist: {_shown(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -189,7 +222,7 @@ def new(
     ini = _ini(config, no_config)
     folder = ini.absolute().parent if ini else Path.cwd()
     for path in new_migration(description, folder / "sql_migrations"):
-        print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+        screen.say(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 @app.command()
@@ -234,7 +267,7 @@ def backup(
         return
     if list_them or as_json:
         raise typer.BadParameter("--json goes with --list, and --list without --output")
-    print(engine_for(location).save_backup(output, schema.all_sources(location)))
+    screen.say(str(engine_for(location).save_backup(output, schema.all_sources(location))))
 
 
 @app.command()
@@ -249,12 +282,12 @@ def restore(
     location = locate(_choose(database, config, no_config, changes=True))
     replaced = engine_for(location).restore(file, schema.all_sources(location), TABLES)
     if replaced:
-        print(f"backup: {replaced}")
-    print(f"restored {location.name}")
+        screen.say(f"backup: {replaced}")
+    screen.say(f"restored {location.name}")
     with contextlib.suppress(PokerTherapistError):  # what may be wrong with it, `status` says
         for one in schema.read_status(location).drift:
             if one.about.startswith("trigger ") and one.expected is None:
-                print(f"{one.about} came with it and is of no migration: look at what it does")
+                screen.say(f"{one.about} came with it and is of no migration: look at what it does")
 
 
 @app.command()
@@ -274,8 +307,8 @@ def copy(
     with screen.progress() as progress:
         copied = schema.copy(*places, progress=progress)
     for table, count in copied.items():
-        print(f"{table}: {count} copied")
-    print(f"copied {places[0].name} to {places[1].name}")
+        screen.say(f"{table}: {count} copied")
+    screen.say(f"copied {places[0].name} to {places[1].name}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a player may have a number below 0
@@ -327,11 +360,12 @@ def forget(
         if not yes:
             who = f"player{'s' * (len(users) > 1)} {', '.join(map(str, users))}"
             typer.confirm(
-                f"Delete everything that Rex remembers of {who} from {location.name}, for ever?", abort=True
+                f"Delete everything that Rex remembers of {who} from {escaped(location.name)}, for ever?",
+                abort=True,
             )
         for user, counts in storage.forget_users(users).items():
             for table, count in counts.items():
-                print(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
+                screen.say(f"{f'player {user}: ' if len(users) > 1 else ''}{table}: {count} deleted")
     for user in users:
         _report_backups(location, user, delete=backups)
 
@@ -340,24 +374,24 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
     """Name the backups that hold a player, or delete them."""
     for path, holding in engine_for(location).backups_holding(user, TABLES).items():
         if holding is Holding.UNKNOWN:
-            print(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+            screen.say(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
         elif holding is Holding.OF_OTHERS:
-            print(f"{path} still holds player {user}; this program has not made it: delete it yourself")
+            screen.say(f"{path} still holds player {user}; this program has not made it: delete it yourself")
         elif delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             sync_folder(path.parent)
-            print(f"deleted {path}")
+            screen.say(f"deleted {path}")
         elif holding is Holding.LEFT:
-            print(f"{path} is left over and may hold player {user}; --backups deletes it")
+            screen.say(f"{path} is left over and may hold player {user}; --backups deletes it")
         else:
-            print(f"{path} still holds player {user}; --backups deletes such backups")
+            screen.say(f"{path} still holds player {user}; --backups deletes such backups")
 
 
 @app.command()
 def purge(database: Database = None, *, config: Config = None, no_config: NoConfig = False) -> None:
     """Delete the context of all players that has expired."""
     with _storage(_choose(database, config, no_config, changes=True)) as storage:
-        print(f"{storage.purge_expired()} expired")
+        screen.say(f"{storage.purge_expired()} expired")
 
 
 def _ini(config: Path | None, no_config: bool) -> Path | None:
@@ -368,7 +402,7 @@ def _ini(config: Path | None, no_config: bool) -> Path | None:
         return config
     ini = find_ini()
     if ini is None and (beyond := ini_beyond()):
-        print(beyond, file=sys.stderr)
+        print(escaped(beyond, keeping="\n"), file=sys.stderr)
     return ini
 
 
@@ -395,7 +429,7 @@ def _choose(database: str | None, config: Path | None, no_config: bool, *, chang
 
 
 def _say(location: Location, by: str) -> None:
-    print(f"database: {location.described} ({by})", file=sys.stderr)
+    print(escaped(f"database: {location.described} ({by})"), file=sys.stderr)
 
 
 def _storage(name: str) -> PatternStorage:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from poker_therapist.errors import escaped
 from poker_therapist.location import Location
 from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
@@ -34,10 +35,12 @@ def progress() -> Iterator[Progress]:
     if not console.is_terminal:
         yield no_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("copying", total=None)
-        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)
+        yield lambda doing, done, total: bar.update(
+            task, description=escaped(doing), completed=done, total=total
+        )
 
 
 def print_status(location: Location, found: Status) -> None:
@@ -49,7 +52,7 @@ def print_status(location: Location, found: Status) -> None:
     for one in found.migrations:
         if one.note:
             _print(
-                one.note if one.note.startswith(one.id) else f"{one.id}: {one.note}",
+                one.note if one.note.startswith(one.id) else f"{escaped(one.id)}: {one.note}",
                 STYLES.get(one.state, "red"),
             )
     for difference in found.drift:
@@ -100,7 +103,7 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     )
     for one in found.migrations:
         for reason in one.reasons:
-            _print(f"{one.id}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
+            _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
     if found.fallback_reason:
         _print(found.fallback_reason, "yellow")
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
@@ -148,7 +151,7 @@ def json_text(value: Any, encoding: str) -> str:
     As it reads; with escapes where it holds what the encoding has not, such as the lone surrogates that the
     earlier app could write.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = "\n".join(map(_in_json, json.dumps(value, ensure_ascii=False, indent=2).split("\n")))
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -156,19 +159,36 @@ def json_text(value: Any, encoding: str) -> str:
     return text
 
 
+def _in_json(line: str) -> str:
+    """Return a line of JSON with the escapes that JSON has for what a terminal would obey."""
+    return (
+        line
+        if line == escaped(line)
+        else "".join(c if c == escaped(c) else json.dumps(c)[1:-1] for c in line)
+    )
+
+
+def say(line: str) -> None:
+    """Print a line as it is, but for control characters in names."""
+    print(escaped(line, keeping="\n"))
+
+
 def _print(line: str, style: str | None = None) -> None:
     """Print a line, coloured on a terminal that shows colours, and never broken in a pipe."""
-    Console(soft_wrap=True, highlight=False).print(line, style=style, markup=False)
+    Console(soft_wrap=True, highlight=False, emoji=False).print(
+        escaped(line, keeping="\n"), style=style, markup=False
+    )
 
 
 def _print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Print a table on a terminal; in a pipe, one line each with tabs between."""
-    console = Console(highlight=False)
+    rows = [tuple(escaped(str(item)) for item in row) for row in rows]
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         for row in rows:
-            print("\t".join(str(item).replace("\n", " ") for item in row).rstrip())
+            print("\t".join(row).rstrip())
         return
     table = Table(*titles)
     for name, state, *rest in rows:
-        table.add_row(name, Text(str(state), style=STYLES.get(state, "red")), *rest)
-    console.print(table, markup=False)
+        table.add_row(name, Text(state, style=STYLES.get(state, "red")), *rest)
+    console.print(table)

@@ -3,8 +3,7 @@
 yoyo runs a migration's statements on one connection and records it on another, under a lock that is a row of
 a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. Whatever
 kills the process, the database undoes what was not committed and nobody holds a lock any more.
-
-The order of events in `apply_one` is drawn in docs/MIGRATIONS.md.
+docs/MIGRATIONS.md draws the order of events.
 """
 
 import getpass
@@ -22,7 +21,13 @@ from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
-from poker_therapist.errors import DatabaseFull, DatabaseNotFound, MigrationError, PokerTherapistError
+from poker_therapist.errors import (
+    DatabaseFull,
+    DatabaseNotFound,
+    MigrationError,
+    PokerTherapistError,
+    escaped,
+)
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
@@ -60,7 +65,7 @@ class AtomicBackend(DatabaseBackend, ABC):
     def tell_operator(self, message: str) -> None:
         """Report what was done; that nobody can be told must not undo it."""
         with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
-            self.report(message)
+            self.report(escaped(message, keeping="\n"))
 
     @property
     def name(self) -> str:
@@ -123,8 +128,6 @@ class AtomicBackend(DatabaseBackend, ABC):
     def ensure_internal_schema_updated(self) -> None:
         """Write nothing: see `_prepare`."""
 
-    # Reading
-
     def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
         """Return the migrations of some folders, and those that were kept and have no file."""
         return read_migrations(sources, kept, self.split)
@@ -144,8 +147,8 @@ class AtomicBackend(DatabaseBackend, ABC):
         with self.translating_errors():
             if not self.exists() or "_migration_text" not in self.list_tables():
                 return {}
-            rows = self.query("kept_texts", (self.migration_table,))
-            return {name: AppliedRecord(*rest) for name, *rest in rows}
+            kept = self.query("kept_texts", (self.migration_table,))
+        return {name: AppliedRecord(*rest) for name, *rest in kept}
 
     def kept_migrations(self) -> list[SQLMigration]:
         """Return every applied migration as the database has kept it.
@@ -189,8 +192,6 @@ class AtomicBackend(DatabaseBackend, ABC):
             if text and text.applied_at == applied[one.id] and text.checksum is not None:
                 texts = (text.apply_sql or "", text.rollback_sql or "")
                 one.require_unedited(text.checksum, *texts, self.location.yoyo)
-
-    # Changing
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
@@ -292,7 +293,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             if migration.id not in applied:
                 return False
             dependents = [
-                other.id
+                escaped(other.id)
                 for other in (*self.kept_migrations(), *self._known)
                 if migration.id in other.depends_on and other.id in applied
             ]
@@ -376,7 +377,7 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     def adopted(self) -> dict[str, list[str]]:
         """Return the tables that each applied migration has found and not made."""
-        found: dict[str, list[str]] = {}
+        found = dict[str, list[str]]()
         with self.translating_errors():
             if self.exists() and "_migration_adopted" in self.list_tables():
                 for name, table in self.query("adopted_tables", (self.migration_table,)):
@@ -422,9 +423,9 @@ class AtomicBackend(DatabaseBackend, ABC):
             self.query("drop_adopted", (self.migration_table, migration.id))
         self.log_migration(migration, operation)
 
-    def _keep(self, migration: SQLMigration, applied_at: str | None) -> None:
-        texts = (migration.checksum, migration.apply_sql, migration.rollback_sql)
-        self.query("keep_text", (self.migration_table, migration.id, applied_at, *texts))
+    def _keep(self, one: SQLMigration, applied_at: str | None) -> None:
+        texts = (one.checksum, one.apply_sql, one.rollback_sql)
+        self.query("keep_text", (self.migration_table, one.id, applied_at, *texts))
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
         """Return a row of yoyo's log, also where the user has no name and the host no domain."""
@@ -433,8 +434,8 @@ class AtomicBackend(DatabaseBackend, ABC):
             user = getpass.getuser()
         return {
             "id": str(uuid.uuid1()),
-            "migration_id": migration.id if migration else None,
-            "migration_hash": migration.hash if migration else None,
+            "migration_id": migration and migration.id,
+            "migration_hash": migration and migration.hash,
             "username": user,
             "hostname": socket.gethostname(),
             "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
@@ -444,6 +445,4 @@ class AtomicBackend(DatabaseBackend, ABC):
 
 def _refuse_force(force: bool) -> None:
     if force:
-        raise MigrationError(
-            "--force would keep half of a migration: correct the statement that fails instead"
-        )
+        raise MigrationError("--force would keep half of a migration: correct what fails instead")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
-from poker_therapist.errors import DriftUnknown
+from poker_therapist.errors import DriftUnknown, escaped
 
 # The tables of SQLite, yoyo and our own bookkeeping are no part of what the migrations build.
 BOOKKEEPING = ("sqlite_", "_yoyo_", "yoyo_lock", "_migration_")
@@ -158,10 +158,10 @@ class Difference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.expected is None:
-            return f"{self.about} is there and should not be" + _shown(self.actual)
+            return escaped(f"{self.about} is there and should not be{_shown(self.actual)}")
         if self.actual is None:
-            return f"{self.about} is missing" + _shown(self.expected)
-        return f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}"
+            return escaped(f"{self.about} is missing{_shown(self.expected)}")
+        return escaped(f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}")
 
 
 class TableMissing(DriftUnknown):

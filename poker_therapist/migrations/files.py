@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
-from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed
+from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed, escaped
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
 _TRANSACTION_CONTROL = {
@@ -152,7 +152,7 @@ class SQLMigration(Migration):
     def place(self, direction: str = "apply") -> str:
         """Return the file of a direction, relative to the working folder where it lies below it."""
         if self.file is None:
-            return f"{self.id} {self.source_dir}"
+            return escaped(f"{self.id} {self.source_dir}")
         return shown(self.file if direction == "apply" else rollback_file(self.file))
 
     def statements(self, direction: str) -> list[Statement]:
@@ -165,7 +165,8 @@ class SQLMigration(Migration):
         self._require_pair()
         if text is None:
             raise InvalidMigration(
-                f"the files of {self.id} are gone, and the database has kept no text of it: restore them",
+                f"the files of {escaped(self.id)} are gone, and the database has kept no text of it: "
+                "restore them",
                 migration_id=self.id,
             )
         statements = self.split(text)
@@ -276,8 +277,8 @@ def shown(path: Path) -> str:
     try:
         relative = os.path.relpath(path)
     except ValueError:  # on another drive of Windows
-        return str(path)
-    return str(path) if relative.startswith("..") else relative
+        return escaped(str(path))
+    return escaped(str(path) if relative.startswith("..") else relative)
 
 
 def read_migrations(
@@ -324,6 +325,10 @@ def _files(source: str) -> Iterable[Path]:
     expanded = _expand_sources([glob.escape(source) if Path(source).is_dir() else source])
     paths = [Path(path) for _, names in expanded for path in names]
     for path in paths:
+        if path.name != escaped(path.name):  # yoyo prints it as it is
+            raise InvalidMigration(
+                f"{shown(path)} has control characters in its name: rename it", file=shown(path)
+            )
         if path.suffix != ".sql":
             raise InvalidMigration(
                 f"{shown(path)} is not SQL: schema changes here are pairs of .sql files", file=shown(path)

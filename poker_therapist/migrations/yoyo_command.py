@@ -8,6 +8,7 @@ our errors end in one message and exit status 1 (-vv shows the traceback too).
 
 import configparser
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -16,8 +17,9 @@ import signal
 import stat
 import sys
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -27,7 +29,8 @@ from yoyo import default_migration_table
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
-from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError
+from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError, escaped
+from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.atomic import AtomicBackend
 
 
@@ -41,14 +44,16 @@ class YoyoCommandMixin(AtomicBackend):
             stop_on_sigterm()
             self.report = print
             migrate.read_migrations = self._read_migrations
-            sys.excepthook = _report
+            given = (*sys.argv, str(command.f_locals["args"].database))
+            sys.excepthook = functools.partial(_report, given)
             warnings.showwarning = _warn
             _judge_ini(command.f_locals["args"])
         super().__init__(uri, migration_table)
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
-        return self.read(sources, self.kept_migrations())
+        # An id that no file may have is a forgery: yoyo would print it as it is.
+        return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
 
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
@@ -104,7 +109,7 @@ class YoyoCommandMixin(AtomicBackend):
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
-            print(f"there is no database {self.name} yet: nothing is applied", file=sys.stderr)
+            print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
         return super().to_rollback(migrations)
 
 
@@ -280,19 +285,26 @@ def _judge_ini(args: Any) -> None:
     if str(find_ini(writers=stat.S_IWOTH)) != taken:
         raise InvalidInput(f"{ini_beyond()}")
     if Path(taken).parent != Path.cwd():
-        print(f"yoyo: {taken} is used", file=sys.stderr)
+        print(f"yoyo: {escaped(taken)} is used", file=sys.stderr)
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of ours, or the operator's Ctrl-C, as one message; leave every other to Python."""
+def _report(
+    given: Sequence[str], _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
+) -> None:
+    """Print an error of ours, or the operator's Ctrl-C, as one message; every other as Python does.
+
+    A password in the arguments that were given to the command, or in its database, is not printed.
+    """
     if isinstance(error, KeyboardInterrupt):
         print("yoyo: stopped; a migration that was not finished has been undone", file=sys.stderr)
         return
     ours = isinstance(error, PokerTherapistError)
+    said = ""
     if not ours or logging.getLogger().isEnabledFor(logging.INFO):
-        sys.__excepthook__(kind, error, trace)
+        said = "".join(traceback.format_exception(error))
     if ours:
-        print(f"yoyo: {error}", file=sys.stderr)
+        said += f"yoyo: {error}\n"
+    print(escaped(hide_passwords(said, given), keeping="\n"), end="", file=sys.stderr)
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
@@ -301,4 +313,4 @@ def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
     That nobody can be warned must not undo a migration.
     """
     with contextlib.suppress(OSError, ValueError):
-        print(f"yoyo: warning: {message}", file=sys.stderr)
+        print(escaped(f"yoyo: warning: {message}", keeping="\n"), file=sys.stderr)

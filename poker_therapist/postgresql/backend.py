@@ -252,10 +252,10 @@ def _locate(uri: Any) -> PostgreSQLLocation:
 
 def url_of(uri: Any) -> str:
     """Return the URL that yoyo has parsed; its own way back gives an empty password where there is none."""
-    user = "" if uri.username is None else quote(uri.username, safe="")
-    password = "" if uri.password is None else f":{quote(uri.password, safe='')}"
+    user = "" if uri.username is None else quote(uri.username, safe="", errors="surrogateescape")
+    password = "" if uri.password is None else f":{quote(uri.password, safe='', errors='surrogateescape')}"
     host = f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""
     port = f":{uri.port}" if uri.port else ""
     at = "@" if user or password else ""
-    query = f"?{urlencode(uri.args, quote_via=quote)}" if uri.args else ""
+    query = f"?{urlencode(uri.args, quote_via=quote, errors='surrogateescape')}" if uri.args else ""
     return f"postgresql://{user}{password}{at}{host}{port}/{uri.database or ''}{query}"

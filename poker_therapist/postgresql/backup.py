@@ -32,8 +32,10 @@ from poker_therapist.errors import (
     SchemaMissing,
     SchemaTooNew,
     StorageError,
+    escaped,
 )
-from poker_therapist.location import PostgreSQLLocation, new_file, private_folders, time_for_names
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -187,7 +189,8 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
     applied = {row.split(b"\t")[place].decode() for row in takewhile(_is_row, script)}
     if newer := sorted(applied - {one.id for one in backend.read(sources)}):
         raise SchemaTooNew(
-            f"{file} was made by a later version ({', '.join(newer)}): update the code", unknown=newer
+            f"{file} was made by a later version ({escaped(', '.join(newer))}): update the code",
+            unknown=newer,
         )
     schemas = set()
     for line in listed:

@@ -29,6 +29,8 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageError,
     TransactionConflict,
+    escape_driver_error,
+    escaped,
 )
 from poker_therapist.location import PostgreSQLLocation
 
@@ -262,6 +264,7 @@ _AT_CONNECTING = (
 def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTherapistError:
     """Return our own error for one that the driver raised about the database at `location`."""
     reason = reason_of(error)
+    escape_driver_error(error)
     code = (error.sqlstate if isinstance(error, psycopg.Error) else None) or ""
     if not code and isinstance(error, psycopg.OperationalError):
         code = next((known for known, said in _AT_CONNECTING if said.search(str(error))), "08")
@@ -277,7 +280,7 @@ def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTher
 def reason_of(error: Exception) -> str:
     """Return what the server said, on one line and without the statement that it repeats."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return said or " ".join(str(error).split())
+    return escaped(said or " ".join(str(error).split()))
 
 
 def is_lost(connection: psycopg.Connection[Any]) -> bool:

@@ -288,10 +288,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def room(self) -> str:
         """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
-        size = self.location.path.stat().st_size
-        return (
-            f"{3 * size:,} bytes of room beside {self.location.path} (`poker-therapist rehearse` measures it)"
-        )
+        room = 3 * self.location.path.stat().st_size
+        return f"{room:,} bytes of room beside {self.location.path} (`poker-therapist rehearse` measures it)"
 
     @override
     def backup_before(self, migration_id: str) -> str:
@@ -445,7 +443,7 @@ class ForeignKeys:
 
 
 def _locate(uri: Any) -> SQLiteLocation:
-    options = f"?{urlencode(uri.args)}" if uri.args else ""
+    options = f"?{urlencode(uri.args, errors='surrogateescape')}" if uri.args else ""
     location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
     assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
     return location

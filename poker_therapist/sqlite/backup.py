@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError
-from poker_therapist.location import SQLiteLocation, new_file, private_folders, time_for_names
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.engine import BackupFile, Holding
+from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.sqlite.connect import (
     find_file,
     immutable_state,

@@ -25,6 +25,8 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageClosed,
     StorageError,
+    escape_driver_error,
+    escaped,
 )
 from poker_therapist.location import SQLiteLocation
 
@@ -325,6 +327,8 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     """Return our own error for one that the driver raised about the database at `location`."""
     # sqlite3 repeats a text that is no UTF-8, and that may be a player's.
     reason = re.sub(r"(Could not decode to UTF-8 .*?) with text .*", r"\1", str(error), flags=re.DOTALL)
+    reason = escaped(reason)
+    escape_driver_error(error)
     code = getattr(error, "sqlite_errorcode", 0)
     # A full disk has no room for the index of the log either, which SQLite reports as it does a broken disk.
     is_full = code == sqlite3.SQLITE_IOERR_SHMSIZE and shutil.disk_usage(location.path.parent).free < 2**16
@@ -345,7 +349,7 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
         )
     else:
         kind, sentence = StorageError, "{path}: {reason}"
-    return kind(sentence.format(path=location.path, reason=reason, timeout=location.timeout))
+    return kind(sentence.format(path=escaped(str(location.path)), reason=reason, timeout=location.timeout))
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.errors import file_error
-from poker_therapist.location import PrivateFolder, SQLiteLocation, private_folder, private_folders
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.engine import RehearsalCopy
+from poker_therapist.new_files import PrivateFolder, private_folder, private_folders
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
 from poker_therapist.sqlite.catalog import Entry, describe, entries

@@ -18,9 +18,11 @@ from poker_therapist.errors import (
     InvalidInput,
     PokerTherapistError,
     SchemaTooNew,
+    escaped,
 )
-from poker_therapist.location import SQLiteLocation, lock, new_file, time_for_names
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.status import State, read_states
+from poker_therapist.new_files import lock, new_file, time_for_names
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
@@ -78,7 +80,9 @@ def restore(
             found, _ = read_states(backend, {one.id: one for one in backend.read(sources)})
         newer = [one.id for one in found if one.state is State.UNKNOWN]
         if newer:
-            raise SchemaTooNew(f"{backup} was made by a later version ({', '.join(newer)}): update the code")
+            raise SchemaTooNew(
+                f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"
+            )
         closing.enter_context(_one_at_a_time(location))
         replaced = _keep_replaced(location)
         closing.enter_context(_naming(replaced))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from poker_therapist.errors import DatabaseUnreadable, StorageError, file_error
-from poker_therapist.location import SQLiteLocation, private_folder, private_folders
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.new_files import private_folder, private_folders
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import patience, require_same
 from poker_therapist.sqlite.connect import (

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from poker_therapist import DatabaseReadOnly, StorageError, get_pattern_storage
-from poker_therapist.location import SQLiteLocation, locate, new_file, private_folder, private_folders
+from poker_therapist.location import SQLiteLocation, locate
+from poker_therapist.new_files import new_file, private_folder, private_folders
 from poker_therapist.schema import rehearse
 from poker_therapist.sqlite import backup, rehearsal
 from poker_therapist.sqlite import restore as restoring

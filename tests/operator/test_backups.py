@@ -15,7 +15,8 @@ from typing import cast
 import pytest
 
 from poker_therapist import MigrationError, get_pattern_storage
-from poker_therapist.location import SQLiteLocation, private_folder
+from poker_therapist.location import SQLiteLocation
+from poker_therapist.new_files import private_folder
 from poker_therapist.sqlite import backup as making
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from poker_therapist.location import private_folder
+from poker_therapist.new_files import private_folder
 from tests.helpers import old_app, players
 from tests.helpers.cli import Result, command, program, state_of
 from tests.helpers.engines import run_sql

@@ -228,4 +228,4 @@ def test_the_walk_of_yoyo_apply_is_short_and_described(engine: str, database: st
 
     walk = _walk("From `yoyo apply` to an applied migration", engine)
     assert "applied 002" in done.stdout
-    _assert_described(walk, set(done.stderr.split()), most=10)
+    _assert_described(walk, set(done.stderr.split()), most=12)

@@ -135,10 +135,15 @@ def hide_passwords(text: str, given: Iterable[str]) -> str:
     for one in given:
         if redacted(one) == one:
             continue
-        tail = re.split(r":/+|[:=]", one, maxsplit=1)[-1]
-        login = one.rpartition("@")[0]
-        parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
-        parts |= {login[at.end() :] for at in re.finditer(":", login)}
+        scheme, _, url = one.partition("://")
+        if scheme.lower() in POSTGRESQL_SCHEMES and not _unclear(url):
+            authority = re.split("[/?]", url, maxsplit=1)[0]
+            parts = {authority.rpartition("@")[0].partition(":")[2]}
+        else:
+            tail = re.split(r":/+|[:=]", one, maxsplit=1)[-1]
+            login = one.rpartition("@")[0]
+            parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
+            parts |= {login[at.end() :] for at in re.finditer(":", login)}
         parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", unquote(one), re.IGNORECASE))
         for part in parts | {piece for whole in parts for piece in whole.split("/")[:-1]}:
             quoted = quote(part, safe="", errors="replace")

@@ -371,8 +371,8 @@ class AtomicBackend(DatabaseBackend, ABC):
         of_tables = tuple(f"{name.replace('table ', 'column ', 1)}." for name in gone)
         if lost := sorted(name for name in gone.keys() - made if not name.startswith(of_tables)):
             lost.sort(key=lambda name: name.startswith("column "))  # after what is made of it
-            why = f"this would take away {', '.join(lost)}, which no migration has made: if it may go, drop"
-            by_hand = " ".join(gone[name] for name in lost)
+            which, by_hand = escaped(", ".join(lost)), escaped(" ".join(gone[name] for name in lost))
+            why = f"this would take away {which}, which no migration has made: if it may go, drop"
             raise migration.failure(direction, f"{why} it yourself ({by_hand}), then run the command again")
 
     def adopted(self) -> dict[str, list[str]]:

@@ -308,7 +308,7 @@ def test_several_restores_at_once_wait_for_each_other(there: str, database: Path
     ]
     ended = [(*one.communicate(), one.returncode) for one in running]
 
-    assert [(error, code) for _, error, code in ended] == [("", 0)] * 4
+    assert [(error, code) for _, error, code in ended] == [(f"database: {database} (as given)\n", 0)] * 4
     assert value(database) == "first"
     assert snapshots.is_whole(database)
     assert len(list(database.parent.glob("*.damaged"))) == (there == "a damaged database")

@@ -157,6 +157,7 @@ def all_logged() -> Iterator[list[str]]:
         root.setLevel(level)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     derandomize=True,

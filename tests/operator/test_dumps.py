@@ -108,8 +108,8 @@ def restore(file: Path | str, url: str, folder: Path) -> list[str]:
     ran = command("restore", file, "--database", url, folder=folder)
 
     assert (ran.code, ran.error) == (0, "")
-    assert ran.lines[-1] == f"restored {locate(url).name}"
-    return ran.lines[:-1]
+    end = ran.lines.index(f"restored {locate(url).name}")
+    return ran.lines[:end] + ran.lines[end + 1 :]
 
 
 def later(folder: Path) -> Path:

@@ -149,7 +149,7 @@ IRREVERSIBLE = {
         "SELECT 1;",
         WRONG_INDEX,
         (
-            "rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets writable",
+            "rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets wri",
         ),
     ),
 }

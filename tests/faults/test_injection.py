@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poker_therapist import InvalidInput, PatternStorage, PokerTherapistError, get_pattern_storage
+from poker_therapist.errors import escaped
 from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
 from poker_therapist.values import MAX_KEY_LENGTH
@@ -293,7 +294,7 @@ def test_a_name_that_looks_like_something_else_names_a_file(
             ran = command(*arguments, "--database", database, folder=folder)
             assert (ran.code, ran.error) == (0, ""), f"{arguments[0]} with {name!a}"
 
-        shown = str(database).splitlines()[0]  # a tab or a line end is not shown as it is
+        shown = escaped(str(database).splitlines()[0])  # a line end is not shown as it is
         assert shown in ran.out
         assert {path.name for path in folder.iterdir()} - {f"{name}-wal", f"{name}-shm"} == {
             name,

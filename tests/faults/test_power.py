@@ -168,10 +168,11 @@ def test_a_log_that_is_cut_anywhere_gives_the_commits_before_the_cut(
             rest = len(log[cut:])
             tails = (b"", bytes(rest), chance.randbytes(rest))
             one = copy_files(copied, tmp_path / "copy")
-            Path(f"{one}-wal").write_bytes(log[:cut] + tails[cuts % len(tails)])
+            left = log[:cut] + tails[cuts % len(tails)]  # a zero that was cut off may be there again
+            Path(f"{one}-wal").write_bytes(left)
             cuts += 1
 
-            assert numbers(one) == list(range(sum(end <= cut for end in ends)))
+            assert numbers(one) == list(range(sum(left[:end] == log[:end] for end in ends)))
 
     report(f"a log of 12 commits cut in {cuts} places: always the commits before it, whole and in order")
 

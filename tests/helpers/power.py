@@ -165,6 +165,7 @@ class Disk:
         return {
             name: file.content(self._arrived(file, contents))
             for name, file in _changed(self._durable, changes).items()
+            if "/" not in name  # what is left of a private folder is nothing to anybody
         }
 
     def _arrived(self, file: _File, share: float) -> Iterator[tuple[int, bytes | None]]:
@@ -175,8 +176,9 @@ class Disk:
                 yield place, data[: len(data) // 1024 * 512]
 
     def _name(self, path: Path) -> str:
-        """Return the name of a file in this folder, empty for any other and for what is made anew."""
-        return path.name if path.parent == self.folder and not path.name.endswith("-shm") else ""
+        """Return the name of a file in this folder or one in it, empty for others and what is made anew."""
+        is_here = self.folder in path.parents and not path.name.endswith("-shm")
+        return path.relative_to(self.folder).as_posix() if is_here else ""
 
     def _do(self, call: Call) -> bool:
         """Do what a call did; return whether it concerns this folder."""
@@ -192,14 +194,14 @@ class Disk:
             folders = call.on if is_relative else [str(self.folder)] * len(call.texts)
             paths = [Path(folder) / text.decode() for folder, text in zip(folders, call.texts, strict=False)]
         names = [self._name(path) for path in paths]
-        if not any(names):
-            return False
+        if not any(names) or (call.name in _BY_DESCRIPTOR and names[0] not in self.names):
+            return False  # elsewhere, or a folder
         match call.name:
             case "fsync" | "fdatasync":
                 file = self.names[names[0]]
                 file.durable, file.pending = file.content(file.pending), []
-            case "pwrite64" | "ftruncate":
-                data = call.texts[0] if call.texts else None
+            case "pwrite64" | "ftruncate" | "truncate":
+                data = call.texts[0] if call.name == "pwrite64" else None
                 self.names[names[0]].pending.append((int(call.rest.split(", ")[-1]), data))
             case "write":  # one after the other
                 file = self.names[names[0]]
@@ -210,6 +212,8 @@ class Disk:
                 self._rename({names[0]: _File()})
             case "unlink" | "unlinkat":
                 self._rename({names[0]: None})
+            case "link" | "linkat" if all(names):
+                self._rename({names[1]: self.names[names[0]]})
             case "rename" | "renameat" | "renameat2" if all(names):
                 self._rename({names[0]: None, names[1]: self.names[names[0]]})
             case _:

@@ -148,9 +148,7 @@ IRREVERSIBLE = {
     "what would damage a database": Case(
         "SELECT 1;",
         WRONG_INDEX,
-        (
-            "rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets wri",
-        ),
+        ("rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets wri",),
     ),
 }
 FAILED = {

@@ -34,19 +34,19 @@ from tests.helpers.snapshots import everything, interrupted, operations
 ONE_IN = {
     "sqlite": {
         ("apply", "populated"): 1,
-        ("apply", "empty"): 1,
+        ("apply", "empty"): 2,
         ("rollback", "populated"): 1,
-        ("rollback", "empty"): 2,
-        ("reapply", "populated"): 3,
-        ("reapply", "empty"): 5,
+        ("rollback", "empty"): 3,
+        ("reapply", "populated"): 4,
+        ("reapply", "empty"): 6,
     },
     "postgresql": {
-        ("apply", "populated"): 2,
-        ("apply", "empty"): 4,
-        ("rollback", "populated"): 2,
-        ("rollback", "empty"): 6,
-        ("reapply", "populated"): 8,
-        ("reapply", "empty"): 12,
+        ("apply", "populated"): 3,
+        ("apply", "empty"): 6,
+        ("rollback", "populated"): 5,
+        ("rollback", "empty"): 9,
+        ("reapply", "populated"): 12,
+        ("reapply", "empty"): 15,
     },
 }
 # How many statements each command has at least.

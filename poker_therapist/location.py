@@ -18,8 +18,13 @@ POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "
 # One letter before a colon is a drive of Windows, and no scheme.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
 
-# Where a password may be: before an @, after the colon of an authority, behind a key such as password=.
-_DOUBTFUL = re.compile(r"@|://[^/]*:|(pass|secret|_key)\w*\s*=", re.IGNORECASE)
+# Where a password may be: between a colon and an @, after the colon of an authority, behind a key such as
+# password=. The colon behind a scheme or a drive of Windows is none of these.
+_DOUBTFUL = re.compile(
+    r"([a-z][a-z0-9+.-]*://|sqlite[+a-z]*:)?+/*+([a-z]:[\\/])?+.*:.*@|[a-z0-9+.-]+://[^/]*:"
+    r"|.*(pass|secret|_key)\w*\s*=",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # A server without a scheme: a path that reads like this can begin with ./ or be absolute.
 _NO_PATH = re.compile(
@@ -118,9 +123,22 @@ class PostgreSQLLocation:
 Location = SQLiteLocation | PostgreSQLLocation
 
 
+def command_about(location: Location, *words: str) -> str:
+    """Return a command of `poker-therapist` about a database, as an operator can paste it into a shell."""
+    database = location.name if isinstance(location, SQLiteLocation) else location.url
+    command = ("poker-therapist", *words, "--database", database)
+    if os.name == "nt":
+        from subprocess import list2cmdline
+
+        return list2cmdline(command)
+    from shlex import join
+
+    return join(command)
+
+
 def redacted(name: str) -> str:
     """Return what was given for a database as a message may say it: nothing of it where a password may be."""
-    if not _DOUBTFUL.search(unquote(unquote(name))):
+    if not _DOUBTFUL.match(unquote(unquote(name))):
         return name
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", name)
     return f"{scheme.group() if scheme else ''}…"
@@ -223,7 +241,7 @@ class _Options(dict[str, str]):
 
 def _options(query: str) -> _Options:
     options = _Options(parse_qsl(query, keep_blank_values=True))
-    options.is_doubtful = _DOUBTFUL.search(unquote(query)) is not None
+    options.is_doubtful = "@" in unquote(query) or _DOUBTFUL.match(unquote(query)) is not None
     return options
 
 

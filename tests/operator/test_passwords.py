@@ -282,6 +282,15 @@ def test_the_password_of_the_environment_is_not_shown(
         "rex:s3cret@h": "rex:…",
         "host=h password=s3cret": "…",
         "sqlite://rex:s3cret": "sqlite://…",
+        "sqlite:///rex:s3cret@h": "sqlite:///…",
+        "/rex:s3cret@h": "…",
+        # No colon before the @, and so no password.
+        "/data/team@home/RexVoice.db": "/data/team@home/RexVoice.db",
+        "monday@home.backup": "monday@home.backup",
+        "sqlite+atomic:////data/team@home/x.db": "sqlite+atomic:////data/team@home/x.db",
+        "sqlite:///C:/team@home/x.db": "sqlite:///C:/team@home/x.db",
+        "C:\\team@home\\x.db": "C:\\team@home\\x.db",
+        "postgresql://rex@h/db": "postgresql://rex@h/db",
     }.items(),
 )
 def test_what_may_hold_a_password_is_hidden(given: str, shown: str) -> None:

@@ -28,7 +28,7 @@ from poker_therapist.errors import (
     escape_driver_error,
     escaped,
 )
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, command_about
 
 
 def is_there(path: Path) -> bool:
@@ -136,17 +136,18 @@ _SECONDS = 10  # in which an unharmed file of a usual size is read
 class Watch:
     """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
 
-    What counts is the time of the processor, for nobody is to hurry who is asked something meanwhile.
+    What counts is the time of the processor in this thread: not what an operator takes to answer a question,
+    and not what the app's other threads do.
     """
 
     def __init__(self, seconds: float, most: int | None = None) -> None:
         """Begin to count; take `most` for the bytes that may be read, half of it in one value."""
-        self._end = time.process_time() + seconds
+        self._end = time.thread_time() + seconds
         self._most = self._left = most or 0
 
     def is_over(self) -> bool:
         """Return whether the time is used up."""
-        return time.process_time() > self._end
+        return time.thread_time() > self._end
 
     def attach(self, connection: sqlite3.Connection, *, every: int = 1000, trusted: bool = False) -> None:
         """Watch over a connection, and let its file's schema do as little as can be unless it is trusted."""
@@ -345,11 +346,12 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     elif "no such table" in reason or "no such column" in reason:
         kind, sentence = (
             SchemaMissing,
-            "{path} lacks a part of the schema ({reason}): see what is missing with `poker-therapist status`",
+            "{path} lacks a part of the schema ({reason}): see what is missing with `{status}`",
         )
     else:
         kind, sentence = StorageError, "{path}: {reason}"
-    return kind(sentence.format(path=escaped(str(location.path)), reason=reason, timeout=location.timeout))
+    path, status = escaped(str(location.path)), escaped(command_about(location, "status"))
+    return kind(sentence.format(path=path, reason=reason, timeout=location.timeout, status=status))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,7 @@ from poker_therapist import get_pattern_storage, schema
 from poker_therapist.errors import MigrationFailed
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.sqlite import backend, catalog
+from poker_therapist.sqlite.connect import Watch
 from tests.helpers.cli import command, refused
 from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import FOLDER, IDS, yoyo_command
@@ -304,7 +307,7 @@ def test_what_migrations_usually_do_can_be_rehearsed_and_judged(project: Project
 
 
 def disguise(table: str, columns: str) -> str:
-    """Return statements that put a view without end in the place of a table."""
+    """Return statements that replace a table by a view whose query never ends."""
     selected = ", ".join(f"x AS {column}" for column in columns.split())
     return f"ALTER TABLE {table} RENAME TO other; CREATE VIEW {table} AS {_NUMBERS} SELECT {selected} FROM n;"
 
@@ -460,3 +463,21 @@ def test_triggers_call_the_functions_that_the_app_has_given(file: Path) -> None:
         storage.save_pattern(7, "tilt", "cooler", 1)
 
     assert query(file, "SELECT a FROM told") == [("COOLER",)]
+
+
+def test_what_other_threads_compute_ends_no_look_at_a_file() -> None:
+    """Only the time that reading the file takes counts, in a busy program, too."""
+    watch = Watch(0.05)
+
+    def compute() -> None:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+
+    busy = threading.Thread(target=compute)
+    busy.start()
+    busy.join()
+
+    assert not watch.is_over()
+    compute()
+    assert watch.is_over()

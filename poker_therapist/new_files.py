@@ -176,7 +176,7 @@ def new_file(target: Path) -> Iterator[tuple[Path, int]]:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600))
                 made.replace(target)
             if not os.path.samestat(target.lstat(), found):
-                raise StorageError(f"somebody has replaced {target} while it was made: use another folder")
+                raise StorageError(f"another user has replaced {target} meanwhile: use another folder")
         sync_folder(target.parent)
     except FileExistsError as error:
         raise InvalidInput(there) from error

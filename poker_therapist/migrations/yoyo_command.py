@@ -2,8 +2,8 @@
 
 YoyoCommandMixin is what a backend does when it is the ordinary `yoyo` command that loads it. yoyo's command
 reads the files itself and lets every error end in a traceback. It has no hook for either, so the backend,
-which yoyo makes before it reads anything but the ini file, puts our reading in the place of yoyo's and lets
-our errors end in one message and exit status 1 (-vv shows the traceback too).
+which yoyo makes before it reads anything but the ini file, replaces yoyo's function that reads migrations and
+prints each of our errors as one message with exit status 1 (-vv shows the traceback too).
 """
 
 import configparser
@@ -258,12 +258,12 @@ def _require_trusted(file: Path, writers: int) -> None:
         if mode := found.st_mode & writers:
             who = [word for bit, word in _WRITERS.items() if mode & bit]
             rights = ("g" if mode & stat.S_IWGRP else "") + ("o" if mode & stat.S_IWOTH else "")
-            mended = (
+            remedy = (
                 "move the file to a folder of yours"
                 if found.st_mode & stat.S_ISVTX and place != file  # /tmp, say, is meant to be like that
                 else f"run `chmod {rights}-w {shlex.quote(str(place))}`"
             )
-            raise InvalidInput(f"{what} can be written by {' and '.join(who)}: {mended}, {_OTHERWISE}")
+            raise InvalidInput(f"{what} can be written by {' and '.join(who)}: {remedy}, {_OTHERWISE}")
 
 
 def _folders(file: Path) -> set[Path]:

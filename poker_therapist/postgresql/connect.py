@@ -32,7 +32,7 @@ from poker_therapist.errors import (
     escape_driver_error,
     escaped,
 )
-from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.location import PostgreSQLLocation, command_about
 
 # Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
 _PATIENCE: dict[str, Any] = {
@@ -219,7 +219,7 @@ def _seconds_to_wait(refusal: str) -> float:
     return 1 if "server closed the connection unexpectedly" in refusal else 0
 
 
-_LACKING = "{name} lacks a part of the schema ({reason}): see what is missing with `poker-therapist status`"
+_LACKING = "{name} lacks a part of the schema ({reason}): see what is missing with `{status}`"
 # By SQLSTATE, or its first letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),
@@ -273,7 +273,10 @@ def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTher
     for length in (5, 3, 2):
         if code[:length] in _EXPLANATIONS:
             kind, sentence = _EXPLANATIONS[code[:length]]
-            return kind(sentence.format(name=location.name, reason=reason, timeout=location.timeout))
+            status = command_about(location, "status")
+            return kind(
+                sentence.format(name=location.name, reason=reason, timeout=location.timeout, status=status)
+            )
     return StorageError(f"{location.name}: {reason}")
 
 

@@ -1,9 +1,6 @@
 """The SQLite half of the atomic backend: one connection, BEGIN IMMEDIATE, foreign keys checked, a backup."""
 
-import os
-import shlex
 import sqlite3
-import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -18,7 +15,7 @@ from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
-from poker_therapist.location import SQLiteLocation, locate
+from poker_therapist.location import SQLiteLocation, command_about, locate
 from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
@@ -288,8 +285,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def room(self) -> str:
         """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
-        room = 3 * self.location.path.stat().st_size
-        return f"{room:,} bytes of room beside {self.location.path} (`poker-therapist rehearse` measures it)"
+        room = f"{3 * self.location.path.stat().st_size:,} bytes of room beside {self.location.path}"
+        return f"{room} (`{command_about(self.location, 'rehearse')}` measures it)"
 
     @override
     def backup_before(self, migration_id: str) -> str:
@@ -297,9 +294,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         found = [one.path for one in found_backups(self.location) if one.before == before]
         if not found:
             return super().backup_before(migration_id)
-        paths = (str(found[-1]), "--database", str(self.location.path))
-        quoted = subprocess.list2cmdline(paths) if os.name == "nt" else shlex.join(paths)
-        return f"the backup from before it with `poker-therapist restore {quoted}`"
+        return f"the backup from before it with `{command_about(self.location, 'restore', str(found[-1]))}`"
 
 
 class ForeignKey(NamedTuple):

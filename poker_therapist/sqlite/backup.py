@@ -232,7 +232,7 @@ def require_same(connection: sqlite3.Connection, path: Path, descriptor: int) ->
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
-    raise StorageError(f"somebody has put another file in the place of {path}: use another folder")
+    raise StorageError(f"another user has replaced {path} while it was written: use another folder")
 
 
 def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:

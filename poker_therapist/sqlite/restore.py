@@ -127,7 +127,7 @@ def _keep_replaced(location: SQLiteLocation) -> Path | None:
 
 @contextlib.contextmanager
 def _naming(replaced: Path | None) -> Iterator[None]:
-    """Say of a failure where the damaged database is that was set aside: its place is empty."""
+    """Add to an error the path under which the damaged database is kept: its own file is empty by then."""
     try:
         yield
     except PokerTherapistError as error:

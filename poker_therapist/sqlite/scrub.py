@@ -79,9 +79,7 @@ def scrub(location: SQLiteLocation) -> None:
 def sync_log(path: str) -> None:
     """Bring the log to the disk: SQLite only cuts it, and a power failure would bring back what was in it."""
     try:
-        with Path(f"{path}-wal").open(
-            "r+b"
-        ) as log:  # Windows refuses to do so through a handle that cannot write
+        with Path(f"{path}-wal").open("r+b") as log:  # Windows synchronises only what may be written
             os.fsync(log.fileno())
     except FileNotFoundError:
         pass

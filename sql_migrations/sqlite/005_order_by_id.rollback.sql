@@ -1,4 +1,4 @@
--- The indexes of 004 again; no data is touched.
+-- The indexes of 004 again; no row is changed.
 DROP INDEX idx_user_insights_foremost;
 
 CREATE INDEX idx_user_insights_importance

@@ -343,13 +343,9 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     """A small one in memory, where the system allows that."""
 
-    def fill_it() -> dict[str, Counter[str]] | None:
-        place = tmp_path / "disk"
-        place.mkdir()
-        try:
-            disk = faults.SmallDisk(place)
-        except OSError:
-            return None
+    place = tmp_path / "disk"
+
+    def fill_it(disk: faults.SmallDisk) -> dict[str, Counter[str]]:
         return {
             deed.name: Trial(deed, tmp_path / deed.name).run(
                 place / "at", disk.pages_free, count(), reason="no room|make room"
@@ -357,9 +353,7 @@ def test_a_full_disk_loses_nothing(
             for deed in DEEDS[what]
         }
 
-    failures = faults.in_child(fill_it)
-    if failures is None:
-        pytest.skip("this system lets nobody mount a disk of his own")
+    failures = faults.on_small_disk(place, fill_it)
     report(f"disk, {what}: {told(failures)}")
 
 
@@ -371,13 +365,9 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
     done, rest = IDS[:2], IDS[2:]
     told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied, which needs up to"
 
-    def fill_it() -> list[str] | None:
-        place = tmp_path / "disk"
-        place.mkdir()
-        try:
-            disk = faults.SmallDisk(place)
-        except OSError:
-            return None
+    place = tmp_path / "disk"
+
+    def fill_it(disk: faults.SmallDisk) -> list[str]:
         old_app.make(tmp_path / "old.db", rows=300)
         path = place / "RexVoice.db"
         options: list[str | Path] = ["--no-config-file", "--batch", "-d", f"sqlite+atomic:///{path}", FOLDER]
@@ -407,9 +397,7 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
             messages.append(message)
         return messages
 
-    found = faults.in_child(fill_it)
-    if found is None:
-        pytest.skip("this system lets nobody mount a disk of his own")
+    found = faults.on_small_disk(place, fill_it)
     for message in found:
         assert told in message, message
         assert re.search(r"needs up to [\d,]+ bytes of room beside .*RexVoice\.db", message)

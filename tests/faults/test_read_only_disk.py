@@ -69,13 +69,9 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
         lines = done.stderr.splitlines(keepends=True)
         return done.returncode, "".join(line for line in lines if not line.startswith("database: "))
 
-    def work() -> list[str] | None:
-        place = tmp_path / "disk"
-        place.mkdir()
-        try:
-            disk = faults.SmallDisk(place)
-        except OSError:
-            return None
+    place = tmp_path / "disk"
+
+    def work(disk: faults.SmallDisk) -> list[str]:
         save(tmp_path / "monday.backup", "first")
         for name in REFUSED:
             (place / name).mkdir()
@@ -101,7 +97,5 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
             wrong.append(f"{saved}")
         return wrong
 
-    wrong = faults.in_child(work)
-    if wrong is None:
-        pytest.skip("this system lets nobody mount a disk of his own")
+    wrong = faults.on_small_disk(place, work)
     assert not wrong, "\n".join(wrong)

@@ -161,7 +161,7 @@ def test_who_renames_the_folder_of_a_backup_reads_nothing_and_leads_us_nowhere(
     if not named:
         location = SQLiteLocation(Path(shutil.copy(location.path, shared)))
         location.path.chmod(0o600)
-    with refused_unless_sticky(shared, "somebody has put another file in the place of"):
+    with refused_unless_sticky(shared, "another user has replaced"):
         made = save_backup(location, shared / "monday.backup") if named else back_up(location, "apply-001_x")
         assert snapshots.everything(made) == snapshots.everything(location.path)
 
@@ -177,7 +177,7 @@ def test_who_renames_the_folder_of_any_new_file_reads_nothing(
     """An export, or a dump: it is written by its descriptor."""
     other = Swapping(shared, plant, letter)
     with (
-        refused_unless_sticky(shared, "somebody has replaced"),
+        refused_unless_sticky(shared, "another user has replaced"),
         new_file(shared / "export.json") as (_, descriptor),
     ):
         other.before(os.write)(descriptor, SECRET.encode())

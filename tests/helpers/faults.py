@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
+import pytest
+
 PAGE = 4096
 
 _Result = TypeVar("_Result")
@@ -46,6 +48,23 @@ def in_child(work: Callable[[], _Result]) -> _Result:
     is_done, result = pickle.loads(content)
     assert is_done, result
     return result  # type: ignore[no-any-return]  # it has been a pickle
+
+
+def on_small_disk(place: Path, work: Callable[["SmallDisk"], _Result]) -> _Result:
+    """Run something in a child for which a small disk in memory is mounted at `place`; return its result."""
+
+    def mounted() -> tuple[bool, _Result | None]:
+        place.mkdir()
+        try:
+            disk = SmallDisk(place)
+        except OSError:
+            return False, None
+        return True, work(disk)
+
+    is_mounted, result = in_child(mounted)
+    if not is_mounted:
+        pytest.skip("this system lets nobody mount a disk of his own")
+    return result  # type: ignore[return-value]  # it is what `work` has returned
 
 
 # No room, in three ways. Each is a context in which there is room for so much, and no more.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from poker_therapist import (
 )
 from poker_therapist.location import locate
 from poker_therapist.schema import shipped_ids
+from tests.helpers.cli import command
 from tests.helpers.engines import is_server, run_sql, sqlite_only
 from tests.helpers.snapshots import everything
 
@@ -176,12 +178,16 @@ def test_a_truncated_file_is_named(many_rows: Path) -> None:
         storage.export_user(USER)
 
 
-def test_a_table_that_is_gone_is_named(migrated: str, storage: PatternStorage) -> None:
+def test_a_table_that_is_gone_is_named(migrated: str, storage: PatternStorage, tmp_path: Path) -> None:
+    """And the command that the message names says so of this database, wherever it is pasted."""
     run_sql(migrated, "DROP TABLE user_insights")
-    with pytest.raises(
-        SchemaMissing, match=r"user_insights.*see what is missing with `poker-therapist status`"
-    ):
+    with pytest.raises(SchemaMissing, match=r"user_insights.*see what is missing with `(.*)`") as caught:
         storage.get_insights(USER)
+
+    program, *words = shlex.split(str(caught.value).split("`")[1])
+    ran = command(*words, folder=tmp_path)
+    assert (program, ran.code) == ("poker-therapist", 4)
+    assert "drift: table user_insights is missing" in ran.out
 
 
 @sqlite_only

@@ -1,5 +1,5 @@
--- The indexes of 004 again; no row is changed. As in the migration, no statement blocks readers or writers, and
--- each can be run again.
+-- The indexes of 004 again; no row is changed. As in the migration, no statement blocks readers or writers,
+-- and each can be run again.
 SET lock_timeout = 0;
 SET statement_timeout = 0;
 

@@ -55,7 +55,10 @@ _NEXT_STATE = (
     (6, 6, 5, 5, 5, 5, 5, 7),
     (1, 7, 5, 5, 5, 5, 5, 5),
 )
-_DIRECTIVE = re.compile(r"^[^\S\n]*--[^\S\n]*(depends|transactional)[^\S\n]*:(.*)$", re.MULTILINE)
+_DIRECTIVE = re.compile(
+    r"^[^\S\n]*--[^\S\n]*(depends|transactional|out-of-order|compatible)[^\S\n]*:(.*)$",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 # The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
@@ -138,16 +141,28 @@ class SQLMigration(Migration):
         self.file = path
         self.apply_sql = apply_sql
         self.rollback_sql = rollback_sql
-        directives = _DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
+        directives = [
+            (key.lower(), value) for key, value in _DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
+        ]
         self.depends_on = {name for key, names in directives if key == "depends" for name in names.split()}
-        values = [value.strip().lower() for key, value in directives if key == "transactional"]
-        if not set(values) <= {"true", "false"}:
+        self.use_transactions = self._is_set(directives, "transactional", unless_said=True)
+        # Accepted: that it is applied after one that comes later, or beside another on the same one.
+        self.out_of_order = self._is_set(directives, "out-of-order")
+        # Code that does not know this migration may go on.
+        self.is_compatible = self._is_set(directives, "compatible")
+
+    def _is_set(self, directives: Sequence[tuple[str, str]], key: str, *, unless_said: bool = False) -> bool:
+        """Return what a directive that is true or false says.
+
+        Raises:
+            InvalidMigration: it says something else.
+        """
+        values = {value.strip().lower() for name, value in directives if name == key}
+        if not values <= {"true", "false"}:
             raise InvalidMigration(
-                f"{self.place()}: `-- transactional:` must be true or false",
-                migration_id=migration_id,
-                file=self.place(),
+                f"{self.place()}: `-- {key}:` must be true or false", migration_id=self.id, file=self.place()
             )
-        self.use_transactions = "false" not in values
+        return ("false" not in values) if unless_said else ("true" in values)
 
     def place(self, direction: str = "apply") -> str:
         """Return the file of a direction, relative to the working folder where it lies below it."""

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arms_postgresql, arms_sqlite, works
+from benchmarks.arms_sqlite import BEFORE
 from benchmarks.measure import Plan, Ratio, ratio, rotated, seconds
+from benchmarks.report import OURS
 from benchmarks.results import server_version
 from benchmarks.works import WORKS, Entry, Place
+from poker_therapist.location import locate
 from tests.helpers.databases import Databases
 
 Times = dict[str, dict[str, list[float]]]
 # An arm that waits for the disk at each commit is timed for one in so many of the writes.
 PARTS_OF_SLOW = 5
+# Bytes of a page in SQLite's log, and over how many appends they are counted.
+FRAME, PAGES_FROM = 4096 + 24, 50
 
 
 def repeat(
@@ -71,6 +76,11 @@ def shares(times: Times, limit: str) -> dict[str, dict[str, Ratio]]:
     }
 
 
+def by_before(times: Times) -> dict[str, Ratio]:
+    """Return how many times as fast as raw on the schema before each of our works is."""
+    return {work: ratio(by_arm[BEFORE], by_arm[OURS]) for work, by_arm in times.items()}
+
+
 @contextmanager
 def folder_for(plan: Plan, name: str) -> Iterator[Path]:
     """Make a folder for as long as a block runs."""
@@ -89,15 +99,45 @@ def on_sqlite(plan: Plan, entries: Mapping[str, Entry[Path]]) -> Times:
 def on_postgresql(plan: Plan, databases: Databases, entries: Mapping[str, Entry[str]]) -> Times:
     """Measure arms on one server; a rival that makes tables of its own does not mind ours."""
     migrated = databases.template(arms_postgresql.migrate)
-    return repeat(plan, entries, lambda stack, _: stack.enter_context(databases.fresh(migrated)))
+
+    def fresh(stack: ExitStack, name: str) -> str:
+        if name != BEFORE:
+            return stack.enter_context(databases.fresh(migrated))
+        url = stack.enter_context(databases.fresh())
+        arms_sqlite.migrate_before(locate(url))
+        return url
+
+    return repeat(plan, entries, fresh)
+
+
+def pages_per_append(plan: Plan, entries: Mapping[str, Entry[Path]]) -> dict[str, float]:
+    """Return how many pages one append puts into the write-ahead log, for the arms that have one."""
+    found = {}
+    for name, entry in entries.items():
+        with folder_for(plan, name) as folder, closing(entry.open(folder)) as arm:
+            works.warm_up(arm)
+            sizes = []
+            for number in range(PAGES_FROM + 1):  # so few that the log does not start over
+                arm.save_context(0, works.TOPIC, works.value(number), works.SESSION)
+                sizes.append(sum(log.stat().st_size for log in folder.glob("*-wal")))
+            if sizes[-1]:
+                found[name] = round((sizes[-1] - sizes[0]) / FRAME / PAGES_FROM, 2)
+    return found
 
 
 def sqlite(plan: Plan) -> dict[str, Any]:
     """Measure everything on SQLite."""
     from benchmarks.rivals_sqlite import RIVALS
 
-    times = on_sqlite(plan, {**arms_sqlite.ARMS, **RIVALS})
-    return {"load": load_size(plan), "limit": "raw sqlite3", "shares": shares(times, "raw sqlite3")}
+    arms = {**arms_sqlite.ARMS, **RIVALS}
+    times = on_sqlite(plan, arms)
+    return {
+        "load": load_size(plan),
+        "limit": "raw sqlite3",
+        "shares": shares(times, "raw sqlite3"),
+        "by_before": by_before(times),
+        "pages_per_append": pages_per_append(plan, arms),
+    }
 
 
 def postgresql(plan: Plan) -> dict[str, Any]:
@@ -113,6 +153,7 @@ def postgresql(plan: Plan) -> dict[str, Any]:
         "load": load_size(plan),
         "limit": "raw psycopg",
         "shares": shares(times, "raw psycopg"),
+        "by_before": by_before(times),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.arms_sqlite import QUERIES_FILE, now, to_json
+from benchmarks.arms_sqlite import BEFORE, BY_ID, BY_TIME, QUERIES_FILE, now, to_json
 from benchmarks.works import Entry
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage
@@ -67,6 +67,14 @@ class Raw:
         self.connection.close()
 
 
+class RawBefore(Raw):
+    """The same on the schema of 0.1.0, with its query."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._get_context = self._get_context.replace(BY_ID, BY_TIME)
+
+
 def migrate(url: str) -> None:
     """Bring a database up to date."""
     get_pattern_storage(url).close()
@@ -79,4 +87,8 @@ def server() -> Iterator[Databases]:
         yield databases
 
 
-ARMS: dict[str, Entry[str]] = {"raw psycopg": Entry(Raw), "poker_therapist": Entry(get_pattern_storage)}
+ARMS: dict[str, Entry[str]] = {
+    "raw psycopg": Entry(Raw),
+    "poker_therapist": Entry(get_pattern_storage),
+    BEFORE: Entry(RawBefore),
+}

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.works import Entry
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.engines import engine_for
+from poker_therapist.location import Location, SQLiteLocation, locate
+from poker_therapist.schema import all_sources
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.connect import enlarge_cache, open_connection, set_journal_mode
 from poker_therapist.storage import PatternStorage, get_pattern_storage
@@ -16,6 +18,10 @@ from poker_therapist.storage import PatternStorage, get_pattern_storage
 NAME = "RexVoice.db"
 QUERIES_FILE = Path(__file__).parents[1] / "poker_therapist" / "queries.sql"
 QUERIES = read_queries(Placeholders.SQLITE, QUERIES_FILE)
+
+# The schema of 0.1.0, in which newest first was by time.
+BEFORE, LAST_BEFORE = "raw on the schema of 004", "004_index_reads"
+BY_ID, BY_TIME = "ORDER BY id DESC", "ORDER BY created_at DESC, id DESC"
 
 
 def now() -> str:
@@ -125,6 +131,21 @@ class ConnectionPerCall:
         """Nothing is open."""
 
 
+class RawBefore(Raw):
+    """The same on the schema of 0.1.0, with its query."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._get_context = self._get_context.replace(BY_ID, BY_TIME)
+
+
+def migrate_before(location: Location) -> None:
+    """Apply the migrations that 0.1.0 had."""
+    with engine_for(location).backend() as backend:
+        known = backend.read([all_sources(location)[0]])
+        backend.apply_migrations(backend.to_apply(known.filter(lambda one: one.id <= LAST_BEFORE)))
+
+
 def migrated(folder: Path) -> Path:
     """Return a database with our schema in a folder; made there if it is not."""
     path = folder / NAME
@@ -138,13 +159,26 @@ def ours(folder: Path) -> PatternStorage:
     return get_pattern_storage(migrated(folder))
 
 
-def raw(folder: Path) -> Raw:
+def _connect(path: Path) -> sqlite3.Connection:
     """Open a connection with the settings of the storage."""
-    location = SQLiteLocation(migrated(folder))
+    location = SQLiteLocation(path)
     connection = open_connection(location)
     enlarge_cache(connection)
     set_journal_mode(connection, location)
-    return Raw(connection)
+    return connection
+
+
+def raw(folder: Path) -> Raw:
+    """Open a connection to a database with our schema."""
+    return Raw(_connect(migrated(folder)))
+
+
+def raw_before(folder: Path) -> Raw:
+    """Open a connection to a database with the schema of 0.1.0."""
+    path = folder / NAME
+    if not path.exists():
+        migrate_before(locate(str(path)))
+    return RawBefore(_connect(path))
 
 
 def connection_per_call(folder: Path) -> ConnectionPerCall:
@@ -158,5 +192,6 @@ def connection_per_call(folder: Path) -> ConnectionPerCall:
 ARMS: dict[str, Entry[Path]] = {
     "raw sqlite3": Entry(raw),
     "poker_therapist": Entry(ours),
+    BEFORE: Entry(raw_before),
     "connection per call": Entry(connection_per_call, fill=raw),
 }

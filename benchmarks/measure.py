@@ -41,22 +41,25 @@ class WrongAnswer(Exception):
     """An arm did not do what it was timed for."""
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a work takes; what others left behind is collected before."""
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return how long a work takes by a clock; what others left behind is collected before."""
     gc.collect()
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def in_turn(
-    works: Mapping[str, Callable[[], object]], repetitions: int, times: dict[str, list[float]] | None = None
+    works: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return how long each work took in each repetition; in each, another one begins."""
-    times = {} if times is None else times
+    times: dict[str, list[float]] = {}
     for repetition in range(repetitions):
         for name in rotated(list(works), repetition):
-            times.setdefault(name, []).append(seconds(works[name]))
+            times.setdefault(name, []).append(seconds(works[name], clock))
     return times
 
 

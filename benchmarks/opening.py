@@ -7,6 +7,7 @@ least that the storage's promises cost: its settings on the connection, a look a
 import hashlib
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -32,12 +33,12 @@ from benchmarks.report import BY_HAND, OURS, YOYO, YOYO_WITH_LOCK
 from benchmarks.results import server_version
 from poker_therapist.location import SQLiteLocation, locate
 from poker_therapist.migrations.files import read_migrations
-from poker_therapist.schema import migrations_folder
+from poker_therapist.schema import migrations_folder, shipped_ids
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.connect import enlarge_cache, open_connection
 from poker_therapist.storage import get_pattern_storage
 
-COUNTS = (4, 200)
+MANY = 200
 FLOOR, ALEMBIC, DBMATE = "connect and SELECT", "alembic", "dbmate"
 
 _ALEMBIC_ENVIRONMENT = """
@@ -116,8 +117,9 @@ def write_ours(folder: Path, count: int) -> Tool:
     """Make a database to which `count` migrations have been applied: ours, and such as change nothing."""
     migrations = folder / "migrations"
     shutil.copytree(migrations_folder("sqlite"), migrations / "sqlite")
-    before = max(file.stem for file in migrations.glob("sqlite/*.sql") if "rollback" not in file.name)
-    for number in range(5, count + 1):
+    shipped = sorted(shipped_ids("sqlite"))
+    before = shipped[-1]
+    for number in range(len(shipped) + 1, count + 1):
         name = f"{number:03d}_change_nothing"
         text = f"-- For the count alone.\n-- depends: {before}\nSELECT 1;\n"
         (migrations / "sqlite" / f"{name}.sql").write_text(text, encoding="utf-8")
@@ -208,8 +210,8 @@ def _open_alembic(tool: Tool) -> None:
     command.upgrade(config, "head")
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _run(command: list[str], folder: Path | None = None) -> None:
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
 
 
 def _medians(
@@ -251,7 +253,7 @@ def sqlite(plan: Plan) -> dict[str, Any]:
     """Measure with few and with many migrations, imports left out and counted in."""
     found: dict[str, Any] = {}
     ours: dict[int, list[float]] = {}
-    for count in COUNTS:
+    for count in (len(shipped_ids("sqlite")), MANY):
         with folder_for(plan, "opening") as folder:
             known, alembic = write_ours(folder, count), write_alembic(folder, count)
             tools = dict.fromkeys((FLOOR, OURS, YOYO, YOYO_WITH_LOCK), known)
@@ -278,8 +280,44 @@ def sqlite(plan: Plan) -> dict[str, Any]:
                 "imports_counted_in": {name: ratio(taken, whole[OURS]) for name, taken in whole.items()},
                 **_what_it_leaves(known),
             }
-    few, many = (ours[count] for count in COUNTS)
+    few, many = ours.values()
     return {"counts": found, "many_by_few": ratio(many, few)}
+
+
+def start_up(plan: Plan) -> dict[str, Any]:
+    """Measure the processor time of whole processes: imports, and the commands that say where one stands."""
+    with folder_for(plan, "start up") as folder:
+        database = folder / "RexVoice.db"
+        get_pattern_storage(database).close()
+        scripts = Path(sysconfig.get_path("scripts"))
+        (folder / "yoyo.ini").write_text(
+            f"[DEFAULT]\nsources = {migrations_folder('sqlite')}\n"
+            f"database = sqlite+atomic:///{database}\nbatch_mode = on\n",
+            encoding="utf-8",
+        )
+        ours = str(scripts / "poker-therapist")
+        commands = {
+            "python": [sys.executable, "-c", "pass"],
+            "import": [sys.executable, "-c", "import poker_therapist"],
+            "version": [ours, "--version"],
+            "status": [ours, "status", "--database", str(database)],
+            "list": [str(scripts / "yoyo"), "list"],
+        }
+        times = in_turn(
+            {name: partial(_run, command, folder) for name, command in commands.items()},
+            plan.pick(20, 2),
+            clock=_processor_time_of_children,
+        )
+    imported = zip(times["import"], times["python"], strict=True)
+    return {
+        "import_milliseconds": summary([1000 * (whole - bare) for whole, bare in imported]),
+        "by_yoyo_list": {name: ratio(times[name], times["list"]) for name in ("version", "status")},
+    }
+
+
+def _processor_time_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _what_it_leaves(tool: Tool) -> dict[str, bool]:
@@ -326,4 +364,4 @@ def postgresql(plan: Plan) -> dict[str, Any]:
         return {"server": server_version(url), **_compared(times)}
 
 
-PARTS = {"opening_sqlite": sqlite, "opening_postgresql": postgresql}
+PARTS = {"start_up": start_up, "opening_sqlite": sqlite, "opening_postgresql": postgresql}

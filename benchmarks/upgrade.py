@@ -18,10 +18,11 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import arms_postgresql
+from benchmarks import arms_postgresql, arms_sqlite
 from benchmarks.against_rivals import folder_for
 from benchmarks.growth import big_server
-from benchmarks.measure import Plan, WrongAnswer, in_turn, median_ratio, ratio, rotated
+from benchmarks.measure import Plan, WrongAnswer, in_turn, median_ratio, ratio, rotated, summary
+from poker_therapist import schema
 from poker_therapist.location import locate
 from poker_therapist.schema import migrations_folder
 from poker_therapist.storage import get_pattern_storage
@@ -83,6 +84,18 @@ def upgrade_raw(path: Path) -> None:
                 connection.executescript(f"BEGIN IMMEDIATE; {file.read_text(encoding='utf-8')}; COMMIT;")
 
 
+def rehearse(path: Path) -> None:
+    """Rehearse what is pending, which is everything."""
+    if not schema.rehearse(locate(str(path))).is_safe:
+        raise WrongAnswer("a migration cannot be rehearsed")
+
+
+def read_status(path: Path) -> None:
+    """Say where the database stands, its schema included."""
+    if schema.read_status(locate(str(path))).is_trouble:
+        raise WrongAnswer("the upgraded database is not as its migrations build it")
+
+
 def peak_memory() -> int:
     """Return the most bytes that this process has had in memory."""
     status = Path("/proc/self/status")
@@ -94,6 +107,7 @@ def peak_memory() -> int:
 
 
 UPGRADES: dict[str, Callable[[Path], None]] = {"ours": upgrade_ours, "raw": upgrade_raw}
+WORKS = {**UPGRADES, "rehearse": rehearse, "status": read_status}
 
 
 def _run(name: str, path: Path) -> tuple[float, int]:
@@ -153,6 +167,54 @@ def upgrade(plan: Plan) -> dict[str, Any]:
         "memory_by_raw": median_ratio(peaks["many"]["ours"], peaks["many"]["raw"]),
         "few_rows": few,
     }
+
+
+def rehearsal(plan: Plan) -> dict[str, Any]:
+    """Measure a rehearsal beside applying, and what `status` takes with few rows and with many."""
+    few, many = plan.pick((10_000, 1_000_000), (1_000, 10_000))
+    times: dict[str, list[float]] = {}
+    with folder_for(plan, "rehearsal") as folder:
+        old, path, small = folder / "old.db", folder / "ours.db", folder / "small.db"
+        make_old(old, many)
+        make_old(small, few)
+        upgrade_ours(small)
+        for repetition in range(plan.repetitions):
+            shutil.copy(old, path)
+            for name in rotated(["rehearse", "raw"], repetition):
+                one = folder / f"{name}.db"
+                shutil.copy(old, one)
+                times.setdefault(name, []).append(_run(name, one)[0])
+                for left in folder.glob(f"{name}.db*"):
+                    left.unlink()
+            times.setdefault("apply", []).append(_run("ours", path)[0])
+            for name, upgraded in (("status", path), ("status of few", small)):
+                times.setdefault(name, []).append(_run("status", upgraded)[0])
+            sizes = {"after": _vacuumed(path)}
+            for left in folder.glob("ours.db*"):
+                left.unlink()
+        shutil.copy(old, path)
+        arms_sqlite.migrate_before(locate(f"sqlite:///{path}?backups=0"))
+        sizes["before"] = _vacuumed(path)
+    return {
+        "rows": many,
+        "few_rows": few,
+        "time_by_raw": ratio(times["rehearse"], times["raw"]),
+        "time_by_apply": ratio(times["rehearse"], times["apply"]),
+        "status_seconds": summary(times["status"]),
+        "status_by_few_rows": ratio(times["status"], times["status of few"]),
+        "file_by_before": round(sizes["after"] / sizes["before"], 2),
+        "bytes": sizes,
+    }
+
+
+def _vacuumed(path: Path) -> int:
+    """Return the size of a database without free pages, in bytes."""
+    copied = path.with_suffix(".vacuumed")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM INTO ?", [str(copied)])
+    size = copied.stat().st_size
+    copied.unlink()
+    return size
 
 
 def copy_raw(source: Path, url: str) -> None:
@@ -226,9 +288,9 @@ def _version_of_pgloader() -> str:
     return found[0] if found else "of an unknown version"
 
 
-PARTS = {"upgrade": upgrade, "copy": copy}
+PARTS = {"upgrade": upgrade, "rehearsal": rehearsal, "copy": copy}
 
 if __name__ == "__main__":
     start = time.perf_counter()
-    UPGRADES[sys.argv[1]](Path(sys.argv[2]))
+    WORKS[sys.argv[1]](Path(sys.argv[2]))
     print(json.dumps([time.perf_counter() - start, peak_memory()]))

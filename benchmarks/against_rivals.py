@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arms_postgresql, arms_sqlite, works
-from benchmarks.arms_sqlite import BEFORE
 from benchmarks.measure import Plan, Ratio, ratio, rotated, seconds
-from benchmarks.report import OURS
+from benchmarks.report import BEFORE, OURS
 from benchmarks.results import server_version
 from benchmarks.works import WORKS, Entry, Place
 from poker_therapist.location import locate

@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.arms_sqlite import BEFORE, BY_ID, BY_TIME, QUERIES_FILE, now, to_json
+from benchmarks.arms_sqlite import BY_ID, BY_TIME, QUERIES_FILE, now, to_json
+from benchmarks.report import BEFORE
 from benchmarks.works import Entry
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.storage import get_pattern_storage

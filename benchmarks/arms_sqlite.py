@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import BEFORE
 from benchmarks.works import Entry
 from poker_therapist.engines import engine_for
 from poker_therapist.location import Location, SQLiteLocation, locate
@@ -20,7 +21,7 @@ QUERIES_FILE = Path(__file__).parents[1] / "poker_therapist" / "queries.sql"
 QUERIES = read_queries(Placeholders.SQLITE, QUERIES_FILE)
 
 # The schema of 0.1.0, in which newest first was by time.
-BEFORE, LAST_BEFORE = "raw on the schema of 004", "004_index_reads"
+LAST_BEFORE = "004_index_reads"
 BY_ID, BY_TIME = "ORDER BY id DESC", "ORDER BY created_at DESC, id DESC"
 
 

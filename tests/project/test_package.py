@@ -53,7 +53,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
 
     loaded = set(done.stdout.split())
     assert "poker_therapist.storage" in loaded
-    assert not loaded & {"yoyo", "psycopg", "sqlparse", "typer", "rich", "importlib.metadata"}
+    assert not loaded & {"yoyo", "psycopg", "sqlparse", "click", "rich", "importlib.metadata"}
 
 
 # As an app writes them: literals, and variables of a narrower type. What JSON cannot represent is refused by
@@ -162,7 +162,7 @@ def test_every_requirement_is_locked_to_a_version_that_it_allows(required: Requi
     assert required.specifier.contains(locked[canonicalize_name(required.name)])
 
 
-@pytest.mark.parametrize("name", ["typer", "psycopg", "yoyo-migrations", "sqlparse", "rich"])
+@pytest.mark.parametrize("name", ["click", "psycopg", "yoyo-migrations", "sqlparse", "rich"])
 def test_a_library_that_changes_with_its_major_version_has_an_upper_bound(name: str) -> None:
     """A new major version is another interface, and is tried before it is allowed."""
     bounds = [required.specifier for required in _requirements() if required.name == name]

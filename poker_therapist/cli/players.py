@@ -1,0 +1,97 @@
+"""The commands about players' data: all of one player's, out of the database or gone from it."""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from poker_therapist.cli import screen
+from poker_therapist.cli.options import FilePath, Where, takes_database
+from poker_therapist.engines import engine_for
+from poker_therapist.errors import escaped
+from poker_therapist.location import Location, locate
+from poker_therapist.migrations.engine import Holding
+from poker_therapist.new_files import new_file, sync_folder
+from poker_therapist.storage import PatternStorage, get_pattern_storage
+from poker_therapist.tables import TABLES
+
+# A player may have a number below 0.
+_NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+
+
+@click.command(context_settings=_NEGATIVE_NUMBERS)
+@takes_database
+@click.argument("user", type=int)
+@click.option("--output", "-o", type=FilePath, metavar="FILE", help="A new file; printed unless given.")
+def export(where: Where, user: int, *, output: Path | None) -> None:
+    """Write all that is remembered of a player, as JSON.
+
+    USER is the player's number. The order stays the same from one export to the next.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
+    with _storage(where.name()) as storage:
+        found = storage.export_user(user)
+    if output is None:
+        screen.print_json(found)
+        return
+    with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
+        file.write(f"{screen.json_text(found, 'utf-8')}\n".encode())
+
+
+@click.command(context_settings=_NEGATIVE_NUMBERS)
+@takes_database
+@click.argument("users", type=int, nargs=-1, required=True, metavar="USER...")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--backups", is_flag=True, help="Delete the backups that hold a player, too.")
+def forget(where: Where, users: tuple[int, ...], *, yes: bool, backups: bool) -> None:
+    """Delete all that is remembered of players.
+
+    Every trace of it in the database file goes, too. USER... are the players' numbers.
+
+    The app's own tables, an e-mail address in `users` say, are not reached.
+    """
+    name, each = where.name(changes=True), list(dict.fromkeys(users))
+    location = locate(name)
+    with _storage(name) as storage:
+        if not yes:
+            who = f"player{'s' * (len(each) > 1)} {', '.join(map(str, each))}"
+            click.confirm(
+                f"Delete everything that Rex remembers of {who} from {escaped(location.name)}, for ever?",
+                abort=True,
+            )
+        for user, counts in storage.forget_users(each).items():
+            for table, count in counts.items():
+                screen.say(f"{f'player {user}: ' if len(each) > 1 else ''}{table}: {count} deleted")
+    for user in each:
+        _report_backups(location, user, delete=backups)
+
+
+def _report_backups(location: Location, user: int, *, delete: bool) -> None:
+    """Name the backups that hold a player, or delete them."""
+    for path, holding in engine_for(location).backups_holding(user, TABLES).items():
+        if holding is Holding.UNKNOWN:
+            screen.say(f"{path} cannot be read, so it may hold player {user}: look, and delete it")
+        elif holding is Holding.OF_OTHERS:
+            screen.say(f"{path} still holds player {user}; this program has not made it: delete it yourself")
+        elif delete:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            sync_folder(path.parent)
+            screen.say(f"deleted {path}")
+        elif holding is Holding.LEFT:
+            screen.say(f"{path} is left over and may hold player {user}; --backups deletes it")
+        else:
+            screen.say(f"{path} still holds player {user}; --backups deletes such backups")
+
+
+@click.command()
+@takes_database
+def purge(where: Where) -> None:
+    """Delete the context of all players that has expired."""
+    with _storage(where.name(changes=True)) as storage:
+        screen.say(f"{storage.purge_expired()} expired")
+
+
+def _storage(name: str) -> PatternStorage:
+    """Open the database for a command of the storage, without migrating it behind the operator's back."""
+    return get_pattern_storage(name, migrate=False, on_connect=engine_for(locate(name)).limit)

@@ -490,8 +490,8 @@ def _moving(results: Results) -> Iterator[str]:
             "alone: it copies the database, applies, rolls back and applies again, and compares every row "
             "with what it was. "
             f"`status` of the upgraded database takes {show(part['status_by_few_rows'])} times as long as "
-            f"with {part['few_rows']:,} rows. Through 005 the file shrinks to {part['file_by_before']:.2f} of "
-            "what it is under 004, both without free pages."
+            f"with {part['few_rows']:,} rows. Through 005 the file shrinks to {part['file_by_before']:.2f} "
+            "of what it is under 004, both without free pages."
         )
     if copied := results.get("copy"):
         pgloader = copied["time_by"].get("pgloader")

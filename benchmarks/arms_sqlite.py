@@ -25,6 +25,9 @@ LAST_BEFORE = "004_index_reads"
 BY_ID, BY_TIME = "ORDER BY id DESC", "ORDER BY created_at DESC, id DESC"
 
 
+CONTAINERS = (dict, list, tuple)
+
+
 def now() -> str:
     """Return this moment as it is stored."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
@@ -44,10 +47,10 @@ def require_text_keys(value: Any) -> None:
             if not isinstance(key, str):
                 raise TypeError(f"{key!r} is no text")
         value = value.values()
-    elif not isinstance(value, list | tuple):
+    elif not isinstance(value, (list, tuple)):
         return
     for item in value:
-        if isinstance(item, dict | list | tuple):
+        if isinstance(item, CONTAINERS):
             require_text_keys(item)
 
 

@@ -36,6 +36,8 @@ _QUERIES = Path(__file__).with_name("queries.sql")
 
 # One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
 _SAVES_PER_PURGE = 128
+# How often is looked whether a purge that was due in a block can be done.
+_SAVES_PER_LOOK = 8
 _ROWS_PER_PURGE = 512
 _ROWS_PER_BIG_PURGE = 1_000
 
@@ -155,19 +157,19 @@ class PatternStorage:
         It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already
         has. Expiry goes by the clock, which does not go back for an open storage: what has expired stays so.
         """
-        now = self._now()
+        now = values.now()
         row = (
             check_user(user_id),
             check_new_key("context_key", context_key),
             values.encode(context_value),
             check_new_session(session_id),
-            values.timestamp(values.now()),
-            values.expiry(now, expires_minutes),
+            values.timestamp(now),
+            None if expires_minutes is None else values.expiry(max(now, self._latest), expires_minutes),
         )
         if self._context_saves % _SAVES_PER_PURGE == 0:
             self._to_purge = row[0]
         # A block sees its snapshot: if it purged what others have purged since, it would fail.
-        if self._to_purge is None or self._database.in_transaction:
+        if self._to_purge is None or self._context_saves % _SAVES_PER_LOOK or self._database.in_transaction:
             self._database.execute_later("save_context", row)
         else:
             with self._database.transaction(Mode.WRITE):

@@ -4,9 +4,10 @@ Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call;
 4 trouble: somebody must look.
 """
 
+import importlib
 import os
 import sys
-from importlib import import_module
+from types import ModuleType
 
 import click
 
@@ -15,17 +16,30 @@ from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
 
-# Each command, in the order of the help, and the module that has it, which is imported when it is called.
+
+def _migrating() -> ModuleType:
+    return importlib.import_module("poker_therapist.cli.migrating")
+
+
+def _backups() -> ModuleType:
+    return importlib.import_module("poker_therapist.cli.backups")
+
+
+def _players() -> ModuleType:
+    return importlib.import_module("poker_therapist.cli.players")
+
+
+# Each command, in the order of the help, and what imports the module that has it.
 COMMANDS = {
-    "status": "migrating",
-    "rehearse": "migrating",
-    "new": "migrating",
-    "backup": "backups",
-    "restore": "backups",
-    "copy": "backups",
-    "export": "players",
-    "forget": "players",
-    "purge": "players",
+    "status": _migrating,
+    "rehearse": _migrating,
+    "new": _migrating,
+    "backup": _backups,
+    "restore": _backups,
+    "copy": _backups,
+    "export": _players,
+    "forget": _players,
+    "purge": _players,
 }
 
 
@@ -38,16 +52,25 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(import_module(f"poker_therapist.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        found = getattr(COMMANDS[cmd_name](), cmd_name)
         return found if isinstance(found, click.Command) else None
 
 
-commands = _Commands(
+@click.group(
     "poker-therapist",
+    cls=_Commands,
+    invoke_without_command=True,
     help="Look after Rex's memory. To apply, roll back and list migrations, use yoyo.",
     epilog="Exit codes: 0 done, 1 error, 2 wrong call, 3 migrations pending, 4 trouble.",
 )
-click.version_option(__version__, message="%(version)s", help="Print the version.")(commands)
+@click.version_option(__version__, message="%(version)s", help="Print the version.")
+@click.pass_context
+def commands(ctx: click.Context) -> int | None:
+    """Print the help where no command is named."""
+    if ctx.invoked_subcommand is not None:
+        return None
+    click.echo(ctx.get_help())
+    return click.UsageError.exit_code
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -59,28 +59,17 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     @override
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Consume a generator of psycopg's; see `psycopg.Connection.wait`."""
-        return super().wait(self._watched(gen), *args, **options)
-
-    def _watched(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Pass on what a generator of psycopg's asks for, and watch how long nothing comes."""
-        quiet_since = None
+        """Consume a generator of psycopg's, and watch how long it takes; see `psycopg.Connection.wait`."""
+        if args or options:  # of a call that has a limit of its own
+            return super().wait(gen, *args, **options)
         is_idle = False
-        try:
-            asked = next(gen)
-            while True:
-                ready = yield asked
-                if ready:
-                    quiet_since, is_idle = None, False
-                elif is_idle:  # and its answer has not come since the server said so
+        while True:
+            try:
+                return super().wait(gen, timeout=self._longest_silence())
+            except psycopg.errors._WaitTimeout:
+                if is_idle:  # and its answer has not come since the server said so
                     self._give_up()
-                elif quiet_since is None:
-                    quiet_since = time.monotonic()
-                elif time.monotonic() - quiet_since > self._longest_silence():
-                    quiet_since, is_idle = None, not self._is_active()
-                asked = gen.send(ready)
-        except StopIteration as end:
-            return end.value
+                is_idle = not self._is_active()
 
     def _longest_silence(self) -> float:
         return SILENCE if self.location else _SILENCE_OF_PROBE

@@ -77,7 +77,7 @@ class PostgreSQLDatabase(Database):
         sql = self._queries[query]
         transaction = self._open_transaction()
         if transaction is None:
-            self._run(sql, values, _count, reads=False)
+            self._with_connection(lambda connection: connection.kept_cursor.execute(sql, values), reads=False)
             return
         self._require_usable(transaction)
         if not transaction.begun:

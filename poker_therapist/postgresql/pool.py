@@ -81,18 +81,16 @@ class Lease:
             else:
                 connection.close()
                 self.connection = None
-        self._end()
+        self.is_over = True
+        self._pool.end(self)
 
     def discard(self) -> None:
         """Close the connection, whatever it is doing; the server rolls its transaction back."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
-        self._end()
-
-    def _end(self) -> None:
         self.is_over = True
-        self._pool.wake_next()
+        self._pool.end(self)
 
     def __del__(self) -> None:
         """Close the connection of a lease that nobody holds any more, unless it is the parent process's."""
@@ -153,7 +151,8 @@ class Pool:
             psycopg.Error: one had to be opened, and the driver says why it could not be.
         """
         self._leases.append(lease.reference)
-        self._wait(lease)
+        if self.closed or len(self._leases) > self.location.connections:
+            self._wait(lease)
         lease.connection = connection = self._take_idle()
         if connection is not None and connection.has_unread_input():
             connection.close()  # the server was restarted, or somebody ended the session
@@ -203,11 +202,14 @@ class Pool:
                 break
         return served
 
-    def wake_next(self) -> None:
-        """Tell those that wait and need not any more; they look for themselves."""
-        for lease in self._served():
-            if lease.wake is not None:
-                lease.wake.put(None)
+    def end(self, lease: Lease) -> None:
+        """Forget a lease that has ended, and tell those that waited for it; they look for themselves."""
+        is_full = len(self._leases) > self.location.connections
+        with contextlib.suppress(ValueError):  # another thread was quicker
+            self._leases.remove(lease.reference)
+        for waiting in self._served() if is_full else ():
+            if waiting.wake is not None:
+                waiting.wake.put(None)
 
     def _take_idle(self) -> Connection | None:
         try:

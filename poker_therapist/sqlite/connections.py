@@ -174,9 +174,9 @@ class SQLiteDatabase(Database):
     @override
     def execute(self, query: str, values: Sequence[Any] = ()) -> int:
         session = self._here.session or self._open()
-        token = session.token
-        if token is not None:
-            self._require_usable(session)
+        if (token := session.token) is not None and (transaction := session.open_transaction()) is not None:
+            transaction.require_usable()
+        else:
             token = session.token
         if token is None and writing.transactions:
             require_no_other_writer(self._path, session)

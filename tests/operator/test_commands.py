@@ -44,7 +44,7 @@ def test_every_command_has_help(name: str) -> None:
 def test_the_help_lists_every_command_and_the_exit_codes() -> None:
     """By the program, without arguments too; the version is the package's."""
     ran, alone = program("--help", folder=Path.cwd()), program(folder=Path.cwd())
-    listed = re.findall(r"^│ ([a-z]+) ", ran.out.partition("Commands")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z]+)  ", ran.out.partition("Commands:")[2], re.MULTILINE)
 
     assert (ran.code, ran.error) == (0, "")
     assert set(COMMANDS) == set(listed)

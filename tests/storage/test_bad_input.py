@@ -251,7 +251,7 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
     "bytes key": ({b"a": 1}, "bytes"),
     "key deep inside": ([{"a": ({"b": [{"c": {2: "a"}}]},)}], "2 (int)"),
     "key in an empty-looking dict": ([{}, {None: {}}], "None (NoneType)"),
-    "cycle": (cycle(), "ircular"),
+    "cycle": (cycle(), "or holds itself"),
     "10,000 lists": (nested(10_000, list), "levels deep"),
     "10,000 tuples": (nested(10_000, tuple), "levels deep"),
     "10,000 dicts": (nested(10_000, dict), "levels deep"),

@@ -147,7 +147,6 @@ def test_who_gave_up_waiting_leaves_nothing_behind(migrated: str, threads: Threa
         storage.get_insights(USER)
 
         assert gave_up == [DatabaseBusy] * 20
-        pool_of(storage).wake_next()  # which forgets those that have ended
         assert pool_of(storage)._leases == []
 
 

@@ -149,7 +149,7 @@ class Watch:
         """Return whether the time is used up."""
         return time.thread_time() > self._end
 
-    def attach(self, connection: sqlite3.Connection, *, every: int = 1000, trusted: bool = False) -> None:
+    def attach(self, connection: sqlite3.Connection, *, every: int = 10_000, trusted: bool = False) -> None:
         """Watch over a connection, and let its file's schema do as little as can be unless it is trusted."""
         _trust(connection, trusted)
         connection.execute("PRAGMA cell_size_check = ON")

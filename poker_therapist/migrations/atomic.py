@@ -365,11 +365,13 @@ class AtomicBackend(DatabaseBackend, ABC):
         history = self.history({one.id: one for one in (*self._known, migration)})
         # Also of one that is not applied: it may have been interrupted.
         made = {name for one in (*history, *self._known) for name in one.names_made()}
-        if gone.keys() - made:  # a column, or what has another name since
-            with suppress(PokerTherapistError), self.translating_errors():
-                made |= self.build(history).names()
         of_tables = tuple(f"{name.replace('table ', 'column ', 1)}." for name in gone)
-        if lost := sorted(name for name in gone.keys() - made if not name.startswith(of_tables)):
+        lost = sorted(name for name in gone.keys() - made if not name.startswith(of_tables))
+        if lost:  # a column, or what has another name since
+            with suppress(PokerTherapistError), self.translating_errors():
+                built = self.build(history).names()
+                lost = [name for name in lost if name not in built]
+        if lost:
             lost.sort(key=lambda name: name.startswith("column "))  # after what is made of it
             which, by_hand = escaped(", ".join(lost)), escaped(" ".join(gone[name] for name in lost))
             why = f"this would take away {which}, which no migration has made: if it may go, drop"

@@ -63,7 +63,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             with self.translating_errors():
                 find_file(self.location.path, create=False)
                 # What is reported as done is on the disk, whatever the storage's own saves are.
-                self._opened = open_connection(replace(self.location, synchronous="FULL"))
+                self._opened = open_connection(
+                    # Nobody needs a copy after a power failure.
+                    replace(self.location, synchronous="OFF" if self.is_rehearsal else "FULL")
+                )
                 if self.location.on_connect is None:
                     Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened, every=100)
                 if self.is_rehearsal:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
@@ -363,23 +363,27 @@ def translating_errors(location: SQLiteLocation) -> Iterator[None]:
         raise translate_error(error, location) from error
 
 
-def integrity_error(connection: sqlite3.Connection) -> str:
+def integrity_error(connection: sqlite3.Connection, *, of_indexes: bool = True) -> str:
     """Return what SQLite finds damaged in a database, empty if nothing is.
 
     An app's NULL in a NOT NULL column is no damage, nor is an index whose collation this connection does not
     know: without those, the pages and tables are checked.
+
+    Args:
+        connection: the database.
+        of_indexes: whether each row is looked for in each index, which takes as long again.
     """
     length = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**31 - 1)
     connection.execute("PRAGMA ignore_check_constraints = ON")  # which may call anything, and are no damage
     try:
-        return _integrity_error(connection)
+        return _integrity_error(connection, ("integrity_check", "quick_check")[not of_indexes :])
     finally:
         connection.execute("PRAGMA ignore_check_constraints = OFF")
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
 
 
-def _integrity_error(connection: sqlite3.Connection) -> str:
-    for check in ("integrity_check", "quick_check"):
+def _integrity_error(connection: sqlite3.Connection, checks: Sequence[str]) -> str:
+    for check in checks:
         try:
             # Of no number it would stop at a hundred, which may all be of rows.
             found = connection.execute(f"PRAGMA {check}({2**31 - 1})")

@@ -7,8 +7,7 @@ the text that the storage keeps, and a column of any type as that type.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice, zip_longest
-from typing import Any
+from itertools import chain, islice, zip_longest
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, StorageError
 from poker_therapist.migrations.atomic import AtomicBackend
@@ -135,25 +134,32 @@ class _Copying:
             closing(self.reader.rows(table, columns)) as expected,
             closing(self.writer.rows(table, columns)) as actual,
         ):
-            pairs = zip_longest(expected, actual)
-            for mine, copied in self._counted(f"comparing {table.name}", pairs):
-                if not _equal(mine, copied):
-                    difference = _difference(table, columns, mine, copied)
+            self._report(f"comparing {table.name}")
+            while True:
+                mine, copied = list(islice(expected, _STRIDE)), list(islice(actual, _STRIDE))
+                if not (mine or copied):
+                    break
+                if mine != copied or _types(mine) != _types(copied):
+                    pairs = zip_longest(mine, copied)
+                    difference = next(
+                        _difference(table, columns, *pair) for pair in pairs if not _equal(*pair)
+                    )
                     raise StorageError(
                         f"the copy is not equal ({difference}), so nothing was kept: look at it in "
                         f"{self.reader.location.name}, and copy again"
                     )
+                self._report(f"comparing {table.name}", len(mine))
 
-    def _counted(self, doing: str, rows: Iterable[Any]) -> Iterator[Any]:
+    def _counted(self, doing: str, rows: Iterator[Row]) -> Iterator[Row]:
         """Pass rows on and tell of the progress."""
-        total = 2 * sum(self.counts.values())
-        self.progress(doing, self.done, total)
-        number = 0
-        for number, row in enumerate(rows, start=1):
-            yield row
-            if number % _STRIDE == 0:
-                self.progress(doing, self.done + number, total)
-        self.done += number
+        self._report(doing)
+        while some := list(islice(rows, _STRIDE)):
+            yield from some
+            self._report(doing, len(some))
+
+    def _report(self, doing: str, more: int = 0) -> None:
+        self.done += more
+        self.progress(doing, self.done, 2 * sum(self.counts.values()))
 
     def _found_again(self, table: StoredTable, number: int | None) -> str:
         """Return what to call the row with a number, which the source gives again in the same order."""
@@ -163,6 +169,10 @@ class _Copying:
                 for row in islice(rows, number - 1, number):
                     return table.label(columns, row)
         return f"a row of {table.name}"
+
+
+def _types(rows: Iterable[Row]) -> list[type]:
+    return [*map(type, chain.from_iterable(rows))]
 
 
 def _equal(mine: Row | None, copied: Row | None) -> bool:

@@ -97,6 +97,9 @@ class WatchedConnection(psycopg.Connection[Any]):
 _Kind = TypeVar("_Kind", bound=WatchedConnection)
 
 
+_WITH_MICROSECONDS = len("2026-01-05 18:12:01.123456+00")
+
+
 class TimestampLoader(Loader):
     """Loads a time as the one text form that the storage returns; the session's time zone is UTC."""
 
@@ -105,6 +108,8 @@ class TimestampLoader(Loader):
         text = bytes(data).decode()
         if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: nobody writes that here
             return text
+        if len(text) == _WITH_MICROSECONDS:
+            return f"{text[:10]}T{text[11:26]}+00:00"
         return f"{text[:10]}T{text[11:19]}.{text[20:-3]:0<6}+00:00"
 
 

@@ -1,7 +1,8 @@
 """The PostgreSQL half of copying: all rows as of one moment, and a transaction that fills empty tables.
 
-Both go through COPY, which streams. What `legacy_rows` holds of any type stands there as JSON; bytes and
-infinities, for which JSON has no word, as an object of one key, which nothing else is.
+Rows come by a cursor of the server and go by COPY, with some in memory at a time. What `legacy_rows` holds of
+any type stands there as JSON; bytes and infinities, for which JSON has no word, as an object of one key, as
+nothing else does.
 """
 
 import json
@@ -24,6 +25,7 @@ from poker_therapist.tables import StoredTable, TypedColumn
 from poker_therapist.values import decode
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+_ROWS_AT_ONCE = 5_000
 _INFINITIES = (float("inf"), float("-inf"))
 
 
@@ -60,10 +62,7 @@ class PostgreSQLReader(Reader):
 
     @override
     def columns(self, table: StoredTable) -> list[str]:
-        return list(self._types(table))
-
-    def _types(self, table: StoredTable) -> dict[str, int]:
-        return dict(self._ask("columns", table.name))
+        return [name for (name,) in self._ask("columns", table.name)]
 
     @override
     def count(self, table: StoredTable) -> int:
@@ -87,19 +86,19 @@ class PostgreSQLReader(Reader):
 
     @override
     def rows(self, table: StoredTable, columns: Sequence[str]) -> Generator[Row, None, None]:
-        types = self._types(table)
         decoded = _changing(_any_type(table, columns, from_json))
-        query = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT").format(
+        query = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
             _listed(columns), sql.Identifier(table.name), _listed(table.key)
         )
-        # Whoever looks no further ends the COPY, and with it this part of the transaction alone.
+        # A cursor of the server: psycopg waits once for many rows of it, and once for each row of a COPY.
         with (
             translating_errors(self.location),
             self._connection.transaction(),
-            self._connection.cursor().copy(query) as stream,
+            self._connection.cursor("rows") as cursor,
         ):
-            stream.set_types([types[column] for column in columns])
-            yield from map(decoded, stream.rows())
+            cursor.execute(query)
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield from map(decoded, rows)
 
     def _ask(self, name: str, *values: object) -> list[Row]:
         with translating_errors(self.location):

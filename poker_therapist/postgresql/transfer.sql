@@ -16,9 +16,7 @@ WHERE
     );
 
 -- name: columns(table_name)
-SELECT
-    CAST(attribute.attname AS TEXT),
-    CAST(attribute.atttypid AS BIGINT)
+SELECT CAST(attribute.attname AS TEXT)
 FROM pg_attribute AS attribute
 WHERE
     attribute.attrelid = to_regclass(:table_name)

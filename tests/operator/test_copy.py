@@ -368,7 +368,7 @@ def test_nobody_saves_into_the_target_meanwhile(engine: str, new: New, small: Pa
 
     copy(locate(small), locate(target), progress=save)
 
-    assert len(waited) == 2 * len(KEYS)
+    assert len(set(waited)) == 2 * len(KEYS)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

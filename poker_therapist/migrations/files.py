@@ -14,13 +14,13 @@ from typing import NamedTuple
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
 from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed, escaped
+from poker_therapist.migrations.header import COMMENTS, DIRECTIVE
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
 _TRANSACTION_CONTROL = {
     "ABORT", "BEGIN", "COMMIT", "END", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START",
 }  # fmt: skip
 _FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
-_LEADING_COMMENTS = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _CREATES = re.compile(
     r"""
     ^CREATE\s+(?:(?!TABLE|INDEX|VIEW|TRIGGER)\w+\s+)*(?P<kind>TABLE|INDEX|VIEW|TRIGGER)\s+
@@ -54,10 +54,6 @@ _NEXT_STATE = (
     (6, 5, 5, 5, 5, 5, 5, 5),
     (6, 6, 5, 5, 5, 5, 5, 7),
     (1, 7, 5, 5, 5, 5, 5, 5),
-)
-_DIRECTIVE = re.compile(
-    r"^[^\S\n]*--[^\S\n]*(depends|transactional|out-of-order|compatible)[^\S\n]*:(.*)$",
-    re.MULTILINE | re.IGNORECASE,
 )
 
 # The sources of applied migrations without files.
@@ -117,7 +113,7 @@ Split = Callable[[str], list[Statement]]
 
 def _blank(text: str, start: int = 0) -> int:
     """Return how far blanks and comments reach from a place in a text."""
-    found = _LEADING_COMMENTS.match(text, start)
+    found = COMMENTS.match(text, start)
     return found.end() if found else start
 
 
@@ -142,7 +138,7 @@ class SQLMigration(Migration):
         self.apply_sql = apply_sql
         self.rollback_sql = rollback_sql
         directives = [
-            (key.lower(), value) for key, value in _DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
+            (key.lower(), value) for key, value in DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
         ]
         self.depends_on = {name for key, names in directives if key == "depends" for name in names.split()}
         self.use_transactions = self._is_set(directives, "transactional", unless_said=True)

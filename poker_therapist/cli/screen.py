@@ -53,7 +53,7 @@ def print_status(location: Location, found: Status) -> None:
         if one.note:
             _print(
                 one.note if one.note.startswith(one.id) else f"{escaped(one.id)}: {one.note}",
-                STYLES.get(one.state, "red"),
+                "yellow" if one.is_compatible else STYLES.get(one.state, "red"),
             )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
+from poker_therapist.migrations import header
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
@@ -19,7 +20,7 @@ class State(StrEnum):
     EDITED = "edited"
     # Applied, and its files are gone.
     MISSING = "missing"
-    # Applied by a later version of the code than this.
+    # Applied by a later version of the code than this; that may be well, if its header says so.
     UNKNOWN = "unknown"
     # Not transactional, and killed in the middle.
     INTERRUPTED = "interrupted"
@@ -34,6 +35,8 @@ class MigrationStatus:
     applied_at: str | None = None
     # What was edited, or that plain yoyo applied it and nothing can be verified.
     note: str = ""
+    # Whether code that does not know it may go on: two versions run side by side, and that is no trouble.
+    is_compatible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Status:
         """Whether somebody must look: a migration in any other state than these, drift, or no judgement."""
         usual = (State.APPLIED, State.PENDING)
         return bool(self.drift or self.drift_unknown_because) or any(
-            one.state not in usual for one in self.migrations
+            one.state not in usual and not one.is_compatible for one in self.migrations
         )
 
     @property
@@ -91,6 +94,7 @@ def read_states(
     """Return what each migration is to a database, and whether somebody migrates it now; nothing is run."""
     applied, kept = backend.applied(), backend.records()
     newest = max(files, default="")
+    last = max((applied.get(name, "") for name in files), default="")
     begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
     changing = backend.is_being_changed()
     found = []
@@ -107,6 +111,9 @@ def read_states(
             found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
         elif name not in applied:
             found.append(MigrationStatus(name, State.PENDING))
+        elif file is None and text and applied[name] >= last and header.is_compatible(text.apply_sql or ""):
+            note = "this version does not know it and may go on, as its header says"
+            found.append(MigrationStatus(name, State.UNKNOWN, applied[name], note, is_compatible=True))
         elif file is None:
             state = State.UNKNOWN if name > newest else State.MISSING
             note = "its text is kept: `yoyo rollback` can undo it"

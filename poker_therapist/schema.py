@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from poker_therapist.migrations.status import Status
 
 _BOOKKEEPING = Path(__file__).parent / "migrations" / "bookkeeping.sql"
+_QUERIES = Path(__file__).with_name("queries.sql")
 
 # What this process has been warned of: databases, and what each has had that this version does not know.
 _warned: dict[tuple[str, ...], object] = {}
@@ -211,6 +212,8 @@ def rehearse(
         engine_for(location),
         sources or sources_for(location),
         to=to,
+        queries=[_QUERIES],
+        owners={table.owner for table in TABLES},
         progress=progress or engine.no_progress,
     )
 

@@ -200,6 +200,7 @@ def rehearse(
                         "rows_changed": one.changed,
                         "verdict": one.verdict or "failed",
                         "reasons": one.reasons,
+                        "broken_promises": one.broken_promises,
                     }
                     for one in found.migrations
                 ],

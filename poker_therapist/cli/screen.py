@@ -104,6 +104,8 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     for one in found.migrations:
         for reason in one.reasons:
             _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
+        for why in one.broken_promises:
+            _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", "red")
     if found.fallback_reason:
         _print(found.fallback_reason, "yellow")
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")

@@ -66,6 +66,10 @@ class RehearsalCopy(ABC):
     def row_comparison(self) -> AbstractContextManager[RowComparison]:
         """Compare the rows that `keep_before` kept with those that the copy has now."""
 
+    @abstractmethod
+    def refused_queries(self, files: Sequence[Path]) -> dict[str, str]:
+        """Return the named queries of `.sql` files that cannot be prepared on the copy as it is, and why."""
+
     def schema_differences(self) -> list[Difference]:
         """Return how the schema differs from `keep_before`."""
         return differences(*self.schemas())

@@ -45,7 +45,7 @@ def _of_tables(before: Catalog, after: Catalog, owners: Collection[str]) -> Iter
             )
     for name, index in after.indexes.items():
         is_new = index.table in after.tables and index.table not in before.tables
-        if index.unique and name not in before.indexes and not is_new:
+        if index.unique and before.indexes.get(name) != index and not is_new:
             # Of a table that is in neither, nothing has changed.
             tables = (catalog.tables.get(index.table, _UNCHANGED) for catalog in (before, after))
             yield from _of_unique(index.table, *tables, index.columns)

@@ -66,7 +66,7 @@ class Rehearsal:
 
     @property
     def is_safe(self) -> bool:
-        """Whether every migration works, keeps its promise and gives at least the same schema and rows back."""
+        """Whether every migration works, keeps its promise and gives at least schema and rows back."""
         return not any(
             one.verdict in (None, Verdict.IRREVERSIBLE) or one.broken_promises for one in self.migrations
         )

@@ -1,6 +1,6 @@
 -- The queries of version 0.1.0, as they were released. Only the headers are as this version reads them: a
 -- parameter is named as often as it is used, in the order in which it is.
--- `-- compatible: true` promises that code like this goes on: see tests/migrations/test_compatible.py.
+-- `-- compatible: true` promises that code like this goes on: see tests/operator/test_compatible.py.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, now, now)
 -- Upsert: a belief that is there already is replaced, and keeps its id and created_at.

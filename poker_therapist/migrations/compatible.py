@@ -36,8 +36,8 @@ def broken_promises(
 
 def _of_tables(before: Catalog, after: Catalog, owners: Collection[str]) -> Iterator[str]:
     for name, table in after.tables.items():
-        if (was := before.tables.get(name)) is not None:
-            yield from _of_table(name, was, table)
+        if name in before.tables:
+            yield from _of_table(name, before.tables[name], table)
         elif owned := [column for column in table.columns if column.lower() in owners]:
             yield (
                 f"the table {name} is new and has {owned[0]}: code that does not know it neither exports "
@@ -47,8 +47,8 @@ def _of_tables(before: Catalog, after: Catalog, owners: Collection[str]) -> Iter
         is_new = index.table in after.tables and index.table not in before.tables
         if index.unique and before.indexes.get(name) != index and not is_new:
             # Of a table that is in neither, nothing has changed.
-            tables = (catalog.tables.get(index.table, _UNCHANGED) for catalog in (before, after))
-            yield from _of_unique(index.table, *tables, index.columns)
+            was, table = (catalog.tables.get(index.table, _UNCHANGED) for catalog in (before, after))
+            yield from _of_unique(index.table, was, table, index.columns)
 
 
 def _of_table(name: str, was: Table, table: Table) -> Iterator[str]:

@@ -15,7 +15,7 @@ from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
 
 # An SQLite file, or the URL of a database on a server.
-D = TypeVar("D", Path, str)
+D = TypeVar("D")
 
 
 class Scratch(ABC, Generic[D]):

@@ -58,7 +58,8 @@ def theirs(server: str, tmp_path: Path) -> Theirs:
     folder.mkdir()
     for name, text in PAIRS.items():
         (folder / f"{name}.sql").write_text(text, encoding="utf-8")
-    return type("TheirTests", (Theirs,), {"folder": folder})()
+    Theirs.folder = folder
+    return Theirs()
 
 
 def left(server: str) -> list[tuple[str]]:

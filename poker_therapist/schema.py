@@ -168,9 +168,9 @@ def _is_compatible(database: Database, migration_id: str) -> bool:
     from poker_therapist.migrations.header import is_compatible
 
     found = database.fetch_one("kept_header", ("_yoyo_migration", migration_id))
-    if found is None or not isinstance(found[0], str):
+    if found is None or not isinstance(found[2], str):
         return False
-    header, kept_at, applied_at = found
+    kept_at, applied_at, header = found
     # Of another time: plain yoyo has applied another text since.
     return (kept_at is None or str(kept_at) == str(applied_at)) and is_compatible(header)
 

@@ -1,6 +1,7 @@
 """Databases that tests make, copy and compare: what each engine has of its own."""
 
 import contextlib
+import shutil
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -77,7 +78,7 @@ class Scratch(ABC, Generic[D]):
 
 
 class SQLiteScratch(Scratch[Path]):
-    """SQLite files in a folder."""
+    """SQLite files below a folder, each in one of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -85,14 +86,14 @@ class SQLiteScratch(Scratch[Path]):
 
     def create(self) -> Path:
         """Make a file with a header, still empty."""
-        path = self._folder / f"{next(self._numbers)}.db"
+        path = self._path()
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute("VACUUM")
         return path
 
     def copy(self, original: Path) -> Path:
         """Copy a file with what is in its log."""
-        path = self._folder / f"{next(self._numbers)}.db"
+        path = self._path()
         with (
             contextlib.closing(sqlite3.connect(original)) as source,
             contextlib.closing(sqlite3.connect(path)) as target,
@@ -101,10 +102,13 @@ class SQLiteScratch(Scratch[Path]):
         return path
 
     def drop(self, database: Path) -> None:
-        """Delete a file and its logs."""
-        for ending in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(PermissionError):  # Windows: a test has left it open
-                database.with_name(database.name + ending).unlink(missing_ok=True)
+        """Delete the folder of a file, with its logs and backups."""
+        shutil.rmtree(database.parent, ignore_errors=True)  # on Windows a test may have left it open
+
+    def _path(self) -> Path:
+        folder = self._folder / f"database-{next(self._numbers)}"
+        folder.mkdir()
+        return folder / "database.db"
 
     def location(self, database: Path) -> SQLiteLocation:
         """Return the place of a file that is never backed up."""

@@ -131,9 +131,9 @@ def test_without_a_server_the_message_says_how_to_name_one(
         theirs.test_every_migration_goes_up_and_down_and_up(tmp_path)
 
 
-@pytest.mark.parametrize(("url", "why"), [("here.db", "no server of PostgreSQL"), ("postgresql://%zz@/", "")])
-def test_what_names_no_server_is_refused(url: str, why: str) -> None:
-    with pytest.raises(InvalidInput, match=why):
+@pytest.mark.parametrize("url", ["here.db", "sqlite:///here.db"])
+def test_what_names_no_server_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="is no server of PostgreSQL"):
         PostgreSQLScratch(url)
 
 
@@ -162,7 +162,8 @@ MADE = Path(__file__).with_name("made.txt")
 
 
 def one_pattern(database):
-    MADE.open("a").write(f"{database}\\n")
+    with MADE.open("a") as made:
+        made.write(f"{database}\\n")
     with get_pattern_storage(database) as storage:
         storage.save_pattern(7, "tilt", "bad_beat", 1)
 
@@ -257,10 +258,10 @@ def test_a_migration_that_fails_is_said_with_its_statement(tmp_path: Path) -> No
 
     folder = tmp_path / "broken"
     folder.mkdir()
-    (folder / "1_x.sql").write_text("-- x\nDROP TABLE nothing;")
+    (folder / "1_x.sql").write_text("-- x\nDROP TABLE hands;")
     (folder / "1_x.rollback.sql").write_text("-- x\n")
     scratch = SQLiteScratch(tmp_path)
-    with pytest.raises(MigrationFailed, match=r"1_x\.sql:2: no such table: nothing\n    DROP TABLE nothing"):
+    with pytest.raises(MigrationFailed, match=r"1_x\.sql:2: no such table: hands\n    DROP TABLE hands"):
         scratch.migrate(scratch.create(), folder)
 
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from poker_therapist import __version__, schema
-from poker_therapist.cli import screen
+from poker_therapist.cli import checking, screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import Location, PostgreSQLLocation, hide_passwords, locate
@@ -393,6 +393,9 @@ def purge(database: Database = None, *, config: Config = None, no_config: NoConf
     """Delete the context of all players that has expired."""
     with _storage(_choose(database, config, no_config, changes=True)) as storage:
         screen.say(f"{storage.purge_expired()} expired")
+
+
+app.command()(checking.check), app.command()(checking.plan)
 
 
 def _ini(config: Path | None, no_config: bool) -> Path | None:

@@ -55,6 +55,7 @@ class AtomicBackend(DatabaseBackend, ABC):
     location: Any  # each engine says of which kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
+    show_rows: Callable[[Any], Any] = staticmethod(lambda rows: all(True for _ in rows))  # read to their end
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     _known: Sequence[SQLMigration] = ()  # all that yoyo has read, for a part of them may rest on another
 
@@ -305,12 +306,12 @@ class AtomicBackend(DatabaseBackend, ABC):
                 )
             self.back_up(f"rollback-{migration.id}")
             self._prepare()
-            if migration.use_transactions:
+            if migration.is_transactional("rollback"):
                 self._run(migration, statements, "rollback")
                 self._unrecord(migration)
             else:
                 self._keep(migration, None)
-        if not migration.use_transactions:
+        if not migration.is_transactional("rollback"):
             self._run_unprotected(migration, statements, "rollback")
             with self.one_transaction():
                 self._unrecord(migration)

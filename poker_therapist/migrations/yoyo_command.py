@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -33,6 +34,8 @@ from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapis
 from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.atomic import AtomicBackend
 
+_MOST_ROWS, _WIDEST = 20, 60
+
 
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
@@ -43,6 +46,7 @@ class YoyoCommandMixin(AtomicBackend):
             write_any_character()
             stop_on_sigterm()
             self.report = print
+            self.show_rows = self._show_rows
             migrate.read_migrations = self._read_migrations
             given = (*sys.argv, str(command.f_locals["args"].database))
             sys.excepthook = functools.partial(_report, given)
@@ -54,6 +58,24 @@ class YoyoCommandMixin(AtomicBackend):
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         # An id that no file may have is a forgery: yoyo would print it as it is.
         return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+
+    def _show_rows(self, rows: Any) -> None:
+        """Show the first rows that a statement returns, and read the rest: it is not done before the last."""
+        table = [[escaped(str(column[0])) for column in rows.description or ()]]
+        for row in itertools.islice(rows, _MOST_ROWS):
+            cells = ["NULL" if value is None else escaped(str(value)) for value in row]
+            table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
+        more = sum(1 for _ in rows)
+        if not table[0]:
+            return
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        table.insert(1, ["-" * width for width in widths])
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.tell_operator(" | ".join(cells).rstrip())
+        count = len(table) - 2 + more
+        shown = f", the first {_MOST_ROWS} are shown" if more else ""
+        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
 
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""

@@ -12,7 +12,8 @@ from typing import Any
 from yoyo import internalmigrations
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
-from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.plan import PlannedMigration

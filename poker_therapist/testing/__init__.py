@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
 import sqlparse
-from yoyo.migrations import topological_sort
 
 from poker_therapist.compat import override
 from poker_therapist.errors import InvalidInput
@@ -67,7 +66,7 @@ class _Checks(ABC, Generic[D]):
 
     def migrations(self) -> list[SQLMigration]:
         """Return the migrations, each after those that it depends on."""
-        return list(topological_sort(files.read_migrations([str(self.folder)], split=self.split)))
+        return list(files.read_migrations([str(self.folder)], split=self.split))
 
     def test_every_file_is_half_of_a_pair_and_says_why(self) -> None:
         """Both halves are there, can be read, leave the transaction alone and open with a reason."""

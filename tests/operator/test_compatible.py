@@ -331,6 +331,32 @@ def test_a_rehearsal_finds_what_code_that_does_not_know_it_could_not_bear(
         assert not (found.is_safe and why and claim)
 
 
+def test_a_query_of_a_later_migration_says_nothing_of_an_earlier_one(newer: Newer, tmp_path: Path) -> None:
+    """What could not be prepared before a migration is not what that one breaks."""
+    database = newer()
+    queries = tmp_path / "queries.sql"
+    queries.write_text(
+        "-- name: days(user_id)\nSELECT mood, day FROM user_patterns WHERE user_id = :user_id;\n"
+    )
+    pairs = {
+        "902_x": "CREATE INDEX moods ON user_patterns (mood);",
+        "903_x": "ALTER TABLE user_patterns ADD COLUMN day TEXT;",
+        "904_x": "ALTER TABLE user_patterns DROP COLUMN day;",
+    }
+    folder = tmp_path / "sql"
+    folder.mkdir()
+    for name, code in pairs.items():
+        (folder / f"{name}.sql").write_text(f"{CLAIM}{code}")
+        (folder / f"{name}.rollback.sql").write_text("SELECT 1;" if name == "904_x" else back_of(code))
+    found = tried(database, str(folder), queries)
+
+    assert [bool(one.broken_promises) for one in found.migrations] == [False, False, True]
+
+
+def back_of(code: str) -> str:
+    return "DROP INDEX moods;" if "INDEX" in code else "ALTER TABLE user_patterns DROP COLUMN day;"
+
+
 def tried(database: str, folder: str, queries: Path = QUERIES_FILE, to: str | None = None) -> Rehearsal:
     """Rehearse the migrations of a folder on a copy of a database."""
     engine = engine_for(locate(database))

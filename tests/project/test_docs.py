@@ -134,7 +134,7 @@ SHOWN = "005_order_by_id"
 
 def _as_of_now(text: str) -> str:
     """Put the last migration that there is, and the next number, in the place of those that a page shows."""
-    text = re.sub(r"\b\d{3}(?=_add_session_mood\b)", NEXT, text)
+    text = re.sub(r"\b(\d{3})(?=_add_session_(mood|stakes)\b)", _number_as_of_now, text)
     text = re.sub(r"(?<=--revision )" + SHOWN[:3], IDS[-1][:3], text)
     text = re.sub(rf"\b{int(SHOWN[:3])} pending", f"{len(IDS)} pending", text)
     lines = text.splitlines(keepends=True)
@@ -143,6 +143,10 @@ def _as_of_now(text: str) -> str:
         if SHOWN in line and IDS[-1] != SHOWN:
             lines[number] = f"{line}...\n" if listed else line.replace(SHOWN, IDS[-1])
     return "".join(lines)
+
+
+def _number_as_of_now(shown: re.Match[str]) -> str:
+    return f"{int(NEXT) + int(shown[1]) - int(SHOWN[:3]) - 1:03}"
 
 
 def _made_real(text: str, checkout: Path) -> str:

@@ -59,9 +59,16 @@ def _of_table(name: str, was: Table, table: Table) -> Iterator[str]:
             yield f"{name}.{column} must have a value, which code that does not know it may not give"
         if old is not None and old.type != now.type:
             yield f"{name}.{column} was {old.type} and is {now.type}: it may read or save otherwise"
+    old_names = {column.lower() for column in was.columns}
     for check in table.checks - was.checks:
-        if was.columns.keys() & set(re.findall(r"\w+", check)):
+        if old_names & set(re.findall(r"\w+", check.lower())):
             yield f"a new check of {name} ({check}) may refuse what was allowed"
+    for option in (table.options - was.options) & {"STRICT", "ROW LEVEL SECURITY"}:
+        yield f"{name} is {option} now, which may refuse what was allowed"
+    exclusions = (table.constraints or {}).items() - (was.constraints or {}).items()
+    for constraint, definition in exclusions:
+        if definition.startswith("EXCLUDE"):
+            yield f"the new constraint {constraint} of {name} may refuse what was allowed"
     for columns in table.unique_keys - was.unique_keys:
         yield from _of_unique(name, was, table, columns)
     for key in table.foreign_keys - was.foreign_keys:

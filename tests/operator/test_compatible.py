@@ -5,15 +5,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from poker_therapist import SchemaTooNew, get_pattern_storage
 from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict, rehearse
+from poker_therapist.postgresql import rehearsal
 from poker_therapist.schema import copy, migrations_folder, shipped_ids
 from tests.helpers.cli import command, refused
-from tests.helpers.engines import columns, query, run_sql
+from tests.helpers.engines import columns, postgresql_only, query, run_sql
 from tests.helpers.project import Project
 from tests.helpers.queries import QUERIES_FILE
 from tests.helpers.scripts import run_script
@@ -279,8 +281,23 @@ PROMISES_OF_ENGINES: dict[str, dict[str, tuple[str, str]]] = {
             ALTER TABLE made RENAME TO user_insights;""",
             "user_insights.mood must have a value",
         ),
+        "a check in other letters": (
+            """CREATE TABLE made (
+                id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, insight_type TEXT NOT NULL,
+                insight_data TEXT NOT NULL, importance REAL, created_at TEXT, CHECK (IMPORTANCE > 0.1)
+            ) STRICT;
+            DROP TABLE user_insights;
+            ALTER TABLE made RENAME TO user_insights;""",
+            "a new check of user_insights",
+        ),
     },
     "postgresql": {
+        "rows that are hidden": (
+            "ALTER TABLE user_insights ENABLE ROW LEVEL SECURITY;", "user_insights is row level security now"
+        ),
+        "an exclusion": (
+            "ALTER TABLE user_insights ADD EXCLUDE USING btree (user_id WITH =);", "the new constraint "
+        ),
         "a value is demanded": (
             "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL;", "user_insights.mood must have a value"
         ),
@@ -361,6 +378,25 @@ def tried(database: str, folder: str, queries: Path = QUERIES_FILE, to: str | No
     """Rehearse the migrations of a folder on a copy of a database."""
     engine = engine_for(locate(database))
     return rehearse(engine, [folder], to=to, queries=[queries], owners=["user_id"])
+
+
+@postgresql_only
+def test_a_promise_is_tried_in_a_scratch_schema_too(
+    newer: Newer, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody is connected, and the server cannot copy the database."""
+    database = newer()
+    code = "ALTER TABLE user_patterns RENAME COLUMN mood TO moods;"
+    project.write(
+        "902_x", f"-- depends: 901_add_mood\n{CLAIM}ALTER TABLE user_insights DROP COLUMN insight_data;"
+    )
+    project.write("903_x", f"-- depends: 902_x\n{CLAIM}{code}")
+    monkeypatch.setattr(rehearsal, "_PATIENCE", 0)
+    with psycopg.connect(database):
+        found = tried(database, str(project.sql))
+
+    assert found.fallback_reason
+    assert "the query save_insight cannot be prepared" in "\n".join(found.migrations[0].broken_promises)
 
 
 def test_the_command_says_what_breaks_the_promise(newer: Newer, project: Project, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from poker_therapist import __version__, schema
-from poker_therapist.cli import checking, screen
+from poker_therapist.cli import checking, ordering, screen
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import Location, PostgreSQLLocation, hide_passwords, locate
@@ -438,6 +438,9 @@ def _say(location: Location, by: str) -> None:
 def _storage(name: str) -> PatternStorage:
     """Open the database for a command of the storage, without migrating it behind the operator's back."""
     return get_pattern_storage(name, migrate=False, on_connect=engine_for(locate(name)).limit)
+
+
+ordering.add_to(app, _ini, _choose)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,9 @@ def forks(migrations: Iterable[M]) -> list[tuple[M, M]]:
     known = {one.id: one for one in ordered}
     siblings = defaultdict[tuple[Path, str], list[M]](list)
     for one in ordered:
-        for name in () if one.file is None or one.out_of_order else one.depends_on:
-            siblings[one.file.parent, name].append(one)
+        if one.file is not None and not one.out_of_order:
+            for name in one.depends_on:
+                siblings[one.file.parent, name].append(one)
     found = {
         (first.id, second.id): (first, second)
         for group in siblings.values()

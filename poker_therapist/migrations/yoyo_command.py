@@ -40,6 +40,8 @@ _MOST_ROWS, _WIDEST = 20, 60
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
+    _function: Any = None  # of yoyo's, that is the command
+
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
         if command := _running_command(sys._getframe()):
@@ -48,6 +50,8 @@ class YoyoCommandMixin(AtomicBackend):
             self.report = print
             self.show_rows = self._show_rows
             migrate.read_migrations = self._read_migrations
+            migrate.migrations_to_revision = self._up_to_revision
+            self._function = command.f_locals["args"].func
             given = (*sys.argv, str(command.f_locals["args"].database))
             sys.excepthook = functools.partial(_report, given)
             warnings.showwarning = _warn
@@ -57,7 +61,21 @@ class YoyoCommandMixin(AtomicBackend):
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         # An id that no file may have is a forgery: yoyo would print it as it is.
-        return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        found = self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        if self._function is migrate.list_migrations:
+            interrupted = self.interrupted()
+            for one in found:
+                one.source_dir += " (interrupted)" * (one.id in interrupted)
+        return found
+
+    def _up_to_revision(self, migrations: MigrationList, revision: str, direction: str) -> MigrationList:
+        """Return what a revision selects: to roll it back, it and all that was applied after it."""
+        chosen = _migrations_to_revision(migrations, revision, direction)
+        if revision and direction == "rollback" and self._function is not migrate.unmark:
+            target = next(one.id for one in migrations if revision in one.id)
+            later = super().to_rollback_to(migrations, target)
+            return migrations.filter(lambda one: one in chosen or one in later)
+        return chosen
 
     def _show_rows(self, rows: Any) -> None:
         """Show the first rows that a statement returns, and read the rest: it is not done before the last."""
@@ -132,7 +150,11 @@ class YoyoCommandMixin(AtomicBackend):
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
             print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
-        return super().to_rollback(migrations)
+        found = super().to_rollback(migrations)
+        if self._function is migrate.list_migrations:  # which takes this for what is applied
+            applied = self.applied()
+            return found.filter(lambda one: one.id in applied)
+        return found
 
 
 def write_any_character() -> None:
@@ -154,6 +176,8 @@ def _running_command(frame: FrameType | None) -> FrameType | None:
         frame = frame.f_back
     return frame
 
+
+_migrations_to_revision = migrate.migrations_to_revision
 
 _WRITERS = {stat.S_IWGRP: "its group", stat.S_IWOTH: "everybody"}
 _OTHERWISE = "or say what you mean with --config FILE, --no-config or --database"

@@ -116,9 +116,8 @@ def test_what_is_psqls_in_the_middle_of_a_statement(project: Project) -> None:
     """Where no semicolon ends what stands before it; a backslash in a text is none."""
     project.write("001_dump", "SELECT 1 AS a\n\\gexec\n")
 
-    assert project.refuses("apply").startswith(
-        'sql/001_dump.sql:2: syntax error at or near "\\": \\gexec is a command of the program psql and no SQL: remove it'
-    )
+    said = "\\gexec is a command of the program psql and no SQL: remove it"
+    assert project.refuses("apply").startswith(f'sql/001_dump.sql:2: syntax error at or near "\\": {said}')
     project.write("001_dump", "SELECT '\\gexec', 'a\n\\b';")
     assert project.yoyo("apply").returncode == 0
 

@@ -49,7 +49,7 @@ def three(project: Project) -> Project:
 
 
 def killed(project: Project, step: int | str, *command: str) -> bool:
-    """Run yoyo in a child that is killed before a statement: its number, or its text; return whether it was."""
+    """Run yoyo in a child that is killed before a statement, its number or text; return if it was."""
     arguments = [*command, "--no-config-file", "--batch", "--database"]
     if is_server(project.database):
         url = project.url_for(project.atomic, "")

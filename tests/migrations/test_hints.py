@@ -155,3 +155,14 @@ def test_what_a_migration_selects_is_shown(project: Project) -> None:
     assert (
         "hands\n--------\nall gone\n(1 row)\nrolled back 001_add_hands\n" in project.yoyo("rollback").stdout
     )
+
+
+def test_a_percent_sign_is_none_of_plain_yoyos_parameters(project: Project) -> None:
+    """It runs a statement as it is, so that `check` says nothing of it."""
+    project.write(
+        "001_add",
+        "-- 100 %\nCREATE TABLE hands (id INTEGER);\nINSERT INTO hands SELECT 7 % 4;\nSELECT '%s %';",
+    )
+
+    assert project.plain_yoyo("apply").returncode == 0
+    assert project.query("SELECT id FROM hands") == [(3,)]

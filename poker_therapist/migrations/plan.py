@@ -72,7 +72,7 @@ def plan(
         backend.require_unedited(list(known))
         chosen = [one for one in pending if one in wanted]
         backend.require_in_order(chosen)
-        chosen += known.post_apply
+        chosen += known.post_apply if chosen else []
     else:
         last = backend.to_rollback(known)[:1]
         chosen = list(backend.to_rollback_to(known, _named(known, to).id) if to else last)

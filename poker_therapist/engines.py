@@ -28,12 +28,12 @@ def dialect_of(folder: str, location: Location) -> "Dialect":
 
     if folder == "sqlite" or (folder not in ("postgresql", "citus") and isinstance(location, SQLiteLocation)):
         from poker_therapist.migrations.files import split
-        from poker_therapist.sqlite.tokens import outside_transaction
+        from poker_therapist.sqlite.tokens import fault
 
-        return Dialect(split, outside_transaction)
+        return Dialect(split, fault)
     from poker_therapist.postgresql import locks, split as postgresql  # noqa: I001
 
-    return Dialect(postgresql.split, locks.outside_transaction)
+    return Dialect(postgresql.split, locks.fault)
 
 
 def open_database(location: Location, queries: Sequence[Path], *, create: bool) -> Database:

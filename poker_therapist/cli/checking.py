@@ -99,7 +99,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="ID",
-            help="This one and what it depends on; with --rollback, what depends on it.",
+            help="This one and what it depends on; with --rollback, what was applied after it.",
             show_default=False,
         ),
     ] = None,

@@ -30,7 +30,7 @@ TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
 _HALF = ".rollback.sql"
 _LIKE_A_HALF = re.compile(r"(?i:[._-](rollback|down|undo))$")
 _LIKE_A_MIGRATION = re.compile(r"\d+[_-].*|.*\.sql\b.*", re.IGNORECASE)
-_NUMBER = re.compile(r"([a-z]*?)(\d+)(?=[^0-9])", re.IGNORECASE)
+_NUMBER = re.compile(r"([a-z]*)(\d+)", re.IGNORECASE)
 _MOST_DIGITS = 4  # more are a date, and dates have gaps
 
 
@@ -39,12 +39,12 @@ class Dialect(NamedTuple):
 
     Attributes:
         split: divides it into statements.
-        outside_transaction: returns what to do about a statement that no transaction may hold, or in which it
-            has no effect; empty if any may.
+        fault: returns what to do about a statement that cannot run, or does nothing, where a transaction
+            holds all of them or not; empty if there is nothing to do.
     """
 
     split: Split
-    outside_transaction: Callable[[str], str]
+    fault: Callable[[str, bool], str]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -132,7 +132,9 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
         elif name.endswith(_HALF):
             if not (half := path.with_name(name.removesuffix(_HALF) + ".sql")).exists():
                 finding(f"is one half of a pair: write {half.name} beside it")
-        elif like := _LIKE_A_HALF.search(path.stem):
+        elif (like := _LIKE_A_HALF.search(path.stem)) and (
+            like[0][0] == "." or path.with_name(f"{path.stem[: like.start()]}.sql").exists()
+        ):
             wanted = path.stem[: like.start()] + _HALF
             finding(f"would be applied as a migration of its own: a rollback is named {wanted}")
         elif other := names.setdefault(name.casefold(), path):
@@ -158,7 +160,7 @@ def _pair(path: Path, folder: Path, judge: Dialect, found: list[Finding]) -> SQL
     return one
 
 
-def _text(  # noqa: PLR0912  # one for each kind of fault
+def _text(  # one for each kind of fault
     one: SQLMigration, direction: str, text: str, judge: Dialect
 ) -> Iterator[Finding]:
     """Yield what is wrong with one half of a pair."""
@@ -181,10 +183,9 @@ def _text(  # noqa: PLR0912  # one for each kind of fault
             plain = f"is read as `-- {said.key}:`, but not by yoyo alone"
             yield Finding(file, said.line, f"`-- {said.written}` {plain}", is_note=True)
     statements = judge.split(text)
-    if one.is_transactional(direction):
-        for statement in statements:
-            if problem := judge.outside_transaction(statement.text):
-                yield Finding(file, statement.line, problem, is_note=" no effect " in problem)
+    for statement in statements:
+        if problem := judge.fault(statement.text, one.is_transactional(direction)):
+            yield Finding(file, statement.line, problem, is_note=" no effect " in problem)
     if faults:
         return
     parts = [judge.split(part) for part in sqlparse.split(text)]

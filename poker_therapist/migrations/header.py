@@ -24,7 +24,6 @@ _LINE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _LEADING_COMMENTS = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
-_TRAILING_COMMENTS = re.compile(r"(?:^[^\S\n]*--[^\n]*(?:\n\s*|\Z))+\Z", re.MULTILINE)
 _ID = re.compile(r"\w*[\d_][\w.-]*,?")
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "0", "1"}
 
@@ -92,9 +91,11 @@ def misplaced(text: str, statements: Sequence[tuple[str, int]]) -> list[Directiv
     for statement, line in statements:
         begins.append(text.find(statement, max(ends[-1] if ends else 0, lines[line - 1])))
         ends.append(begins[-1] + len(statement))
-    if not statements[-1][0].endswith(";"):
-        found = _TRAILING_COMMENTS.search(statements[-1][0])
-        ends[-1] -= len(found[0]) if found else 0
+    if not text.endswith(";", 0, ends[-1]):  # the last one has taken the comments that follow it
+        while (end := text.rfind("\n", begins[-1], ends[-1])) >= 0:
+            if text[end + 1 : ends[-1]].strip()[:2] not in ("", "--"):
+                break
+            ends[-1] = end
     places = zip(ends, (*begins[1:], len(text)), strict=True)
     return [one for begin, end in places for one in _directives(text, begin, end)]
 
@@ -110,7 +111,7 @@ def _directives(text: str, begin: int, end: int, *, in_header: bool = False) -> 
         if key == "depends":
             is_meant = bool(words) and all(_ID.fullmatch(one) for one in words)
         else:
-            is_meant = words[:1] != [] and words[0] in _TRUTHS and (bool(found["colon"]) or len(words) == 1)
+            is_meant = words[:1] != [] and words[0] in _TRUTHS and (is_exact or len(words) == 1)
             is_meant = is_meant or (is_exact and in_header and len(words) < 2)
         if is_meant or (is_exact and in_header and key in ("depends", "transactional")):  # as to yoyo
             line = text.count("\n", 0, begin + found.start()) + 1

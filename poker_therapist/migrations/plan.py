@@ -1,10 +1,9 @@
 """What apply or rollback would run on a database: shown before, with what it does. Nothing is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from yoyo import ancestors, descendants
+from yoyo import ancestors
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import InvalidInput, escaped
@@ -57,8 +56,8 @@ def plan(
         backend: of the database.
         sources: folders of migrations.
         direction: apply or rollback.
-        to: the id of a migration, or how it begins: it and what it depends on, or what depends on it. Unless
-            given, all that is pending, or what was applied last.
+        to: the id of a migration, or how it begins: it and what it depends on, or what was applied after it.
+            Unless given, all that is pending, or what was applied last.
 
     Raises:
         InvalidInput: `to` is no migration.
@@ -67,21 +66,24 @@ def plan(
     kept = [one for one in backend.kept_migrations() if one.id == escaped(one.id)]
     known = backend.read(sources, kept)
     if direction == "apply":
-        wanted = _related(known, to, ancestors)
+        pending = backend.to_apply(known)
+        target = _named(known, to) if to else None
+        wanted = {target, *ancestors(target, known)} if target else pending
         backend.require_unedited(list(known))
-        chosen = [one for one in backend.to_apply(known) if one.id in wanted]
-        chosen += known.post_apply
+        chosen = [one for one in pending if one in wanted]
+        backend.require_in_order(chosen)
+        chosen += known.post_apply if chosen else []
     else:
-        wanted = _related(known, to, descendants)
-        applied = backend.to_rollback(known)
-        chosen = [one for one in applied if one.id in wanted] if to else list(applied[:1])
+        last = backend.to_rollback(known)[:1]
+        chosen = list(backend.to_rollback_to(known, _named(known, to).id) if to else last)
         backend.require_unedited(chosen)
         backend._require_way_back(chosen)
     planned = list[PlannedMigration]()
     made = set[str]()
     for one in chosen:
         found: set[str] = set()
-        if direction == "apply" and not one.is_hook:
+        # What is there of one that was interrupted, it may have made itself.
+        if direction == "apply" and not one.is_hook and one.id not in backend.interrupted():
             if backend.exists():
                 found.update(backend._found_tables(one))
             named = {name.removeprefix("table ") for name in one.names_made(unless_there=True)}
@@ -107,13 +109,13 @@ def _statements(engine: Engine, one: SQLMigration, direction: str) -> list[Plann
     return planned
 
 
-def _related(known: MigrationList, to: str | None, relatives: Callable[..., set[Any]]) -> set[str]:
-    """Return the ids of the migration that is meant and of its relatives; of all where none is."""
+def _named(known: MigrationList, to: str) -> SQLMigration:
+    """Return the migration that is meant."""
     ids = [str(one.id) for one in known]
-    if to is None:
-        return set(ids)
-    named = [to] if to in ids else [one for one in ids if one.startswith(to)]
+    named = [
+        one for one in known if (to in ids and one.id == to) or (to not in ids and one.id.startswith(to))
+    ]
     if len(named) != 1:
         raise InvalidInput(f"{to} is no migration, or is more than one: there are {', '.join(ids) or 'none'}")
-    (target,) = (one for one in known if one.id == named[0])
-    return {target.id, *(one.id for one in relatives(target, known))}
+    found: SQLMigration = named[0]
+    return found

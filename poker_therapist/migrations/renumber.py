@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"([^0-9]*)([0-9]+)(.*)", re.DOTALL)
 _HEADER = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _COMMENT_LINES = re.compile(r"(?:--[^\n]*(?:\n|\Z))*")
 _DEPENDS = re.compile(
-    r"^([^\S\n]*--[^\S\n]*depends[^\S\n]*:)[^\n]*?(\r?(?:\n|\Z))", re.MULTILINE | re.IGNORECASE
+    r"^(\ufeff?[^\S\n]*--[^\S\n]*depends[^\S\n]*:)[^\n]*?(\r?(?:\n|\Z))", re.MULTILINE | re.IGNORECASE
 )
 # What a file is called until its successor is written; nobody takes it for a migration.
 _ASIDE = ".renumbered"

@@ -48,6 +48,7 @@ class _Script:
         self.dialect = dialect
         self.backend = backend
         self.applied = set(backend.applied())
+        self.interrupted = backend.interrupted()
         self.made = sorted(made)
         self.lines: list[str] = []
         tables = set(backend.list_tables()) if backend.exists() else set()
@@ -88,6 +89,12 @@ class _Script:
             self._record(one)
         elif not migration.is_hook:
             self._keep(migration, "NULL")
+        for found in one.found:
+            if not self.has_adopted:
+                self.query("create_adopted")
+                self.has_adopted = True
+            names = (self.backend.migration_table, migration.id, found)
+            self.query("keep_adopted", *map(self.dialect.literal, names))
         self.add("COMMIT;")
         if not one.is_transactional:
             self.add(*statements, self.dialect.reset, self.dialect.begin)
@@ -107,10 +114,13 @@ class _Script:
             condition = f"{count}) = {len(self.applied)}"
             condition += f" AND {count} WHERE {column} IN ({ids})) = {len(self.applied)}"
             self.add(dialect.require(STATE, condition))
-        named = {name.removeprefix("table ") for name in one.migration.names_made(unless_there=True)}
-        for table in sorted(named) if one.direction == "apply" else ():
-            condition = dialect.has_table(table)
-            self.add(dialect.require(STATE, condition if table in one.found else f"NOT ({condition})"))
+        if one.direction == "apply" and one.migration.id not in self.interrupted:
+            for kind, _, name in (
+                each.partition(" ") for each in one.migration.names_made(unless_there=True)
+            ):
+                if kind == "table":
+                    condition = dialect.has_table(name)
+                    self.add(dialect.require(STATE, condition if name in one.found else f"NOT ({condition})"))
         if not self.has_record:
             recorder, version = _Recorder(backend), max(internalmigrations.schema_versions)
             latest = internalmigrations.schema_versions[version]
@@ -167,11 +177,6 @@ class _Script:
             self._keep(migration, f"(SELECT {self.dialect.recorded} {rows})")
             self.applied.add(migration.id)
         self.yoyo(backend.log_migration_sql, values)
-        for found in one.found if one.is_transactional and not migration.is_hook else ():
-            if not self.has_adopted:
-                self.query("create_adopted")
-                self.has_adopted = True
-            self.query("keep_adopted", table, name, literal(found))
 
     def _keep(self, one: SQLMigration, applied_at: str) -> None:
         literal = self.dialect.literal

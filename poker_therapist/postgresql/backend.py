@@ -1,6 +1,5 @@
 """The PostgreSQL half of the atomic backend: one connection, an advisory lock that is polled."""
 
-import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,15 +29,13 @@ from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, 
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import configure, is_lost, open_connection, reason_of, translate_error
 from poker_therapist.postgresql.scratch import build, require_one_schema
-from poker_therapist.postgresql.split import split
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
 # How long a migration may wait for a table: everybody who comes after it waits, too.
 TABLE_TIMEOUT = "5s"
-
-_COPY = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
 
 
 class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
@@ -153,10 +150,9 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        if _COPY.match(statement.text):
+        if COPIES_ROWS.match(statement.text):
             raise MigrationFailed(
-                f"{migration.place(direction)}:{statement.line}: COPY waits for rows that no file of SQL "
-                f"brings: use INSERT\n    {statement}",
+                f"{migration.place(direction)}:{statement.line}: {NO_ROWS}\n    {statement}",
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,

@@ -8,6 +8,7 @@ import re
 
 from poker_therapist.migrations.effects import NAME, Lock, code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS
 
 # From the weakest to the strongest: whom each keeps waiting.
 _BLOCKS = {
@@ -97,7 +98,9 @@ def _of_action(action: str) -> str:
     return next((mode for one, mode in _WEAK_ACTIONS if one.match(action)), "ACCESS EXCLUSIVE")
 
 
-def outside_transaction(text: str) -> str:
-    """Return what to do about a statement that no transaction may hold; empty if any may."""
-    found = _OUTSIDE.match(code(text))
-    return f"no transaction may hold {found[0]}: {OUTSIDE_TRANSACTION}" if found else ""
+def fault(text: str, is_whole: bool) -> str:
+    """Return what to do about a statement that cannot run, where a transaction holds it or not."""
+    line = code(text)
+    if is_whole and (found := _OUTSIDE.match(line)):
+        return f"no transaction may hold {found[0]}: {OUTSIDE_TRANSACTION}"
+    return NO_ROWS if COPIES_ROWS.match(line) else ""

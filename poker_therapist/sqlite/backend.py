@@ -33,7 +33,7 @@ from poker_therapist.sqlite.connect import (
     translate_error,
 )
 from poker_therapist.sqlite.guard import Guard
-from poker_therapist.sqlite.tokens import outside_transaction
+from poker_therapist.sqlite.tokens import fault
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 _SECONDS_TO_READ, _SECONDS_TO_REHEARSE, _MOST_BYTES = 10, 60, 64_000_000
@@ -199,7 +199,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._end_in_time()
         try:
             is_pragma = statement.text[:6].upper() == "PRAGMA"
-            if is_whole and is_pragma and (advice := outside_transaction(statement.text)):
+            if is_whole and is_pragma and (advice := fault(statement.text, is_whole)):
                 self.tell_operator(f"{migration.place(direction)}:{statement.line}: {advice}")
             self.show_rows(self.connection.execute(statement.text))
         except sqlite3.Error as error:

@@ -45,7 +45,8 @@ class SQLiteScript(ScriptDialect):
             for one in (STATE, LOST, BROKEN)
         )
         return (
-            ".bail on\nPRAGMA secure_delete = ON;\nCREATE TEMPORARY TABLE plan_problem (name TEXT);\n"
+            ".bail on\nPRAGMA busy_timeout = 10000;\nPRAGMA secure_delete = ON;\n"
+            "CREATE TEMPORARY TABLE plan_problem (name TEXT);\n"
             "CREATE TEMPORARY TRIGGER plan_stops BEFORE INSERT ON plan_problem\n"
             f"BEGIN SELECT CASE new.name{checks} END; END;"
         )

@@ -27,9 +27,9 @@ _OUTSIDE = re.compile(r"VACUUM\b|DETACH\b|PRAGMA (?:\w+\.)?(?:journal_mode|synch
 _NO_EFFECT = re.compile(r"PRAGMA (?:\w+\.)?foreign_keys ?[=(]", re.IGNORECASE)
 
 
-def outside_transaction(text: str) -> str:
-    """Return what to do about a statement that no transaction may hold, or that has no effect in one."""
-    line = code(text)
+def fault(text: str, is_whole: bool) -> str:
+    """Return what to do about a statement that a transaction may not hold, or where it does nothing."""
+    line = code(text) if is_whole else ""
     if found := _OUTSIDE.match(line):
         return f"no transaction may hold {found[0].rstrip(' =(')}: {OUTSIDE_TRANSACTION}"
     if _NO_EFFECT.match(line):

@@ -116,9 +116,8 @@ def test_what_is_psqls_in_the_middle_of_a_statement(project: Project) -> None:
     """Where no semicolon ends what stands before it; a backslash in a text is none."""
     project.write("001_dump", "SELECT 1 AS a\n\\gexec\n")
 
-    assert project.refuses("apply").startswith(
-        'sql/001_dump.sql:2: syntax error at or near "\\": \\gexec is a command of the program psql and no SQL: remove it'
-    )
+    said = "\\gexec is a command of the program psql and no SQL: remove it"
+    assert project.refuses("apply").startswith(f'sql/001_dump.sql:2: syntax error at or near "\\": {said}')
     project.write("001_dump", "SELECT '\\gexec', 'a\n\\b';")
     assert project.yoyo("apply").returncode == 0
 
@@ -156,3 +155,14 @@ def test_what_a_migration_selects_is_shown(project: Project) -> None:
     assert (
         "hands\n--------\nall gone\n(1 row)\nrolled back 001_add_hands\n" in project.yoyo("rollback").stdout
     )
+
+
+def test_a_percent_sign_is_none_of_plain_yoyos_parameters(project: Project) -> None:
+    """It runs a statement as it is, so that `check` says nothing of it."""
+    project.write(
+        "001_add",
+        "-- 100 %\nCREATE TABLE hands (id INTEGER);\nINSERT INTO hands SELECT 7 % 4;\nSELECT '%s %';",
+    )
+
+    assert project.plain_yoyo("apply").returncode == 0
+    assert project.query("SELECT id FROM hands") == [(3,)]

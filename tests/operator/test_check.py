@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             "name: x\n"
             "-- noqa: disable=all\n-- depends on the order of 001\n-- date: 2026-01-05\n"
             "SELECT '\n-- transactional: false\n' AS \"a\";\n-- Compatible: as far as is known.\nSELECT (\n"
-            "-- depends: 001_add_hands\n1);\n"
+            "-- transaction: 1 of 2\n-- depends: 001_add_hands\n1);\n"
         },
         [],
     ),
@@ -241,6 +241,10 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "no twin": (
         {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n", "003_a_b.rollback.sql": "-- x\n"},
         [("003_a_b.sql: has no twin: write sql_migrations/postgresql/003_a_b.sql, if only a comment")],
+    ),
+    "a word of a rollback in a name": (
+        {"003_hands_down.sql": "-- x\n-- depends: 002_add_bets\n", "003_hands_down.rollback.sql": "-- x\n"},
+        [],
     ),
     "a backslash": (
         {"002_add_bets.rollback.sql": "SELECT 1;\nSELECT 'a\\';\nSELECT 'b';"},
@@ -308,12 +312,19 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; COMMIT; $$;",
     )
 
+    _write(
+        folder / "sql_migrations" / "postgresql",
+        "001_add_hands",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n",
+    )
+
     assert _said(folder, engine="postgresql") == [
+        "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
         (
             "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
             "migration of its "
             "own, with `-- transactional: false` in the comment at its top"
-        )
+        ),
     ]
 
 

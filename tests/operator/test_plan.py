@@ -586,3 +586,54 @@ def test_a_script_of_nothing_and_a_plan_that_is_refused(two_migrations: Project)
     assert "COMMIT would end the transaction" in _refused(two_migrations, "--script")
     after = {name: state for name, state in state_of(two_migrations.folder).items() if name != "yoyo.ini"}
     assert after == before
+
+
+def test_a_hook_runs_after_what_a_script_applies(two_migrations: Project, twin: Callable[[], str]) -> None:
+    """As after apply: it is logged and never recorded. Where nothing is pending, it is not run."""
+    two_migrations.write("post-apply", "INSERT INTO bets VALUES (7);", None)
+    _run(two_migrations)
+    other = twin()
+    url = (
+        other.replace("postgresql:", "postgresql+atomic:")
+        if is_server(other)
+        else f"sqlite+atomic:///{other}"
+    )
+    yoyo = Path(sys.executable).with_name("yoyo")
+    subprocess.run(
+        [sys.executable, str(yoyo), "apply", "--no-config-file", "--batch", "--database", url, "sql"],
+        cwd=two_migrations.folder,
+        check=True,
+        capture_output=True,
+    )
+
+    _assert_same(two_migrations.database, other)
+    assert two_migrations.query("SELECT id FROM bets") == [(7,)]
+    assert _plan(two_migrations).out.endswith(": nothing to run.\n")
+
+
+def test_what_was_interrupted_is_finished_by_a_script(two_migrations: Project) -> None:
+    """A migration that no transaction holds, stopped in its middle."""
+    text = "-- transactional: false\n-- depends: 002_add_bets\nCREATE TABLE IF NOT EXISTS moods (id INT);\n"
+    path = two_migrations.write("003_add_moods", f"{text}SELECT none;", "DROP TABLE moods;")
+    two_migrations.refuses("apply")
+    assert snapshots.interrupted(two_migrations.database) == ["003_add_moods"]
+    path.write_text(text)
+    _run(two_migrations)
+
+    assert two_migrations.applied()[-1] == "003_add_moods"
+    assert snapshots.interrupted(two_migrations.database) == []
+    assert two_migrations.yoyo("rollback").returncode == 0
+
+
+def test_a_script_that_is_interrupted_can_be_finished_by_apply(two_migrations: Project) -> None:
+    """It leaves what the killed command would leave."""
+    text = "-- transactional: false\n-- depends: 002_add_bets\nCREATE TABLE IF NOT EXISTS moods (id INT);\n"
+    path = two_migrations.write("003_add_moods", f"{text}SELECT none;", "DROP TABLE moods;")
+    ran = run_script(two_migrations.database, _plan(two_migrations, "--script").out)
+
+    assert ran.returncode != 0
+    assert snapshots.interrupted(two_migrations.database) == ["003_add_moods"]
+    assert two_migrations.applied() == ["001_add_hands", "002_add_bets"]
+    path.write_text(text)
+    assert two_migrations.yoyo("apply").returncode == 0
+    assert two_migrations.applied()[-1] == "003_add_moods"

@@ -56,7 +56,7 @@ coverage: .venv/installed
 	$(BIN)/coverage report
 
 # Runs all of them, also where one has failed. The tests are those of what every migration must have.
-CHECKS := "ruff check" "ruff format --check" "mypy" "lint-imports --no-logo" \
+CHECKS := "poker-therapist check" "ruff check" "ruff format --check" "mypy" "lint-imports --no-logo" \
 	"sqlfluff lint --processes 0 sql_migrations poker_therapist" \
 	"squawk sql_migrations/postgresql/*.sql sql_migrations/citus/*.sql" \
 	"python -m pytest -q -n0 -m 'not slow' tests/migrations/test_migrations.py tests/migrations/test_twins.py"

@@ -8,12 +8,32 @@ from poker_therapist.database import Database
 from poker_therapist.location import Location, SQLiteLocation
 
 if TYPE_CHECKING:  # opening an up-to-date database imports no yoyo
+    from poker_therapist.migrations.check import Dialect
     from poker_therapist.migrations.engine import Engine
 
 
 def migration_folders(location: Location) -> tuple[str, ...]:
     """Return the folders of `sql_migrations` for a database: its engine's, then those that are optional."""
     return ("sqlite",) if isinstance(location, SQLiteLocation) else ("postgresql", "citus")
+
+
+def dialect_of(folder: str, location: Location) -> "Dialect":
+    """Return what the engine of a folder says of the text of a migration.
+
+    Args:
+        folder: its name: that of an engine's, or of an optional one.
+        location: whose engine it is otherwise.
+    """
+    from poker_therapist.migrations.check import Dialect
+
+    if folder == "sqlite" or (folder not in ("postgresql", "citus") and isinstance(location, SQLiteLocation)):
+        from poker_therapist.migrations.files import split
+        from poker_therapist.sqlite.tokens import fault
+
+        return Dialect(split, fault)
+    from poker_therapist.postgresql import locks, split as postgresql  # noqa: I001
+
+    return Dialect(postgresql.split, locks.fault)
 
 
 def open_database(location: Location, queries: Sequence[Path], *, create: bool) -> Database:

@@ -16,6 +16,8 @@ PokerTherapistError
     ├── InvalidMigration   a migration's files cannot be used
     ├── MigrationEdited    a file is not what was applied from it
     ├── MigrationFailed    a statement of a migration failed
+    ├── MigrationOutOfOrder a migration comes too late, or two depend on the same one
+    ├── MigrationInterrupted another migration was stopped in the middle
     ├── DriftUnknown       whether the schema is what the migrations build cannot be said
     ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
     └── SchemaTooNew       the database has had migrations that this version does not know
@@ -170,6 +172,14 @@ class MigrationEdited(MigrationError):
 
 class MigrationFailed(MigrationError):
     """A statement of a migration failed, and the whole migration was rolled back."""
+
+
+class MigrationOutOfOrder(MigrationError):
+    """A migration comes too late, or two branches have added one each after the same one; nothing ran."""
+
+
+class MigrationInterrupted(MigrationError):
+    """Another migration was stopped in the middle and must be finished or rolled back first; nothing ran."""
 
 
 class DriftUnknown(MigrationError):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from poker_therapist.migrations.status import Status
 
 _BOOKKEEPING = Path(__file__).parent / "migrations" / "bookkeeping.sql"
+_QUERIES = Path(__file__).with_name("queries.sql")
+
+# What this process has been warned of: databases, and what each has had that this version does not know.
+_warned: dict[tuple[str, ...], object] = {}
 
 
 @cache
@@ -55,50 +59,48 @@ def folders_for(location: Location, applied: Collection[str]) -> list[Path]:
     return [migrations_folder(name) for name in chosen]
 
 
-def open_current(location: Location, queries: Sequence[Path] = (), *, migrate: bool) -> Database:
+def open_current(
+    location: Location, queries: Sequence[Path] = (), *, migrate: bool, knows_all: bool = False
+) -> Database:
     """Connect to a database and bring its schema up to date.
 
     Args:
         location: where it is.
         queries: the `.sql` files whose queries will be called.
         migrate: whether to create an SQLite file that does not exist and to apply pending migrations.
+        knows_all: whether to refuse also those unknown migrations that say `-- compatible: true`.
 
     Raises:
         StorageError: the database cannot be opened; its subclasses say why.
-        SchemaTooNew: the database has had migrations that this version does not know.
+        SchemaTooNew: the database has had migrations that this version does not know, and must know.
         SchemaOutdated: some are pending and `migrate` is false.
         MigrationError: one failed; the database is as it was before it.
     """
     database = open_database(location, [_BOOKKEEPING, *queries], create=migrate)
     try:
-        _bring_up_to_date(database, migrate=migrate)
+        _bring_up_to_date(database, migrate=migrate, knows_all=knows_all)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def bring_up_to_date(location: Location) -> None:
+def bring_up_to_date(location: Location, *, knows_all: bool = False) -> None:
     """Apply the pending migrations; write nothing where there are none.
 
     Raises:
         StorageError, SchemaTooNew, MigrationError: as for `open_current`.
     """
-    open_current(location, migrate=True).close()
+    open_current(location, migrate=True, knows_all=knows_all).close()
 
 
-def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
+def _bring_up_to_date(database: Database, *, migrate: bool, knows_all: bool) -> None:
     location = database.location
     applied = _applied_ids(database)
     folders = folders_for(location, applied)
     shipped = set().union(*(shipped_ids(folder.name) for folder in folders))
     if unknown := sorted(_kept_ids(database, applied - shipped)):
-        raise SchemaTooNew(
-            f"{location.name} is ahead of this version of the code, which does not know "
-            f"{escaped(', '.join(unknown))}: update the code, or roll them back with "
-            f"`{location.yoyo} rollback --revision {escaped(shlex.quote(unknown[0]))}`",
-            unknown=unknown,
-        )
+        _go_on(database, unknown, sorted(shipped - applied), knows_all=knows_all)
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
@@ -126,6 +128,51 @@ def _kept_ids(database: Database, ids: set[str]) -> set[str]:
         return ids and {str(kept) for (kept,) in database.fetch_all("kept_ids", ("_yoyo_migration",))} & ids
     except SchemaMissing:
         return set()
+
+
+def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_all: bool) -> None:
+    """Warn, once in a process, of applied migrations that this version does not know; or refuse them.
+
+    Raises:
+        SchemaTooNew: one of them does not say that such code may go on; or all of them must be known; or
+            others are pending, and what they do beside the unknown nobody has tried.
+    """
+    location, ids = database.location, escaped(", ".join(unknown))
+    if knows_all or not all(_is_compatible(database, one) for one in unknown):
+        raise SchemaTooNew(
+            f"{location.name} is ahead of this version of the code, which does not know {ids}: update the "
+            f"code. To roll them back (`{location.yoyo} rollback --revision "
+            f"{escaped(shlex.quote(unknown[0]))}`) would lose what the newer version has saved in what they "
+            "added",
+            unknown=unknown,
+        )
+    if pending:
+        raise SchemaTooNew(
+            f"{location.name} lacks {', '.join(pending)}, and has had {ids}, which this version of the code "
+            "does not know: update the code to a version that has all of them, and let that apply them",
+            unknown=unknown,
+        )
+    mark = object()
+    if _warned.setdefault((location.name, *unknown), mark) is mark:
+        import logging
+
+        logging.getLogger("poker_therapist").warning(
+            "%s has had %s, which this version of the code does not know. It goes on, for each says "
+            "`-- compatible: true`; what they added is in no export of this version. Update the code",
+            *(location.name, ids),
+        )
+
+
+def _is_compatible(database: Database, migration_id: str) -> bool:
+    """Return whether the kept header of what is applied says that code which does not know it may go on."""
+    from poker_therapist.migrations.header import is_compatible
+
+    found = database.fetch_one("kept_header", ("_yoyo_migration", migration_id))
+    if found is None or not isinstance(found[2], str):
+        return False
+    kept_at, applied_at, header = found
+    # Of another time: plain yoyo has applied another text since.
+    return (kept_at is None or str(kept_at) == str(applied_at)) and is_compatible(header)
 
 
 def sources_for(location: Location) -> list[str]:
@@ -165,6 +212,8 @@ def rehearse(
         engine_for(location),
         sources or sources_for(location),
         to=to,
+        queries=[_QUERIES],
+        owners={table.owner for table in TABLES},
         progress=progress or engine.no_progress,
     )
 
@@ -181,13 +230,13 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
     from poker_therapist.migrations import engine, transfer
 
     looked_at = source if source.on_connect else replace(source, on_connect=engine_for(source).limit)
-    with closing(open_current(looked_at, migrate=False)):
+    with closing(open_current(looked_at, migrate=False, knows_all=True)):
         pass
     return transfer.copy(
         engine_for(source),
         engine_for(target),
         TABLES,
         sources=sources_for(target),
-        prepare=lambda: bring_up_to_date(target),
+        prepare=lambda: bring_up_to_date(target, knows_all=True),
         progress=progress or engine.no_progress,
     )

@@ -21,6 +21,14 @@ def _migrating() -> ModuleType:
     return importlib.import_module("poker_therapist.cli.migrating")
 
 
+def _checking() -> ModuleType:
+    return importlib.import_module("poker_therapist.cli.checking")
+
+
+def _ordering() -> ModuleType:
+    return importlib.import_module("poker_therapist.cli.ordering")
+
+
 def _backups() -> ModuleType:
     return importlib.import_module("poker_therapist.cli.backups")
 
@@ -33,7 +41,10 @@ def _players() -> ModuleType:
 COMMANDS = {
     "status": _migrating,
     "rehearse": _migrating,
+    "plan": _checking,
     "new": _migrating,
+    "check": _checking,
+    "renumber": _ordering,
     "backup": _backups,
     "restore": _backups,
     "copy": _backups,

@@ -80,6 +80,7 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
                         "rows_changed": one.changed,
                         "verdict": one.verdict or "failed",
                         "reasons": one.reasons,
+                        "broken_promises": one.broken_promises,
                     }
                     for one in found.migrations
                 ],

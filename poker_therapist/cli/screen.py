@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from poker_therapist.errors import escaped
 from poker_therapist.location import Location
 from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
+from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import State, Status
 
@@ -55,7 +56,7 @@ def print_status(location: Location, found: Status) -> None:
         if one.note:
             _print(
                 one.note if one.note.startswith(one.id) else f"{escaped(one.id)}: {one.note}",
-                STYLES.get(one.state, "red"),
+                "yellow" if one.is_compatible else STYLES.get(one.state, "red"),
             )
     for difference in found.drift:
         _print(f"drift: {difference}", "red")
@@ -106,6 +107,8 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     for one in found.migrations:
         for reason in one.reasons:
             _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
+        for why in one.broken_promises:
+            _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", "red")
     if found.fallback_reason:
         _print(found.fallback_reason, "yellow")
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
@@ -119,6 +122,22 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
         _print(f"{failed[0]} fails: see above.", "red")
     if lost:
         _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", "red")
+
+
+def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
+    """Print each statement that would be run, with its place, and under it what it does."""
+    if not planned:
+        _print(f"{location.name}: nothing to run.", "green")
+    for one in planned:
+        how = "in one transaction" if one.is_transactional else "each statement by itself"
+        found = f"; it finds {escaped(', '.join(one.found))}, which its rollback will not drop"
+        _print(f"{one.direction} {escaped(one.migration.id)}, {how}{found if one.found else ''}")
+        for each in one.statements:
+            _print(f"  {one.file}:{each.statement.line}: {escaped(str(each.statement))}")
+            for does in each.effects:
+                _print(f"      {escaped(does)}", "yellow")
+            for lock in each.locks:
+                _print(f"      {escaped(str(lock))}", "yellow" if lock.blocks else None)
 
 
 def print_backups(location: Location, found: list[BackupFile]) -> None:

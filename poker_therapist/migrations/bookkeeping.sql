@@ -13,6 +13,17 @@ FROM _migration_text
 WHERE migration_table = :migration_table AND apply_sql IS NOT NULL
 LIMIT 100000;
 
+-- name: kept_header(migration_table, migration_id)
+-- The beginning of such a text, and its time beside yoyo's. In a file from elsewhere it may have no end.
+SELECT
+    kept.applied_at,
+    applied.applied_at_utc,
+    substr(kept.apply_sql, 1, 100000) AS header
+FROM _migration_text AS kept
+INNER JOIN _yoyo_migration AS applied ON kept.migration_id = applied.migration_id
+WHERE kept.migration_table = :migration_table AND kept.migration_id = :migration_id
+LIMIT 1;
+
 -- name: create_texts()
 -- What was applied, word for word: an edit of a file shows, and a migration whose file is gone can be taken
 -- back. Keyed by yoyo's table too, for yoyo can keep several in one database.

@@ -12,6 +12,7 @@ from poker_therapist.location import Location
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Catalog, Difference, differences
 from poker_therapist.migrations.compare import RowComparison, RowDifference, Side
+from poker_therapist.migrations.effects import Lock
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.tables import StoredTable
 
@@ -65,6 +66,10 @@ class RehearsalCopy(ABC):
     @abstractmethod
     def row_comparison(self) -> AbstractContextManager[RowComparison]:
         """Compare the rows that `keep_before` kept with those that the copy has now."""
+
+    @abstractmethod
+    def refused_queries(self, files: Sequence[Path]) -> dict[str, str]:
+        """Return the named queries of `.sql` files that cannot be prepared on the copy as it is, and why."""
 
     def schema_differences(self) -> list[Difference]:
         """Return how the schema differs from `keep_before`."""
@@ -176,6 +181,66 @@ class BackupFile:
     is_readable: bool | None
 
 
+class ScriptDialect(ABC):
+    """How the program of an engine is told.
+
+    Attributes:
+        backend: of the database.
+        begin: begins a transaction that may write.
+        reset: ends what a migration has set for its session, inside or outside a transaction.
+        close: ends that, and what it has made for its session.
+        user: returns who runs the script.
+        host: returns from where.
+        uuid: returns a new id for yoyo's log.
+        recorded: returns the time in a row of yoyo's as we keep it.
+    """
+
+    begin: str
+    reset: str = ""
+    close: str = ""
+    user: str
+    host: str
+    uuid: str
+    recorded: str
+    backend: AtomicBackend
+
+    @abstractmethod
+    def head(self) -> str:
+        """Return what comes first: it ends the run at the first error."""
+
+    @abstractmethod
+    def tail(self) -> str:
+        """Return what comes last."""
+
+    @abstractmethod
+    def literal(self, value: str) -> str:
+        """Return a text as a literal."""
+
+    @abstractmethod
+    def now(self) -> str:
+        """Return an expression for the time, in UTC, later than the one before."""
+
+    @abstractmethod
+    def require(self, problem: str, condition: str) -> str:
+        """Return a statement that fails, with a message, unless a condition holds."""
+
+    @abstractmethod
+    def has_table(self, name: str) -> str:
+        """Return a condition: there is a table of that name, in lower case."""
+
+    @abstractmethod
+    def present(self) -> str:
+        """Return the query for what there is, as `AtomicBackend.present` asks it."""
+
+    @abstractmethod
+    def before(self, direction: str) -> str:
+        """Return what notes, before a migration's statements, what must still hold after them."""
+
+    @abstractmethod
+    def after(self, direction: str) -> str:
+        """Return what fails unless that holds."""
+
+
 class Engine(ABC):
     """The tools for one database.
 
@@ -188,6 +253,14 @@ class Engine(ABC):
     @abstractmethod
     def backend(self) -> AtomicBackend:
         """Return the backend; nothing is opened yet."""
+
+    def locks(self, code: str) -> list[Lock]:  # noqa: ARG002  # one writer locks all of a file
+        """Return what a statement locks, by its text alone, as `effects.code` returns it."""
+        return []
+
+    @abstractmethod
+    def script(self, backend: AtomicBackend) -> ScriptDialect:
+        """Return how the program of the engine is told what to do, in a file."""
 
     def limit(self, connection: Any) -> None:  # noqa: B027  # a server has limits of its own
         """Let what is asked on a connection end, where a database may have been made so that it does not."""

@@ -14,13 +14,16 @@ from typing import NamedTuple
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
 from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed, escaped
+from poker_therapist.migrations.header import blank, directives, is_compatible, misplaced
+from poker_therapist.migrations.order import in_order, natural
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
 _TRANSACTION_CONTROL = {
     "ABORT", "BEGIN", "COMMIT", "END", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START",
 }  # fmt: skip
 _FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
-_LEADING_COMMENTS = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
+# What begins a command of these programs, and never a statement of SQL.
+_PROGRAMS = {"\\": "psql", ".": "sqlite3"}
 _CREATES = re.compile(
     r"""
     ^CREATE\s+(?:(?!TABLE|INDEX|VIEW|TRIGGER)\w+\s+)*(?P<kind>TABLE|INDEX|VIEW|TRIGGER)\s+
@@ -55,11 +58,10 @@ _NEXT_STATE = (
     (6, 6, 5, 5, 5, 5, 5, 7),
     (1, 7, 5, 5, 5, 5, 5, 5),
 )
-_DIRECTIVE = re.compile(
-    r"^[^\S\n]*--[^\S\n]*(depends|transactional|out-of-order|compatible)[^\S\n]*:(.*)$",
-    re.MULTILINE | re.IGNORECASE,
+# What to do with a statement that no transaction may hold.
+OUTSIDE_TRANSACTION = (
+    "put it into a migration of its own, with `-- transactional: false` in the comment at its top"
 )
-
 # The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
 
@@ -77,6 +79,13 @@ class Statement:
         found = _FIRST_WORD.match(self.text)
         word = " ".join(found[0].upper().split()) if found else ""
         return word if word in _TRANSACTION_CONTROL else ""
+
+    @property
+    def fault(self) -> str:
+        """Why it is no statement of SQL, and what to do; empty if it may be one."""
+        if program := _PROGRAMS.get(self.text[:1]):
+            return f"{self.text.split()[0]} is a command of the program {program} and no SQL: remove it"
+        return ""
 
     def __str__(self) -> str:
         """Return the statement on one line, shortened."""
@@ -103,7 +112,7 @@ def split(text: str) -> list[Statement]:
             ends.append(token.end())
             state = 0
     for end in (*ends, len(text)):
-        code = text[_blank(text, start) : end]
+        code = text[blank(text, start) : end]
         if code.strip(" \t\r\n;"):
             begin = end - len(code)
             line, counted = line + text.count("\n", counted, begin), begin
@@ -113,12 +122,6 @@ def split(text: str) -> list[Statement]:
 
 
 Split = Callable[[str], list[Statement]]
-
-
-def _blank(text: str, start: int = 0) -> int:
-    """Return how far blanks and comments reach from a place in a text."""
-    found = _LEADING_COMMENTS.match(text, start)
-    return found.end() if found else start
 
 
 class SQLMigration(Migration):
@@ -141,28 +144,32 @@ class SQLMigration(Migration):
         self.file = path
         self.apply_sql = apply_sql
         self.rollback_sql = rollback_sql
-        directives = [
-            (key.lower(), value) for key, value in _DIRECTIVE.findall(apply_sql[: _blank(apply_sql)])
-        ]
-        self.depends_on = {name for key, names in directives if key == "depends" for name in names.split()}
-        self.use_transactions = self._is_set(directives, "transactional", unless_said=True)
+        said = [one for one in directives(apply_sql) if one.is_exact]
+        true = {one.key for one in said if one.value.lower() == "true"}
+        self.depends_on = {name for one in said if one.key == "depends" for name in one.value.split()}
+        self.use_transactions = self._says_transactional("apply", unless_said=True)
         # Accepted: that it is applied after one that comes later, or beside another on the same one.
-        self.out_of_order = self._is_set(directives, "out-of-order")
+        self.out_of_order = "out-of-order" in true
         # Code that does not know this migration may go on.
-        self.is_compatible = self._is_set(directives, "compatible")
+        self.is_compatible = is_compatible(apply_sql)
+        self._rolls_back_whole = self._says_transactional("rollback", unless_said=self.use_transactions)
 
-    def _is_set(self, directives: Sequence[tuple[str, str]], key: str, *, unless_said: bool = False) -> bool:
-        """Return what a directive that is true or false says.
+    def _says_transactional(self, direction: str, *, unless_said: bool) -> bool:
+        """Return what the header of a direction's file says of transactions.
 
         Raises:
-            InvalidMigration: it says something else.
+            InvalidMigration: its header says something else than true or false.
         """
-        values = {value.strip().lower() for name, value in directives if name == key}
-        if not values <= {"true", "false"}:
-            raise InvalidMigration(
-                f"{self.place()}: `-- {key}:` must be true or false", migration_id=self.id, file=self.place()
-            )
-        return ("false" not in values) if unless_said else ("true" in values)
+        text = (self.apply_sql if direction == "apply" else self.rollback_sql) or ""
+        said = [one for one in directives(text) if one.key == "transactional" and one.is_exact]
+        if self.file is not None and (wrong := next(filter(None, (one.fault for one in said)), "")):
+            place = self.place(direction)
+            raise InvalidMigration(f"{place}: {wrong}", migration_id=self.id, file=place)
+        return all(one.value.lower() != "false" for one in said) if said else unless_said
+
+    def is_transactional(self, direction: str) -> bool:
+        """Return whether one transaction holds all statements of a direction, apply or rollback."""
+        return self.use_transactions if direction == "apply" else self._rolls_back_whole
 
     def place(self, direction: str = "apply") -> str:
         """Return the file of a direction, relative to the working folder where it lies below it."""
@@ -184,17 +191,35 @@ class SQLMigration(Migration):
                 "restore them",
                 migration_id=self.id,
             )
-        statements = self.split(text)
-        for statement in statements:
-            if self.use_transactions and (control := statement.control):
+        for wrong_in in ("apply", "rollback") if direction == "apply" else ("rollback",):
+            for line, problem in self.faults(wrong_in, headers=direction == "apply"):
                 raise InvalidMigration(
-                    f"{self.place(direction)}:{statement.line}: {control} would end the "
-                    f"transaction that keeps {self.id} whole: remove it\n    {statement}",
+                    f"{self.place(wrong_in)}:{line}: {problem}",
                     migration_id=self.id,
-                    file=self.place(direction),
-                    line=statement.line,
+                    file=self.place(wrong_in),
+                    line=line,
                 )
-        return statements
+        return self.split(text)
+
+    def faults(self, direction: str, *, headers: bool = True) -> list[tuple[int, str]]:
+        """Return the line of each thing in the file of a direction that cannot be run, and what to do.
+
+        Args:
+            direction: apply or rollback.
+            headers: whether to judge the directives, too.
+        """
+        text = (self.apply_sql if direction == "apply" else self.rollback_sql) or ""
+        statements, found = self.split(text), []
+        for one in statements:
+            if problem := one.fault:
+                found.append((one.line, problem))
+            elif self.is_transactional(direction) and (control := one.control):
+                why = f"{control} would end the transaction that keeps {self.id} whole: remove it"
+                found.append((one.line, f"{why}\n    {one}"))
+        if headers and self.file is not None:
+            of_comments = (*directives(text), *misplaced(text, [(one.text, one.line) for one in statements]))
+            found += [(one.line, one.fault) for one in of_comments if one.fault]
+        return sorted(found)
 
     def names_made(self, *, unless_there: bool = False) -> set[str]:
         """Return the kind and name, in lower case, of what it creates; or only of what IF NOT EXISTS."""
@@ -272,6 +297,11 @@ class AppliedRecord(NamedTuple):
     apply_sql: str | None
     rollback_sql: str | None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was begun, in whichever direction, and not finished."""
+        return self.apply_sql is not None and self.applied_at is None
+
     def is_text_of(self, applied_at: str | None) -> bool:
         """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
         return self.apply_sql is not None and self.applied_at in (applied_at, None)
@@ -317,7 +347,7 @@ def read_migrations(
         if not files:
             raise InvalidMigration(f"there is no migration in {source}: correct `sources` in yoyo.ini")
         for path in files:
-            migration = _read(path, source, split)
+            migration = read(path, source, split)
             if migration.id in found:
                 raise InvalidMigration(
                     f"{shown(path)} and {found[migration.id].place()} have the same id: rename one of them",
@@ -327,12 +357,9 @@ def read_migrations(
             found[migration.id] = migration
     for migration in kept:
         found.setdefault(migration.id, migration)
-    _link(found)
-    ordered = [found[name] for name in sorted(found)]
-    return MigrationList(
-        [migration for migration in ordered if not migration.is_hook],
-        [migration for migration in ordered if migration.is_hook],
-    )
+    link(found)
+    hooks = [found[name] for name in sorted(found, key=natural) if found[name].is_hook]
+    return MigrationList(in_order(found.values()), hooks)
 
 
 def _files(source: str) -> Iterable[Path]:
@@ -356,7 +383,12 @@ def _files(source: str) -> Iterable[Path]:
             )
 
 
-def _read(path: Path, source: str, split: Split) -> SQLMigration:
+def read(path: Path, source: str, split: Split) -> SQLMigration:
+    """Return the migration of a file and, if there is one, of its rollback.
+
+    Raises:
+        InvalidMigration: one of them cannot be read.
+    """
     rollback = rollback_file(path)
     rollback_sql = _text(rollback) if rollback.exists() else None
     return SQLMigration(path.stem, path, source, _text(path), rollback_sql, split)
@@ -373,7 +405,7 @@ def _text(path: Path) -> str:
         raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}", file=shown(path)) from error
 
 
-def _link(migrations: dict[str, SQLMigration]) -> None:
+def link(migrations: dict[str, SQLMigration]) -> None:
     """Give each migration those that it depends on, as yoyo wants them."""
     for migration in migrations.values():
         unknown = sorted(migration.depends_on - migrations.keys())

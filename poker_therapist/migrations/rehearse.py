@@ -5,13 +5,15 @@ The original is not written. Rows are compared inside the database, so that memo
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError
 from poker_therapist.migrations.compare import Side
+from poker_therapist.migrations.compatible import broken_promises
 from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
 from poker_therapist.migrations.files import SQLMigration
 
@@ -41,6 +43,7 @@ class Rehearsed:
         changed: how many rows of each table are not what they were after applying it.
         verdict: what rolling it back gives; None if applying it failed.
         reasons: why the verdict is no better, or what failed.
+        broken_promises: why code that does not know it could not go on, though it says so.
     """
 
     id: str
@@ -48,6 +51,7 @@ class Rehearsed:
     changed: dict[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
     reasons: list[str] = field(default_factory=list)
+    broken_promises: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -66,8 +70,10 @@ class Rehearsal:
 
     @property
     def is_safe(self) -> bool:
-        """Whether every migration works, and gives at least the same schema and rows back."""
-        return all(one.verdict not in (None, Verdict.IRREVERSIBLE) for one in self.migrations)
+        """Whether every migration works, keeps its promise and gives at least schema and rows back."""
+        return not any(
+            one.verdict in (None, Verdict.IRREVERSIBLE) or one.broken_promises for one in self.migrations
+        )
 
 
 def rehearse(
@@ -75,6 +81,8 @@ def rehearse(
     sources: Sequence[str],
     *,
     to: str | None = None,
+    queries: Sequence[Path] = (),
+    owners: Collection[str] = (),
     progress: Progress = no_progress,
 ) -> Rehearsal:
     """Apply what is pending to a copy, roll it back, compare, and apply it again, one migration at a time.
@@ -83,6 +91,9 @@ def rehearse(
         engine: the database; it is read, never written.
         sources: folders of migrations.
         to: the last migration to try, or how its id begins; all pending unless given.
+        queries: the `.sql` files with the queries of this version, prepared after each migration that says
+            `-- compatible: true`.
+        owners: the columns that say whose a row is.
         progress: called with what is being done, how much is done and how much there is.
 
     Raises:
@@ -96,18 +107,19 @@ def rehearse(
         with work.backend() as backend:
             pending = list(backend.to_apply(files))
             backend.require_unedited(list(files))
-        if to is not None:
-            ids = [one.id for one in pending]
-            named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
-            if len(named) != 1:
-                raise InvalidInput(
-                    f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
-                )
-            pending = pending[: ids.index(named[0]) + 1]
+            if to is not None:
+                ids = [one.id for one in pending]
+                named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
+                if len(named) != 1:
+                    raise InvalidInput(
+                        f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
+                    )
+                pending = pending[: ids.index(named[0]) + 1]
+            backend.require_in_order(pending)
         done: list[Rehearsed] = []
         for number, migration in enumerate(pending):
             steps = _Steps(work, migration, partial(_report, progress, number, len(pending)))
-            done.append(steps.run())
+            done.append(steps.run(queries, owners))
             if done[-1].verdict is None or not work.return_to_after():
                 break
         return Rehearsal(done, work.disk_space_needed if pending else 0, work.fallback_reason)
@@ -126,11 +138,16 @@ class _Steps:
         self.progress = progress
         self.result = Rehearsed(migration.id)
 
-    def run(self) -> Rehearsed:
+    def run(self, queries: Sequence[Path], owners: Collection[str]) -> Rehearsed:
         """Apply, roll back, compare, apply again; leave the copy as after applying."""
         self.copy.keep_before()
+        claims = self.migration.is_compatible
+        refused = self.copy.refused_queries(queries) if claims else {}
         if self._attempt("applying", self._apply):
             self.copy.keep_after()
+            if claims:
+                both = (refused, self.copy.refused_queries(queries))
+                self.result.broken_promises = broken_promises(self.copy.schemas(), both, owners)
             self.result.changed = self.copy.changed_rows() if self._can_change_rows() else {}
             with self.copy.backend() as backend:
                 found = backend.adopted().get(self.migration.id)

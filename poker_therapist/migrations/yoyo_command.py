@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -33,9 +34,13 @@ from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapis
 from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.atomic import AtomicBackend
 
+_MOST_ROWS, _WIDEST = 20, 60
+
 
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
+
+    _function: Any = None  # of yoyo's, that is the command
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
@@ -43,7 +48,10 @@ class YoyoCommandMixin(AtomicBackend):
             write_any_character()
             stop_on_sigterm()
             self.report = print
+            self.show_rows = self._show_rows
             migrate.read_migrations = self._read_migrations
+            migrate.migrations_to_revision = self._up_to_revision
+            self._function = command.f_locals["args"].func
             given = (*sys.argv, str(command.f_locals["args"].database))
             sys.excepthook = functools.partial(_report, given)
             warnings.showwarning = _warn
@@ -53,7 +61,39 @@ class YoyoCommandMixin(AtomicBackend):
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         # An id that no file may have is a forgery: yoyo would print it as it is.
-        return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        found = self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        if self._function is migrate.list_migrations:
+            interrupted = self.interrupted()
+            for one in found:
+                one.source_dir += " (interrupted)" * (one.id in interrupted)
+        return found
+
+    def _up_to_revision(self, migrations: MigrationList, revision: str, direction: str) -> MigrationList:
+        """Return what a revision selects: to roll it back, it and all that was applied after it."""
+        chosen = _migrations_to_revision(migrations, revision, direction)
+        if revision and direction == "rollback" and self._function is not migrate.unmark:
+            target = next(one.id for one in migrations if revision in one.id)
+            later = super().to_rollback_to(migrations, target)
+            return migrations.filter(lambda one: one in chosen or one in later)
+        return chosen
+
+    def _show_rows(self, rows: Any) -> None:
+        """Show the first rows that a statement returns, and read the rest: it is not done before the last."""
+        table = [[escaped(str(column[0])) for column in rows.description or ()]]
+        for row in itertools.islice(rows, _MOST_ROWS):
+            cells = ["NULL" if value is None else escaped(str(value)) for value in row]
+            table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
+        more = sum(1 for _ in rows)
+        if not table[0]:
+            return
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        table.insert(1, ["-" * width for width in widths])
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.tell_operator(" | ".join(cells).rstrip())
+        count = len(table) - 2 + more
+        shown = f", the first {_MOST_ROWS} are shown" if more else ""
+        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
 
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
@@ -110,7 +150,11 @@ class YoyoCommandMixin(AtomicBackend):
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
             print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
-        return super().to_rollback(migrations)
+        found = super().to_rollback(migrations)
+        if self._function is migrate.list_migrations:  # which takes this for what is applied
+            applied = self.applied()
+            return found.filter(lambda one: one.id in applied)
+        return found
 
 
 def write_any_character() -> None:
@@ -132,6 +176,8 @@ def _running_command(frame: FrameType | None) -> FrameType | None:
         frame = frame.f_back
     return frame
 
+
+_migrations_to_revision = migrate.migrations_to_revision
 
 _WRITERS = {stat.S_IWGRP: "its group", stat.S_IWOTH: "everybody"}
 _OTHERWISE = "or say what you mean with --config FILE, --no-config or --database"

@@ -1,6 +1,5 @@
 """The PostgreSQL half of the atomic backend: one connection, an advisory lock that is polled."""
 
-import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,21 +22,20 @@ from poker_therapist.errors import (
     SchemaMissing,
 )
 from poker_therapist.location import PostgreSQLLocation, locate
-from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
-from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import configure, is_lost, open_connection, reason_of, translate_error
 from poker_therapist.postgresql.scratch import build, require_one_schema
-from poker_therapist.postgresql.split import split
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
 # How long a migration may wait for a table: everybody who comes after it waits, too.
-_TABLE_TIMEOUT = "5s"
-
-_COPY = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
+TABLE_TIMEOUT = "5s"
 
 
 class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
@@ -102,7 +100,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         try:
-            self.query("set_lock_timeout", (_TABLE_TIMEOUT,))
+            self.query("set_lock_timeout", (TABLE_TIMEOUT,))
             yield
         finally:
             self.rollback()  # what a statement of its own has begun
@@ -152,26 +150,27 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        if _COPY.match(statement.text):
+        if COPIES_ROWS.match(statement.text):
             raise MigrationFailed(
-                f"{migration.place(direction)}:{statement.line}: COPY waits for rows that no file of SQL "
-                f"brings: use INSERT\n    {statement}",
+                f"{migration.place(direction)}:{statement.line}: {NO_ROWS}\n    {statement}",
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,
             )
         try:
-            self.connection.execute(statement.text.encode())
+            if (cursor := self.connection.execute(statement.text.encode())).description:
+                self.show_rows(cursor)
         except psycopg.Error as error:
-            position = error.diag.statement_position
-            line = statement.line
-            if position and position.isdigit():
-                line += statement.text.count("\n", 0, int(position) - 1)
+            position = int(error.diag.statement_position or 1) - 1
+            line = statement.line + statement.text.count("\n", 0, position)
             in_words = error.sqlstate is None or error.sqlstate[:2] in ("40", "53", "55", "57", "25")
             reason = str(self.translate_error(error)) if in_words else _detailed(error)
+            is_whole = migration.is_transactional(direction)
+            if hint := _hint(error, statement.text[position:], is_whole=is_whole):
+                reason = f"{reason_of(error)}: {hint}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
+                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=line,
@@ -235,6 +234,23 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def _schema(self) -> str | None:
         schema: str | None = self.query("current_schema")[0][0]
         return schema
+
+
+def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
+    """Return what to do about an error that many run into; empty if nothing is known of it.
+
+    Args:
+        error: what the server said.
+        there: the statement from where the server stopped.
+        is_whole: whether a transaction holds all of the migration.
+    """
+    if error.sqlstate == "25001" and is_whole:
+        return OUTSIDE_TRANSACTION
+    if error.sqlstate == "55P04":
+        return "a transaction cannot use the value that it has added: use it in the next migration"
+    if error.sqlstate == "42601" and there.startswith("\\"):
+        return f"{there.split(maxsplit=1)[0]} is a command of the program psql and no SQL: remove it"
+    return ""
 
 
 def _detailed(error: psycopg.Error) -> str:

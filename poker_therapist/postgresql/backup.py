@@ -35,6 +35,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.header import is_compatible
 from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
@@ -60,7 +61,9 @@ _ENTRY = re.compile(
     r"|(?:CHECK |FK )?CONSTRAINT|INDEX(?: ATTACH)?|TRIGGER|RULE|ACL|(?:ROW )?SECURITY(?: LABEL)?)"
     r" (\S+) .+"
 )
-_RECORD = re.compile(rb"COPY \S+\._yoyo_migration \((.*)\) FROM stdin;\n")
+_COPIED = rb"COPY \S+\.%s \((.*)\) FROM stdin;\n"
+# What COPY writes for these characters.
+_ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _is_row = b"\\.\n".__ne__  # in what follows such a line
 # What only psql understands, what an older server does not know, and settings that the session has already.
 _LEFT_OUT = re.compile(
@@ -133,6 +136,25 @@ def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) ->
     return replaced
 
 
+def _rows(script: IO[bytes], table: bytes) -> list[dict[str, str | None]] | None:
+    """Return the rows of a table in the script of a dump; None if it is not there."""
+    script.seek(0)
+    begins = re.compile(_COPIED % table)
+    found = next((found for line in script if (found := begins.fullmatch(line))), None)
+    if found is None:
+        return None
+    columns = found[1].decode().split(", ")
+    rows = (map(_value, row[:-1].split(b"\t")) for row in takewhile(_is_row, script))
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _value(written: bytes) -> str | None:
+    """Return what COPY has written as a value."""
+    if written == b"\\N":
+        return None
+    return re.sub(rb"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), written).decode(errors="replace")
+
+
 def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Relations:
     """Return the kind and quoted name of everything in the schema in use that the migrations have made."""
     applied = backend.history({one.id: one for one in backend.read(sources)})
@@ -181,13 +203,19 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
     # Roles, rights and tablespaces are those of one server, and the dump may be of another.
     options = ("--no-owner", "--no-privileges", "--no-tablespaces", "--file=-")
     _run("pg_restore", *options, file, output=script)
-    script.seek(0)
-    columns = next((found[1] for line in script if (found := _RECORD.fullmatch(line))), None)
-    if columns is None:
+    recorded = _rows(script, b"_yoyo_migration")
+    if recorded is None:
         raise DatabaseUnreadable(f"{file} is a dump, but none of Poker Therapist's: correct the path")
-    place = columns.split(b", ").index(b"migration_id")
-    applied = {row.split(b"\t")[place].decode() for row in takewhile(_is_row, script)}
-    if newer := sorted(applied - {one.id for one in backend.read(sources)}):
+    applied = {str(row["migration_id"]): str(row["applied_at_utc"]) for row in recorded}
+    newer = sorted(applied.keys() - {one.id for one in backend.read(sources)})
+    # The server writes no zeros at the end of a time; Python, which has written the kept one, does.
+    may_go_on = {
+        name
+        for row in (_rows(script, b"_migration_text") or () if newer else ())
+        if str(row["applied_at"]).rstrip("0") == applied.get(name := str(row["migration_id"]), "").rstrip("0")
+        and is_compatible(row["apply_sql"] or "")
+    }
+    if newer and not may_go_on.issuperset(newer):
         raise SchemaTooNew(
             f"{file} was made by a later version ({escaped(', '.join(newer))}): update the code",
             unknown=newer,

@@ -28,7 +28,7 @@ from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
-from poker_therapist.postgresql.connect import open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -130,6 +130,19 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             if counters.get(name) != was
         ]
         return super().row_differences() + changed
+
+    @override
+    def refused_queries(self, files: Sequence[Path]) -> dict[str, str]:
+        refused = {}
+        for name, query in read_queries(Placeholders.POSTGRESQL, *files).items():
+            try:
+                self._connection.execute(f"PREPARE {_BEFORE} AS {query}".encode())
+                self._connection.execute(f"DEALLOCATE {_BEFORE}".encode())
+            except psycopg.Error as error:
+                if is_lost(self._connection):
+                    raise
+                refused[name] = reason_of(error)
+        return refused
 
     @override
     def texts_laid_out_differently(self) -> list[str]:

@@ -17,6 +17,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+COPIES_ROWS = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
+NO_ROWS = "COPY waits for rows that no file of SQL brings: use INSERT"
 _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
 

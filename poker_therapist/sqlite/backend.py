@@ -1,5 +1,6 @@
 """The SQLite half of the atomic backend: one connection, BEGIN IMMEDIATE, foreign keys checked, a backup."""
 
+import re
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ from yoyo.backends.core.sqlite3 import SQLiteBackend
 from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, command_about, locate
-from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
-from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, holds_rows, prune
 from poker_therapist.sqlite.catalog import build_judged, describe_beside
@@ -31,9 +33,11 @@ from poker_therapist.sqlite.connect import (
     translate_error,
 )
 from poker_therapist.sqlite.guard import Guard
+from poker_therapist.sqlite.tokens import fault
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 _SECONDS_TO_READ, _SECONDS_TO_REHEARSE, _MOST_BYTES = 10, 60, 64_000_000
+_NEEDS_NO_TRANSACTION = re.compile("(within|inside) (a )?transaction")
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 
 
@@ -62,11 +66,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self._opened is None:
             with self.translating_errors():
                 find_file(self.location.path, create=False)
-                # What is reported as done is on the disk, whatever the storage's own saves are.
-                self._opened = open_connection(
-                    # Nobody needs a copy after a power failure.
-                    replace(self.location, synchronous="OFF" if self.is_rehearsal else "FULL")
-                )
+                # What is reported as done is on the disk; a copy is not needed after a power failure.
+                level = "OFF" if self.is_rehearsal else "FULL"
+                self._opened = open_connection(replace(self.location, synchronous=level))
                 if self.location.on_connect is None:
                     Watch(_SECONDS_TO_READ, _MOST_BYTES).attach(self._opened, every=100)
                 if self.is_rehearsal:
@@ -99,7 +101,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     @override
     def is_being_changed(self) -> bool:
         # Only of a migration that no transaction holds does anything show before it is done.
-        if all(text.apply_sql is None or text.applied_at for text in self.records().values()):
+        if not self.interrupted():
             return False
         ((timeout,),) = self.connection.execute("PRAGMA busy_timeout").fetchall()
         self.connection.execute("PRAGMA busy_timeout = 0")
@@ -192,25 +194,26 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        guard = self._guard
+        guard, is_whole = self._guard, migration.is_transactional(direction)
         if guard is None and migration.file is None:  # a text out of the database
             guard = Guard(self.connection)
             self._end_in_time()
         try:
-            for _ in self.connection.execute(statement.text):
-                pass  # what it selects is for nobody, but it is not done before the last row
+            is_pragma = statement.text[:6].upper() == "PRAGMA"
+            if is_whole and is_pragma and (advice := fault(statement.text, is_whole)):
+                self.tell_operator(f"{migration.place(direction)}:{statement.line}: {advice}")
+            self.show_rows(self.connection.execute(statement.text))
         except sqlite3.Error as error:
-            reason = (
-                str(error)
-                if getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
-                else str(self.translate_error(error))
-            )
+            is_sql = getattr(error, "sqlite_errorcode", 1) == sqlite3.SQLITE_ERROR
+            reason = str(error if is_sql else self.translate_error(error))
+            if is_whole and _NEEDS_NO_TRANSACTION.search(reason):
+                reason += f": {OUTSIDE_TRANSACTION}"
             if guard and guard.refused:
                 how = "rehearsed" if self.is_rehearsal else "run out of the database, restore its files first"
                 reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if migration.use_transactions else ""),
+                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite import backup, rehearsal, restore, transfer
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.connect import watched
+from poker_therapist.sqlite.script import SQLiteScript
 from poker_therapist.tables import StoredTable
 
 
@@ -25,6 +27,10 @@ class SQLiteEngine(Engine):
     @override
     def backend(self) -> AtomicSQLiteBackend:
         return AtomicSQLiteBackend(self.location)
+
+    @override
+    def script(self, backend: AtomicBackend) -> SQLiteScript:
+        return SQLiteScript(backend)
 
     @override
     def limit(self, connection: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.new_files import PrivateFolder, private_folder, private_folders
+from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import copy_database
 from poker_therapist.sqlite.catalog import Entry, describe, entries
@@ -112,6 +113,19 @@ class SQLiteRehearsalCopy(RehearsalCopy):
     @override
     def row_comparison(self) -> SQLiteRowComparison:
         return SQLiteRowComparison(self._before, self._work)
+
+    @override
+    def refused_queries(self, files: Sequence[Path]) -> dict[str, str]:
+        refused = {}
+        with _open(self._work) as connection:
+            for name, query in read_queries(Placeholders.SQLITE, *files).items():
+                try:
+                    connection.execute(f"EXPLAIN {query}")
+                except sqlite3.ProgrammingError:
+                    continue  # it has been prepared, and now its values are missing
+                except sqlite3.Error as error:
+                    refused[name] = str(error)
+        return refused
 
     @override
     def texts_laid_out_differently(self) -> list[str]:

@@ -78,7 +78,7 @@ def restore(
         with AtomicSQLiteBackend(source_location) as backend:
             # Of a file that may come from anywhere, no text is run.
             found, _ = read_states(backend, {one.id: one for one in backend.read(sources)})
-        newer = [one.id for one in found if one.state is State.UNKNOWN]
+        newer = [one.id for one in found if one.state is State.UNKNOWN and not one.is_compatible]
         if newer:
             raise SchemaTooNew(
                 f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"

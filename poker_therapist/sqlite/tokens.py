@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from sqlparse import lexer, tokens
 
+from poker_therapist.migrations.effects import code
+from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
+
 # Whose case says nothing. sqlparse takes many more words for keywords, names of columns among them.
 _KEYWORD = re.compile(
     r"""
@@ -18,6 +21,23 @@ _KEYWORD = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+_OUTSIDE = re.compile(r"VACUUM\b|DETACH\b|PRAGMA (?:\w+\.)?(?:journal_mode|synchronous) ?[=(]", re.IGNORECASE)
+_NO_EFFECT = re.compile(r"PRAGMA (?:\w+\.)?foreign_keys ?[=(]", re.IGNORECASE)
+
+
+def fault(text: str, is_whole: bool) -> str:
+    """Return what to do about a statement that a transaction may not hold, or where it does nothing."""
+    line = code(text) if is_whole else ""
+    if found := _OUTSIDE.match(line):
+        return f"no transaction may hold {found[0].rstrip(' =(')}: {OUTSIDE_TRANSACTION}"
+    if _NO_EFFECT.match(line):
+        return (
+            "this has no effect in a transaction; foreign keys are off while a migration runs, and are "
+            "checked at its end: delete it"
+        )
+    return ""
 
 
 def words_of(sql: str) -> list[str]:

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import sqlparse
 
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql.catalog import describe
-from poker_therapist.postgresql.split import split
 from tests.helpers.postgresql import CITUS, FOLDER, IN_PARTS, MIGRATIONS, ROWS
 
 # What 001 makes; a later migration may add to it.
@@ -179,12 +177,3 @@ def test_what_citus_gives_back_is_what_it_got(postgresql_url: str) -> None:
 def test_plain_yoyo_can_run_the_files(path: Path) -> None:
     """Nothing that one of its ways to split and run SQL takes for something else."""
     assert not {"%", "\\", "$"} & set(path.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.parent.glob("[pc]*/*.sql")), ids=lambda path: path.name)
-def test_plain_yoyo_splits_the_files_as_ours_does(path: Path) -> None:
-    """So that the migrations also run where somebody uses yoyo without the atomic backend."""
-    text = path.read_text(encoding="utf-8")
-    plain = [statement.text for part in sqlparse.split(text) for statement in split(part)]
-
-    assert plain == [statement.text for statement in split(text)]

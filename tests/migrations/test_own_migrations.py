@@ -176,6 +176,10 @@ BROKEN = {
         ROUND_TRIP, instead("0002.cents.rollback", "UPDATE bets SET size = size / 100", "DELETE FROM bets"),
         "0002.cents:\nbets: 3 rows are not the same",
     ),
+    "a statement that fails in a child": (
+        KILL, instead("0003.pots", "UPDATE hands SET pot = (SELECT", "UPDATE hand SET pot = (SELECT"),
+        r"apply of all .* failed\n.*migrations/0003\.pots\.sql:4: no such table: hand\n    UPDATE hand SET",
+    ),
     "a migration that fails on rows": (
         ROUND_TRIP, instead("0003.pots", "coalesce(sum(size), 0)", "sum(nullif(size, 300))"),
         "NOT NULL constraint failed: hands.pot",
@@ -201,6 +205,17 @@ def test_what_is_known_to_be_irreversible_may_be_and_nothing_else(folder: Path) 
 def test_naming_too_many_as_irreversible_fails(folder: Path) -> None:
     with pytest.raises(AssertionError, match=r"^0002\.cents"):
         check(ROUND_TRIP, folder, irreversible=frozenset({"0002.cents"}))
+
+
+def test_a_promise_that_is_not_kept_fails(folder: Path) -> None:
+    """A migration that says `-- compatible: true`, as a rehearsal judges it."""
+    claim = "-- So.\n-- depends: 0001.init\n-- compatible: true\n"
+    with_text("0002.cents", f"{claim}CREATE UNIQUE INDEX sizes ON bets (hand, size);")(folder)
+    with_text("0002.cents.rollback", "-- It goes.\nDROP INDEX sizes;")(folder)
+    with pytest.raises(
+        AssertionError, match=r"0002\.cents says .*\na new unique key of bets on \(hand, size\)"
+    ):
+        check(ROUND_TRIP, folder)
 
 
 def commits_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +251,10 @@ def records_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AtomicSQLiteBackend, "_record", commit_and_record)
 
 
+# With the statement, and why the same command does not go on.
+STUCK = r"stuck after a kill at statement \d+ of \w+, before\n    [A-Z]+.*\n(.|\n)*0001\.init"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -251,5 +270,5 @@ def test_a_backend_that_is_not_atomic_fails_the_kill(
     for file in (*folder.glob("0002*"), *folder.glob("0003*")):  # one migration suffices to see it
         file.unlink()
     spoil(monkeypatch)
-    with pytest.raises(AssertionError, match="stuck after a kill at statement"):
+    with pytest.raises(AssertionError, match=STUCK):
         check(KILL, folder)

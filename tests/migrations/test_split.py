@@ -6,8 +6,8 @@ import sqlite3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poker_therapist.migrations import files
 from poker_therapist.migrations.files import split
+from poker_therapist.migrations.header import blank
 
 WORDS = [
     *(
@@ -71,7 +71,7 @@ def split_by_sqlite(text: str) -> list[tuple[str, int]]:
     for end in (*(one.end() for one in re.finditer(";", text)), len(text)):
         part = text[start:end]
         if end == len(text) or sqlite3.complete_statement(part):
-            code = part[files._blank(part) :]
+            code = part[blank(part) :]
             if code.strip(" \t\r\n;"):
                 found.append((code.strip(), text.count("\n", 0, end - len(code)) + 1))
             start = end

@@ -110,13 +110,6 @@ NOW = re.compile(r"CURRENT_TIMESTAMP|now\(\)|strftime\('%Y-%m-%dT%H:%M:%f000\+00
 IS_JSON, IS_TIME = "json_valid({})", "{} GLOB '????-??-??T??:??:??.??????+00:00'"
 
 
-def test_both_engines_have_the_same_migrations() -> None:
-    """The same files, and so the same ids, with a rollback for each."""
-    names = [{path.name for path in folder.glob("*.sql")} for folder in (SQLITE, POSTGRESQL)]
-
-    assert names[0] == names[1]
-
-
 @pytest.mark.parametrize("last", IDS)
 def test_both_engines_mean_the_same(last: str, postgresql_url: str) -> None:
     """After each migration: tables, columns in order, keys, checks and indexes, but for what is allowed."""

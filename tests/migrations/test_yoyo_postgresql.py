@@ -284,6 +284,7 @@ def test_what_a_message_tells_to_run_is_about_the_server(postgresql_url: str) ->
         connection.execute("UPDATE _migration_text SET checksum = 'x' WHERE migration_id = %s", (IDS[-1],))
     edited = refused("apply", environment=surroundings(postgresql_url))
     with psycopg.connect(postgresql_url) as connection:
+        connection.execute("UPDATE _migration_text SET apply_sql = 'SELECT 1;'")  # whatever its header says
         for table in ("_yoyo_migration", "_migration_text"):
             rename = f"UPDATE {table} SET migration_id = '999_new' WHERE migration_id = %s"
             connection.execute(rename, (IDS[-1],))

@@ -134,7 +134,7 @@ SHOWN = "005_order_by_id"
 
 def _as_of_now(text: str) -> str:
     """Put the last migration that there is, and the next number, in the place of those that a page shows."""
-    text = re.sub(r"\b\d{3}(?=_add_session_mood\b)", NEXT, text)
+    text = re.sub(r"\b(\d{3})(?=_add_session_(mood|stakes)\b)", _number_as_of_now, text)
     text = re.sub(r"(?<=--revision )" + SHOWN[:3], IDS[-1][:3], text)
     text = re.sub(rf"\b{int(SHOWN[:3])} pending", f"{len(IDS)} pending", text)
     lines = text.splitlines(keepends=True)
@@ -143,6 +143,10 @@ def _as_of_now(text: str) -> str:
         if SHOWN in line and IDS[-1] != SHOWN:
             lines[number] = f"{line}...\n" if listed else line.replace(SHOWN, IDS[-1])
     return "".join(lines)
+
+
+def _number_as_of_now(shown: re.Match[str]) -> str:
+    return f"{int(NEXT) + int(shown[1]) - int(SHOWN[:3]) - 1:03}"
 
 
 def _made_real(text: str, checkout: Path) -> str:
@@ -651,6 +655,18 @@ def _wrong_outside_a_transaction(checkout: Path) -> str:
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
+def _interrupted(checkout: Path) -> str:
+    _wrong_outside_a_transaction(checkout)
+    return run(["yoyo", "rollback", "--match", IDS[-1]], checkout, fails=True)
+
+
+def _forked(checkout: Path) -> str:
+    _write_next(checkout, "CREATE TABLE mood (player INTEGER);\n", "DROP TABLE mood;\n")
+    for half, text in (("", f"-- depends: {IDS[-1]}\n"), (".rollback", "-- nothing to undo\n")):
+        (checkout / SQL / f"{NEXT}_add_limits{half}.sql").write_text(text, encoding="utf-8")
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
 def _mistyped_folder(checkout: Path) -> str:
     return run(["yoyo", "apply", "sql_migrations/sqlit"], checkout, fails=True)
 
@@ -883,6 +899,8 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
     "`Nothing of 006_add_session_mood was kept`": _wrong_statement,
     "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
+    "`has to wait for 006_add_session_mood`": _interrupted,
+    "`and neither on the other`": _forked,
     "`there is no migration in`": _mistyped_folder,
     "`Please specify a database uri`": _another_folder,
     "`Unrecognised database connection scheme`": _mistyped_scheme,
@@ -913,6 +931,9 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
 }
 
 
+_OPEN = "import poker_therapist; poker_therapist.get_pattern_storage('RexVoice.db', migrate=False).close()"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
@@ -926,7 +947,7 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
         run_block(block, checkout)
     if remedy:
         run(["yoyo", "apply"], checkout)
-        get_pattern_storage(checkout / "RexVoice.db", migrate=False).close()
+        run(["python", "-c", _OPEN], checkout)  # with its migrations
         run(["poker-therapist", "status"], checkout)
 
 

@@ -1,0 +1,308 @@
+"""Folders of migrations judged without a database: for a hook before a commit, and for CI.
+
+Reading the files to apply them ends at the first fault; this finds all, and what nobody else would say.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import sqlparse
+
+from poker_therapist.errors import InvalidInput, InvalidMigration, PokerTherapistError, escaped
+from poker_therapist.migrations.files import Split, SQLMigration, link, normalised, rollback_file, shown
+from poker_therapist.migrations.files import read as read_pair
+from poker_therapist.migrations.header import directives
+from poker_therapist.migrations.order import forks, natural
+from poker_therapist.migrations.scaffold import REASON
+
+# What `new` writes side by side, and what may lie beside them.
+TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
+
+_HALF = ".rollback.sql"
+_LIKE_A_HALF = re.compile(r"(?i:[._-](rollback|down|undo))$")
+_LIKE_A_MIGRATION = re.compile(r"\d+[_-].*|.*\.sql\b.*", re.IGNORECASE)
+_NUMBER = re.compile(r"([a-z]*)(\d+)", re.IGNORECASE)
+_MOST_DIGITS = 4  # more are a date, and dates have gaps
+
+
+class Dialect(NamedTuple):
+    """What an engine says of the text of a migration.
+
+    Attributes:
+        split: divides it into statements.
+        fault: returns what to do about a statement that cannot run, or does nothing, where a transaction
+            holds all of them or not; empty if there is nothing to do.
+    """
+
+    split: Split
+    fault: Callable[[str, bool], str]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """What is wrong, and what to do.
+
+    Attributes:
+        file: as an operator knows it.
+        line: of that file, from 1; 0 if no line is to blame.
+        problem: one sentence.
+        is_note: whether it may stay.
+    """
+
+    file: str
+    line: int
+    problem: str
+    is_note: bool = False
+
+    def __str__(self) -> str:
+        """Return it as a compiler would, for an editor to jump to."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {'note: ' if self.is_note else ''}{self.problem}"
+
+
+def check(
+    folders: Sequence[Path], dialect: Callable[[Path], Dialect], *, since: str | None = None
+) -> list[Finding]:
+    """Return all that is wrong with some folders of migrations, by file and line.
+
+    Args:
+        folders: those that are applied together, each engine's and its optional ones.
+        dialect: returns what the engine of a folder says.
+        since: a commit, branch or tag of git; what a file was there, it must be still.
+
+    Raises:
+        InvalidInput: a folder is none, or git does not know that name.
+    """
+    found: list[Finding] = []
+    read: dict[Path, list[SQLMigration]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidInput(f"there is no folder {shown(folder)}: name one with migrations")
+        judge = dialect(folder)
+        paths = sorted(_migrations(folder, found), key=lambda path: natural(path.stem))
+        read[folder] = [one for path in paths if (one := _pair(path, folder, judge, found))]
+        found += _numbers(paths)
+        if not paths:
+            found.append(Finding(shown(folder), 0, "holds no migration: name another folder"))
+    found += _links(read)
+    for folder, files in read.items():
+        for other in (folder.parent / name for name in TWINS if folder.name in TWINS):
+            if other != folder and other in read:
+                found += _twins(files, read[other], other)
+    found += [one for parent in {one.parent for one in folders} for one in _released(parent)]
+    if since is not None:
+        found += [one for folder in folders for one in _since(folder, since)]
+    return sorted(set(found))
+
+
+def _migrations(  # noqa: PLR0912  # one for each kind of name
+    folder: Path, found: list[Finding]
+) -> Iterator[Path]:
+    """Yield the files that hold migrations, without their rollbacks; note what else lies there."""
+    names = dict[str, Path]()
+    for path in sorted(folder.iterdir()):
+        name = path.name
+
+        def finding(problem: str, path: Path = path, **more: bool) -> None:
+            found.append(Finding(shown(path), 0, problem, **more))
+
+        if path.is_dir():
+            for lost in sorted(path.rglob("*.sql")) if not name.startswith(".") else ():
+                finding(f"lies in a folder below {shown(folder)}, where nobody looks: move it up", lost)
+        elif name.startswith((".", "yoyo-tmp")):
+            if name.lower().endswith(".sql"):
+                finding("is a hidden file, and ignored: delete it if nobody needs it", is_note=True)
+        elif name != escaped(name):
+            finding("has control characters in its name: rename it")
+        elif path.suffix == ".py":
+            finding("is not SQL: write it as a pair of .sql files")
+        elif path.suffix != ".sql":
+            if _LIKE_A_MIGRATION.fullmatch(name):
+                ending = "is ignored: a migration ends with .sql, in lower case; rename or delete it"
+                finding(ending)
+        elif name.endswith(_HALF):
+            if not (half := path.with_name(name.removesuffix(_HALF) + ".sql")).exists():
+                finding(f"is one half of a pair: write {half.name} beside it")
+        elif (like := _LIKE_A_HALF.search(path.stem)) and (
+            like[0][0] == "." or path.with_name(f"{path.stem[: like.start()]}.sql").exists()
+        ):
+            wanted = path.stem[: like.start()] + _HALF
+            finding(f"would be applied as a migration of its own: a rollback is named {wanted}")
+        elif other := names.setdefault(name.casefold(), path):
+            if other != path:
+                finding(f"is the same file as {other.name} on Windows and macOS: rename one of them")
+            yield path
+
+
+def _pair(path: Path, folder: Path, judge: Dialect, found: list[Finding]) -> SQLMigration | None:
+    """Read a pair and note what is wrong with each half; None where that cannot be read."""
+    try:
+        one = read_pair(path, str(folder), judge.split)
+    except InvalidMigration as error:
+        problem = str(error).removeprefix(f"{error.file}: ").removeprefix(f"{error.file} ")
+        found.append(Finding(error.file or shown(path), error.line or 0, problem))
+        return None
+    if one.rollback_sql is None and not one.is_hook:
+        lacking = rollback_file(path).name
+        found.append(Finding(shown(path), 0, f"has no rollback: write {lacking}, if only a comment"))
+    for direction, text in (("apply", one.apply_sql), ("rollback", one.rollback_sql)):
+        if text is not None:
+            found += _text(one, direction, text, judge)
+    return one
+
+
+def _text(  # one for each kind of fault
+    one: SQLMigration, direction: str, text: str, judge: Dialect
+) -> Iterator[Finding]:
+    """Yield what is wrong with one half of a pair."""
+    file = one.place(direction)
+    if not text.strip():
+        yield Finding(file, 0, "is empty: say in a comment why there is nothing to do")
+        return
+    if REASON in text:
+        yield Finding(file, 1, "has not been filled in: say why this change")
+    if "\0" in text:
+        yield Finding(file, text.count("\n", 0, text.index("\0")) + 1, "holds a NUL character: delete it")
+        return
+    faults = one.faults(direction)
+    yield from (Finding(file, line, problem.partition("\n")[0]) for line, problem in faults)
+    for said in directives(text):
+        if direction == "rollback" and said.is_exact and said.key != "transactional":
+            where = f"has no effect in a rollback: it belongs into {one.id}.sql"
+            yield Finding(file, said.line, f"`-- {said.written}` {where}", is_note=True)
+        elif said.is_exact and said.key != said.written[:-1]:
+            plain = f"is read as `-- {said.key}:`, but not by yoyo alone"
+            yield Finding(file, said.line, f"`-- {said.written}` {plain}", is_note=True)
+    statements = judge.split(text)
+    for statement in statements:
+        if problem := judge.fault(statement.text, one.is_transactional(direction)):
+            yield Finding(file, statement.line, problem, is_note=" no effect " in problem)
+    if faults:
+        return
+    parts = [judge.split(part) for part in sqlparse.split(text)]
+    texts = [part[0].text if len(part) == 1 else "" for part in parts if part]
+    for statement, alone in zip_longest(statements, texts):
+        if statement and statement.text != alone:
+            why = "yoyo alone would end this statement elsewhere"
+            if is_escape := re.search(r"\\['\"]", statement.text):
+                why += ", for it takes the backslash for an escape: write that character in another way"
+            yield Finding(file, statement.line, why, is_note=not is_escape)
+            return
+
+
+def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
+    """Yield numbers that are there twice or left out."""
+    taken = defaultdict[str, dict[int, Path]](dict)
+    for path in paths:
+        found = _NUMBER.match(path.stem)
+        if found is None or len(found[2]) > _MOST_DIGITS:
+            continue
+        numbers, number = taken[found[1].lower()], int(found[2])
+        if number in numbers:
+            problem = f"has the number of {numbers[number].name}: give it the next one"
+            yield Finding(shown(path), 0, problem)
+        elif numbers and number - 1 not in numbers:
+            missing = f"{max(numbers) + 1:0{len(found[2])}}"
+            yield Finding(shown(path), 0, f"comes after a gap: there is no {found[1]}{missing}; number it so")
+        numbers[number] = path
+
+
+def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
+    """Yield what is wrong with the order of migrations that are applied together."""
+    engines = defaultdict[Path, list[SQLMigration]](list)
+    for folder, files in read.items():  # an optional folder rests on its engine's
+        base = folder.with_name("postgresql") if folder.name in OPTIONAL else folder
+        engines[base if base in read else folder] += files
+    for files in engines.values():
+        known = {one.id: one for one in files}
+        for one in files:
+            if (other := known[one.id]) is not one:
+                yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
+            for name in sorted(one.depends_on - known.keys()):
+                line = next(
+                    (said.line for said in directives(one.apply_sql) if name in said.value.split()), 0
+                )
+                yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
+        try:
+            link({one.id: one for one in files if one.depends_on <= known.keys()})
+        except PokerTherapistError as error:
+            yield Finding(shown(Path(files[0].source_dir)), 0, str(error))
+            continue
+        for first, second in forks(files):
+            common = max(first.depends_on & second.depends_on, key=natural)
+            renumber = f"`poker-therapist renumber {second.id}` puts it after that, or its header accepts it"
+            problem = f"and {first.place()} both depend on {common}: {renumber} with `-- out-of-order: true`"
+            yield Finding(second.place(), 0, problem)
+        ordered = [one for one in files if not one.is_hook]
+        if any(one.depends_on for one in ordered):
+            for one in ordered[1:]:
+                if not (one.depends_on or one.out_of_order):
+                    before = ordered[ordered.index(one) - 1].id
+                    problem = f"depends on nothing, as only the first one does: write `-- depends: {before}`"
+                    yield Finding(one.place(), 0, problem)
+
+
+def _twins(files: Sequence[SQLMigration], others: Sequence[SQLMigration], folder: Path) -> Iterator[Finding]:
+    """Yield what has no twin in the folder of the other engine."""
+    for one in files:
+        if one.id not in {other.id for other in others}:
+            twin = shown(folder / f"{one.id}.sql")
+            yield Finding(one.place(), 0, f"has no twin: write {twin}, if only a comment")
+
+
+def _released(parent: Path) -> Iterator[Finding]:
+    """Yield the files that are not what `released.sha256` says, which `sha256sum --check` reads, too."""
+    listed = parent / "released.sha256"
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+        digest, _, name = line.partition(" ")
+        path = parent / name.lstrip(" *")
+        if not path.is_file():
+            yield Finding(shown(path), 0, f"is released, by {shown(listed)}, and gone: restore it")
+        elif hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() != digest.strip("\\"):
+            problem = "has been edited since its release: restore it, and write the change as a new migration"
+            yield Finding(shown(path), 0, problem)
+
+
+def _since(folder: Path, since: str) -> Iterator[Finding]:
+    """Yield the files of a folder that are not what they were at a commit."""
+    _git(folder, since, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}")
+    for name in _git(folder, since, "ls-tree", "-z", "--name-only", since, "./").decode().split("\0"):
+        path = folder / name
+        if path.suffix != ".sql":
+            continue
+        if not path.is_file():
+            yield Finding(shown(path), 0, f"was there at {escaped(since)}, and is gone: restore it")
+            continue
+        before = _git(folder, since, "show", f"{since}:./{name}").decode("utf-8-sig", "replace")
+        now = path.read_bytes().decode("utf-8-sig", "replace")
+        if normalised(before) != normalised(now):
+            problem = f"has been edited since {escaped(since)}: restore it, and write a new migration"
+            yield Finding(shown(path), 0, problem)
+
+
+def _git(folder: Path, since: str, *arguments: str) -> bytes:
+    program = shutil.which("git")
+    if program is None:
+        raise InvalidInput("git is not installed, or its folder is not on PATH: --since asks it")
+    if since.startswith("-"):
+        raise InvalidInput(f"{escaped(since)} is no commit, branch or tag: name one")
+    ran = subprocess.run(  # noqa: S603  # no shell, and nothing that begins with a dash
+        [program, "-C", folder, *arguments],
+        # A hook's are about the folder that it was started in.
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        capture_output=True,
+        check=False,
+    )
+    if ran.returncode:
+        said = ran.stderr.decode(errors="replace").strip() or "it has no such commit, branch or tag"
+        raise InvalidInput(f"git cannot tell what {shown(folder)} was at {escaped(since)} ({said})")
+    return ran.stdout

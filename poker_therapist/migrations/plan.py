@@ -1,0 +1,121 @@
+"""What apply or rollback would run on a database: shown before, with what it does. Nothing is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from yoyo import ancestors
+from yoyo.migrations import MigrationList
+
+from poker_therapist.errors import InvalidInput, escaped
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.effects import Lock, bare, code, effects, tables_made
+from poker_therapist.migrations.engine import Engine
+from poker_therapist.migrations.files import SQLMigration, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStatement:
+    """A statement, what it does to data, and the locks that it takes on tables that others use."""
+
+    statement: Statement
+    effects: list[str]
+    locks: list[Lock]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMigration:
+    """One migration, in the direction of the plan.
+
+    Attributes:
+        found: the tables that it would find there, and that its rollback therefore would not drop.
+    """
+
+    migration: SQLMigration
+    direction: str
+    statements: list[PlannedStatement]
+    found: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """Its file, as an operator knows it."""
+        return self.migration.place(self.direction)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether one transaction holds all of it."""
+        return self.migration.is_transactional(self.direction)
+
+
+def plan(
+    engine: Engine, backend: AtomicBackend, sources: Sequence[str], *, direction: str, to: str | None = None
+) -> list[PlannedMigration]:
+    """Return what would be run, in order.
+
+    Args:
+        engine: says which locks a statement takes.
+        backend: of the database.
+        sources: folders of migrations.
+        direction: apply or rollback.
+        to: the id of a migration, or how it begins: it and what it depends on, or what was applied after it.
+            Unless given, all that is pending, or what was applied last.
+
+    Raises:
+        InvalidInput: `to` is no migration.
+        MigrationError: what the command would be refused for.
+    """
+    kept = [one for one in backend.kept_migrations() if one.id == escaped(one.id)]
+    known = backend.read(sources, kept)
+    if direction == "apply":
+        pending = backend.to_apply(known)
+        target = _named(known, to) if to else None
+        wanted = {target, *ancestors(target, known)} if target else pending
+        backend.require_unedited(list(known))
+        chosen = [one for one in pending if one in wanted]
+        backend.require_in_order(chosen)
+        chosen += known.post_apply if chosen else []
+    else:
+        last = backend.to_rollback(known)[:1]
+        chosen = list(backend.to_rollback_to(known, _named(known, to).id) if to else last)
+        backend.require_unedited(chosen)
+        backend._require_way_back(chosen)
+    planned = list[PlannedMigration]()
+    made = set[str]()
+    for one in chosen:
+        found: set[str] = set()
+        # What is there of one that was interrupted, it may have made itself.
+        if direction == "apply" and not one.is_hook and one.id not in backend.interrupted():
+            if backend.exists():
+                found.update(backend._found_tables(one))
+            named = {name.removeprefix("table ") for name in one.names_made(unless_there=True)}
+            found |= named & made
+            made |= {name.removeprefix("table ") for name in one.names_made() if name.startswith("table ")}
+        planned.append(
+            PlannedMigration(one, direction, _statements(engine, one, direction), tuple(sorted(found)))
+        )
+    return planned
+
+
+def _statements(engine: Engine, one: SQLMigration, direction: str) -> list[PlannedStatement]:
+    statements = one.statements(direction)
+    if direction == "apply" and not one.is_hook:
+        one.statements("rollback")
+    planned, made = [], set[str]()
+    for statement, does in zip(statements, effects(statements), strict=True):
+        text = code(statement.text)
+        # Nobody else sees a table before the transaction that made it has ended.
+        locks = [lock for lock in engine.locks(text) if bare(lock.table) not in made]
+        made |= tables_made(text) if one.is_transactional(direction) else set()
+        planned.append(PlannedStatement(statement, does, locks))
+    return planned
+
+
+def _named(known: MigrationList, to: str) -> SQLMigration:
+    """Return the migration that is meant."""
+    ids = [str(one.id) for one in known]
+    named = [
+        one for one in known if (to in ids and one.id == to) or (to not in ids and one.id.startswith(to))
+    ]
+    if len(named) != 1:
+        raise InvalidInput(f"{to} is no migration, or is more than one: there are {', '.join(ids) or 'none'}")
+    found: SQLMigration = named[0]
+    return found

@@ -1,0 +1,210 @@
+"""A plan as one SQL file for the program of an engine, sqlite3 or psql, that leaves what the command would.
+
+It stops before it changes anything if the database is not where the plan was made, and after each migration
+it asks what the command would ask. It records as the command does: yoyo's rows, and the texts.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+from yoyo import internalmigrations
+
+from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
+from poker_therapist.migrations.engine import ScriptDialect
+from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.plan import PlannedMigration
+from poker_therapist.sqlfile import Placeholders, read_queries
+
+_QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL)
+
+# What the script says where it stops.
+STATE = "this database is not where the plan was made: nothing of this migration was done; plan again"
+LOST = "this would take away what no migration has made: poker-therapist apply names it; nothing was kept"
+BROKEN = "a row would refer to no row of its parent: correct the migration; nothing of it was kept"
+
+
+class _Recorder:
+    """Takes the place of a backend where yoyo makes its tables, and keeps the statements."""
+
+    def __init__(self, backend: AtomicBackend) -> None:
+        self._backend = backend
+        self.statements: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def execute(self, sql: str, values: dict[str, Any] | None = None) -> None:
+        self.statements.append((sql, values or {}))
+
+
+class _Script:
+    """The script as it grows."""
+
+    def __init__(self, dialect: ScriptDialect, backend: AtomicBackend, made: Collection[str]) -> None:
+        self.dialect = dialect
+        self.backend = backend
+        self.applied = set(backend.applied())
+        self.interrupted = backend.interrupted()
+        self.made = sorted(made)
+        self.lines: list[str] = []
+        tables = set(backend.list_tables()) if backend.exists() else set()
+        self.has_record = backend.migration_table in tables
+        self.has_texts, self.has_adopted = (f"_migration_{name}" in tables for name in ("text", "adopted"))
+        if self.has_record and backend.version_table not in tables:
+            raise InvalidInput(
+                f"{backend.name} has tables of a yoyo before version 6: `{backend.location.yoyo} apply` "
+                "brings them up to date, a script cannot"
+            )
+
+    def add(self, *statements: str) -> None:
+        for one in statements:
+            if one:
+                self.lines += [one if one.rstrip().endswith(";") else f"{one}\n;", ""]
+
+    def query(self, name: str, *expressions: str) -> None:
+        """Add a query of ours."""
+        values = iter(expressions)
+        self.add(re.sub(r"\?", lambda _: next(values), _QUERIES[name]))
+
+    def yoyo(self, sql: str, values: dict[str, str]) -> None:
+        """Add a statement of yoyo's."""
+        filled = re.sub(r":([a-z_]+)\b", lambda found: values[found[1]], self.backend.format_sql(sql))
+        self.add(filled.strip())
+
+    def migration(self, one: PlannedMigration) -> None:
+        """Add a migration: the order of events is that of `AtomicBackend`."""
+        migration, direction = one.migration, one.direction
+        statements = [each.statement.text for each in one.statements]
+        how = "in one transaction" if one.is_transactional else "outside of a transaction"
+        self.lines += [f"-- {escaped(migration.id)}: {direction}, {how}", f"-- {one.file}", ""]
+        self._begin(one)
+        if one.is_transactional:
+            self.add(self.dialect.before(direction), *self._note())
+            self.add(*statements)
+            self.add(self.dialect.after(direction), self.dialect.reset, *self._require_ours())
+            self._record(one)
+        elif not migration.is_hook:
+            self._keep(migration, "NULL")
+        for found in one.found:
+            if not self.has_adopted:
+                self.query("create_adopted")
+                self.has_adopted = True
+            names = (self.backend.migration_table, migration.id, found)
+            self.query("keep_adopted", *map(self.dialect.literal, names))
+        self.add("COMMIT;")
+        if not one.is_transactional:
+            self.add(*statements, self.dialect.reset, self.dialect.begin)
+            self._record(one)
+            self.add("COMMIT;")
+        self.add(self.dialect.close)
+
+    def _begin(self, one: PlannedMigration) -> None:
+        """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
+        dialect, backend = self.dialect, self.backend
+        there = dialect.has_table(backend.migration_table)
+        self.add(dialect.begin, dialect.require(STATE, there if self.has_record else f"NOT ({there})"))
+        if self.has_record:
+            ids = ", ".join(map(dialect.literal, sorted(self.applied))) or "NULL"
+            column = backend.quote_identifier("migration_id")
+            count = f"(SELECT count(*) FROM {backend.migration_table_quoted}"
+            condition = f"{count}) = {len(self.applied)}"
+            condition += f" AND {count} WHERE {column} IN ({ids})) = {len(self.applied)}"
+            self.add(dialect.require(STATE, condition))
+        if one.direction == "apply" and one.migration.id not in self.interrupted:
+            for kind, _, name in (
+                each.partition(" ") for each in one.migration.names_made(unless_there=True)
+            ):
+                if kind == "table":
+                    condition = dialect.has_table(name)
+                    self.add(dialect.require(STATE, condition if name in one.found else f"NOT ({condition})"))
+        if not self.has_record:
+            recorder, version = _Recorder(backend), max(internalmigrations.schema_versions)
+            latest = internalmigrations.schema_versions[version]
+            for make in (latest.create_log_table, latest.create_version_table, latest.create_migration_table):
+                make(recorder)
+            internalmigrations.mark_schema_version(recorder, version)
+            for sql, _ in recorder.statements:
+                self.yoyo(sql, {"version": str(version), "when": dialect.now()})
+            self.has_record = True
+        if not self.has_texts:
+            self.query("create_texts")
+            self.has_texts = True
+
+    def _note(self) -> list[str]:
+        """Return what notes what there is."""
+        make = "CREATE TEMPORARY TABLE plan_present (name TEXT, dropping TEXT);"
+        return [make, f"INSERT INTO plan_present {self.dialect.present()}"]
+
+    def _require_ours(self) -> list[str]:
+        """Return what refuses to take away what no migration has made, as `AtomicBackend` does."""
+        now = f"WITH there (name, dropping) AS ({self.dialect.present()}) SELECT there.name FROM there"
+        made = ", ".join(map(self.dialect.literal, ("", *self.made)))
+        ours = f"lost.name IN ({now}) OR lost.name IN ({made})"
+        # What went with its table was looked at as a part of that.
+        of_tables = (
+            "EXISTS (SELECT 1 FROM plan_present AS gone WHERE gone.name LIKE 'table %' AND lost.name LIKE "
+            f"'column ' || substr(gone.name, 7) || '.%' AND gone.name NOT IN ({now}))"
+        )
+        lost = f"SELECT 1 FROM plan_present AS lost WHERE NOT ({ours} OR {of_tables})"
+        return [self.dialect.require(LOST, f"NOT EXISTS ({lost})"), "DROP TABLE plan_present;"]
+
+    def _record(self, one: PlannedMigration) -> None:
+        migration, backend, literal = one.migration, self.backend, self.dialect.literal
+        table, name = literal(backend.migration_table), literal(migration.id)
+        values = {
+            "migration_hash": literal(migration.hash),
+            "migration_id": name,
+            "when": self.dialect.now(),
+            "id": self.dialect.uuid,
+            "operation": literal(one.direction),
+            "username": self.dialect.user,
+            "hostname": self.dialect.host,
+            "created_at_utc": self.dialect.now(),
+        }
+        if one.direction == "rollback":
+            self.yoyo(backend.unmark_migration_sql, values)
+            self.query("drop_text", table, name)
+            if self.has_adopted:
+                self.query("drop_adopted", table, name)
+            self.applied.discard(migration.id)
+        elif not migration.is_hook:
+            self.yoyo(backend.mark_migration_sql, values)
+            rows = f"FROM {backend.migration_table_quoted} WHERE migration_id = {name}"
+            self._keep(migration, f"(SELECT {self.dialect.recorded} {rows})")
+            self.applied.add(migration.id)
+        self.yoyo(backend.log_migration_sql, values)
+
+    def _keep(self, one: SQLMigration, applied_at: str) -> None:
+        literal = self.dialect.literal
+        texts = [literal(one.checksum), literal(one.apply_sql)]
+        texts.append("NULL" if one.rollback_sql is None else literal(one.rollback_sql))
+        self.query("keep_text", literal(self.backend.migration_table), literal(one.id), applied_at, *texts)
+
+
+def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
+    """Return a plan as the text of one SQL file; an empty plan as a comment alone.
+
+    Raises:
+        InvalidInput: yoyo's tables there are of a version that only yoyo brings up to date.
+    """
+    backend = dialect.backend
+    first = f"-- {escaped(backend.name)}: "
+    if not planned:
+        return f"{first}nothing to run.\n"
+    migrations = [one.migration for one in planned]
+    history = backend.history({one.id: one for one in migrations if one.file is not None})
+    made = {name for one in (*history, *migrations) for name in one.names_made()}
+    with suppress(PokerTherapistError), backend.translating_errors():
+        made |= backend.build([*history, *(one for one in migrations if one not in history)]).names()
+    written = _Script(dialect, backend, made)
+    words = ", ".join(f"{one.direction} {escaped(one.migration.id)}" for one in planned)
+    written.lines += [first + words, "-- Back the database up first: `poker-therapist backup` does.", ""]
+    written.add(dialect.head())
+    for one in planned:
+        written.migration(one)
+    written.add(dialect.tail())
+    return "\n".join(written.lines).rstrip() + "\n"

@@ -1,0 +1,150 @@
+"""Databases that tests make on a PostgreSQL server, and delete there."""
+
+import secrets
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from poker_therapist.compat import override
+from poker_therapist.errors import InvalidInput
+from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.migrations import catalog
+from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.connect import open_connection, translating_errors
+from poker_therapist.testing.scratch import Scratch
+
+# Begins the name of every database; a killed run leaves some, and the next one drops them.
+PREFIX = "poker_therapist_test_"
+_READS = ("SELECT", "SET", "SHOW", "RESET", "DISCARD")
+
+
+class PostgreSQLScratch(Scratch[str]):
+    """Databases of one server, each named by its URL."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to a database of the server, as a role that may create others.
+
+        Raises:
+            InvalidInput, StorageError: it is no URL of PostgreSQL; the server cannot be used.
+        """
+        location = locate(url)
+        if not isinstance(location, PostgreSQLLocation):
+            raise InvalidInput(f"{location.name} is no server of PostgreSQL: name one, as postgresql://host/")
+        self._url, self._location, self._run = url, location, f"{PREFIX}{secrets.token_hex(4)}"
+        self._numbers, self._made = count(), set[str]()
+        with translating_errors(location):
+            self._connection = open_connection(replace(location, schema=None))
+            self._ask("SELECT set_config('application_name', %s, FALSE)", self._run)
+            self._drop_leftovers()
+
+    @override
+    def create(self) -> str:
+        return self._make("template0")
+
+    @override
+    def copy(self, original: str) -> str:
+        return self._make(_name_of(original))
+
+    @override
+    def drop(self, database: str) -> None:
+        self._drop(_name_of(database))
+
+    @override
+    def close(self) -> None:
+        with closing(self._connection), suppress(psycopg.Error):  # the server may be gone by now
+            for name in list(self._made):
+                self._drop(name)
+
+    @override
+    def location(self, database: str) -> PostgreSQLLocation:
+        location = locate(database)
+        assert isinstance(location, PostgreSQLLocation)
+        return location
+
+    @override
+    def freeze(self, database: str) -> None:
+        name = sql.Identifier(_name_of(database))
+        self._ask(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        self._ask(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+            _name_of(database),
+        )
+
+    @override
+    def differences(self, expected: str, actual: str) -> list[str]:
+        places = self.location(expected), self.location(actual)
+        with closing(open_connection(places[0])) as one, closing(open_connection(places[1])) as other:
+            schemas = [str(_all(each, "SELECT current_schema()")[0][0]) for each in (one, other)]
+            catalogs = [describe(each, schema) for each, schema in zip((one, other), schemas, strict=True)]
+            found = [str(difference) for difference in catalog.differences(*catalogs)]
+            for table in catalogs[0].tables.keys() & catalogs[1].tables.keys():
+                rows = [
+                    _all(each, sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t ORDER BY 1").format(name))
+                    for each, name in (
+                        (one, sql.Identifier(schemas[0], table)),
+                        (other, sql.Identifier(schemas[1], table)),
+                    )
+                ]
+                if rows[0] != rows[1]:
+                    found.append(f"the rows of {table} are not the same")
+        return found
+
+    @override
+    def watch(self, before: Callable[[str], None]) -> None:
+        execute = psycopg.Cursor.execute
+
+        def watched(self: psycopg.Cursor, query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor:
+            text = query.decode() if isinstance(query, bytes) else str(query)
+            if not text.lstrip().upper().startswith(_READS):
+                before(text)
+            return execute(self, query, *arguments, **options)
+
+        psycopg.Cursor.execute = watched  # type: ignore[assignment, method-assign]
+
+    def _make(self, template: str) -> str:
+        name = f"{self._run}_{next(self._numbers)}"
+        with translating_errors(self._location):
+            # The other strategy, WAL_LOG, takes twice as long.
+            self._ask(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' STRATEGY file_copy").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        self._made.add(name)
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
+
+    def _drop(self, name: str) -> None:
+        self._ask(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._made.discard(name)
+
+    def _drop_leftovers(self) -> None:
+        """Drop what killed runs have left: nobody is in it, and its run is not connected."""
+        left = _all(
+            self._connection,
+            "SELECT datname FROM pg_database AS d WHERE datname ^@ %s AND NOT EXISTS (SELECT FROM "
+            "pg_stat_activity AS a WHERE a.datname = d.datname OR (a.application_name ^@ %s "
+            "AND d.datname ^@ a.application_name))",
+            PREFIX,
+            PREFIX,
+        )
+        for (name,) in left:
+            with suppress(psycopg.Error):  # somebody else's, or another run drops it
+                self._ask(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+    def _ask(self, statement: Any, *values: str) -> None:
+        self._connection.execute(statement, values or None)
+
+
+def _all(connection: psycopg.Connection[Any], statement: Any, *values: str) -> list[Any]:
+    return connection.execute(statement, values or None).fetchall()
+
+
+def _name_of(url: str) -> str:
+    return urlsplit(url).path[1:]

@@ -1,0 +1,153 @@
+"""Databases that tests make, copy and compare: what each engine has of its own."""
+
+import contextlib
+import shutil
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from poker_therapist.engines import engine_for
+from poker_therapist.location import Location, SQLiteLocation
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.engine import Engine
+from poker_therapist.migrations.files import SQLMigration
+
+# An SQLite file, or the URL of a database on a server.
+D = TypeVar("D")
+
+
+class Scratch(ABC, Generic[D]):
+    """Makes databases for tests; they go with the folder, or when it is closed."""
+
+    @abstractmethod
+    def create(self) -> D:
+        """Make an empty database."""
+
+    @abstractmethod
+    def copy(self, original: D) -> D:
+        """Copy a database that nobody is using."""
+
+    @abstractmethod
+    def drop(self, database: D) -> None:
+        """Delete a database."""
+
+    @abstractmethod
+    def location(self, database: D) -> Location:
+        """Return where a database is; nobody needs a backup of it."""
+
+    @abstractmethod
+    def differences(self, expected: D, actual: D) -> list[str]:
+        """Return how the schema and the rows of two databases differ."""
+
+    @abstractmethod
+    def watch(self, before: Callable[[str], None]) -> None:
+        """Have this process call something before each statement that changes a database, COMMIT included."""
+
+    def freeze(self, database: D) -> None:  # a file can be copied in any case
+        """Let nobody into a database from now on, so that it can be copied."""
+
+    def close(self) -> None:  # a folder goes by itself
+        """Delete what is left."""
+
+    def engine(self, database: D) -> Engine:
+        """Return the tools for a database."""
+        return engine_for(self.location(database))
+
+    def backend(self, database: D) -> AtomicBackend:
+        """Return the backend of a database."""
+        return self.engine(database).backend()
+
+    def migrate(self, database: D, folder: Path, direction: str = "apply") -> None:
+        """Apply all migrations of a folder, or roll all of them back."""
+        with self.backend(database) as backend:
+            files = backend.read([str(folder)])
+            if direction == "apply":
+                backend.apply_migrations(backend.to_apply(files))
+            else:
+                backend.rollback_migrations(backend.to_rollback(files))
+
+    def apply(self, database: D, migrations: Iterable[SQLMigration]) -> Iterable[str]:
+        """Apply some migrations, one at a time, and yield the id of each."""
+        for migration in migrations:
+            with self.backend(database) as backend:
+                backend.apply_one(migration)
+            yield migration.id
+
+
+class SQLiteScratch(Scratch[Path]):
+    """SQLite files below a folder, each in one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count(1)
+
+    def create(self) -> Path:
+        """Make a file with a header, still empty."""
+        path = self._path()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM")
+        return path
+
+    def copy(self, original: Path) -> Path:
+        """Copy a file with what is in its log."""
+        path = self._path()
+        with (
+            contextlib.closing(sqlite3.connect(original)) as source,
+            contextlib.closing(sqlite3.connect(path)) as target,
+        ):
+            source.backup(target)
+        return path
+
+    def drop(self, database: Path) -> None:
+        """Delete the folder of a file, with its logs and backups."""
+        shutil.rmtree(database.parent, ignore_errors=True)  # on Windows a test may have left it open
+
+    def _path(self) -> Path:
+        folder = self._folder / f"database-{next(self._numbers)}"
+        folder.mkdir()
+        return folder / "database.db"
+
+    def location(self, database: Path) -> SQLiteLocation:
+        """Return the place of a file that is never backed up."""
+        return SQLiteLocation(database, backups=0)
+
+    def differences(self, expected: Path, actual: Path) -> list[str]:
+        """Return differences of rows, of the texts of the schema, and what SQLite finds damaged."""
+        from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
+
+        texts = []
+        with SQLiteRowComparison(expected, actual) as rows:
+            sides = rows.tables_on_one_side()
+            found = [f"the table {table} is on one side alone" for _, table, _ in sides]
+            found += [str(difference) for difference in rows.differences()]
+        for path in (expected, actual):
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                texts.append(set(stored_sql(connection)))
+                found += [
+                    f"{line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"
+                ]
+        return found + sorted(f"{name}: {sql}" for name, sql in texts[0] ^ texts[1])
+
+    def watch(self, before: Callable[[str], None]) -> None:
+        """See what the migrations' connections run.
+
+        To die before a statement that only reads is to die before the next that writes: those do not count.
+        """
+        from poker_therapist.sqlite import backend, backup
+        from poker_therapist.sqlite.connect import open_connection
+
+        def note(statement: str) -> None:
+            # The last are SQLite's own, of the tables behind a PRAGMA.
+            if not statement.lstrip().upper().startswith(("SELECT", "EXPLAIN", "PRAGMA", "--")):
+                before(statement)
+
+        def traced(location: SQLiteLocation) -> sqlite3.Connection:
+            connection = open_connection(location)
+            connection.set_trace_callback(note)
+            return connection
+
+        for module in (backend, backup):
+            module.open_connection = traced  # type: ignore[attr-defined]  # the name that each has imported

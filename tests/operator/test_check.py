@@ -1,0 +1,487 @@
+"""`poker-therapist check`: all that is wrong with files of migrations, without a database."""
+
+import hashlib
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.checkout import ROOT
+from tests.helpers.cli import Result, command, program, refused
+from tests.helpers.project import Project
+
+FIRST = "-- Hands are kept.\nCREATE TABLE hands (id INTEGER PRIMARY KEY);\n"
+SECOND = "-- Bets are kept.\n-- depends: 001_add_hands\nCREATE TABLE bets (id INTEGER);\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two sound migrations for each engine, side by side."""
+    for engine in ("sqlite", "postgresql"):
+        _write(tmp_path / "sql_migrations" / engine, "001_add_hands", FIRST, "DROP TABLE hands;")
+        _write(tmp_path / "sql_migrations" / engine, "002_add_bets", SECOND, "DROP TABLE bets;")
+    return tmp_path
+
+
+def _write(folder: Path, name: str, apply: str, rollback: str | None = "-- Nothing to undo.\n") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.sql").write_text(apply, encoding="utf-8")
+    if rollback is not None:
+        (folder / f"{name}.rollback.sql").write_text(rollback, encoding="utf-8")
+
+
+def _check(folder: Path, *arguments: str) -> Result:
+    return command("check", "sql_migrations/sqlite", *arguments, folder=folder)
+
+
+def _said(folder: Path, *arguments: str, engine: str = "sqlite") -> list[str]:
+    """Return what is said of an engine's files, of each without its folder."""
+    ran = _check(folder, *arguments)
+    place = f"sql_migrations/{engine}/"
+
+    assert ran.error == ""
+    assert ran.code == (4 if any(": note: " not in line for line in ran.lines if place in line) else ran.code)
+    return [line.removeprefix(place) for line in ran.lines if line.startswith(place)]
+
+
+def test_sound_migrations_pass(folder: Path) -> None:
+    """No database is made or asked for; the twins are looked at without being named."""
+    ran = _check(folder)
+
+    assert (ran.code, ran.error) == (0, "")
+    assert ran.lines == ["nothing is wrong with sql_migrations/sqlite, sql_migrations/postgresql"]
+    assert _check(folder, "--json").json == {
+        "folders": [str(folder / "sql_migrations" / name) for name in ("sqlite", "postgresql")],
+        "ok": True,
+        "findings": [],
+    }
+    assert not list(folder.rglob("*.db"))
+
+
+def test_the_projects_own_migrations_pass() -> None:
+    """By the ini file, from the checkout, as CI and the hook run it."""
+    ran = program("check", folder=ROOT)
+
+    assert (ran.code, ran.out) == (
+        0,
+        "nothing is wrong with sql_migrations/sqlite, sql_migrations/postgresql, sql_migrations/citus\n",
+    )
+
+
+FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "no rollback": (
+        {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n"},
+        ["003_a_b.sql: has no rollback: write 003_a_b.rollback.sql, if only a comment"],
+    ),
+    "rollback alone": (
+        {"003_a_b.rollback.sql": "-- x\n"},
+        ["003_a_b.rollback.sql: is one half of a pair: write 003_a_b.sql beside it"],
+    ),
+    "rollback misnamed": (
+        {"002_add_bets_rollback.sql": "-- x\n"},
+        [
+            (
+                "002_add_bets_rollback.sql: would be applied as a migration of its own: a rollback is named "
+                "002_add_bets.rollback.sql"
+            )
+        ],
+    ),
+    "rollback in capitals": (
+        {"002_add_bets.Rollback.sql": "-- x\n"},
+        [
+            (
+                "002_add_bets.Rollback.sql: would be applied as a migration of its own: a rollback is named "
+                "002_add_bets.rollback.sql"
+            )
+        ],
+    ),
+    "ending in capitals": (
+        {"003_a_b.SQL": "-- x\n"},
+        ["003_a_b.SQL: is ignored: a migration ends with .sql, in lower case; rename or delete it"],
+    ),
+    "another ending": (
+        {"003_a_b.sql.bak": "-- x\n", "003_a_b.txt": "x"},
+        [
+            "003_a_b.sql.bak: is ignored: a migration ends with .sql, in lower case; rename or delete it",
+            "003_a_b.txt: is ignored: a migration ends with .sql, in lower case; rename or delete it",
+        ],
+    ),
+    "a page beside them": ({"README.md": "x", ".sqlfluff": "x", "notes.txt": "x"}, []),
+    "python": ({"003_a_b.py": "x"}, ["003_a_b.py: is not SQL: write it as a pair of .sql files"]),
+    "a subfolder": (
+        {"old/003_a_b.sql": "-- x\n"},
+        ["old/003_a_b.sql: lies in a folder below sql_migrations/sqlite, where nobody looks: move it up"],
+    ),
+    "of macOS": (
+        {"._001_add_hands.sql": "\0\1"},
+        ["._001_add_hands.sql: note: is a hidden file, and ignored: delete it if nobody needs it"],
+    ),
+    "empty": (
+        {"002_add_bets.rollback.sql": " \n"},
+        ["002_add_bets.rollback.sql: is empty: say in a comment why there is nothing to do"],
+    ),
+    "not UTF-8": (
+        {"002_add_bets.rollback.sql": "SELECT '\udcff';"},
+        ["002_add_bets.rollback.sql: is not UTF-8 (byte 8): save it in that encoding"],
+    ),
+    "transaction control": (
+        {"001_add_hands.rollback.sql": "SELECT 1;\nCOMMIT;\nROLLBACK;"},
+        [
+            (
+                "001_add_hands.rollback.sql:2: COMMIT would end the transaction that keeps 001_add_hands "
+                "whole: "
+                "remove it"
+            ),
+            (
+                "001_add_hands.rollback.sql:3: ROLLBACK would end the transaction that keeps "
+                "001_add_hands whole: "
+                "remove it"
+            ),
+        ],
+    ),
+    "in capitals": (
+        {"002_add_bets.sql": "-- x\n-- Depends: 001_add_hands\nSELECT 1;"},
+        ["002_add_bets.sql:2: note: `-- Depends:` is read as `-- depends:`, but not by yoyo alone"],
+    ),
+    "misspelt": (
+        {"002_add_bets.sql": "-- x\n-- depend: 001_add_hands\n-- depends: 001_add_hands\nSELECT 1;"},
+        ["002_add_bets.sql:2: `-- depend:` is no directive: write `-- depends: 001_add_hands`"],
+    ),
+    "without its colon": (
+        {"002_add_bets.sql": "-- transactional false\n-- depends: 001_add_hands\nSELECT 1;"},
+        ["002_add_bets.sql:1: `-- transactional` is no directive: write `-- transactional: false`"],
+    ),
+    "below": (
+        {
+            "002_add_bets.sql": "-- depends: 001_add_hands\nSELECT 1;\n-- Transactional: False\nSELECT 2\n"
+            "-- compatible: true\n"
+        },
+        [
+            (
+                "002_add_bets.sql:3: `-- Transactional:` below the first statement has no effect: move "
+                "`-- transactional: False` above it, or delete it"
+            ),
+            (
+                "002_add_bets.sql:5: `-- compatible:` below the first statement has no effect: move "
+                "`-- compatible: true` above it, or delete it"
+            ),
+        ],
+    ),
+    "neither true nor false": (
+        {"002_add_bets.sql": "-- x\n-- compatible: ture\n-- depends: 001_add_hands\nSELECT 1;"},
+        ["002_add_bets.sql:2: `-- compatible:` must be true or false"],
+    ),
+    "in the rollback": (
+        {"002_add_bets.rollback.sql": "-- depends: 001_add_hands\n-- transactional: false\nVACUUM;"},
+        [
+            (
+                "002_add_bets.rollback.sql:1: note: `-- depends:` has no effect in a rollback: it "
+                "belongs into "
+                "002_add_bets.sql"
+            )
+        ],
+    ),
+    "ordinary comments": (
+        {
+            "002_add_bets.sql": "-- Note: this depends on the order: of rows.\n-- depends: 001_add_hands\n"
+            "-- Author: bob\n-- transactions: one for each\n-- Compatible with 0.1: it reads on.\n-- "
+            "name: x\n"
+            "-- noqa: disable=all\n-- depends on the order of 001\n-- date: 2026-01-05\n"
+            "SELECT '\n-- transactional: false\n' AS \"a\";\n-- Compatible: as far as is known.\nSELECT (\n"
+            "-- transaction: 1 of 2\n-- depends: 001_add_hands\n1);\n"
+        },
+        [],
+    ),
+    "a fork": (
+        {
+            "003_a_b.sql": "-- x\n-- depends: 002_add_bets\n",
+            "003_a_b.rollback.sql": "-- x\n",
+            "004_a_c.sql": "-- x\n-- depends: 002_add_bets\n",
+            "004_a_c.rollback.sql": "-- x\n",
+        },
+        [
+            (
+                "004_a_c.sql: and sql_migrations/sqlite/003_a_b.sql both depend on 002_add_bets: "
+                "`poker-therapist renumber 004_a_c` puts it after that, or its header accepts it with "
+                "`-- out-of-order: true`"
+            )
+        ],
+    ),
+    "an accepted fork": (
+        {
+            "003_a_b.sql": "-- x\n-- depends: 002_add_bets\n",
+            "003_a_b.rollback.sql": "-- x\n",
+            "004_a_c.sql": "-- x\n-- out-of-order: true\n-- depends: 002_add_bets\n",
+            "004_a_c.rollback.sql": "-- x\n",
+        },
+        [],
+    ),
+    "a number twice": (
+        {"002_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "002_a_c.rollback.sql": "-- x\n"},
+        ["002_add_bets.sql: has the number of 002_a_c.sql: give it the next one"],
+    ),
+    "a gap": (
+        {"005_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "005_a_c.rollback.sql": "-- x\n"},
+        ["005_a_c.sql: comes after a gap: there is no 003; number it so"],
+    ),
+    "dates have gaps": (
+        {"20260105_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "20260105_a_c.rollback.sql": "-- x\n"},
+        [],
+    ),
+    "an unknown dependency": (
+        {"002_add_bets.sql": "-- x\n-- depends: 009_z\nSELECT 1;"},
+        ["002_add_bets.sql:2: depends on 009_z, which is not there: correct its header"],
+    ),
+    "no dependency": (
+        {"003_a_b.sql": "-- x\n", "003_a_b.rollback.sql": "-- x\n"},
+        ["003_a_b.sql: depends on nothing, as only the first one does: write `-- depends: 002_add_bets`"],
+    ),
+    "no twin": (
+        {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n", "003_a_b.rollback.sql": "-- x\n"},
+        [("003_a_b.sql: has no twin: write sql_migrations/postgresql/003_a_b.sql, if only a comment")],
+    ),
+    "a word of a rollback in a name": (
+        {"003_hands_down.sql": "-- x\n-- depends: 002_add_bets\n", "003_hands_down.rollback.sql": "-- x\n"},
+        [],
+    ),
+    "a backslash": (
+        {"002_add_bets.rollback.sql": "SELECT 1;\nSELECT 'a\\';\nSELECT 'b';"},
+        [
+            (
+                "002_add_bets.rollback.sql:2: yoyo alone would end this statement elsewhere, for it "
+                "takes the "
+                "backslash for an escape: write that character in another way"
+            )
+        ],
+    ),
+    "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
+    "psql's": (
+        {"002_add_bets.rollback.sql": "\\connect game\n\nSELECT 1;"},
+        ["002_add_bets.rollback.sql:1: \\connect is a command of the program psql and no SQL: remove it"],
+    ),
+    "sqlite3's": (
+        {"002_add_bets.rollback.sql": "SELECT 1;\n.mode csv\n"},
+        ["002_add_bets.rollback.sql:2: .mode is a command of the program sqlite3 and no SQL: remove it"],
+    ),
+    "no transaction may hold it": (
+        {"002_add_bets.rollback.sql": "SELECT 1;\n-- so\nVACUUM;\nPRAGMA foreign_keys = OFF;"},
+        [
+            (
+                "002_add_bets.rollback.sql:3: no transaction may hold VACUUM: put it into a migration of "
+                "its own, "
+                "with `-- transactional: false` in the comment at its top"
+            ),
+            (
+                "002_add_bets.rollback.sql:4: note: this has no effect in a transaction; foreign keys "
+                "are off while "
+                "a migration runs, and are checked at its end: delete it"
+            ),
+        ],
+    ),
+    "not filled in": (
+        {"002_add_bets.rollback.sql": "-- Why this change, in a sentence or two.\n"},
+        ["002_add_bets.rollback.sql:1: has not been filled in: say why this change"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "says"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_is_named_with_its_file_and_what_to_do(
+    files: dict[str, str], says: list[str], folder: Path
+) -> None:
+    """All faults, each once; what else may be wrong with a new file is not what this is about."""
+    for name, text in files.items():
+        path = folder / "sql_migrations" / "sqlite" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    about_twins = any("has no twin" in line for line in says)
+    of = {line.partition(":")[0] for line in says}
+    said = [line for line in _said(folder) if about_twins or "has no twin" not in line]
+
+    assert [line for line in said if not of or line.partition(":")[0] in of] == says
+
+
+def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
+    """CONCURRENTLY in a transaction; a dollar quote is no end of a statement."""
+    _write(
+        folder / "sql_migrations" / "postgresql",
+        "002_add_bets",
+        "-- x\n-- depends: 001_add_hands\nCREATE INDEX\n/* why */ CONCURRENTLY a ON hands (id);\n"
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; COMMIT; $$;",
+    )
+
+    _write(
+        folder / "sql_migrations" / "postgresql",
+        "001_add_hands",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n",
+    )
+
+    assert _said(folder, engine="postgresql") == [
+        "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
+        (
+            "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
+            "migration of its "
+            "own, with `-- transactional: false` in the comment at its top"
+        ),
+    ]
+
+
+def test_what_apply_would_refuse_too(project: Project) -> None:
+    """A directive below the first statement, or misspelt, is not silently ignored any more."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);\n-- transactional: false\n")
+    message = project.refuses("apply")
+
+    assert "sql/001_add_hands.sql:2: `-- transactional:` below the first statement has no effect" in message
+    project.write("001_add_hands", "-- Compatable: true\nCREATE TABLE hands (id INTEGER);")
+    assert "write `-- compatible: true`" in project.refuses("apply")
+    project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);")
+    assert project.yoyo("apply").returncode == 0
+    project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);\n-- depends: 001_a\n")
+    assert "has been edited since" in project.refuses("apply")
+
+
+def test_an_applied_file_with_such_a_comment_can_still_be_rolled_back(project: Project) -> None:
+    """An earlier version of the code applied it."""
+    project.write(
+        "001_add_hands", "-- Compatible: true or false\nCREATE TABLE hands (id INTEGER);", "DROP TABLE hands;"
+    )
+    project.run_sql("CREATE TABLE hands (id INTEGER);")
+    assert project.yoyo("mark").returncode == 0
+    ran = project.yoyo("rollback")
+
+    assert (ran.returncode, project.tables()) == (0, [])
+
+
+@pytest.mark.parametrize("whole", ["apply", "rollback"])
+def test_a_rollback_says_for_itself_whether_a_transaction_holds_it(whole: str, project: Project) -> None:
+    """What fails in its middle is kept where no transaction holds it, and undone where one does."""
+    apply = "CREATE TABLE hands (id INTEGER);" if whole == "apply" else "-- transactional: false\nSELECT 1;"
+    said = "false" if whole == "apply" else "true"
+    project.write(
+        "001_add_hands", apply, f"-- transactional: {said}\nCREATE TABLE left_over (id INT);\nNONSENSE;"
+    )
+    assert project.yoyo("apply").returncode == 0
+    before = project.tables()
+    message = project.refuses("rollback")
+
+    assert (project.tables() == before) == (whole == "rollback")
+    assert ("Nothing of 001_add_hands was kept" in message) == (whole == "rollback")
+
+
+def test_a_released_file_may_not_change(folder: Path) -> None:
+    """By the list beside the folders; ends of lines of Windows are no change."""
+    place = folder / "sql_migrations"
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(place).as_posix()}"
+        for path in sorted(place.rglob("*.sql"))
+    ]
+    (place / "released.sha256").write_text("\n".join(lines) + "\n")
+    path = place / "sqlite" / "001_add_hands.sql"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert _check(folder).code == 0
+
+    path.write_text(FIRST.replace("Hands", "hands"))
+    (place / "postgresql" / "002_add_bets.rollback.sql").unlink()
+    said = _check(folder).lines
+
+    assert (
+        "sql_migrations/sqlite/001_add_hands.sql: has been edited since its release: restore it, and "
+        "write the "
+        "change as a new migration"
+    ) in said
+    assert any(
+        "002_add_bets.rollback.sql: is released, by " in line and "gone: restore it" in line for line in said
+    )
+
+
+@pytest.fixture
+def committed(folder: Path) -> Path:
+    """The two migrations, committed and tagged v1."""
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", ".")
+    _git(folder, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "-m", "x")
+    _git(folder, "tag", "v1")
+    return folder
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=folder, check=True)
+
+
+def test_a_file_may_not_change_since_a_commit(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a hook, which git gives variables of its own; a new file is no change."""
+    monkeypatch.setenv("GIT_DIR", ".git")
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/index")
+    place = committed / "sql_migrations"
+    for engine in ("sqlite", "postgresql"):
+        _write(place / engine, "003_add_moods", "-- Moods.\n-- depends: 002_add_bets\nSELECT 1;")
+    (place / "sqlite" / "001_add_hands.sql").write_bytes(FIRST.replace("\n", " \r\n").encode())
+    assert _check(committed, "--since", "v1").code == 0
+
+    (place / "sqlite" / "001_add_hands.sql").write_text(FIRST + "SELECT 1;\n")
+    for path in place.glob("*/002_add_bets*"):
+        path.unlink()
+    said = _check(committed, "--since", "v1").lines
+
+    assert (
+        "sql_migrations/sqlite/001_add_hands.sql: has been edited since v1: restore it, and write a new "
+        "migration"
+    ) in said
+    gone = [line for line in said if line.endswith("was there at v1, and is gone: restore it")]
+    assert len(gone) == 4
+
+
+@pytest.mark.parametrize("since", ["v9", "--output=x", "v1\n", ""])
+def test_a_commit_that_is_none_is_one_message(since: str, committed: Path) -> None:
+    message = refused("check", "sql_migrations/sqlite", f"--since={since}", folder=committed)
+
+    assert "name one" in message or "git cannot tell what " in message
+    assert not (committed / "x").exists()
+
+
+def test_a_folder_that_is_none_is_one_message(tmp_path: Path) -> None:
+    assert (
+        refused("check", "nowhere", folder=tmp_path) == "there is no folder nowhere: name one with migrations"
+    )
+
+
+def test_the_ini_file_names_the_folder(folder: Path) -> None:
+    """As for every command; a folder of another name is judged as the database's engine would."""
+    (folder / "sql_migrations" / "sqlite").rename(folder / "my migrations")
+    (folder / "yoyo.ini").write_text(
+        "[DEFAULT]\nsources = %(here)s/my migrations\ndatabase = postgresql+atomic://\n"
+    )
+    _write(folder / "my migrations", "001_add_hands", FIRST + "SELECT $$;COMMIT;$$;", "VACUUM;")
+    ran = command("check", folder=folder)
+
+    assert (ran.code, ran.lines) == (
+        4,
+        [
+            (
+                "my migrations/001_add_hands.rollback.sql:1: no transaction may hold VACUUM: put it into "
+                "a migration "
+                "of its own, with `-- transactional: false` in the comment at its top"
+            )
+        ],
+    )
+
+
+def test_the_hook_of_pre_commit_runs_this_command(folder: Path) -> None:
+    """Its entry, as it stands, finds a fault; the pattern fits names of migrations, however they end."""
+    hook = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^(?:- |  )(\w+): (.*)$", hook, re.MULTILINE))
+    _write(folder / "sql_migrations" / "sqlite", "003_a_b", "", None)
+    program_name, *arguments = shlex.split(fields["entry"])
+
+    assert (program_name, fields["language"], fields["pass_filenames"]) == (
+        "poker-therapist",
+        "python",
+        "false",
+    )
+    assert all(re.search(fields["files"], name) for name in ("sql/001_a.sql", "sql/001_A.SQL"))
+    (folder / "yoyo.ini").write_text("[DEFAULT]\nsources = sql_migrations/sqlite\n")
+    ran = program(*arguments, folder=folder)
+    assert ran.code == 4
+    assert "sql_migrations/sqlite/003_a_b.sql: is empty" in ran.out

@@ -272,3 +272,19 @@ def test_reapply_takes_back_what_was_interrupted_and_applies_all(three: Project)
         "applied 001_add_hands",
         "applied 002_add_seats",
     ]
+
+
+def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was_applied_later(
+    three: Project,
+) -> None:
+    """Where nobody says what it needs, one may be rolled back alone."""
+    text = (three.sql / "003_add_tables.sql").read_text().replace("-- depends: 002_add_seats\n", "")
+    (three.sql / "003_add_tables.sql").write_text(text)
+    assert three.yoyo("apply").returncode == 0
+    stop(three, "rollback", "--match", "002")
+
+    assert "003_add_tables has to wait for 002_add_seats: its rollback" in three.refuses(
+        "rollback", "-m", "003"
+    )
+    assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
+    assert three.applied() == ["001_add_hands", "003_add_tables"]

@@ -12,9 +12,11 @@ import psycopg
 from psycopg import sql
 
 from poker_therapist.compat import override
+from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations import catalog
+from poker_therapist.migrations.engine import Engine
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import open_connection, translating_errors
 from poker_therapist.testing.scratch import Scratch
@@ -33,9 +35,7 @@ class PostgreSQLScratch(Scratch[str]):
         Raises:
             InvalidInput, StorageError: it is no URL of PostgreSQL; the server cannot be used.
         """
-        location = locate(url)
-        if not isinstance(location, PostgreSQLLocation):
-            raise InvalidInput(f"{location.name} is no server of PostgreSQL: name one, as postgresql://host/")
+        location = _place(url)
         self._url, self._location, self._run = url, location, f"{PREFIX}{secrets.token_hex(4)}"
         self._numbers, self._made = count(), set[str]()
         with translating_errors(location):
@@ -62,10 +62,8 @@ class PostgreSQLScratch(Scratch[str]):
                 self._drop(name)
 
     @override
-    def location(self, database: str) -> PostgreSQLLocation:
-        location = locate(database)
-        assert isinstance(location, PostgreSQLLocation)
-        return location
+    def engine(self, database: str) -> Engine:
+        return engine_for(locate(database))
 
     @override
     def freeze(self, database: str) -> None:
@@ -78,7 +76,7 @@ class PostgreSQLScratch(Scratch[str]):
 
     @override
     def differences(self, expected: str, actual: str) -> list[str]:
-        places = self.location(expected), self.location(actual)
+        places = _place(expected), _place(actual)
         with closing(open_connection(places[0])) as one, closing(open_connection(places[1])) as other:
             schemas = [str(_all(each, "SELECT current_schema()")[0][0]) for each in (one, other)]
             catalogs = [describe(each, schema) for each, schema in zip((one, other), schemas, strict=True)]
@@ -144,6 +142,13 @@ class PostgreSQLScratch(Scratch[str]):
 
 def _all(connection: psycopg.Connection[Any], statement: Any, *values: str) -> list[Any]:
     return connection.execute(statement, values or None).fetchall()
+
+
+def _place(url: str) -> PostgreSQLLocation:
+    location = locate(url)
+    if not isinstance(location, PostgreSQLLocation):
+        raise InvalidInput(f"{location.name} is no server of PostgreSQL: name one, as postgresql://host/")
+    return location
 
 
 def _name_of(url: str) -> str:

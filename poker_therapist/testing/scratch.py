@@ -4,16 +4,15 @@ import contextlib
 import shutil
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from poker_therapist.compat import override
 from poker_therapist.engines import engine_for
-from poker_therapist.location import Location, SQLiteLocation
-from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.engine import Engine
-from poker_therapist.migrations.files import SQLMigration
 
 # An SQLite file, or the URL of a database on a server.
 D = TypeVar("D")
@@ -35,8 +34,8 @@ class Scratch(ABC, Generic[D]):
         """Delete a database."""
 
     @abstractmethod
-    def location(self, database: D) -> Location:
-        """Return where a database is; nobody needs a backup of it."""
+    def engine(self, database: D) -> Engine:
+        """Return the tools for a database, of which nobody needs backups."""
 
     @abstractmethod
     def differences(self, expected: D, actual: D) -> list[str]:
@@ -44,7 +43,10 @@ class Scratch(ABC, Generic[D]):
 
     @abstractmethod
     def watch(self, before: Callable[[str], None]) -> None:
-        """Have this process call something before each statement that changes a database, COMMIT included."""
+        """Have this process call something before each statement of the migrations, COMMIT included.
+
+        Not before one that only reads: to die there is to die before the next that writes.
+        """
 
     def freeze(self, database: D) -> None:  # a file can be copied in any case
         """Let nobody into a database from now on, so that it can be copied."""
@@ -52,29 +54,14 @@ class Scratch(ABC, Generic[D]):
     def close(self) -> None:  # a folder goes by itself
         """Delete what is left."""
 
-    def engine(self, database: D) -> Engine:
-        """Return the tools for a database."""
-        return engine_for(self.location(database))
-
-    def backend(self, database: D) -> AtomicBackend:
-        """Return the backend of a database."""
-        return self.engine(database).backend()
-
     def migrate(self, database: D, folder: Path, direction: str = "apply") -> None:
         """Apply all migrations of a folder, or roll all of them back."""
-        with self.backend(database) as backend:
+        with self.engine(database).backend() as backend:
             files = backend.read([str(folder)])
             if direction == "apply":
                 backend.apply_migrations(backend.to_apply(files))
             else:
                 backend.rollback_migrations(backend.to_rollback(files))
-
-    def apply(self, database: D, migrations: Iterable[SQLMigration]) -> Iterable[str]:
-        """Apply some migrations, one at a time, and yield the id of each."""
-        for migration in migrations:
-            with self.backend(database) as backend:
-                backend.apply_one(migration)
-            yield migration.id
 
 
 class SQLiteScratch(Scratch[Path]):
@@ -84,15 +71,15 @@ class SQLiteScratch(Scratch[Path]):
         self._folder = folder
         self._numbers = count(1)
 
+    @override
     def create(self) -> Path:
-        """Make a file with a header, still empty."""
         path = self._path()
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute("VACUUM")
+            connection.execute("VACUUM")  # a file with a header, still empty
         return path
 
+    @override
     def copy(self, original: Path) -> Path:
-        """Copy a file with what is in its log."""
         path = self._path()
         with (
             contextlib.closing(sqlite3.connect(original)) as source,
@@ -101,8 +88,8 @@ class SQLiteScratch(Scratch[Path]):
             source.backup(target)
         return path
 
+    @override
     def drop(self, database: Path) -> None:
-        """Delete the folder of a file, with its logs and backups."""
         shutil.rmtree(database.parent, ignore_errors=True)  # on Windows a test may have left it open
 
     def _path(self) -> Path:
@@ -110,12 +97,12 @@ class SQLiteScratch(Scratch[Path]):
         folder.mkdir()
         return folder / "database.db"
 
-    def location(self, database: Path) -> SQLiteLocation:
-        """Return the place of a file that is never backed up."""
-        return SQLiteLocation(database, backups=0)
+    @override
+    def engine(self, database: Path) -> Engine:
+        return engine_for(SQLiteLocation(database, backups=0))
 
+    @override
     def differences(self, expected: Path, actual: Path) -> list[str]:
-        """Return differences of rows, of the texts of the schema, and what SQLite finds damaged."""
         from poker_therapist.sqlite.compare import SQLiteRowComparison, stored_sql
 
         texts = []
@@ -131,11 +118,8 @@ class SQLiteScratch(Scratch[Path]):
                 ]
         return found + sorted(f"{name}: {sql}" for name, sql in texts[0] ^ texts[1])
 
+    @override
     def watch(self, before: Callable[[str], None]) -> None:
-        """See what the migrations' connections run.
-
-        To die before a statement that only reads is to die before the next that writes: those do not count.
-        """
         from poker_therapist.sqlite import backend, backup
         from poker_therapist.sqlite.connect import open_connection
 

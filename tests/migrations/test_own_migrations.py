@@ -180,6 +180,11 @@ BROKEN = {
         KILL, instead("0003.pots", "UPDATE hands SET pot = (SELECT", "UPDATE hand SET pot = (SELECT"),
         r"apply of all .* failed\n.*migrations/0003\.pots\.sql:4: no such table: hand\n    UPDATE hand SET",
     ),
+    "what is done twice after a kill": (
+        KILL, with_text("0003.pots", "-- So.\n-- transactional: false\n-- depends: 0002.cents\n"
+            "INSERT INTO hands (note) VALUES ('turn');\nCREATE INDEX IF NOT EXISTS sizes ON bets (size);"),
+        r"^another database after a kill at .* of apply, before\n    CREATE INDEX .*\nhands: 1 row",
+    ),
     "a migration that fails on rows": (
         ROUND_TRIP, instead("0003.pots", "coalesce(sum(size), 0)", "sum(nullif(size, 300))"),
         "NOT NULL constraint failed: hands.pot",

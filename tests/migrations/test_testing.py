@@ -114,6 +114,19 @@ def test_a_rollback_that_cannot_be_repeated_is_stuck_after_a_kill(theirs: Theirs
     assert '0002_index_notes.sql:4: relation "notes" already exists' in str(failed.value)
 
 
+def test_what_is_done_twice_after_a_kill_shows_as_another_database(theirs: Theirs, tmp_path: Path) -> None:
+    edit(theirs, "0002_index_notes", "DROP INDEX", "INSERT INTO hands (note) VALUES ('turn');\nDROP INDEX")
+    with pytest.raises(AssertionError, match=ANOTHER):
+        theirs.test_a_kill_at_any_statement_leaves_nothing_to_repair(tmp_path)
+
+
+# With the statement.
+ANOTHER = (
+    r"^another database after a kill at statement \d+ of apply, before\n    DROP INDEX .*\n"
+    "the rows of hands are not the same$"
+)
+
+
 def test_where_rows_cannot_be_put_in_the_version_is_said(theirs: Theirs, tmp_path: Path) -> None:
     edit(theirs, "0001_add_hands", "note TEXT NOT NULL", "notes TEXT NOT NULL")
     edit(theirs, "0002_index_notes", "(note)", "(notes)")

@@ -28,6 +28,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     escaped,
 )
+from poker_therapist.location import command_about, require_own
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
 from poker_therapist.migrations.files import (
     KEPT_IN_DATABASE,
@@ -38,6 +39,8 @@ from poker_therapist.migrations.files import (
     read_migrations,
     split,
 )
+from poker_therapist.migrations.log import record_failure
+from poker_therapist.migrations.loss import rows_lost
 
 logger = logging.getLogger("poker_therapist.migrations")
 
@@ -56,6 +59,8 @@ class AtomicBackend(DatabaseBackend, ABC):
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
+    sources: Sequence[str] = ()  # where the migrations were read
+    allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
     _known: Sequence[SQLMigration] = ()  # all that yoyo has read, for a part of them may rest on another
 
     def __enter__(self) -> Self:
@@ -130,7 +135,10 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
         """Return the migrations of some folders, and those that were kept and have no file."""
-        return read_migrations(sources, kept, self.split)
+        self.sources = sources
+        found = read_migrations(sources, kept, self.split)
+        require_own(self.location, (one.file.parent for one in found if one.file))
+        return found
 
     def applied(self) -> dict[str, str]:
         """Return what is applied: ids, and the times that yoyo recorded."""
@@ -189,9 +197,17 @@ class AtomicBackend(DatabaseBackend, ABC):
         applied, kept = self.applied(), self.records()
         for one in migrations:
             text = kept.get(one.id) if one.file is not None and one.id in applied else None
-            if text and text.applied_at == applied[one.id] and text.checksum is not None:
-                texts = (text.apply_sql or "", text.rollback_sql or "")
-                one.require_unedited(text.checksum, *texts, self.location.yoyo)
+            if text and text.applied_at == applied[one.id]:
+                self.require_text(one, text)
+
+    def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
+        """Raise MigrationEdited if the files of a migration are not what was kept of it."""
+        if kept.checksum is not None:
+            words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
+            ways = (f"`{command_about(self.location, *way, sources=self.sources)}`" for way in words)
+            one.require_unedited(
+                kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
+            )
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
@@ -221,6 +237,8 @@ class AtomicBackend(DatabaseBackend, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
         self._require_way_back(migrations)
+        if self.allow_loss and (rows := rows_lost(self, migrations)):
+            self.allow_loss(rows, migrations[-1].id)
         if not migrations:
             self.tell_operator("nothing to roll back")
         self._in_turn(self.rollback_one, migrations, "rolled back")
@@ -230,7 +248,10 @@ class AtomicBackend(DatabaseBackend, ABC):
         for number, migration in enumerate(migrations):
             try:
                 do(migration)
-            except PokerTherapistError as error:
+            except BaseException as error:
+                record_failure(self, migration, "apply" if done == "applied" else "rollback", error)
+                if not isinstance(error, PokerTherapistError):
+                    raise
                 cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
                 if not isinstance(self.translate_error(cause) or error, DatabaseFull):
                     raise
@@ -300,7 +321,7 @@ class AtomicBackend(DatabaseBackend, ABC):
             if dependents:
                 raise MigrationError(
                     f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
-                    f"or both with `{self.location.yoyo} rollback --revision {migration.id}`",
+                    f"or both with `{command_about(self.location, 'rollback', '--to', migration.id)}`",
                     migration_id=migration.id,
                 )
             self.back_up(f"rollback-{migration.id}")

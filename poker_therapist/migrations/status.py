@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
+from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
@@ -60,7 +61,7 @@ class Status:
 
     @property
     def pending(self) -> list[str]:
-        """The ids that `yoyo apply` would apply."""
+        """The ids that `apply` would apply."""
         return [one.id for one in self.migrations if one.state is State.PENDING]
 
 
@@ -109,16 +110,15 @@ def read_states(
             found.append(MigrationStatus(name, State.PENDING))
         elif file is None:
             state = State.UNKNOWN if name > newest else State.MISSING
-            note = "its text is kept: `yoyo rollback` can undo it"
+            undo = command_about(backend.location, "rollback", "--to", name)
+            note = f"its text is kept: `{undo}` can undo it"
             found.append(MigrationStatus(name, state, applied[name], note))
         else:
             state, note = State.APPLIED, "by plain yoyo: not verified"
             if text is not None and text.checksum and text.applied_at == applied[name]:
                 note = ""
                 try:
-                    file.require_unedited(
-                        text.checksum, text.apply_sql or "", text.rollback_sql or "", backend.location.yoyo
-                    )
+                    backend.require_text(file, text)
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))

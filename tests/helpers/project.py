@@ -38,13 +38,27 @@ class Project:
         )
 
     def yoyo(
-        self, *arguments: str, scheme: str = "", options: str = "", sources: Sequence[str] = ("sql",)
+        self,
+        *arguments: str,
+        scheme: str = "",
+        options: str = "",
+        sources: Sequence[str] = ("sql",),
+        loses_rows: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run yoyo on the database of this project, in a child of this process, which is quicker."""
+        """Run yoyo on the database of this project, in a child of this process, which is quicker.
+
+        With `loses_rows` an ini file allows it to roll back what holds rows.
+        """
         url = self.url_for(scheme or self.atomic, options)
-        ran = yoyo_in_child(
-            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
-        )
+        ini = ["--no-config-file"]
+        if loses_rows:
+            (self.folder / "loses_rows.ini").write_text("[DEFAULT]\nallow_data_loss = on\n", encoding="utf-8")
+            ini = ["--config", "loses_rows.ini"]
+        return self.bare_yoyo(*arguments, *ini, "--batch", "--database", url, *sources)
+
+    def bare_yoyo(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run yoyo with these arguments alone, so that it takes the ini file of the folder."""
+        ran = yoyo_in_child(*arguments, folder=folder or self.folder)
         return subprocess.CompletedProcess(arguments, ran.code, ran.out, ran.error)
 
     def plain_yoyo(

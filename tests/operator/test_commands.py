@@ -11,11 +11,29 @@ from tests.helpers import old_app, snapshots
 from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.migrating import IDS
 
-COMMANDS = ("status", "rehearse", "new", "backup", "restore", "copy", "export", "forget", "purge")
+COMMANDS = (
+    "status",
+    "rehearse",
+    "apply",
+    "rollback",
+    "list",
+    "log",
+    "new",
+    "backup",
+    "restore",
+    "copy",
+    "export",
+    "forget",
+    "purge",
+)
 # Each command that takes a database, with what else it needs.
 CALLS: dict[str, tuple[str, ...]] = {
     "status": (),
     "rehearse": (),
+    "apply": (),
+    "rollback": (),
+    "list": (),
+    "log": (),
     "backup": (),
     "restore": ("good.backup",),
     "export": ("7",),
@@ -219,4 +237,4 @@ def test_a_table_with_trouble_fits_a_narrow_terminal(tmp_path: Path) -> None:
 
     assert code == 4
     assert all(name in drawn for name in IDS)
-    assert "`yoyo mark -m '^004_index_reads$'`" in drawn
+    assert "`yoyo mark -m '^004_index_reads$' --batch" in drawn

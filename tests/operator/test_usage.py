@@ -11,6 +11,20 @@ def test_without_a_command_every_command_is_listed_and_none_is_run(tmp_path: Pat
 
     assert bare.error == ""
     assert bare.out.split() == helped.out.split()
-    for name in ("status", "rehearse", "backup", "restore", "copy", "export", "forget", "purge", "new"):
+    for name in (
+        "status",
+        "rehearse",
+        "apply",
+        "rollback",
+        "list",
+        "log",
+        "backup",
+        "restore",
+        "copy",
+        "export",
+        "forget",
+        "purge",
+        "new",
+    ):
         assert f" {name} " in bare.out
     assert list(tmp_path.iterdir()) == []

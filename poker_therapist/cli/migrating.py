@@ -121,7 +121,7 @@ def apply(
         typer.Option(
             "--to",
             metavar="ID",
-            help="This one alone and what it depends on, as yoyo's --revision.",
+            help="This one alone and what it depends on, as REVISION with yoyo.",
             show_default=False,
         ),
     ] = None,
@@ -148,7 +148,7 @@ def rollback(
         typer.Option(
             "--to",
             metavar="ID",
-            help="This one and what depends on it, as yoyo's --revision. Unless given: the last applied.",
+            help="This one and what depends on it, as REVISION with yoyo. Unless given: the last applied.",
             show_default=False,
         ),
     ] = None,

@@ -109,9 +109,10 @@ def choose_migrations(
     chosen = choose(database, config, no_config, changes=changes)
     found = list(sources or ())
     if not found and (ini := _ini_of_sources(database, config, no_config)):
-        named = ini_value(ini.absolute(), "sources", is_given=config is not None) or ""
-        # yoyo would split the name of a folder at its blanks.
-        found = [named.strip()] if Path(named.strip()).is_dir() else named.split()
+        named = (ini_value(ini.absolute(), "sources", is_given=config is not None) or "").strip()
+        found = named.split()
+        if found[1:] and Path(named).is_dir():  # one folder with blanks in its name
+            found = [named]
     if schema.are_shipped(found):
         return chosen._replace(sources=found)
     places = tuple(one if ":" in one else os.path.abspath(one) for one in found)  # noqa: PTH100  # globs

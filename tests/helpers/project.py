@@ -71,9 +71,15 @@ class Project:
         """Return the URL of the database for one of yoyo's backends."""
         return f"{scheme}:///{self.database}{options}"
 
-    def refuses(self, *arguments: str, options: str = "", sources: Sequence[str] = ("sql",)) -> str:
+    def refuses(
+        self,
+        *arguments: str,
+        options: str = "",
+        sources: Sequence[str] = ("sql",),
+        loses_rows: bool = False,
+    ) -> str:
         """Run yoyo, check that it ends in one message and no traceback, and return that."""
-        result = self.yoyo(*arguments, options=options, sources=sources)
+        result = self.yoyo(*arguments, options=options, sources=sources, loses_rows=loses_rows)
 
         assert result.returncode == 1
         assert "Traceback" not in result.stderr + result.stdout

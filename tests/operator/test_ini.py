@@ -338,7 +338,8 @@ def test_an_ini_that_the_operator_names_is_taken_wherever_it_is(place: Path) -> 
         assert database_of(mine, option, "../shared/yoyo.ini") == f"{shared}/game.db"
     assert database_of(mine, "--no-config") == f"{mine}/RexVoice.db"
     assert database_of(shared, "--no-config") == f"{shared}/RexVoice.db"
-    assert database_of(shared, "-d", "other.db") == f"{shared}/other.db"
+    ran = looked_at(shared, "-d", "other.db")  # its `sources` are not used either, and that is said
+    assert (ran.json["database"], "yoyo.ini is not used" in ran.error) == (f"{shared}/other.db", True)
     assert "there is no ini file" in refusal(mine, "--config", "nowhere.ini")
     assert "there is no ini file" in refusal(mine, "--config", ".")
     assert looked_at(mine, "--config", "yoyo.ini", "--no-config").code == 2

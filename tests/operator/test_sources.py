@@ -34,9 +34,9 @@ def test_the_sources_of_the_ini_are_those_of_each_command(two_migrations: Projec
     assert (ran.code, [line.split("\t")[:2] for line in ran.lines[:2]]) == (
         3, [["001_add_hands", "pending"], ["002_add_bets", "pending"]],
     )  # fmt: skip
-    assert [one["id"] for one in command("rehearse", "--json", folder=folder).json["migrations"]] == [
-        "001_add_hands", "002_add_bets",
-    ]  # fmt: skip
+    assert command("apply", "--to", "001", folder=folder).code == 0
+    rehearsed = command("rehearse", "--json", folder=folder).json["migrations"]
+    assert [one["id"] for one in rehearsed] == ["002_add_bets"]
     assert command("apply", folder=folder).code == 0
     assert two_migrations.applied() == ["001_add_hands", "002_add_bets"]
     assert command("status", folder=folder).code == 0
@@ -109,7 +109,7 @@ def test_the_folder_of_another_engine_is_refused(way: str, project: Project) -> 
         message = project.refuses("apply", sources=(wrong,))
     else:
         message = refused("apply", "-d", str(project.database), "--sources", wrong, folder=project.folder)
-    assert message.startswith(f"{wrong} holds no migrations for {project.database}"), message
+    assert message.startswith(f"{wrong} holds no migrations for ")
     assert f"--sources {project.folder / right}`" in message
     assert project.is_untouched()
 

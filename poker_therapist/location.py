@@ -90,7 +90,7 @@ class SQLiteLocation:
         usual = SQLiteLocation(self.path)
         given = {name: value for name, value in options.items() if value != getattr(usual, name)}
         query = f"?{urlencode(given)}" if given else ""
-        return f"sqlite:///{quote(self.path.as_posix(), safe='/:')}{query}"
+        return f"sqlite:///{quote(self.path.as_posix(), safe='/:', errors='surrogatepass')}{query}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,8 @@ def hide_passwords(text: str, given: Iterable[str]) -> str:
             login = one.rpartition("@")[0]
             parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
             parts |= {login[at.end() :] for at in re.finditer(":", login)}
-        parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", unquote(one), re.IGNORECASE))
+        for shown in (one, unquote(one)):
+            parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", shown, re.IGNORECASE))
         for part in parts | {piece for whole in parts for piece in whole.split("/")[:-1]}:
             quoted = quote(part, safe="", errors="replace")
             found |= {part, unquote(part), quoted, repr(part)[1:-1], escaped(part)}

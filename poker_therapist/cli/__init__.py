@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,16 @@ def _shown(message: str) -> str:
 class _Commands(TyperGroup):
     """The commands; what the parser says of a wrong call repeats no password."""
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command that does not have what is plain converted."""
+        if command := super().get_command(ctx, cmd_name):
+            _leave_plain(command.get_params(ctx))
+        return command
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _leave_plain(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def make_context(self, *args: Any, **options: Any) -> Any:
         with _hiding_passwords():
             return super().make_context(*args, **options)
@@ -37,6 +48,19 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _hiding_passwords():
             return super().invoke(ctx)
+
+
+def _leave_plain(parameters: list[Any]) -> None:
+    """Let parameters take nothing, or a text, as it is: Typer would import for long to convert it."""
+
+    def process_value(parameter: Any, ctx: Any, value: Any) -> Any:
+        if value is None and not parameter.required:
+            return parameter.callback(ctx, parameter, None) if parameter.callback else None
+        is_text = isinstance(value, str) and parameter.name in ("database", "to")
+        return value if is_text else type(parameter).process_value(parameter, ctx, value)
+
+    for parameter in parameters:
+        parameter.process_value = partial(process_value, parameter)
 
 
 @contextmanager

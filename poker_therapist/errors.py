@@ -172,6 +172,14 @@ class MigrationFailed(MigrationError):
     """A statement of a migration failed, and the whole migration was rolled back."""
 
 
+class MigrationOutOfOrder(MigrationError):
+    """A migration comes too late, or two branches have added one each after the same one; nothing ran."""
+
+
+class MigrationInterrupted(MigrationError):
+    """Another migration was stopped in the middle and must be finished or rolled back first; nothing ran."""
+
+
 class DriftUnknown(MigrationError):
     """It cannot be said whether the schema is what the applied migrations build; nothing was changed."""
 

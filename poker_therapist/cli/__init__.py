@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from poker_therapist import __version__
-from poker_therapist.cli import data, migrating
+from poker_therapist.cli import data, migrating, ordering
 from poker_therapist.cli.options import VARIABLE
 from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import hide_passwords
@@ -123,6 +123,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     migrating.list_,
     migrating.log,
     migrating.new,
+    ordering.renumber,
     data.backup,
     data.restore,
     data.copy,

@@ -148,7 +148,7 @@ def rollback(
         typer.Option(
             "--to",
             metavar="ID",
-            help="This one and what depends on it, as REVISION with yoyo. Unless given: the last applied.",
+            help="This one and all that was applied after it. Unless given: the last applied.",
             show_default=False,
         ),
     ] = None,
@@ -186,19 +186,18 @@ def list_(
     sources: Sources = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the migrations, applied (A) and unapplied (U), and where their files are, as yoyo does."""
+    """List the migrations, applied (A), unapplied (U) or interrupted (I), and where their files are."""
     from poker_therapist.migrations import run
 
     chosen = choose_migrations(database, config, no_config, sources)
     with engine_for(chosen.location).backend() as backend:
-        found = run.in_order(backend, schema.sources_for(chosen.location, chosen.sources))
+        found = run.listed(backend, schema.sources_for(chosen.location, chosen.sources))
     if as_json:
-        rows = [{"id": one.id, "applied": applied, "source": one.source_dir} for one, applied in found]
+        rows = [{"id": one.id, "status": status, "source": one.source_dir} for one, status in found]
         screen.print_json({"database": chosen.location.name, "migrations": rows})
         return
-    screen.print_rows(
-        ("migration", "status", "source"), [(one.id, "AU"[not done], one.source_dir) for one, done in found]
-    )
+    rows_shown = [(one.id, status, one.source_dir) for one, status in found]
+    screen.print_rows(("migration", "status", "source"), rows_shown)
 
 
 def log(

@@ -6,48 +6,36 @@ kills the process, the database undoes what was not committed and nobody holds a
 docs/MIGRATIONS.md draws the order of events.
 """
 
-import getpass
 import logging
-import socket
-import uuid
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from yoyo import internalmigrations
-from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import (
     DatabaseFull,
     DatabaseNotFound,
     MigrationError,
+    MigrationInterrupted,
+    MigrationOutOfOrder,
     PokerTherapistError,
     escaped,
 )
 from poker_therapist.location import command_about, require_own
+from poker_therapist.migrations.bookkeeping import Bookkeeping
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
-from poker_therapist.migrations.files import (
-    KEPT_IN_DATABASE,
-    AppliedRecord,
-    Split,
-    SQLMigration,
-    Statement,
-    read_migrations,
-    split,
-)
+from poker_therapist.migrations.files import AppliedRecord, SQLMigration, Statement, read_migrations
 from poker_therapist.migrations.log import record_failure
 from poker_therapist.migrations.loss import rows_lost
+from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
 
-BOOKKEEPING_SQL = Path(__file__).with_name("bookkeeping.sql")
 
-
-class AtomicBackend(DatabaseBackend, ABC):
+class AtomicBackend(Bookkeeping, ABC):
     """A backend of yoyo's that changes a database only by whole migrations.
 
     An engine adds how to find, make and open its database, how to take its write lock, run a statement, check
@@ -55,13 +43,10 @@ class AtomicBackend(DatabaseBackend, ABC):
     """
 
     has_transactional_ddl = True
-    location: Any  # each engine says of which kind
-    split: Split = staticmethod(split)  # where a statement ends, to the engine
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
     allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
-    _known: Sequence[SQLMigration] = ()  # all that yoyo has read, for a part of them may rest on another
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -72,30 +57,13 @@ class AtomicBackend(DatabaseBackend, ABC):
         with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
             self.report(escaped(message, keeping="\n"))
 
-    @property
-    def name(self) -> str:
-        """What an operator calls the database."""
-        return str(self.location.name)
-
-    @abstractmethod
-    def exists(self) -> bool:
-        """Return whether there is a database."""
-
     @abstractmethod
     def create_database(self) -> None:
         """Create an empty database if there is none."""
 
     @abstractmethod
-    def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run one of our own queries and return its rows."""
-
-    @abstractmethod
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
-
-    @abstractmethod
-    def translate_error(self, error: Exception) -> PokerTherapistError | None:
-        """Return our own error for one of the driver's; None if it is no error of the driver's."""
 
     def backup_before(self, migration_id: str) -> str:
         """Return what an operator restores to go back to before a migration."""
@@ -138,59 +106,71 @@ class AtomicBackend(DatabaseBackend, ABC):
         self.sources = sources
         found = read_migrations(sources, kept, self.split)
         require_own(self.location, (one.file.parent for one in found if one.file))
+        self._known = list(found)
         return found
 
-    def applied(self) -> dict[str, str]:
-        """Return what is applied: ids, and the times that yoyo recorded."""
-        sql = self.format_sql(
-            "SELECT {quoted.migration_id}, {quoted.applied_at_utc} FROM {0.migration_table_quoted}"
-        )
-        with self.translating_errors():
-            if not self.exists() or self.migration_table not in self.list_tables():
-                return {}
-            return {str(name): str(time) for name, time in self.execute(sql).fetchall()}
-
-    def records(self) -> dict[str, AppliedRecord]:
-        """Return what the database has kept of migrations, whether applied or interrupted."""
-        with self.translating_errors():
-            if not self.exists() or "_migration_text" not in self.list_tables():
-                return {}
-            kept = self.query("kept_texts", (self.migration_table,))
-        return {name: AppliedRecord(*rest) for name, *rest in kept}
-
-    def kept_migrations(self) -> list[SQLMigration]:
-        """Return every applied migration as the database has kept it.
-
-        Plain yoyo keeps nothing of what it applies. That may be an app's that uses yoyo in the same database.
-        """
-        kept = self.records()
-        return [
-            SQLMigration(
-                name, None, KEPT_IN_DATABASE, kept[name].apply_sql or "", kept[name].rollback_sql, self.split
-            )
-            for name, applied_at in self.applied().items()
-            if name in kept and kept[name].is_text_of(applied_at)
-        ]
-
-    def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied of ours, in order: its files, and the kept text of what has none."""
-        known = {**{one.id: one for one in self.kept_migrations()}, **files}
-        return [known[name] for name in sorted(self.applied().keys() & known.keys())]
-
-    def get_applied_migration_hashes(self) -> list[str]:
-        """Return yoyo's hashes of what is applied, in the order in which it was."""
-        with self.translating_errors():
-            return super().get_applied_migration_hashes() if self.applied() else []
-
     def to_apply(self, migrations: MigrationList) -> MigrationList:
-        """Return what is not applied, in the order of its dependencies."""
-        self._known = list(migrations)
-        return super().to_apply(migrations)
+        """Return what is not applied, in order; what was interrupted is finished first."""
+        self._add_known(migrations)
+        applied, interrupted = self.applied(), self.interrupted()
+        pending = [one for one in migrations if one.id not in applied]
+        ordered = in_order(pending, lambda name: (name not in interrupted, natural(name)))
+        return migrations.replace(ordered)
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
-        """Return what is applied, in the order in which it can be rolled back."""
-        self._known = list(migrations)
-        return super().to_rollback(migrations)
+        """Return what is applied, the last first, and before it what was interrupted."""
+        self._add_known(migrations)
+        return migrations.replace(self.in_rollback_order(migrations))
+
+    def to_rollback_to(self, migrations: MigrationList, name: str) -> MigrationList:
+        """Return one that is applied, or was interrupted, and all that was applied after it, that first."""
+        found = self.in_rollback_order(migrations)
+        ids = [one.id for one in found]
+        return migrations.replace(found[: ids.index(name) + 1] if name in ids else [])
+
+    def _add_known(self, migrations: Iterable[SQLMigration]) -> None:
+        self._known = list({one.id: one for one in (*self._known, *migrations)}.values())
+
+    def require_in_order(self, migrations: Collection[SQLMigration]) -> None:
+        """Raise MigrationOutOfOrder if one of some that are pending is late, or one of a fork."""
+        ids = {one.id for one in migrations}
+        done = self.applied().keys() | self.interrupted() if ids else set()
+        for late, other in late_comers(self._known, done) if ids else ():
+            if late.id in ids:
+                raise _out_of_order(
+                    late, f"{other.place()} comes after {late.place()} and is applied already"
+                )
+        for first, second in forks(self._known) if ids else ():
+            if ids & {first.id, second.id}:
+                why = (
+                    f"{first.place()} and {second.place()} both depend on "
+                    f"{', '.join(sorted(first.depends_on & second.depends_on))}, and neither on the other"
+                )
+                raise _out_of_order(second if second.id in ids else first, why)
+
+    def how_to_finish(self, name: str) -> str:
+        """Return what to do about a migration that was interrupted."""
+        rollback = f"`{command_about(self.location, 'rollback', '--to', name)}`"
+        if name in self.applied():
+            return f"its rollback was stopped in the middle: finish that with {rollback}"
+        if all(one.file is None for one in self._known if one.id == name):
+            return f"it was stopped in the middle: roll it back with {rollback}, or restore its files"
+        finish = f"`{command_about(self.location, 'apply', '--to', name)}`"
+        return f"it was stopped in the middle: finish it with {finish}, or roll it back with {rollback}"
+
+    def _require_finished(self, migration: SQLMigration, direction: str) -> None:
+        """Refuse to leave behind what was interrupted, unless the one has to be done before the other."""
+        interrupted = self.interrupted()
+        if not interrupted or migration.id in interrupted:
+            return
+        known = {one.id: one for one in (*self.kept_migrations(), *self._known, migration)}
+        for name in sorted(interrupted & known.keys(), key=natural):
+            pair = (known[name], migration) if direction == "apply" else (migration, known[name])
+            if pair[1].id not in ancestors(pair[0], known):
+                raise MigrationInterrupted(
+                    f"{migration.id} has to wait for {escaped(name)}: {self.how_to_finish(name)}",
+                    migration_id=name,
+                )
 
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
         """Raise MigrationEdited for the first whose files are not what was applied."""
@@ -213,6 +193,7 @@ class AtomicBackend(DatabaseBackend, ABC):
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)
         self.require_unedited(self._known)
+        self.require_in_order(migrations)
         if not migrations:
             self.tell_operator("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
@@ -274,6 +255,8 @@ class AtomicBackend(DatabaseBackend, ABC):
             applied = self.applied()
             if mark and migration.id in applied:
                 return False
+            if mark:
+                self._require_finished(migration, "apply")
             if missing := sorted(migration.depends_on - applied.keys()):
                 raise MigrationError(
                     f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first",
@@ -281,15 +264,15 @@ class AtomicBackend(DatabaseBackend, ABC):
                 )
             self.back_up(f"apply-{migration.id}")
             self._prepare()
-            adopted = self._found_tables(migration)
+            # What is there of one that was interrupted, it may have made itself.
+            found = [] if migration.id in self.interrupted() else self._found_tables(migration)
             if migration.use_transactions:
                 self._run(migration, statements, "apply")
                 self._record(migration, mark)
-                for name in adopted if mark else ():
-                    self.query("create_adopted")
-                    self.query("keep_adopted", (self.migration_table, migration.id, name))
-            else:
+            elif mark:
                 self._keep(migration, None)
+            if mark:
+                self._keep_adopted(migration, found)
         if not migration.use_transactions:
             self._run_unprotected(migration, statements, "apply")
             with self.one_transaction():
@@ -310,9 +293,10 @@ class AtomicBackend(DatabaseBackend, ABC):
 
     def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():
-            applied = self.applied()
+            applied = self.applied().keys() | self.interrupted()
             if migration.id not in applied:
                 return False
+            self._require_finished(migration, "rollback")
             dependents = [
                 escaped(other.id)
                 for other in (*self.kept_migrations(), *self._known)
@@ -336,28 +320,6 @@ class AtomicBackend(DatabaseBackend, ABC):
             with self.one_transaction():
                 self._unrecord(migration)
         return True
-
-    @contextmanager
-    def one_transaction(self) -> Iterator[None]:
-        """Hold the write lock for a block: all of it is committed, or nothing."""
-        with self.translating_errors(), self.transaction():
-            yield
-
-    @contextmanager
-    def translating_errors(self) -> Iterator[None]:
-        """Turn the driver's errors into our own."""
-        try:
-            yield
-        except Exception as error:
-            if ours := self.translate_error(error):
-                raise ours from error
-            raise
-
-    def _prepare(self) -> None:
-        """Create yoyo's tables and ours."""
-        if internalmigrations.needs_upgrading(self):
-            internalmigrations.upgrade(self)
-        self.query("create_texts")
 
     def _run(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
         before = self.present()
@@ -396,15 +358,6 @@ class AtomicBackend(DatabaseBackend, ABC):
             why = f"this would take away {which}, which no migration has made: if it may go, drop"
             raise migration.failure(direction, f"{why} it yourself ({by_hand}), then run the command again")
 
-    def adopted(self) -> dict[str, list[str]]:
-        """Return the tables that each applied migration has found and not made."""
-        found = dict[str, list[str]]()
-        with self.translating_errors():
-            if self.exists() and "_migration_adopted" in self.list_tables():
-                for name, table in self.query("adopted_tables", (self.migration_table,)):
-                    found.setdefault(name, []).append(table)
-        return found
-
     def _require_way_back(self, migrations: Iterable[SQLMigration]) -> None:
         adopted = self.adopted()
         for migration in migrations:
@@ -431,39 +384,16 @@ class AtomicBackend(DatabaseBackend, ABC):
                     line=error.line,
                 ) from error
 
-    def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
-        if mark:
-            self.mark_one(migration, log=False)
-            self._keep(migration, self.applied()[migration.id])
-        self.log_migration(migration, operation)
-
-    def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
-        self.unmark_one(migration, log=False)
-        self.query("drop_text", (self.migration_table, migration.id))
-        if "_migration_adopted" in self.list_tables():
-            self.query("drop_adopted", (self.migration_table, migration.id))
-        self.log_migration(migration, operation)
-
-    def _keep(self, one: SQLMigration, applied_at: str | None) -> None:
-        texts = (one.checksum, one.apply_sql, one.rollback_sql)
-        self.query("keep_text", (self.migration_table, one.id, applied_at, *texts))
-
-    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """Return a row of yoyo's log, also where the user has no name and the host no domain."""
-        user = "unknown"  # in a container without a passwd entry, a service of Windows
-        with suppress(KeyError, OSError, ImportError):
-            user = getpass.getuser()
-        return {
-            "id": str(uuid.uuid1()),
-            "migration_id": migration and migration.id,
-            "migration_hash": migration and migration.hash,
-            "username": user,
-            "hostname": socket.gethostname(),
-            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
-            "operation": operation,
-        }
-
 
 def _refuse_force(force: bool) -> None:
     if force:
         raise MigrationError("--force would keep half of a migration: correct what fails instead")
+
+
+def _out_of_order(migration: SQLMigration, why: str) -> MigrationOutOfOrder:
+    return MigrationOutOfOrder(
+        f"{why}: `poker-therapist renumber {shlex.quote(migration.id)}` makes {migration.id} the next one; "
+        "or write `-- out-of-order: true` into its header, if their order makes no difference",
+        migration_id=migration.id,
+        file=migration.place(),
+    )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
 from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed, escaped
+from poker_therapist.migrations.order import in_order, natural
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
 _TRANSACTION_CONTROL = {
@@ -271,6 +272,11 @@ class AppliedRecord(NamedTuple):
     apply_sql: str | None
     rollback_sql: str | None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was begun, in whichever direction, and not finished."""
+        return self.apply_sql is not None and self.applied_at is None
+
     def is_text_of(self, applied_at: str | None) -> bool:
         """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
         return self.apply_sql is not None and self.applied_at in (applied_at, None)
@@ -327,11 +333,8 @@ def read_migrations(
     for migration in kept:
         found.setdefault(migration.id, migration)
     _link(found)
-    ordered = [found[name] for name in sorted(found)]
-    return MigrationList(
-        [migration for migration in ordered if not migration.is_hook],
-        [migration for migration in ordered if migration.is_hook],
-    )
+    hooks = [found[name] for name in sorted(found, key=natural) if found[name].is_hook]
+    return MigrationList(in_order(found.values()), hooks)
 
 
 def _files(source: str) -> Iterable[Path]:

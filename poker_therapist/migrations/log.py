@@ -62,8 +62,6 @@ def read_log(backend: Any) -> list[LogEntry]:
                     outcome, (tried, _, place) = "failed", place.partition(": ")
                 entries.append(LogEntry(at, tried, migration or "", outcome, user or "", host or "", place))
     applied = backend.applied()
-    for name, kept in backend.records().items():
-        if kept.apply_sql is not None and kept.applied_at is None and not backend.is_being_changed():
-            operation = "rollback" if name in applied else "apply"
-            entries.append(LogEntry(None, operation, name, "interrupted"))
-    return entries
+    left = [] if backend.is_being_changed() else sorted(backend.interrupted())
+    ways = {name: "rollback" if name in applied else "apply" for name in left}
+    return entries + [LogEntry(None, way, name, "interrupted") for name, way in ways.items()]

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from yoyo import ancestors, descendants
-from yoyo.migrations import MigrationList, topological_sort
+from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import InvalidInput, escaped
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.order import in_order
 
 
 @dataclass(slots=True)
@@ -44,12 +45,15 @@ def apply(
     with engine.backend() as backend:
         done = _telling(backend, "applied", say)
         known = read(backend, sources)
-        wanted = _related(known, to, ancestors)
         pending = backend.to_apply(known)
+        wanted = pending
+        if to is not None:
+            (target,) = _named(known, to)
+            wanted = {target, *ancestors(target, known)}
         for one in known:
             if one.file is None:
                 backend.tell_operator(f"{one.id} is applied and has no file here: is the database newer?")
-        backend.apply_migrations(pending.filter(lambda one: one.id in wanted))
+        backend.apply_migrations(pending.filter(lambda one: one in wanted))
     return done
 
 
@@ -61,7 +65,7 @@ def roll_back(
     allow_loss: Callable[[dict[str, int], str], None],
     say: Callable[[str], object],
 ) -> Run:
-    """Roll back the migration that was applied last, or `to` and what depends on it.
+    """Roll back the migration that was applied last, or `to` and what was applied after it.
 
     Args:
         engine: the database.
@@ -79,9 +83,13 @@ def roll_back(
         done = _telling(backend, "rolled back", say)
         backend.allow_loss = allow_loss
         known = read(backend, sources)
-        wanted = _related(known, to, descendants)
         applied = backend.to_rollback(known)
-        chosen = applied[:1] if to is None else applied.filter(lambda one: one.id in wanted)
+        chosen = applied[:1]
+        if to is not None:
+            (target,) = _named(known, to)
+            later = {target.id, *(one.id for one in backend.to_rollback_to(known, target.id))}
+            later |= {one.id for one in descendants(target, known)}
+            chosen = applied.filter(lambda one: one.id in later)
         backend.rollback_migrations(chosen)
     return done
 
@@ -92,10 +100,13 @@ def read(backend: AtomicBackend, sources: Sequence[str]) -> MigrationList:
     return backend.read(sources, [one for one in backend.kept_migrations() if one.id == escaped(one.id)])
 
 
-def in_order(backend: AtomicBackend, sources: Sequence[str]) -> list[tuple[SQLMigration, bool]]:
-    """Return each migration and whether it is applied, in the order in which they are applied."""
-    applied = backend.applied()
-    return [(one, one.id in applied) for one in topological_sort(read(backend, sources))]
+def listed(backend: AtomicBackend, sources: Sequence[str]) -> list[tuple[SQLMigration, str]]:
+    """Return each migration in order, with A if it is applied, U if not, I if it was interrupted."""
+    applied, interrupted = backend.applied(), backend.interrupted()
+    return [
+        (one, "I" if one.id in interrupted else "A" if one.id in applied else "U")
+        for one in in_order(read(backend, sources))
+    ]
 
 
 def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) -> Run:
@@ -117,13 +128,10 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) ->
     return done
 
 
-def _related(known: MigrationList, to: str | None, relatives: Callable[..., set[SQLMigration]]) -> set[str]:
-    """Return the ids of the migration that is meant and of its relatives; of all where none is."""
-    ids = [str(one.id) for one in known]
-    if to is None:
-        return set(ids)
-    named = [to] if to in ids else [one for one in ids if one.startswith(to)]
-    if len(named) != 1:
-        raise InvalidInput(f"{to} is no migration, or is more than one: there are {', '.join(ids) or 'none'}")
-    (target,) = (one for one in known if one.id == named[0])
-    return {target.id, *(one.id for one in relatives(target, known))}
+def _named(known: MigrationList, to: str) -> list[SQLMigration]:
+    """Return the migration that is meant."""
+    found = [one for one in known if one.id == to] or [one for one in known if one.id.startswith(to)]
+    if len(found) != 1:
+        ids = ", ".join(one.id for one in known)
+        raise InvalidInput(f"{to} is no migration, or is more than one: there are {ids or 'none'}")
+    return found

@@ -1,14 +1,17 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
 from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.order import forks, in_order, late_comers, natural
 
 
 class State(StrEnum):
@@ -24,6 +27,10 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     # Not transactional, and killed in the middle.
     INTERRUPTED = "interrupted"
+    # Pending, though one that comes after it is applied.
+    LATE = "late"
+    # Pending, and another depends on the same one: two branches have added one each, say.
+    FORKED = "forked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class MigrationStatus:
     id: str
     state: State
     applied_at: str | None = None
-    # What was edited, or that plain yoyo applied it and nothing can be verified.
+    # What was edited, what it is beside or late for, or that plain yoyo applied it: nothing can be verified.
     note: str = ""
 
 
@@ -90,26 +97,33 @@ def read_states(
     backend: AtomicBackend, files: Mapping[str, SQLMigration]
 ) -> tuple[list[MigrationStatus], bool]:
     """Return what each migration is to a database, and whether somebody migrates it now; nothing is run."""
-    applied, kept = backend.applied(), backend.records()
-    newest = max(files, default="")
-    begun = {name for name, text in kept.items() if text.apply_sql and text.applied_at is None}
+    applied, kept, begun = backend.applied(), backend.records(), backend.interrupted()
+    newest = max(files, default="", key=natural)
     changing = backend.is_being_changed()
+    late = {one.id: other.id for one, other in late_comers(files.values(), applied.keys() | begun)}
+    beside = {one.id: other.id for pair in forks(files.values()) for one, other in (pair, pair[::-1])}
+    remedy = "`poker-therapist renumber {0}` makes it the next one"
+    before = _applied_before(backend, files)
     found = []
     # What has neither a file nor a kept text is somebody else's who uses yoyo in the same database.
     ours = {name for name, text in kept.items() if name in applied and text.is_text_of(applied[name])}
-    for name in sorted(files.keys() | ours):
+    for name in sorted(files.keys() | ours | begun, key=natural):
         text, file = kept.get(name), files.get(name)
         if name in begun and not changing:
-            found.append(
-                MigrationStatus(name, State.INTERRUPTED, note="run again the command that was stopped")
-            )
+            found.append(MigrationStatus(name, State.INTERRUPTED, note=backend.how_to_finish(name)))
         elif name in begun:
             state = State.APPLIED if name in applied else State.PENDING
             found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
+        elif name not in applied and name in late:
+            note = f"{late[name]} comes after it and is applied: {remedy.format(shlex.quote(name))}"
+            found.append(MigrationStatus(name, State.LATE, note=note))
+        elif name not in applied and name in beside:
+            note = f"{beside[name]} depends on the same one: {remedy.format(shlex.quote(name))}"
+            found.append(MigrationStatus(name, State.FORKED, note=note))
         elif name not in applied:
             found.append(MigrationStatus(name, State.PENDING))
         elif file is None:
-            state = State.UNKNOWN if name > newest else State.MISSING
+            state = State.UNKNOWN if natural(name) > natural(newest) else State.MISSING
             undo = command_about(backend.location, "rollback", "--to", name)
             note = f"its text is kept: `{undo}` can undo it"
             found.append(MigrationStatus(name, state, applied[name], note))
@@ -117,12 +131,31 @@ def read_states(
             state, note = State.APPLIED, "by plain yoyo: not verified"
             if text is not None and text.checksum and text.applied_at == applied[name]:
                 note = ""
+                if name in before:
+                    note = f"was applied after {before[name]}, which comes after it"
+                elif name in beside:
+                    note = f"depends on the same one as {beside[name]}"
                 try:
                     backend.require_text(file, text)
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))
     return found, changing
+
+
+def _applied_before(backend: AtomicBackend, files: Mapping[str, SQLMigration]) -> dict[str, str]:
+    """Return those that were applied after one of their folder that comes after them, and which one."""
+    places = {one.id: place for place, one in enumerate(in_order(files.values()))}
+    last = dict[Path, str]()
+    found = {}
+    for one in reversed(backend.in_rollback_order(files.values())):
+        if one.file is not None:
+            before = last.setdefault(one.file.parent, one.id)
+            if places[before] > places[one.id]:
+                found[one.id] = before
+            else:
+                last[one.file.parent] = one.id
+    return found
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:

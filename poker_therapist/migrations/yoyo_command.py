@@ -41,10 +41,11 @@ from poker_therapist.migrations.loss import described, refusal
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
+    _function: Any = None  # of yoyo's, that is the command
+
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
-        command = _running_command(sys._getframe())
-        if command is None:
+        if (command := _running_command(sys._getframe())) is None:
             super().__init__(uri, migration_table)
             return
         args = command.f_locals["args"]
@@ -52,6 +53,8 @@ class YoyoCommandMixin(AtomicBackend):
         stop_on_sigterm()
         self.report = print
         migrate.read_migrations = self._read_migrations
+        migrate.migrations_to_revision = self._up_to_revision
+        self._function = args.func
         sys.excepthook = functools.partial(_report, (*sys.argv, str(args.database)))
         warnings.showwarning = _warn
         _judge_ini(args)
@@ -101,7 +104,21 @@ class YoyoCommandMixin(AtomicBackend):
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
         # An id that no file may have is a forgery: yoyo would print it as it is.
-        return self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        found = self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
+        if self._function is migrate.list_migrations:
+            interrupted = self.interrupted()
+            for one in found:
+                one.source_dir += " (interrupted)" * (one.id in interrupted)
+        return found
+
+    def _up_to_revision(self, migrations: MigrationList, revision: str, direction: str) -> MigrationList:
+        """Return what a revision selects: to roll it back, it and all that was applied after it."""
+        chosen = _migrations_to_revision(migrations, revision, direction)
+        if revision and direction == "rollback" and self._function is not migrate.unmark:
+            target = next(one.id for one in migrations if revision in one.id)
+            later = super().to_rollback_to(migrations, target)
+            return migrations.filter(lambda one: one in chosen or one in later)
+        return chosen
 
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
@@ -159,7 +176,11 @@ class YoyoCommandMixin(AtomicBackend):
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
             print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
-        return super().to_rollback(self._ours(migrations))
+        found = super().to_rollback(self._ours(migrations))
+        if self._function is migrate.list_migrations:  # which takes this for what is applied
+            applied = self.applied()
+            return found.filter(lambda one: one.id in applied)
+        return found
 
 
 def write_any_character() -> None:
@@ -181,6 +202,8 @@ def _running_command(frame: FrameType | None) -> FrameType | None:
         frame = frame.f_back
     return frame
 
+
+_migrations_to_revision = migrate.migrations_to_revision
 
 _WRITERS = {stat.S_IWGRP: "its group", stat.S_IWOTH: "everybody"}
 _OTHERWISE = "or say what you mean with --config FILE, --no-config or --database"
@@ -371,14 +394,12 @@ def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str,
 
 def _ini_of(args: Any) -> str | None:
     """Return the ini file that yoyo has read."""
-    found: str | None = args.config or yoyo_config.find_config()
-    return found if args.use_config_file else None
+    return (args.config or yoyo_config.find_config()) if args.use_config_file else None
 
 
 def _said(file: str, option: str) -> str | None:
     """Return what yoyo has read in its ini file."""
-    value: str | None = yoyo_config.read_config(file).get("DEFAULT", option, fallback=None)
-    return value
+    return yoyo_config.read_config(file).get("DEFAULT", option, fallback=None)  # type: ignore[no-any-return]
 
 
 def _is_on(config: configparser.ConfigParser, option: str) -> bool:

@@ -23,7 +23,8 @@ from poker_therapist.errors import (
     SchemaMissing,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about, locate
-from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.postgresql.catalog import describe

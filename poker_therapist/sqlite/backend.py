@@ -16,7 +16,8 @@ from yoyo.backends.core.sqlite3 import SQLiteBackend
 from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, command_about, locate
-from poker_therapist.migrations.atomic import BOOKKEEPING_SQL, AtomicBackend
+from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -96,7 +97,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     @override
     def is_being_changed(self) -> bool:
         # Only of a migration that no transaction holds does anything show before it is done.
-        if all(text.apply_sql is None or text.applied_at for text in self.records().values()):
+        if not self.interrupted():
             return False
         ((timeout,),) = self.connection.execute("PRAGMA busy_timeout").fetchall()
         self.connection.execute("PRAGMA busy_timeout = 0")

@@ -16,6 +16,8 @@ class Project:
     # How plain yoyo names what it runs on, and how our backend is named.
     plain = "sqlite"
     atomic = "sqlite+atomic"
+    # Whether an ini file allows it to roll back what deletes rows.
+    loses_rows = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,20 +40,12 @@ class Project:
         )
 
     def yoyo(
-        self,
-        *arguments: str,
-        scheme: str = "",
-        options: str = "",
-        sources: Sequence[str] = ("sql",),
-        loses_rows: bool = False,
+        self, *arguments: str, scheme: str = "", options: str = "", sources: Sequence[str] = ("sql",)
     ) -> subprocess.CompletedProcess[str]:
-        """Run yoyo on the database of this project, in a child of this process, which is quicker.
-
-        With `loses_rows` an ini file allows it to roll back what holds rows.
-        """
+        """Run yoyo on the database of this project, in a child of this process, which is quicker."""
         url = self.url_for(scheme or self.atomic, options)
         ini = ["--no-config-file"]
-        if loses_rows:
+        if self.loses_rows and arguments[0] in {"rollback", "reapply", "develop"}:
             (self.folder / "loses_rows.ini").write_text("[DEFAULT]\nallow_data_loss = on\n", encoding="utf-8")
             ini = ["--config", "loses_rows.ini"]
         return self.bare_yoyo(*arguments, *ini, "--batch", "--database", url, *sources)
@@ -71,15 +65,9 @@ class Project:
         """Return the URL of the database for one of yoyo's backends."""
         return f"{scheme}:///{self.database}{options}"
 
-    def refuses(
-        self,
-        *arguments: str,
-        options: str = "",
-        sources: Sequence[str] = ("sql",),
-        loses_rows: bool = False,
-    ) -> str:
+    def refuses(self, *arguments: str, options: str = "", sources: Sequence[str] = ("sql",)) -> str:
         """Run yoyo, check that it ends in one message and no traceback, and return that."""
-        result = self.yoyo(*arguments, options=options, sources=sources, loses_rows=loses_rows)
+        result = self.yoyo(*arguments, options=options, sources=sources)
 
         assert result.returncode == 1
         assert "Traceback" not in result.stderr + result.stdout

@@ -275,7 +275,7 @@ def test_statements_are_split_where_sqlite_says(project: Project) -> None:
         ],
         key=repr,
     )
-    assert project.yoyo("rollback", loses_rows=True).returncode == 0
+    assert project.yoyo("rollback").returncode == 0
     assert project.tables() == []
 
 
@@ -290,7 +290,7 @@ def test_a_backup_is_made_before_the_first_change_of_a_run(project: Project) -> 
     with snapshots.connect(project.database) as connection:
         connection.execute("INSERT INTO hands VALUES (7)")
     before = snapshots.everything(project.database)
-    output = project.yoyo("rollback", "--all", loses_rows=True).stdout
+    output = project.yoyo("rollback", "--all").stdout
     (backup,) = project.folder.glob("*.backup")
 
     assert f"backup: {backup}\nrolled back 002_add_bets\n" in output

@@ -174,6 +174,7 @@ def test_what_would_lose_rows_by_yoyo(project: Project, empty: Path) -> None:
     project.yoyo("apply", sources=[str(project.sql)])
     project.run_sql("INSERT INTO hands VALUES (1)")
 
+    project.loses_rows = False
     message = project.refuses("rollback", "--revision", "001", sources=[str(project.sql)])
     (call,) = re.findall(r"`(poker-therapist [^`]+)`", message)
     paste(f"`{call}`", empty)
@@ -211,3 +212,29 @@ def test_yoyo_names_yoyo_as_it_was_called(by: str, project: Project) -> None:
         )
         assert done.returncode == 0, done
     assert project.bare_yoyo("apply", "-b", *words).returncode == 0
+
+
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+def test_what_was_interrupted(direction: str, game: Project, empty: Path) -> None:
+    """It is finished, and then rolled back."""
+    game.write(
+        "003_stop", "-- depends: 002_add_bets\n-- transactional: false\nSELECT * FROM hands;", "SELECT 1;"
+    )
+    stopped = game.sql / ("003_stop.sql" if direction == "apply" else "003_stop.rollback.sql")
+    whole = stopped.read_text()
+    call = ("-d", str(game.database), "--sources", game.sql)
+    if direction == "rollback":
+        stopped.write_text(whole.replace("SELECT 1", "SELECT * FROM nowhere"))
+        command("apply", *call, folder=empty)
+    else:
+        stopped.write_text(whole.replace("hands", "nowhere"))
+    assert command(direction, *call, folder=empty).code == 1
+    if direction == "apply":
+        stopped.write_text(whole)
+    else:
+        game.run_sql("CREATE TABLE nowhere (id INTEGER)")
+
+    ran = command("status", *call, folder=empty)
+    assert ran.code == 4
+    assert len(paste(ran.out, empty)) == (2 if direction == "apply" else 1)
+    assert applied(str(game.database)) == ["001_add_hands", "002_add_bets"]

@@ -51,17 +51,17 @@ def test_what_was_done_is_told_to_a_program(two_migrations: Project) -> None:
     assert [one["id"] for one in ran.json["applied"]] == ["001_add_hands", "002_add_bets"]
     assert all(one["seconds"] >= 0 for one in ran.json["applied"])
     assert about(two_migrations, "apply", "--json").json["applied"] == []
-    assert [one["applied"] for one in about(two_migrations, "list", "--json").json["migrations"]] == [
-        True
-    ] * 2
+    listed = about(two_migrations, "list", "--json").json["migrations"]
+    assert [one["status"] for one in listed] == ["A", "A"]
     ran = about(two_migrations, "rollback", "--json")
     assert [one["id"] for one in ran.json["rolled_back"]] == ["002_add_bets"]
 
 
 def test_to_means_what_yoyos_revision_means(project: Project) -> None:
-    """Applied are the one and what it depends on; rolled back are the one and what depends on it."""
+    """Applied are the one and what it depends on; rolled back are the one and what was applied after it."""
     project.write_two()
-    project.write("003_add_chips", "-- depends: 001_add_hands\nCREATE TABLE chips (id INTEGER);")
+    header = "-- depends: 001_add_hands\n-- out-of-order: true\n"
+    project.write("003_add_chips", f"{header}CREATE TABLE chips (id INTEGER);")
 
     assert about(project, "apply", "--to", "003").code == 0
     assert project.applied() == ["001_add_hands", "003_add_chips"]
@@ -130,15 +130,18 @@ def test_a_rollback_that_deletes_rows_needs_a_yes(played: Project) -> None:
 
 def test_yoyo_wants_its_ini_to_allow_it(played: Project) -> None:
     """`rollback`, `reapply` and `develop`; what holds no rows goes without it."""
+    played.loses_rows = False
     for call in (("rollback",), ("rollback", "--all"), ("reapply",), ("develop",)):
         message = played.refuses(*call)
         assert "this rollback would delete 1 row of bets" in message
         assert "put `allow_data_loss = on` into the ini file for this run" in message
     assert len(played.applied()) == 2
 
-    assert played.yoyo("rollback", loses_rows=True).returncode == 0
-    assert played.yoyo("reapply", loses_rows=True).returncode == 0
+    played.loses_rows = True
+    assert played.yoyo("rollback").returncode == 0
+    assert played.yoyo("reapply").returncode == 0
     assert played.query("SELECT count(*) FROM hands") == [(0,)]
+    played.loses_rows = False
     assert played.yoyo("rollback", "--all").returncode == 0
 
 

@@ -22,7 +22,8 @@ from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
 
-AGAIN = "run again the command that was stopped"
+STOPPED = "it was stopped in the middle: finish it with `poker-therapist apply"
+STOPPED_BACK = "its rollback was stopped in the middle: finish that with `poker-therapist rollback"
 UNVERIFIED = "by plain yoyo: not verified"
 
 
@@ -147,8 +148,12 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "another's, by plain yoyo": (
         unknown_to_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED)],
     ),
-    "interrupted": (stopped_in_the_middle, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),
-    "interrupted rollback": (stopped_on_the_way_back, 4, [(State.APPLIED, ""), (State.INTERRUPTED, AGAIN)]),
+    "interrupted": (stopped_in_the_middle, 4, [(State.APPLIED, ""), (State.INTERRUPTED, STOPPED)]),
+    "interrupted rollback": (
+        stopped_on_the_way_back,
+        4,
+        [(State.APPLIED, ""), (State.INTERRUPTED, STOPPED_BACK)],
+    ),
     "plain yoyo": (
         apply_by_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED), (State.APPLIED, UNVERIFIED)],
     ),

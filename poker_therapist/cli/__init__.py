@@ -1,4 +1,4 @@
-"""The operator's commands: what yoyo cannot do. Run `poker-therapist --help`.
+"""The operator's commands: what yoyo does, and what it cannot. Run `poker-therapist --help`.
 
 Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call; 3 migrations are pending;
 4 trouble: somebody must look.
@@ -12,6 +12,7 @@ from types import ModuleType
 import click
 
 from poker_therapist import __version__
+from poker_therapist.cli.options import VARIABLE
 from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
@@ -40,8 +41,12 @@ def _players() -> ModuleType:
 # Each command, in the order of the help, and what imports the module that has it.
 COMMANDS = {
     "status": _migrating,
-    "rehearse": _migrating,
     "plan": _checking,
+    "rehearse": _migrating,
+    "apply": _migrating,
+    "rollback": _migrating,
+    "list": _migrating,
+    "log": _migrating,
     "new": _migrating,
     "check": _checking,
     "renumber": _ordering,
@@ -54,6 +59,9 @@ COMMANDS = {
 }
 
 
+_IN_PYTHON = {"list": "list_"}
+
+
 class _Commands(click.Group):
     """The commands, each imported when it is asked for."""
 
@@ -63,7 +71,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(COMMANDS[cmd_name](), cmd_name)
+        found = getattr(COMMANDS[cmd_name](), _IN_PYTHON.get(cmd_name, cmd_name))
         return found if isinstance(found, click.Command) else None
 
 
@@ -71,7 +79,7 @@ class _Commands(click.Group):
     "poker-therapist",
     cls=_Commands,
     invoke_without_command=True,
-    help="Look after Rex's memory. To apply, roll back and list migrations, use yoyo.",
+    help="Look after Rex's memory: its migrations, its backups, and what it holds of players.",
     epilog="Exit codes: 0 done, 1 error, 2 wrong call, 3 migrations pending, 4 trouble.",
 )
 @click.version_option(__version__, message="%(version)s", help="Print the version.")
@@ -111,4 +119,5 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     """Print a message without a password that was typed, and without control characters of others."""
-    print(escaped(hide_passwords(message, sys.argv[1:]), keeping="\n"), file=sys.stderr)
+    given = (*sys.argv[1:], os.environ.get(VARIABLE, ""))
+    print(escaped(hide_passwords(message, given), keeping="\n"), file=sys.stderr)

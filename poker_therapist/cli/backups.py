@@ -7,7 +7,7 @@ import click
 
 from poker_therapist import schema
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import FilePath, Where, as_json, say_which, takes_database
+from poker_therapist.cli.options import FilePath, Where, as_json, say_which, takes_migrations
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError
 from poker_therapist.location import locate
@@ -15,7 +15,7 @@ from poker_therapist.tables import TABLES
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @click.option(
     "--output",
     "-o",
@@ -30,9 +30,10 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
 
     Others may use the database meanwhile. The backup is checked.
     """
-    location = where.location()
+    location, given = where.migrations()
+    folders = schema.all_sources(location, given)
     if list_them and output is None:
-        found = engine_for(location).list_backups(schema.all_sources(location))
+        found = engine_for(location).list_backups(folders)
         if not as_json:
             screen.print_backups(location, found)
             return
@@ -51,24 +52,24 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
         return
     if list_them or as_json:
         raise click.UsageError("--json goes with --list, and --list without --output")
-    screen.say(str(engine_for(location).save_backup(output, schema.all_sources(location))))
+    screen.say(str(engine_for(location).save_backup(output, folders)))
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @click.argument("file", type=FilePath)
 def restore(where: Where, file: Path) -> None:
     """Put a backup in the place of the database.
 
     FILE is the backup. The database is backed up first. Others may be connected.
     """
-    location = where.location(changes=True)
-    replaced = engine_for(location).restore(file, schema.all_sources(location), TABLES)
+    location, given = where.migrations(changes=True)
+    replaced = engine_for(location).restore(file, schema.all_sources(location, given), TABLES)
     if replaced:
         screen.say(f"backup: {replaced}")
     screen.say(f"restored {location.name}")
     with contextlib.suppress(PokerTherapistError):  # what may be wrong with it, `status` says
-        for one in schema.read_status(location).drift:
+        for one in schema.read_status(location, given).drift:
             if one.about.startswith("trigger ") and one.expected is None:
                 screen.say(f"{one.about} came with it and is of no migration: look at what it does")
 

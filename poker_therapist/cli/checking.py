@@ -10,7 +10,15 @@ import click
 
 from poker_therapist import schema
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import TROUBLE, FilePath, Where, as_json, takes_database, takes_ini
+from poker_therapist.cli.options import (
+    TROUBLE,
+    FilePath,
+    Where,
+    as_json,
+    sources_of,
+    takes_ini,
+    takes_migrations,
+)
 from poker_therapist.engines import dialect_of, engine_for
 from poker_therapist.errors import InvalidInput
 from poker_therapist.location import locate
@@ -66,7 +74,7 @@ def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @click.option("--rollback", is_flag=True, help="What rollback would run.")
 @click.option(
     "--to",
@@ -88,10 +96,8 @@ def plan(
         raise click.UsageError("--output goes with --script")
     if script and as_json:
         raise click.UsageError("--json does not go with --script")
-    location = where.location()
-    sources = [str(one) for one in _folders(where.ini(), is_given=where.config is not None)]
-    if all(Path(one).resolve().parent == schema.migrations_folder("").resolve() for one in sources):
-        sources = schema.sources_for(location)
+    location, given = where.migrations()
+    sources = schema.sources_for(location, given)
     engine = engine_for(location)
     with engine.backend() as backend:
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
@@ -130,12 +136,14 @@ def _in_json(one: PlannedMigration) -> dict[str, Any]:
 
 def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
     """Return the folders that an ini file names, else those that come with this version."""
-    named = (ini_value(ini.absolute(), "sources", is_given=is_given) or "").strip() if ini else ""
+    named = sources_of(ini, is_given=is_given) if ini else []
     if not named:
         return [schema.migrations_folder(name) for name in checks.TWINS]
-    if Path(named).is_dir():  # yoyo would split the name of a folder at its blanks
-        return [Path(named)]
-    found = [Path(path) for one in named.split() for path in sorted(glob.glob(one))]  # noqa: PTH207  # as yoyo does
+    found = [
+        path
+        for one in named
+        for path in ([Path(one)] if Path(one).is_dir() else map(Path, sorted(glob.glob(one))))  # noqa: PTH207  # as yoyo does
+    ]
     if not found:
-        raise InvalidInput(f"there is no folder {named}: correct `sources` in {ini}")
+        raise InvalidInput(f"there is no folder {' '.join(named)}: correct `sources` in {ini}")
     return found

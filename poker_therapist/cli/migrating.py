@@ -1,17 +1,32 @@
-"""The commands about migrations: where a database stands, a rehearsal, a new pair of files."""
+"""Commands about migrations: what has been applied, what would be, and doing it."""
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from poker_therapist import schema
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import PENDING, TROUBLE, Where, as_json, takes_database, takes_ini
+from poker_therapist.cli.options import (
+    PENDING,
+    TROUBLE,
+    Where,
+    as_json,
+    takes_database,
+    takes_ini,
+    takes_migrations,
+    yes,
+)
+from poker_therapist.engines import engine_for
+from poker_therapist.location import command_about
+from poker_therapist.migrations import loss, run
+from poker_therapist.migrations.log import read_log
 from poker_therapist.migrations.scaffold import new_migration
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @as_json
 def status(where: Where, *, as_json: bool) -> int:
     """Say where a database stands.
@@ -20,8 +35,8 @@ def status(where: Where, *, as_json: bool) -> int:
 
     Exit code 0: up to date; 3: migrations are pending, or under way; 4: trouble.
     """
-    location = where.location()
-    found = schema.read_status(location)
+    location, folders = where.migrations()
+    found = schema.read_status(location, folders)
     code = TROUBLE if found.is_trouble else PENDING if found.pending or found.is_changing else 0
     states = {0: "up to date", PENDING: "migrating" if found.is_changing else "pending", TROUBLE: "trouble"}
     if as_json:
@@ -48,7 +63,7 @@ def status(where: Where, *, as_json: bool) -> int:
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @click.option("--to", metavar="ID", help="The last migration to try.")
 @as_json
 def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
@@ -63,9 +78,9 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
 
     Exit code 0: each works and none is irreversible; 4: not so.
     """
-    location = where.location()
+    location, folders = where.migrations()
     with screen.progress() as progress:
-        found = schema.rehearse(location, to=to, progress=progress)
+        found = schema.rehearse(location, to=to, sources=folders, progress=progress)
     if as_json:
         screen.print_json(
             {
@@ -92,6 +107,92 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
 
 
 @click.command()
+@takes_migrations
+@click.option("--to", metavar="ID", help="This one alone and what it depends on, as REVISION with yoyo.")
+@as_json
+def apply(where: Where, *, to: str | None, as_json: bool) -> None:
+    """Apply the pending migrations.
+
+    Each is applied whole or not at all. An SQLite file is created if there is none.
+    """
+    location, given = where.migrations(changes=True)
+    folders = schema.sources_for(location, given)
+    done = run.apply(engine_for(location), folders, to=to, say=_quiet if as_json else screen.say)
+    if as_json:
+        _print_done(location.name, "applied", done.seconds, done.backup)
+
+
+@click.command()
+@takes_migrations
+@click.option(
+    "--to", metavar="ID", help="This one and all that was applied after it. Unless given: the last applied."
+)
+@yes
+@as_json
+def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
+    """Roll back the migration that was applied last.
+
+    With --to that one, and all that was applied after it. Where this would delete rows it asks, or wants
+    --yes where nobody can be asked.
+    """
+    location, given = where.migrations(changes=True)
+
+    def allow_loss(rows: dict[str, int], last: str) -> None:
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            call = command_about(location, "rollback", "--to", last, "--yes")
+            raise loss.refusal(rows, [f"run `{call}`"])
+        click.confirm(f"This deletes {loss.described(rows)}. Go on?", abort=True, err=True)
+
+    folders = schema.sources_for(location, given)
+    say = _quiet if as_json else screen.say
+    done = run.roll_back(engine_for(location), folders, to=to, allow_loss=allow_loss, say=say)
+    if as_json:
+        _print_done(location.name, "rolled_back", done.seconds, done.backup)
+
+
+@click.command("list")
+@takes_migrations
+@as_json
+def list_(where: Where, *, as_json: bool) -> None:
+    """List the migrations: applied, pending or interrupted.
+
+    A is applied, U is unapplied, I is interrupted; beside it stands where the files are.
+    """
+    location, given = where.migrations()
+    with engine_for(location).backend() as backend:
+        found = run.listed(backend, schema.sources_for(location, given))
+    if as_json:
+        rows = [{"id": one.id, "status": status, "source": one.source_dir} for one, status in found]
+        screen.print_json({"database": location.name, "migrations": rows})
+        return
+    rows_shown = [(one.id, status, one.source_dir) for one, status in found]
+    screen.print_rows(("migration", "status", "source"), rows_shown)
+
+
+@click.command()
+@takes_database
+@as_json
+def log(where: Where, *, as_json: bool) -> None:
+    """Show who migrated what, when and where.
+
+    What was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
+    """
+    location = where.location()
+    with engine_for(location).backend() as backend:
+        entries = read_log(backend)
+    if as_json:
+        screen.print_json({"database": location.name, "log": [asdict(one) for one in entries]})
+        return
+    rows = [
+        (one.migration, one.outcome, one.operation, (one.at or "")[:19], f"{one.user}@{one.host}", one.place)
+        for one in entries
+    ]
+    screen.print_rows(("migration", "outcome", "operation", "at (UTC)", "by", "place"), rows)
+
+
+@click.command()
 @takes_ini
 @click.argument("description")
 def new(where: Where, description: str) -> None:
@@ -105,3 +206,12 @@ def new(where: Where, description: str) -> None:
     folder = ini.absolute().parent if ini else Path.cwd()
     for path in new_migration(description, folder / "sql_migrations"):
         screen.say(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def _quiet(_line: str) -> None:
+    """Say nothing: what was done is printed as JSON at the end."""
+
+
+def _print_done(database: str, word: str, seconds: dict[str, float], backup: str) -> None:
+    done = [{"id": name, "seconds": round(took, 3)} for name, took in seconds.items()]
+    screen.print_json({"database": database, word: done, "backup": backup or None})

@@ -1,22 +1,26 @@
-"""What most commands take: which database is meant, which ini file, JSON instead of text."""
+"""The options that commands share, and what they mean: which database, and whose migrations."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from poker_therapist.errors import escaped
+from poker_therapist import schema
+from poker_therapist.errors import InvalidInput, escaped
 from poker_therapist.location import Location, PostgreSQLLocation, locate
 from poker_therapist.migrations.yoyo_command import find_ini, ini_beyond, ini_value
 
 PENDING, TROUBLE = 3, 4
+VARIABLE = "POKER_THERAPIST_DATABASE"
 
 FilePath = click.Path(path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _INI_OPTIONS = (
     click.option("--config", "-c", type=FilePath, metavar="FILE", help="The ini file, instead of yoyo.ini."),
     click.option("--no-config", is_flag=True, help="Look for no ini file."),
@@ -25,17 +29,25 @@ _DATABASE_OPTION = click.option(
     "--database",
     "-d",
     metavar="PATH|URL",
-    help="The database. Unless given: what the nearest yoyo.ini names, else RexVoice.db.",
+    help=f"The database. Unless given: what the nearest yoyo.ini names, or {VARIABLE}, else RexVoice.db.",
+)
+_SOURCES_OPTION = click.option(
+    "--sources",
+    multiple=True,
+    metavar="FOLDER",
+    help="A folder of migrations; may be repeated. Unless given: what the ini file names, else what comes "
+    "with this version.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which database an operator means."""
+    """What an operator names: a database, an ini file, folders of migrations."""
 
     database: str | None
     config: Path | None
     no_config: bool
+    sources: tuple[str, ...] = ()
 
     def ini(self) -> Path | None:
         """Return the ini file that is meant: the one that was given, or the nearest yoyo.ini."""
@@ -49,23 +61,58 @@ class Where:
         return ini
 
     def name(self, *, changes: bool = False) -> str:
-        """Return the database that is meant: what was given, what the ini file names, or RexVoice.db.
+        """Return the database that is meant: what was given, or an ini file or the environment names.
 
-        Which one it is and who names it is said where something will be changed, and where an ini file leads
-        to a server, which gets the operator's password.
+        Which one it is and who names it is said where something will be changed, and where an ini file or
+        the environment leads to a server, which gets the operator's password.
         """
         ini = None if self.database is not None else self.ini()
-        named = ini_value(ini.absolute(), "database", is_given=self.config is not None) if ini else None
-        name = named or "RexVoice.db" if self.database is None else self.database
+        name, by = self.database, "as given"
+        if ini and (name := ini_value(ini.absolute(), "database", is_given=self.config is not None)):
+            by = f"named by {ini.absolute()}"
+        elif self.database is None and (name := os.environ.get(VARIABLE)):
+            by = f"named by {VARIABLE}"
+        name, by = (name, by) if name is not None else ("RexVoice.db", "the default")
         location = locate(name)
-        if changes or (named and isinstance(location, PostgreSQLLocation)):
-            by = "the default" if self.database is None else "as given"
-            say_which(location, f"named by {ini.absolute()}" if ini and named else by)
+        if changes or (by.startswith("named") and isinstance(location, PostgreSQLLocation)):
+            say_which(location, by)
         return name
 
     def location(self, *, changes: bool = False) -> Location:
         """Return where the database is that is meant; see `name`."""
         return locate(self.name(changes=changes))
+
+    def migrations(self, *, changes: bool = False) -> tuple[Location, list[str]]:
+        """Return where the database is, and the folders of its migrations; none for those of this version.
+
+        As with yoyo, an ini file says where migrations are also for a database that it does not name.
+        """
+        location = self.location(changes=changes)
+        found = list(self.sources)
+        if not found and (ini := self._ini_of_sources()):
+            found = sources_of(ini, is_given=self.config is not None)
+        if schema.are_shipped(found):
+            return location, found
+        places = tuple(one if ":" in one else os.path.abspath(one) for one in found)  # noqa: PTH100  # globs
+        return replace(location, sources=places), found
+
+    def _ini_of_sources(self) -> Path | None:
+        """Return the ini file; if a database was given, one that others may have written is passed by."""
+        if self.config or self.no_config or self.database is None:
+            return self.config or (None if self.no_config else find_ini())
+        try:
+            return find_ini()
+        except InvalidInput as error:
+            print(f"{error}", file=sys.stderr)
+            return None
+
+
+def sources_of(ini: Path, *, is_given: bool) -> list[str]:
+    """Return the folders of migrations that an ini file names; none if it names none."""
+    named = (ini_value(ini.absolute(), "sources", is_given=is_given) or "").strip()
+    found = named.split()
+    # yoyo would split the name of one folder at its blanks.
+    return [named] if found[1:] and Path(named).is_dir() else found
 
 
 def say_which(location: Location, by: str) -> None:
@@ -77,8 +124,15 @@ def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which ini file is meant, as a `Where`."""
 
     @functools.wraps(command)
-    def run(*, config: Path | None, no_config: bool, database: str | None = None, **rest: Any) -> Any:
-        return command(Where(database, config, no_config), **rest)
+    def run(
+        *,
+        config: Path | None,
+        no_config: bool,
+        database: str | None = None,
+        sources: tuple[str, ...] = (),
+        **rest: Any,
+    ) -> Any:
+        return command(Where(database, config, no_config, sources), **rest)
 
     for option in reversed(_INI_OPTIONS):
         run = option(run)
@@ -88,3 +142,8 @@ def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
 def takes_database(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which database is meant, as a `Where`."""
     return _DATABASE_OPTION(takes_ini(command))
+
+
+def takes_migrations(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which database is meant and whose migrations, as a `Where`."""
+    return _DATABASE_OPTION(_SOURCES_OPTION(takes_ini(command)))

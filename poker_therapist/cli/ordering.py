@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import Where, takes_database
+from poker_therapist.cli.options import Where, sources_of, takes_database
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.renumber import renumber as renumber_files
-from poker_therapist.migrations.yoyo_command import ini_value
 
 _ENGINES = ("sqlite", "postgresql", "citus")
 
@@ -52,9 +51,8 @@ def renumber(where: Where, migration: str) -> None:
 
 def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
     """Return the folders of the ini file's sources, and those of the other engines beside them."""
-    sources = (ini and ini_value(ini.absolute(), "sources", is_given=is_given)) or ""
-    given = [sources] if Path(sources).is_dir() else sources.split()
-    if not sources:
+    given = sources_of(ini, is_given=is_given) if ini else []
+    if not given:
         given = [str((ini.absolute().parent if ini else Path.cwd()) / "sql_migrations" / _ENGINES[0])]
     found = [
         folder
@@ -63,7 +61,7 @@ def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
         if folder.is_dir()
     ]
     if not found:
-        raise InvalidInput(f"there is no folder {' '.join(given) or sources}: run this in a checkout")
+        raise InvalidInput(f"there is no folder {' '.join(given)}: run this in a checkout")
     return list(dict.fromkeys(found))
 
 

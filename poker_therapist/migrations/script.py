@@ -12,6 +12,7 @@ from typing import Any
 from yoyo import internalmigrations
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
+from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.engine import ScriptDialect
@@ -56,8 +57,8 @@ class _Script:
         self.has_texts, self.has_adopted = (f"_migration_{name}" in tables for name in ("text", "adopted"))
         if self.has_record and backend.version_table not in tables:
             raise InvalidInput(
-                f"{backend.name} has tables of a yoyo before version 6: `{backend.location.yoyo} apply` "
-                "brings them up to date, a script cannot"
+                f"{backend.name} has tables of a yoyo before version 6, which a script cannot bring up to "
+                f"date: `{command_about(backend.location, 'apply')}` does"
             )
 
     def add(self, *statements: str) -> None:

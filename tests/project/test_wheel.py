@@ -91,6 +91,29 @@ def test_the_wheel_works_alone(python: Path, tmp_path: Path) -> None:
     assert (tmp_path / "RexVoice.db").exists()
 
 
+def test_the_command_of_the_wheel_works_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
+    """It applies, lists, logs and rolls back with the SQL that the wheel brings."""
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [python, "-I", "-m", "poker_therapist.cli", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ids = sorted(
+        file.stem
+        for file in (ROOT / "sql_migrations" / "sqlite").glob("*.sql")
+        if not file.name.endswith(".rollback.sql")
+    )
+    applied = [line for line in run("apply").splitlines() if line.startswith("applied ")]
+    assert [line.split()[1] for line in applied] == ids
+    assert [line.split("\t")[:2] for line in run("list").splitlines()] == [[name, "A"] for name in ids]
+    assert len(run("log").splitlines()) == len(ids)
+    assert run("rollback").startswith(f"rolled back {ids[-1]} in ")
+
+
 def test_yoyo_finds_the_backend_and_the_sql_of_the_wheel(python: Path, tmp_path: Path) -> None:
     """The SQL is named by its package, and a database that yoyo makes is its owner's alone."""
     command = [

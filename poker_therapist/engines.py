@@ -12,11 +12,6 @@ if TYPE_CHECKING:  # opening an up-to-date database imports no yoyo
     from poker_therapist.migrations.engine import Engine
 
 
-def migration_folders(location: Location) -> tuple[str, ...]:
-    """Return the folders of `sql_migrations` for a database: its engine's, then those that are optional."""
-    return ("sqlite",) if isinstance(location, SQLiteLocation) else ("postgresql", "citus")
-
-
 def dialect_of(folder: str, location: Location) -> "Dialect":
     """Return what the engine of a folder says of the text of a migration.
 

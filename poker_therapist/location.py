@@ -5,12 +5,12 @@ import re
 import string
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from poker_therapist.errors import InvalidInput, escaped
+from poker_therapist.errors import InvalidInput, InvalidMigration, escaped
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
@@ -50,7 +50,11 @@ class SQLiteLocation:
         journal_mode: WAL; DELETE or TRUNCATE where processes cannot share memory, as on a network drive.
         given: the path as it was given; `path` unless it was given otherwise.
         on_connect: called with each new connection, before its settings are made.
+        sources: the folders of its migrations, where commands in messages have to say so.
+        yoyo: with which options the yoyo command was called, if it runs.
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("sqlite",)
 
     path: Path
     synchronous: str = "NORMAL"
@@ -59,6 +63,8 @@ class SQLiteLocation:
     journal_mode: str = "WAL"
     given: Path | None = field(default=None, compare=False)
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
+    sources: tuple[str, ...] = field(default=(), compare=False)
+    yoyo: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def db_path(self) -> Path:
@@ -76,9 +82,15 @@ class SQLiteLocation:
         return str(self.path)
 
     @property
-    def yoyo(self) -> str:
-        """How an operator calls yoyo for it."""
-        return "yoyo"
+    def url(self) -> str:
+        """The complete URL."""
+        options = {
+            name: getattr(self, name) for name in ("synchronous", "timeout", "backups", "journal_mode")
+        }
+        usual = SQLiteLocation(self.path)
+        given = {name: value for name, value in options.items() if value != getattr(usual, name)}
+        query = f"?{urlencode(given)}" if given else ""
+        return f"sqlite:///{quote(self.path.as_posix(), safe='/:', errors='surrogatepass')}{query}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,11 @@ class PostgreSQLLocation:
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
         on_connect: called with each new connection, before its settings are made.
+        sources: the folders of its migrations, where commands in messages have to say so.
+        yoyo: with which options the yoyo command was called, if it runs.
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("postgresql", "citus")
 
     conninfo: str = field(repr=False)
     name: str
@@ -102,6 +118,8 @@ class PostgreSQLLocation:
     timeout: float = 30.0
     connections: int = 10
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
+    sources: tuple[str, ...] = field(default=(), compare=False)
+    yoyo: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def db_path(self) -> str:
@@ -114,19 +132,27 @@ class PostgreSQLLocation:
         port = "" if re.search(r":\d+[,/]|[?&]port=", self.name) else ", port 5432"
         return f"{self.name}{port}, schema {self.schema or 'as search_path says'}"
 
-    @property
-    def yoyo(self) -> str:
-        """How an operator calls yoyo for it; without the option it would be about the file of yoyo.ini."""
-        return "yoyo -c yoyo.postgresql.ini"
-
 
 Location = SQLiteLocation | PostgreSQLLocation
 
 
-def command_about(location: Location, *words: str) -> str:
-    """Return a command of `poker-therapist` about a database, as an operator can paste it into a shell."""
-    database = location.name if isinstance(location, SQLiteLocation) else location.url
-    command = ("poker-therapist", *words, "--database", database)
+def command_about(location: Location, *words: str, sources: Iterable[str] = ()) -> str:
+    """Return a command about a database, as an operator can paste it into a shell.
+
+    Args:
+        location: the database; where the yoyo command runs, what yoyo can do is a call of yoyo's.
+        words: the command and its options, as `poker-therapist` takes them, or yoyo's `mark` and `unmark`.
+        sources: the folders of the migrations, for `mark` and `unmark`.
+    """
+    command: tuple[str, ...]
+    if location.yoyo is not None and words[0] in ("apply", "rollback", "mark", "unmark"):
+        command = ("yoyo", *("--revision" if word == "--to" else word for word in words), *location.yoyo)
+    elif words[0] in ("mark", "unmark"):
+        command = ("yoyo", *words, "--batch", "--no-config-file", "--database", yoyo_url(location), *sources)
+    else:
+        is_file = isinstance(location, SQLiteLocation) and "?" not in location.url
+        command = ("poker-therapist", *words, "--database", location.name if is_file else location.url)
+        command += tuple(word for source in location.sources for word in ("--sources", source))
     if os.name == "nt":
         from subprocess import list2cmdline
 
@@ -134,6 +160,28 @@ def command_about(location: Location, *words: str) -> str:
     from shlex import join
 
     return join(command)
+
+
+def yoyo_url(location: Location) -> str:
+    """Return the URL of a database for the yoyo command, without a password."""
+    return location.url.replace("://", "+atomic://", 1)
+
+
+def require_own(location: Location, folders: Iterable[Path]) -> None:
+    """Refuse a folder of migrations that is named for another engine.
+
+    Raises:
+        InvalidMigration: with the right call.
+    """
+    known = {*SQLiteLocation.folders, *PostgreSQLLocation.folders}
+    for folder in sorted(set(folders)):
+        if folder.name in known.difference(location.folders):
+            right = folder.with_name(location.folders[0]).absolute()
+            call = command_about(replace(location, yoyo=None, sources=(str(right),)), "apply")
+            raise InvalidMigration(
+                f"{folder} holds no migrations for {location.name}, which is a database of another engine: "
+                + (f"use those of {right.name}, with `{call}`" if right.is_dir() else "correct `sources`")
+            )
 
 
 def redacted(name: str) -> str:
@@ -162,7 +210,8 @@ def hide_passwords(text: str, given: Iterable[str]) -> str:
             login = one.rpartition("@")[0]
             parts = {tail, str(PurePath(tail)), os.path.normpath(tail)}
             parts |= {login[at.end() :] for at in re.finditer(":", login)}
-        parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", unquote(one), re.IGNORECASE))
+        for shown in (one, unquote(one)):
+            parts |= set(re.findall(r"(?:pass|secret|_key)\w*\s*=\s*([^&\s]*)", shown, re.IGNORECASE))
         for part in parts | {piece for whole in parts for piece in whole.split("/")[:-1]}:
             quoted = quote(part, safe="", errors="replace")
             found |= {part, unquote(part), quoted, repr(part)[1:-1], escaped(part)}

@@ -5,7 +5,6 @@ migrations (status, rehearse, copy) imports it when it is called.
 """
 
 import os
-import shlex
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poker_therapist.database import Database
-from poker_therapist.engines import engine_for, migration_folders, open_database
+from poker_therapist.engines import engine_for, open_database
 from poker_therapist.errors import SchemaMissing, SchemaOutdated, SchemaTooNew, escaped
-from poker_therapist.location import Location
+from poker_therapist.location import Location, command_about
 from poker_therapist.tables import TABLES
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def folders_for(location: Location, applied: Collection[str]) -> list[Path]:
     Those of an optional folder belong to a database that has one of them already: the tables of a database
     that is distributed over a cluster.
     """
-    folder, *optional = migration_folders(location)
+    folder, *optional = location.folders
     chosen = [folder, *(name for name in optional if shipped_ids(name) & set(applied))]
     return [migrations_folder(name) for name in chosen]
 
@@ -96,14 +95,14 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
         raise SchemaTooNew(
             f"{location.name} is ahead of this version of the code, which does not know "
             f"{escaped(', '.join(unknown))}: update the code, or roll them back with "
-            f"`{location.yoyo} rollback --revision {escaped(shlex.quote(unknown[0]))}`",
+            f"`{escaped(command_about(location, 'rollback', '--to', unknown[0]))}`",
             unknown=unknown,
         )
     if pending := sorted(shipped - applied):
         if not migrate:
             raise SchemaOutdated(
                 f"{location.name} lacks {', '.join(pending)}: "
-                f"run `{location.yoyo} apply`, or open it with migrate=True",
+                f"run `{command_about(location, 'apply')}`, or open it with migrate=True",
                 pending=pending,
             )
         with engine_for(location).backend() as backend:
@@ -128,34 +127,52 @@ def _kept_ids(database: Database, ids: set[str]) -> set[str]:
         return set()
 
 
-def sources_for(location: Location) -> list[str]:
+def are_shipped(sources: Sequence[str]) -> bool:
+    """Return whether folders of migrations are all among those that come with this version."""
+    return {Path(source).resolve().parent for source in sources} <= {migrations_folder("").resolve()}
+
+
+def sources_for(location: Location, given: Sequence[str] = ()) -> list[str]:
     """Return the folders whose migrations a database is to have, asking the database what is applied.
+
+    Args:
+        location: where it is.
+        given: what an ini file or an operator names. Shipped folders mean those of the database's engine,
+            and an optional one if it is named.
 
     Raises:
         StorageError: the database cannot be read.
     """
+    if not are_shipped(given):
+        return list(given)
     with engine_for(location).backend() as backend:
-        return [str(folder) for folder in folders_for(location, backend.applied())]
+        wanted = folders_for(location, backend.applied())
+    named = {Path(source).resolve() for source in given}
+    optional = [migrations_folder(name) for name in location.folders]
+    wanted += [one for one in optional if one not in wanted and one.resolve() in named]
+    return [str(folder) for folder in wanted]
 
 
-def all_sources(location: Location) -> list[str]:
+def all_sources(location: Location, given: Sequence[str] = ()) -> list[str]:
     """Return every folder whose migrations a database may have, the optional ones last."""
-    return [str(migrations_folder(name)) for name in migration_folders(location)]
+    if not are_shipped(given):
+        return list(given)
+    return [str(migrations_folder(name)) for name in location.folders]
 
 
-def read_status(location: Location, sources: list[str] | None = None) -> "Status":
+def read_status(location: Location, sources: Sequence[str] = ()) -> "Status":
     """Compare a database with the shipped migrations, or with those of `sources`; see `migrations.status`."""
     from poker_therapist.migrations import status
 
     with engine_for(location).backend() as backend:
-        return status.read_status(backend, sources or sources_for(location))
+        return status.read_status(backend, sources_for(location, sources))
 
 
 def rehearse(
     location: Location,
     *,
     to: str | None = None,
-    sources: list[str] | None = None,
+    sources: Sequence[str] = (),
     progress: "Progress | None" = None,
 ) -> "Rehearsal":
     """Rehearse the shipped migrations, or those of `sources`, on a copy; see `migrations.rehearse`."""
@@ -163,7 +180,7 @@ def rehearse(
 
     return rehearse.rehearse(
         engine_for(location),
-        sources or sources_for(location),
+        sources_for(location, sources),
         to=to,
         progress=progress or engine.no_progress,
     )

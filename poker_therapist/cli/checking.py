@@ -4,33 +4,31 @@ import glob
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poker_therapist import schema
 from poker_therapist.cli import screen
+from poker_therapist.cli.options import (
+    TROUBLE,
+    AsJson,
+    Config,
+    Database,
+    NoConfig,
+    Sources,
+    choose_migrations,
+    ini_file,
+)
 from poker_therapist.engines import dialect_of, engine_for
-from poker_therapist.errors import InvalidInput, escaped
-from poker_therapist.location import PostgreSQLLocation, locate
-from poker_therapist.migrations import check as checks
+from poker_therapist.errors import InvalidInput
+from poker_therapist.location import locate
 from poker_therapist.migrations.files import shown
-from poker_therapist.migrations.plan import PlannedMigration
-from poker_therapist.migrations.plan import plan as make_plan
-from poker_therapist.migrations.script import script as write_script
-from poker_therapist.migrations.yoyo_command import find_ini, ini_value
+from poker_therapist.migrations.yoyo_command import ini_value
 from poker_therapist.new_files import new_file
 
-TROUBLE = 4
-
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="The ini file, instead of yoyo.ini.", show_default=False
-    ),
-]
-NoConfig = Annotated[bool, typer.Option("--no-config", help="Look for no ini file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
+if TYPE_CHECKING:
+    from poker_therapist.migrations.plan import PlannedMigration
 
 
 def check(
@@ -60,7 +58,9 @@ def check(
 
     Exit code 0: nothing, but for notes; 4: something.
     """
-    ini = None if no_config else config or find_ini()
+    from poker_therapist.migrations import check as checks
+
+    ini = ini_file(config, no_config)
     chosen = folders or _folders(ini, is_given=config is not None)
     named = ini_value(ini.absolute(), "database", is_given=config is not None) if ini else None
     location = locate(named or "RexVoice.db")
@@ -87,13 +87,11 @@ def check(
 
 
 def plan(
-    database: Annotated[
-        str | None,
-        typer.Option("--database", "-d", metavar="PATH|URL", help="The database.", show_default=False),
-    ] = None,
+    database: Database = None,
     *,
     config: Config = None,
     no_config: NoConfig = False,
+    sources: Sources = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="What rollback would run.")] = False,
     to: Annotated[
         str | None,
@@ -116,21 +114,18 @@ def plan(
 
     What a statement does to data, and on PostgreSQL which table it locks, its text alone says.
     """
+    from poker_therapist.migrations.plan import plan as make_plan
+    from poker_therapist.migrations.script import script as write_script
+
     if output is not None and not script:
         raise typer.BadParameter("--output goes with --script")
     if script and as_json:
         raise typer.BadParameter("--json does not go with --script")
-    ini = None if no_config else config or find_ini()
-    named = ini_value(ini.absolute(), "database", is_given=config is not None) if ini else None
-    location = locate(named or "RexVoice.db" if database is None else database)
-    if database is None and named and isinstance(location, PostgreSQLLocation):
-        print(escaped(f"database: {location.described} (named by {ini})"), file=sys.stderr)
-    sources = [str(one) for one in _folders(ini, is_given=config is not None)]
-    if all(Path(one).resolve().parent == schema.migrations_folder("").resolve() for one in sources):
-        sources = schema.sources_for(location)
+    _, location, given = choose_migrations(database, config, no_config, sources)
+    folders = schema.sources_for(location, given)
     engine = engine_for(location)
     with engine.backend() as backend:
-        planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
+        planned = make_plan(engine, backend, folders, direction="rollback" if rollback else "apply", to=to)
         text = write_script(engine.script(backend), planned) if script else ""
     if output is not None:
         with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
@@ -145,7 +140,7 @@ def plan(
         screen.print_plan(location, planned)
 
 
-def _in_json(one: PlannedMigration) -> dict[str, Any]:
+def _in_json(one: "PlannedMigration") -> dict[str, Any]:
     return {
         "id": one.migration.id,
         "direction": one.direction,
@@ -168,7 +163,7 @@ def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
     """Return the folders that an ini file names, else those that come with this version."""
     named = (ini_value(ini.absolute(), "sources", is_given=is_given) or "").strip() if ini else ""
     if not named:
-        return [schema.migrations_folder(name) for name in checks.TWINS]
+        return [schema.migrations_folder(name) for name in ("sqlite", "postgresql")]
     if Path(named).is_dir():  # yoyo would split the name of a folder at its blanks
         return [Path(named)]
     found = [Path(path) for one in named.split() for path in sorted(glob.glob(one))]  # noqa: PTH207  # as yoyo does

@@ -1,16 +1,17 @@
 """`poker-therapist renumber`: two branches have added a migration each, and one becomes the next one."""
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from poker_therapist.cli import screen
+from poker_therapist.cli.options import Config, Database, NoConfig, choose, ini_file
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
-from poker_therapist.location import locate
+from poker_therapist.location import Location
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.renumber import renumber as renumber_files
 from poker_therapist.migrations.yoyo_command import ini_value
@@ -18,45 +19,22 @@ from poker_therapist.migrations.yoyo_command import ini_value
 _ENGINES = ("sqlite", "postgresql", "citus")
 
 
-def add_to(app: typer.Typer, ini_file: Callable[..., Path | None], choose: Callable[..., str]) -> None:
-    """Add the command; `ini_file` and `choose` find what is meant, as for all commands."""
+def renumber(
+    migration: Annotated[str, typer.Argument(metavar="ID", help="The migration.", show_default=False)],
+    database: Database = None,
+    *,
+    config: Config = None,
+    no_config: NoConfig = False,
+) -> None:
+    """Make a pending migration the next one: its files of all engines, what it depends on, what names it.
 
-    @app.command()
-    def renumber(
-        migration: Annotated[str, typer.Argument(metavar="ID", help="The migration.", show_default=False)],
-        database: Annotated[
-            str | None,
-            typer.Option(
-                "--database",
-                "-d",
-                metavar="PATH|URL",
-                help="Where it must not be applied. Unless given: what the nearest yoyo.ini names.",
-                show_default=False,
-            ),
-        ] = None,
-        *,
-        config: Annotated[
-            Path | None,
-            typer.Option(
-                "--config",
-                "-c",
-                metavar="FILE",
-                help="Instead of yoyo.ini.",
-                show_default=False,
-            ),
-        ] = None,
-        no_config: Annotated[bool, typer.Option("--no-config", help="Look for no ini file.")] = False,
-    ) -> None:
-        """Make a pending migration the next one: its files of all engines, what it depends on, what names it.
-
-        Those that depend on it follow it. Refused for one that is released, or applied in this database.
-        """
-        folders = _folders(ini_file(config, no_config), is_given=config is not None)
-        _renumber(migration, folders, choose(database, config, no_config))
+    Those that depend on it follow it. Refused for one that is released, or applied in the database.
+    """
+    folders = _folders(ini_file(config, no_config), is_given=config is not None)
+    _renumber(migration, folders, choose(database, config, no_config).location)
 
 
-def _renumber(migration: str, folders: list[Path], database: str) -> None:
-    location = locate(database)
+def _renumber(migration: str, folders: list[Path], location: Location) -> None:
     applied = set[str]()
     try:
         with engine_for(location).backend() as backend:

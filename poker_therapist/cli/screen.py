@@ -1,19 +1,14 @@
 """What the operator's commands print: tables and colours on a terminal, plain lines in a pipe."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import rich.progress
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import Any, TextIO
 
 from poker_therapist.errors import escaped
-from poker_therapist.location import Location
+from poker_therapist.location import Location, command_about
 from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
@@ -21,6 +16,9 @@ from poker_therapist.migrations.status import State, Status
 
 STYLES: dict[str, str] = {
     "readable": "green",
+    "A": "green",
+    "U": "yellow",
+    "done": "green",
     State.APPLIED: "green",
     State.PENDING: "yellow",
     Verdict.EXACT: "green",
@@ -32,10 +30,12 @@ STYLES: dict[str, str] = {
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Show what is being done, and for how long, while a block runs; nothing where nobody watches."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if (console := _console(sys.stderr)) is None:
         yield no_progress
         return
+    import rich.progress
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("copying", total=None)
@@ -46,7 +46,8 @@ def progress() -> Iterator[Progress]:
 
 def print_status(location: Location, found: Status) -> None:
     """Print where a database stands, the summary last."""
-    _print_rows(
+    apply = command_about(location, "apply")
+    print_rows(
         ("migration", "state", "applied at (UTC)"),
         [(one.id, one.state, (one.applied_at or "")[:19]) for one in found.migrations],
     )
@@ -69,7 +70,7 @@ def print_status(location: Location, found: Status) -> None:
     if found.drift_unknown_because:
         _print(found.drift_unknown_because, "yellow")
     if not found.exists:
-        _print(f"There is no database {location.name} yet; `{location.yoyo} apply` makes it.", "yellow")
+        _print(f"There is no database {location.name} yet; `{apply}` makes it.", "yellow")
     elif found.is_trouble and found.drift_unknown_because and not found.drift:
         _print(f"{location.name}: not judged, see above.", "red")
     elif found.is_trouble:
@@ -78,7 +79,7 @@ def print_status(location: Location, found: Status) -> None:
         _print(f"{location.name}: somebody is migrating it; ask again when that is done.", "yellow")
     elif found.pending:
         _print(
-            f"{location.name}: {len(found.pending)} pending; `{location.yoyo} apply` applies them.",
+            f"{location.name}: {len(found.pending)} pending; `{apply}` applies them.",
             "yellow",
         )
     else:
@@ -90,7 +91,7 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     if not found.migrations:
         _print(f"{location.name}: nothing is pending, so there is nothing to rehearse.", "green")
         return
-    _print_rows(
+    print_rows(
         ("migration", "verdict", "seconds", "rows changed"),
         [
             (
@@ -141,7 +142,7 @@ def print_backups(location: Location, found: list[BackupFile]) -> None:
     if not found:
         _print(f"No backup lies beside {location.name}.", "yellow")
         return
-    _print_rows(
+    print_rows(
         ("file", "state", "made at (UTC)", "bytes", "before", "schema version"),
         [
             (
@@ -192,20 +193,35 @@ def say(line: str) -> None:
 
 def _print(line: str, style: str | None = None) -> None:
     """Print a line, coloured on a terminal that shows colours, and never broken in a pipe."""
-    Console(soft_wrap=True, highlight=False, emoji=False).print(
-        escaped(line, keeping="\n"), style=style, markup=False
-    )
+    line = escaped(line, keeping="\n")
+    if console := _console(sys.stdout, soft_wrap=True, highlight=False, emoji=False):
+        console.print(line, style=style, markup=False)
+    else:
+        print(line)
 
 
-def _print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print a table on a terminal; in a pipe, one line each with tabs between."""
+def print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Print a table on a terminal, its second column coloured; in a pipe, a line each with tabs between."""
     rows = [tuple(escaped(str(item)) for item in row) for row in rows]
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+    console = _console(sys.stdout, highlight=False, markup=False, emoji=False)
+    if console is None:
         for row in rows:
             print("\t".join(row).rstrip())
         return
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(*titles)
     for name, state, *rest in rows:
         table.add_row(name, Text(state, style=STYLES.get(state, "red")), *rest)
     console.print(table)
+
+
+def _console(stream: TextIO, **options: Any) -> Any:
+    """Return Rich's console of a terminal; None of a pipe, for which Rich takes too long to import."""
+    if not stream.isatty() and not {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys():
+        return None
+    from rich.console import Console
+
+    console = Console(file=stream, **options)
+    return console if console.is_terminal else None

@@ -24,9 +24,12 @@ from poker_therapist.errors import (
     PokerTherapistError,
     escaped,
 )
+from poker_therapist.location import command_about, require_own
 from poker_therapist.migrations.bookkeeping import Bookkeeping
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
-from poker_therapist.migrations.files import SQLMigration, Statement, read_migrations
+from poker_therapist.migrations.files import AppliedRecord, SQLMigration, Statement, read_migrations
+from poker_therapist.migrations.log import record_failure
+from poker_therapist.migrations.loss import rows_lost
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -43,6 +46,8 @@ class AtomicBackend(Bookkeeping, ABC):
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
     show_rows: Callable[[Any], Any] = staticmethod(lambda rows: all(True for _ in rows))  # read to their end
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
+    sources: Sequence[str] = ()  # where the migrations were read
+    allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -99,7 +104,9 @@ class AtomicBackend(Bookkeeping, ABC):
 
     def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
         """Return the migrations of some folders, and those that were kept and have no file."""
+        self.sources = sources
         found = read_migrations(sources, kept, self.split)
+        require_own(self.location, (one.file.parent for one in found if one.file))
         self._known = list(found)
         return found
 
@@ -150,13 +157,12 @@ class AtomicBackend(Bookkeeping, ABC):
 
     def how_to_finish(self, name: str) -> str:
         """Return what to do about a migration that was interrupted."""
-        command, target = self.location.yoyo, escaped(shlex.quote(name))
-        rollback = f"`{command} rollback --revision {target}`"
+        rollback = f"`{command_about(self.location, 'rollback', '--to', name)}`"
         if name in self.applied():
             return f"its rollback was stopped in the middle: finish that with {rollback}"
         if all(one.file is None for one in self._known if one.id == name):
             return f"it was stopped in the middle: roll it back with {rollback}, or restore its files"
-        finish = f"`{command} apply --revision {target}`"
+        finish = f"`{command_about(self.location, 'apply', '--to', name)}`"
         return f"it was stopped in the middle: finish it with {finish}, or roll it back with {rollback}"
 
     def _require_finished(self, migration: SQLMigration, direction: str) -> None:
@@ -178,9 +184,17 @@ class AtomicBackend(Bookkeeping, ABC):
         applied, kept = self.applied(), self.records()
         for one in migrations:
             text = kept.get(one.id) if one.file is not None and one.id in applied else None
-            if text and text.applied_at == applied[one.id] and text.checksum is not None:
-                texts = (text.apply_sql or "", text.rollback_sql or "")
-                one.require_unedited(text.checksum, *texts, self.location.yoyo)
+            if text and text.applied_at == applied[one.id]:
+                self.require_text(one, text)
+
+    def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
+        """Raise MigrationEdited if the files of a migration are not what was kept of it."""
+        if kept.checksum is not None:
+            words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
+            ways = (f"`{command_about(self.location, *way, sources=self.sources)}`" for way in words)
+            one.require_unedited(
+                kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
+            )
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
@@ -214,6 +228,8 @@ class AtomicBackend(Bookkeeping, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
         self._require_way_back(migrations)
+        if self.allow_loss and (rows := rows_lost(self, migrations)):
+            self.allow_loss(rows, migrations[-1].id)
         if not migrations:
             self.tell_operator("nothing to roll back")
         self._in_turn(self.rollback_one, migrations, "rolled back")
@@ -223,7 +239,10 @@ class AtomicBackend(Bookkeeping, ABC):
         for number, migration in enumerate(migrations):
             try:
                 do(migration)
-            except PokerTherapistError as error:
+            except BaseException as error:
+                record_failure(self, migration, "apply" if done == "applied" else "rollback", error)
+                if not isinstance(error, PokerTherapistError):
+                    raise
                 cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
                 if not isinstance(self.translate_error(cause) or error, DatabaseFull):
                     raise
@@ -296,7 +315,7 @@ class AtomicBackend(Bookkeeping, ABC):
             if dependents:
                 raise MigrationError(
                     f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
-                    f"or both with `{self.location.yoyo} rollback --revision {migration.id}`",
+                    f"or both with `{command_about(self.location, 'rollback', '--to', migration.id)}`",
                     migration_id=migration.id,
                 )
             self.back_up(f"rollback-{migration.id}")

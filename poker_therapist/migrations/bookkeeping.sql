@@ -80,3 +80,20 @@ ORDER BY migration_id;
 -- name: drop_text(migration_table, migration_id)
 DELETE FROM _migration_text
 WHERE migration_table = :migration_table AND migration_id = :migration_id;
+
+-- name: comment_log(comment, id)
+UPDATE _yoyo_log SET comment = :comment
+WHERE id = :id;
+
+-- name: logged()
+-- yoyo's log. As text, and no more than a terminal shows, whatever a file that comes from elsewhere holds.
+SELECT
+    substr(cast(created_at_utc AS TEXT), 1, 30) AS at,
+    substr(cast(operation AS TEXT), 1, 255) AS operation,
+    substr(cast(migration_id AS TEXT), 1, 255) AS migration_id,
+    substr(cast(username AS TEXT), 1, 255) AS username,
+    substr(cast(hostname AS TEXT), 1, 255) AS hostname,
+    substr(cast(comment AS TEXT), 1, 255) AS comment
+FROM _yoyo_log
+ORDER BY created_at_utc, id
+LIMIT 100000;

@@ -261,7 +261,7 @@ class SQLMigration(Migration):
             file=self.place(direction),
         )
 
-    def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str, yoyo: str) -> None:
+    def require_unedited(self, checksum: str, apply_sql: str, rollback_sql: str, accept: str) -> None:
         """Raise MigrationEdited, with what changed, if the files are not what was applied."""
         self._require_pair()
         if checksum == self.checksum:
@@ -282,8 +282,7 @@ class SQLMigration(Migration):
         raise MigrationEdited(
             f"{self.id} was applied, and its file has been edited since:\n" + "\n".join(changes) + "\n"
             "Restore the file, and put the change into a new migration. If the edit changes nothing (a "
-            f"comment), accept it with `{yoyo} unmark -m '^{self.id}$'` and then "
-            f"`{yoyo} mark -m '^{self.id}$'`.",
+            f"comment), accept it with {accept}.",
             migration_id=self.id,
             file=self.place(),
         )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdited, PokerTherapistError
+from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, TableMissing, differences
 from poker_therapist.migrations.files import SQLMigration
@@ -67,7 +68,7 @@ class Status:
 
     @property
     def pending(self) -> list[str]:
-        """The ids that `yoyo apply` would apply."""
+        """The ids that `apply` would apply."""
         return [one.id for one in self.migrations if one.state is State.PENDING]
 
 
@@ -123,7 +124,8 @@ def read_states(
             found.append(MigrationStatus(name, State.PENDING))
         elif file is None:
             state = State.UNKNOWN if natural(name) > natural(newest) else State.MISSING
-            note = "its text is kept: `yoyo rollback` can undo it"
+            undo = command_about(backend.location, "rollback", "--to", name)
+            note = f"its text is kept: `{undo}` can undo it"
             found.append(MigrationStatus(name, state, applied[name], note))
         else:
             state, note = State.APPLIED, "by plain yoyo: not verified"
@@ -134,9 +136,7 @@ def read_states(
                 elif name in beside:
                     note = f"depends on the same one as {beside[name]}"
                 try:
-                    file.require_unedited(
-                        text.checksum, text.apply_sql or "", text.rollback_sql or "", backend.location.yoyo
-                    )
+                    backend.require_text(file, text)
                 except (MigrationEdited, InvalidMigration) as error:
                     state, note = State.EDITED, str(error)
             found.append(MigrationStatus(name, state, applied[name], note))

@@ -20,19 +20,23 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from yoyo import config as yoyo_config
-from yoyo import default_migration_table
+from yoyo import default_migration_table, utils
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
 from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError, escaped
-from poker_therapist.location import hide_passwords
+from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
+from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.loss import described, refusal
 
 _MOST_ROWS, _WIDEST = 20, 60
 
@@ -44,19 +48,62 @@ class YoyoCommandMixin(AtomicBackend):
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
-        if command := _running_command(sys._getframe()):
-            write_any_character()
-            stop_on_sigterm()
-            self.report = print
-            self.show_rows = self._show_rows
-            migrate.read_migrations = self._read_migrations
-            migrate.migrations_to_revision = self._up_to_revision
-            self._function = command.f_locals["args"].func
-            given = (*sys.argv, str(command.f_locals["args"].database))
-            sys.excepthook = functools.partial(_report, given)
-            warnings.showwarning = _warn
-            _judge_ini(command.f_locals["args"])
-        super().__init__(uri, migration_table)
+        if (command := _running_command(sys._getframe())) is None:
+            super().__init__(uri, migration_table)
+            return
+        args = command.f_locals["args"]
+        write_any_character()
+        stop_on_sigterm()
+        self.report = print
+        self.show_rows = functools.partial(show_rows, self.tell_operator)
+        migrate.read_migrations = self._read_migrations
+        migrate.migrations_to_revision = self._up_to_revision
+        self._function = args.func
+        sys.excepthook = functools.partial(_report, (*sys.argv, str(args.database)))
+        warnings.showwarning = _warn
+        _judge_ini(args)
+        super().__init__(_read_again(args) or uri, migration_table)
+        options, sources = _options(args, self.location)
+        self.location = replace(self.location, yoyo=options, sources=sources)
+        if not _is_on(command.f_locals["config"], "allow_data_loss"):
+            self.allow_loss = functools.partial(self._require_leave, args)
+
+    def _require_leave(self, args: Any, rows: dict[str, int], last: str) -> None:
+        """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
+        if not args.batch_mode and sys.stdin.isatty():
+            if utils.confirm(f"This deletes {described(rows)}. Go on?", default="n"):
+                return
+            raise refusal(rows, ["run the command again"])
+        way = f"run `{command_about(replace(self.location, yoyo=None), 'rollback', '--to', last, '--yes')}`"
+        if args.command_name != "rollback":
+            way += f" and then `{command_about(self.location, 'apply')}`"
+        raise refusal(rows, [way, "put `allow_data_loss = on` into the ini file for this run"])
+
+    def _ours(self, migrations: Any) -> MigrationList:
+        """Return migrations as we read them, where yoyo's documented `read_migrations` has read them."""
+        hooks = getattr(migrations, "post_apply", [])
+        found = [*migrations, *hooks]
+        if all(isinstance(one, SQLMigration) for one in found):
+            return migrations
+        read = self.read(list(dict.fromkeys(str(one.source_dir) for one in found)))
+        ours = {one.id: one for one in (*read, *read.post_apply)}
+        return MigrationList([ours[one.id] for one in migrations], [ours[one.id] for one in hooks])
+
+    def to_apply(self, migrations: MigrationList) -> MigrationList:
+        """Return what is not applied, in the order of its dependencies."""
+        return super().to_apply(self._ours(migrations))
+
+    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
+        """Apply one migration, unless another process has done so meanwhile."""
+        super().apply_one(self._ours([migration])[0], force, mark)
+
+    def rollback_one(self, migration: Any, force: bool = False) -> None:
+        """Roll one migration back, unless another process has done so meanwhile."""
+        super().rollback_one(self._ours([migration])[0], force)
+
+    def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        """Roll some migrations back, each by itself; the first that fails ends the run."""
+        super().rollback_migrations(self._ours(migrations), force)
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
@@ -77,24 +124,6 @@ class YoyoCommandMixin(AtomicBackend):
             return migrations.filter(lambda one: one in chosen or one in later)
         return chosen
 
-    def _show_rows(self, rows: Any) -> None:
-        """Show the first rows that a statement returns, and read the rest: it is not done before the last."""
-        table = [[escaped(str(column[0])) for column in rows.description or ()]]
-        for row in itertools.islice(rows, _MOST_ROWS):
-            cells = ["NULL" if value is None else escaped(str(value)) for value in row]
-            table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
-        more = sum(1 for _ in rows)
-        if not table[0]:
-            return
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        table.insert(1, ["-" * width for width in widths])
-        for row in table:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.tell_operator(" | ".join(cells).rstrip())
-        count = len(table) - 2 + more
-        shown = f", the first {_MOST_ROWS} are shown" if more else ""
-        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
-
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
 
@@ -109,7 +138,7 @@ class YoyoCommandMixin(AtomicBackend):
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations; tell of those that have no file."""
-        interrupted = self.interrupted()
+        migrations, interrupted = self._ours(migrations), self.interrupted()
         for migration in self._known:
             if migration.file is None and migration.id not in interrupted:
                 self.tell_operator(
@@ -129,7 +158,7 @@ class YoyoCommandMixin(AtomicBackend):
         with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
             self._prepare()
-            marked = [migration for migration in migrations if migration.id not in applied]
+            marked = [migration for migration in self._ours(migrations) if migration.id not in applied]
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
@@ -141,7 +170,7 @@ class YoyoCommandMixin(AtomicBackend):
         with self.translating_errors(), self.migration_lock(), self.one_transaction():
             applied = self.applied()
             self._prepare()
-            unmarked = [migration for migration in migrations if migration.id in applied]
+            unmarked = [migration for migration in self._ours(migrations) if migration.id in applied]
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:
@@ -151,13 +180,32 @@ class YoyoCommandMixin(AtomicBackend):
         """Return what is applied; say so where that is nothing for want of a database."""
         if not self.exists():
             print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
-        found = super().to_rollback(migrations)
+        found = super().to_rollback(self._ours(migrations))
         if self._function is migrate.list_migrations:  # which takes this for what is applied
             applied = self.applied()
             return found.filter(lambda one: one.id in applied)
         if self._function in {migrate.reapply, migrate.develop}:  # before it is rolled back
             self.require_in_order(found, again=True)
         return found
+
+
+def show_rows(say: Callable[[str], object], rows: Any) -> None:
+    """Say the first rows that a statement returns, and read the rest: it is not done before the last."""
+    table = [[escaped(str(column[0])) for column in rows.description or ()]]
+    for row in itertools.islice(rows, _MOST_ROWS):
+        cells = ["NULL" if value is None else escaped(str(value)) for value in row]
+        table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
+    more = sum(1 for _ in rows)
+    if not table[0]:
+        return
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        say(" | ".join(cells).rstrip())
+    count = len(table) - 2 + more
+    shown = f", the first {_MOST_ROWS} are shown" if more else ""
+    say(f"({count:,} row{'s' * (count != 1)}{shown})")
 
 
 def write_any_character() -> None:
@@ -238,18 +286,29 @@ def ini_value(file: Path, option: str, *, is_given: bool) -> str | None:
         InvalidInput: one of the files is no ini file, cannot be read, or others can write it. The message
             repeats nothing of what is in it.
     """
-    _read_all(file, (), is_given=is_given)
-    try:
-        value: str | None = yoyo_config.read_config(str(file)).get("DEFAULT", option, fallback=None)
-    except (configparser.Error, ValueError):
-        raise InvalidInput(
-            f"`{option}` in {file} cannot be read: write %% for each % that is not %(here)s"
-        ) from None
-    return value
+    for config, here in _read_all(file, (), is_given=is_given):
+        try:
+            if config.get("DEFAULT", option, raw=True, fallback=None) is None:
+                continue
+            value: str = config.get("DEFAULT", option)
+            if "://" in value:  # a folder in a URL is quoted, or it would end at a # or ?
+                quoted = quote(here, safe="/:\\").replace("%", "%%")
+                value = config.get("DEFAULT", option, vars={"here": quoted})
+        except (configparser.Error, ValueError):
+            raise InvalidInput(
+                f"`{option}` in {file} cannot be read: write %% for each % that is not %(here)s"
+            ) from None
+        return value
+    return None
 
 
-def _read_all(file: Path, above: tuple[Path, ...], *, is_given: bool) -> None:
-    """Read an ini file and those that it inherits or includes, for the errors that yoyo would raise."""
+def _read_all(
+    file: Path, above: tuple[Path, ...], *, is_given: bool
+) -> list[tuple[configparser.ConfigParser, str]]:
+    """Return an ini file with its folder, before those that it inherits and after those that it includes.
+
+    yoyo would raise errors of its own, and cannot read its file in a folder with a % in its name.
+    """
     shown = f"{file} (to which {above[-1]} leads)" if above else str(file)
     if file in above:
         raise InvalidInput(f"{shown} leads back to itself: correct %inherit and %include")
@@ -257,11 +316,14 @@ def _read_all(file: Path, above: tuple[Path, ...], *, is_given: bool) -> None:
         raise InvalidInput(f"there is no ini file {shown}: correct the path")
     if not is_given:
         _require_trusted(file, stat.S_IWGRP | stat.S_IWOTH)
+    names: dict[str, list[str]] = {}
+    here = str(file.resolve().parent)
     try:
-        config = yoyo_config.get_configparser(yoyo_config.get_interpolation_defaults(str(file)))
+        defaults = yoyo_config.get_interpolation_defaults() | {"here": here.replace("%", "%%")}
+        config = yoyo_config.get_configparser(defaults)
         read = config.read([str(file)])
-        keys = yoyo_config.INHERIT, yoyo_config.INCLUDE
-        names = [name for key in keys for name in config["DEFAULT"].get(key, "").split()]
+        for key in (yoyo_config.INCLUDE, yoyo_config.INHERIT):
+            names[key] = config["DEFAULT"].get(key, "").split()
     except (configparser.Error, ValueError) as error:  # a ValueError: the encoding
         # Nothing else of the error: it repeats a line, and the file may be anything, one of passwords say.
         errors = getattr(error, "errors", ())
@@ -269,11 +331,14 @@ def _read_all(file: Path, above: tuple[Path, ...], *, is_given: bool) -> None:
     else:
         if not read:  # yoyo would go on without it
             raise InvalidInput(f"{shown} may not be read: correct its rights, or the path")
-        for name in names:
+        found: dict[str, list[tuple[configparser.ConfigParser, str]]] = {key: [] for key in names}
+        for key, name in [(one, name) for one in names for name in names[one]]:
             path = file.resolve().parent / name.removeprefix("?")
             if path.exists() or not name.startswith("?"):
-                _read_all(path, (*above, file), is_given=is_given)
-        return
+                more = _read_all(path, (*above, file), is_given=is_given)
+                # Of what is included the last counts, of what is inherited the first.
+                found[key] = more + found[key] if key == yoyo_config.INCLUDE else found[key] + more
+        return [*found[yoyo_config.INCLUDE], (config, here), *found[yoyo_config.INHERIT]]
     raise InvalidInput(
         f"{shown} is no ini file that can be read{f', from line {line}' if line else ''}: such a file begins "
         "with [DEFAULT], in UTF-8 without a byte order mark, and has %% for each % in a value; "
@@ -322,6 +387,51 @@ def _folders(file: Path) -> set[Path]:
         if link.is_symlink():
             folders |= {link.parent} | _folders(link.parent / link.readlink())
     return folders
+
+
+def _read_again(args: Any) -> Location | None:
+    """Return the database where yoyo has read less of its URL than it says; None if it has read all of it.
+
+    yoyo puts the folder of an ini file into a URL as it is, and takes a # or ? in it for the end of the path.
+    """
+    database = str(args.database)
+    file = _ini_of(args)
+    if file and database == _said(file, "database"):
+        database = ini_value(Path(file).absolute(), "database", is_given=True) or database
+    nameless = any("=" not in one for one in database.partition("?")[2].split("&") if one)
+    return locate(database) if database != args.database or "#" in database or nameless else None
+
+
+def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the options with which yoyo is about the same database again, and the sources that it names."""
+    file = _ini_of(args)
+    options: tuple[str, ...] = () if args.use_config_file else ("--no-config-file",)
+    options += ("-c", args.config) if args.config else ()
+    if not file or args.database != _said(file, "database"):
+        options += ("--database", yoyo_url(location))
+    table = getattr(args, "migration_table", default_migration_table)
+    if table not in (default_migration_table, file and _said(file, "migration_table")):
+        options += ("--migration-table", table)
+    sources = tuple(getattr(args, "sources", None) or ())
+    is_said = file and list(sources) == (_said(file, "sources") or "").split()
+    return options + (() if is_said else sources), () if is_said and not args.config else sources
+
+
+def _ini_of(args: Any) -> str | None:
+    """Return the ini file that yoyo has read."""
+    return (args.config or yoyo_config.find_config()) if args.use_config_file else None
+
+
+def _said(file: str, option: str) -> str | None:
+    """Return what yoyo has read in its ini file."""
+    return yoyo_config.read_config(file).get("DEFAULT", option, fallback=None)  # type: ignore[no-any-return]
+
+
+def _is_on(config: configparser.ConfigParser, option: str) -> bool:
+    try:
+        return config.getboolean("DEFAULT", option, fallback=False)
+    except ValueError:
+        raise InvalidInput(f"`{option}` in the ini file must be on or off") from None
 
 
 def _judge_ini(args: Any) -> None:

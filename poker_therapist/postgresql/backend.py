@@ -21,7 +21,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     SchemaMissing,
 )
-from poker_therapist.location import PostgreSQLLocation, locate
+from poker_therapist.location import PostgreSQLLocation, command_about, locate
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
@@ -95,7 +95,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if time.monotonic() > deadline:
                 raise DatabaseBusy(
                     f"somebody else has been migrating {self.name} for {self.location.timeout:g} seconds: "
-                    "wait until that is done, and look with `poker-therapist status`"
+                    f"wait until that is done, and look with `{command_about(self.location, 'status')}`"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)

@@ -34,7 +34,7 @@ from poker_therapist.errors import (
     StorageError,
     escaped,
 )
-from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
@@ -93,7 +93,7 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
         f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "
-        f"bring it up to date with `{location.yoyo} apply`"
+        f"bring it up to date with `{command_about(location, 'apply')}`"
     )
 
 

@@ -60,7 +60,8 @@ def find_file(path: Path, *, create: bool) -> None:
         return
     if not create:
         raise DatabaseNotFound(
-            f"there is no database {path}: correct the path, or make one with `yoyo apply`"
+            f"there is no database {path}: correct the path, or make one with "
+            f"`{command_about(SQLiteLocation(path), 'apply')}`"
         )
     _require_new_sqlite()
     try:

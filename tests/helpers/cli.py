@@ -107,7 +107,11 @@ def program(
 
 
 def on_terminal(
-    *arguments: str | Path, folder: Path, columns: int, environment: dict[str, str] | None = None
+    *arguments: str | Path,
+    folder: Path,
+    columns: int,
+    environment: dict[str, str] | None = None,
+    answer: str = "",
 ) -> tuple[int, str]:
     """Run the program on a terminal so many columns wide; return its exit code and all that it drew."""
     ours, its = pty.openpty()
@@ -121,6 +125,7 @@ def on_terminal(
         stderr=its,
     ) as running:
         os.close(its)
+        os.write(ours, answer.encode())
         drawn = b""
         with contextlib.suppress(OSError):  # it has ended
             while part := os.read(ours, 65_536):

@@ -16,6 +16,8 @@ class Project:
     # How plain yoyo names what it runs on, and how our backend is named.
     plain = "sqlite"
     atomic = "sqlite+atomic"
+    # Whether an ini file allows it to roll back what deletes rows.
+    loses_rows = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,9 +44,15 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run yoyo on the database of this project, in a child of this process, which is quicker."""
         url = self.url_for(scheme or self.atomic, options)
-        ran = yoyo_in_child(
-            *arguments, "--no-config-file", "--batch", "--database", url, *sources, folder=self.folder
-        )
+        ini = ["--no-config-file"]
+        if self.loses_rows and arguments[0] in {"rollback", "reapply", "develop"}:
+            (self.folder / "loses_rows.ini").write_text("[DEFAULT]\nallow_data_loss = on\n", encoding="utf-8")
+            ini = ["--config", "loses_rows.ini"]
+        return self.bare_yoyo(*arguments, *ini, "--batch", "--database", url, *sources)
+
+    def bare_yoyo(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run yoyo with these arguments alone, so that it takes the ini file of the folder."""
+        ran = yoyo_in_child(*arguments, folder=folder or self.folder)
         return subprocess.CompletedProcess(arguments, ran.code, ran.out, ran.error)
 
     def plain_yoyo(

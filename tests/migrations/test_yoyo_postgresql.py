@@ -290,5 +290,5 @@ def test_what_a_message_tells_to_run_is_about_the_server(postgresql_url: str) ->
     with pytest.raises(SchemaTooNew) as newer:
         get_pattern_storage(postgresql_url)
 
-    assert f"`yoyo -c yoyo.postgresql.ini unmark -m '^{IDS[-1]}$'`" in edited
-    assert "`yoyo -c yoyo.postgresql.ini rollback --revision 999_new`" in str(newer.value)
+    assert f"`yoyo unmark -m '^{IDS[-1]}$' -c yoyo.postgresql.ini`" in edited
+    assert "`poker-therapist rollback --to 999_new --database 'postgresql:" in str(newer.value)

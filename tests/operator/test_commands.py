@@ -9,11 +9,17 @@ import pytest
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
-from tests.helpers.migrating import IDS
+from tests.helpers.migrating import FOLDER, IDS
 
 COMMANDS = (
     "status",
     "rehearse",
+    "check",
+    "plan",
+    "apply",
+    "rollback",
+    "list",
+    "log",
     "new",
     "renumber",
     "backup",
@@ -22,14 +28,16 @@ COMMANDS = (
     "export",
     "forget",
     "purge",
-    "check",
-    "plan",
 )
 # Each command that takes a database, with what else it needs.
 CALLS: dict[str, tuple[str, ...]] = {
     "status": (),
     "rehearse": (),
     "plan": (),
+    "apply": (),
+    "rollback": (),
+    "list": (),
+    "log": (),
     "backup": (),
     "restore": ("good.backup",),
     "export": ("7",),
@@ -153,7 +161,7 @@ def test_it_is_what_the_nearest_ini_names(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     for folder in (tmp_path / "outer", tmp_path / "outer" / "inner"):
         (folder / "yoyo.ini").write_text(
-            "[DEFAULT]\nsources = %(here)s/sql\ndatabase = sqlite+atomic:///%(here)s/game.db?timeout=5\n"
+            "[DEFAULT]\ndatabase = sqlite+atomic:///%(here)s/game.db?timeout=5\n"
         )
 
     assert looked_at(deep) == f"{tmp_path}/outer/inner/game.db"
@@ -162,7 +170,7 @@ def test_it_is_what_the_nearest_ini_names(tmp_path: Path) -> None:
 
 
 def test_an_ini_that_names_none_leaves_the_default(tmp_path: Path) -> None:
-    (tmp_path / "yoyo.ini").write_text("[DEFAULT]\nsources = sql\n")
+    (tmp_path / "yoyo.ini").write_text(f"[DEFAULT]\nsources = {FOLDER}\n")
 
     assert looked_at(tmp_path) == f"{tmp_path}/RexVoice.db"
 
@@ -233,4 +241,4 @@ def test_a_table_with_trouble_fits_a_narrow_terminal(tmp_path: Path) -> None:
 
     assert code == 4
     assert all(name in drawn for name in IDS)
-    assert "`yoyo mark -m '^004_index_reads$'`" in drawn
+    assert "`yoyo mark -m '^004_index_reads$' --batch" in drawn

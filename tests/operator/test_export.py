@@ -146,7 +146,7 @@ def test_an_outdated_database_is_refused_with_what_to_do(call: tuple[str, ...], 
     before = state_of(tmp_path)
     message = refused(*call, folder=tmp_path)
 
-    assert message.startswith(f"{path} lacks {', '.join(IDS)}: run `yoyo apply`")
+    assert message.startswith(f"{path} lacks {', '.join(IDS)}: run `poker-therapist apply --database {path}`")
     assert state_of(tmp_path) == before
 
 

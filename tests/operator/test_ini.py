@@ -14,6 +14,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests.helpers.cli import PROGRAM, Result, command, refused, state_of
+from tests.helpers.migrating import FOLDER
 from tests.helpers.postgresql import yoyo_in_child
 from tests.helpers.rights import acting_as, run_without_privileges
 
@@ -54,10 +55,12 @@ def folder_of(user: int, path: Path, mode: int = 0o755) -> Path:
     return path
 
 
-def write_ini(folder: Path, *, owner: int, database: str = "sqlite+atomic:///%(here)s/game.db") -> Path:
+def write_ini(
+    folder: Path, *, owner: int, database: str = "sqlite+atomic:///%(here)s/game.db", sources: Path = FOLDER
+) -> Path:
     """Write an ini file of a user's into a folder."""
     file = folder / "yoyo.ini"
-    file.write_text(f"[DEFAULT]\nsources = %(here)s/sql\ndatabase = {database}\n")
+    file.write_text(f"[DEFAULT]\nsources = {str(sources).replace('%', '%%')}\ndatabase = {database}\n")
     os.chown(file, owner, owner)
     return file
 
@@ -335,7 +338,8 @@ def test_an_ini_that_the_operator_names_is_taken_wherever_it_is(place: Path) -> 
         assert database_of(mine, option, "../shared/yoyo.ini") == f"{shared}/game.db"
     assert database_of(mine, "--no-config") == f"{mine}/RexVoice.db"
     assert database_of(shared, "--no-config") == f"{shared}/RexVoice.db"
-    assert database_of(shared, "-d", "other.db") == f"{shared}/other.db"
+    ran = looked_at(shared, "-d", "other.db")  # its `sources` are not used either, and that is said
+    assert (ran.json["database"], "yoyo.ini is not used" in ran.error) == (f"{shared}/other.db", True)
     assert "there is no ini file" in refusal(mine, "--config", "nowhere.ini")
     assert "there is no ini file" in refusal(mine, "--config", ".")
     assert looked_at(mine, "--config", "yoyo.ini", "--no-config").code == 2
@@ -485,7 +489,7 @@ def test_yoyo_refuses_an_ini_that_somebody_else_may_have_written(place: Path) ->
     (shared / "sql").mkdir()
     (shared / "sql" / "001_add_hands.sql").write_text("CREATE TABLE hands (id INTEGER PRIMARY KEY);")
     (shared / "sql" / "001_add_hands.rollback.sql").write_text("DROP TABLE hands;")
-    file = write_ini(shared, owner=OTHER)
+    file = write_ini(shared, owner=OTHER, sources=shared / "sql")
     before = state_of(place)
 
     ran = yoyo("apply", folder=shared)

@@ -22,8 +22,8 @@ from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
 
-STOPPED = "it was stopped in the middle: finish it with `yoyo"
-STOPPED_BACK = "its rollback was stopped in the middle: finish that with `yoyo"
+STOPPED = "it was stopped in the middle: finish it with `poker-therapist apply"
+STOPPED_BACK = "its rollback was stopped in the middle: finish that with `poker-therapist rollback"
 UNVERIFIED = "by plain yoyo: not verified"
 
 
@@ -143,7 +143,7 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "all applied": (apply, 0, [(State.APPLIED, ""), (State.APPLIED, "")]),
     "edited": (edited, 4, [(State.EDITED, EDIT), (State.APPLIED, "")]),
     "unknown": (
-        unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its text is kept: `yoyo rollback` can undo it")],
+        unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its text is kept: `poker-therapist rollback")],
     ),
     "another's, by plain yoyo": (
         unknown_to_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED)],
@@ -193,7 +193,9 @@ def test_a_migration_whose_file_is_gone_is_missing(either: Project) -> None:
     first, second = ran.json["migrations"]
 
     assert (ran.code, first["id"], first["state"]) == (4, "001_add_hands", State.MISSING)
-    assert first["note"] == "its text is kept: `yoyo rollback` can undo it"
+    assert first["note"].startswith(
+        "its text is kept: `poker-therapist rollback --to 001_add_hands --database "
+    )
     assert second["state"] == State.EDITED  # it named the one that is gone
 
 
@@ -289,7 +291,10 @@ def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> N
 
     assert (ran.code, ran.error) == (3, "")
     assert ran.lines[:-1] == [f"{name}\tpending" for name in IDS]
-    assert ran.lines[-1] == f"There is no database {tmp_path}/RexVoice.db yet; `yoyo apply` makes it."
+    assert ran.lines[-1] == (
+        f"There is no database {tmp_path}/RexVoice.db yet; "
+        f"`poker-therapist apply --database {tmp_path}/RexVoice.db` makes it."
+    )
     assert command("status", "--json", folder=tmp_path).json["exists"] is False
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,6 @@
 """What is installed is enough: the wheel brings its SQL and needs no checkout."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,32 @@ def test_the_wheel_works_alone(python: Path, tmp_path: Path) -> None:
 
     assert (done.stdout, done.stderr, done.returncode) == ("{'bets_up': 1.8}\n", "", 0)
     assert (tmp_path / "RexVoice.db").exists()
+
+
+def test_the_command_of_the_wheel_works_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
+    """It applies, lists, logs and rolls back with the SQL that the wheel brings, and shells complete it."""
+
+    def run(*arguments: str, **variables: str) -> str:
+        done = subprocess.run(
+            [python, "-I", "-m", "poker_therapist.cli", *arguments],
+            cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ids = sorted(
+        file.stem
+        for file in (ROOT / "sql_migrations" / "sqlite").glob("*.sql")
+        if not file.name.endswith(".rollback.sql")
+    )
+    applied = [line for line in run("apply").splitlines() if line.startswith("applied ")]
+    assert [line.split()[1] for line in applied] == ids
+    assert [line.split("\t")[:2] for line in run("list").splitlines()] == [[name, "A"] for name in ids]
+    assert len(run("log").splitlines()) == len(ids)
+    assert run("rollback").startswith(f"rolled back {ids[-1]} in ")
+    assert "poker-therapist" in run("--show-completion", "bash") or "complete" in run(
+        "x", _POKER_THERAPIST_COMPLETE="source_bash"
+    )
 
 
 def test_yoyo_finds_the_backend_and_the_sql_of_the_wheel(python: Path, tmp_path: Path) -> None:

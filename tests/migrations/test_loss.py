@@ -1,0 +1,50 @@
+"""Which tables a rollback would drop or empty, by its text."""
+
+from pathlib import Path
+
+import pytest
+
+from poker_therapist.migrations.files import read_migrations
+from poker_therapist.migrations.loss import emptied
+from poker_therapist.schema import migrations_folder
+
+EMPTIED = {
+    "DROP TABLE hands": ["hands"],
+    "drop table if exists Hands cascade": ["Hands"],
+    'DROP TABLE "my hands", main.bets': ['"my hands"', "main.bets"],
+    "DROP /* DROP TABLE x */ TABLE hands -- , bets": ["hands"],
+    "-- why\nDROP TABLE [my hands]": ["[my hands]"],
+    "DELETE FROM hands": ["hands"],
+    "DELETE FROM hands RETURNING id": ["hands"],
+    "DELETE FROM hands WHERE id = 1": [],
+    "DELETE FROM hands USING bets": [],
+    "TRUNCATE hands, ONLY bets": ["hands", "ONLY", "bets"],
+    "TRUNCATE TABLE ONLY public.hands RESTART IDENTITY": ["public.hands"],
+    "ALTER TABLE hands RENAME TO old; DROP TABLE old": ["hands"],
+    "INSERT INTO kept SELECT * FROM hands; DROP TABLE hands": [],
+    "CREATE TABLE kept AS SELECT * FROM hands JOIN bets; DROP TABLE hands; DROP TABLE bets": [],
+    "UPDATE hands SET a = kept.a FROM kept; DROP TABLE kept": [],
+    "SELECT * FROM hands; DROP TABLE hands": ["hands"],
+    "DELETE FROM hands; DROP TABLE hands": ["hands", "hands"],
+    "INSERT INTO notes VALUES ('FROM hands'); DROP TABLE hands": ["hands"],
+    "ALTER TABLE hands RENAME TO old; CREATE TABLE hands (id); INSERT INTO hands SELECT * FROM old; "
+    "DROP TABLE old": [],
+    "DROP INDEX hands; DROP VIEW bets; ALTER TABLE x DROP COLUMN y": [],
+}
+
+
+@pytest.mark.parametrize("sql", EMPTIED)
+def test_what_a_text_drops_or_empties_is_found(sql: str) -> None:
+    """Not what it has copied before."""
+    assert list(emptied(sql.split("; "))) == EMPTIED[sql]
+
+
+@pytest.mark.parametrize("folder", ["sqlite", "postgresql"])
+def test_of_the_shipped_rollbacks_only_the_first_drops_what_it_has_not_copied(folder: str) -> None:
+    """But for what PostgreSQL's 002 keeps nothing in."""
+    found = {
+        one.id: list(emptied(statement.text for statement in one.statements("rollback")))
+        for one in read_migrations([str(Path(migrations_folder(folder)))])
+    }
+    assert found.pop("001_add_pattern_storage") == ["user_insights", "conversation_context", "user_patterns"]
+    assert {name for names in found.values() for name in names} <= {"legacy_rows"}

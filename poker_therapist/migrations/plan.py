@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from yoyo import ancestors
-from yoyo.migrations import MigrationList
-
-from poker_therapist.errors import InvalidInput, escaped
+from poker_therapist.migrations import run
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.effects import Lock, bare, code, effects, tables_made
 from poker_therapist.migrations.engine import Engine
@@ -63,20 +60,13 @@ def plan(
         InvalidInput: `to` is no migration.
         MigrationError: what the command would be refused for.
     """
-    kept = [one for one in backend.kept_migrations() if one.id == escaped(one.id)]
-    known = backend.read(sources, kept)
+    known = run.read(backend, sources)
+    chosen = list(run.chosen(backend, known, direction, to))
+    backend.require_unedited(list(known) if direction == "apply" else chosen)
     if direction == "apply":
-        pending = backend.to_apply(known)
-        target = _named(known, to) if to else None
-        wanted = {target, *ancestors(target, known)} if target else pending
-        backend.require_unedited(list(known))
-        chosen = [one for one in pending if one in wanted]
         backend.require_in_order(chosen)
         chosen += known.post_apply if chosen else []
     else:
-        last = backend.to_rollback(known)[:1]
-        chosen = list(backend.to_rollback_to(known, _named(known, to).id) if to else last)
-        backend.require_unedited(chosen)
         backend._require_way_back(chosen)
     planned = list[PlannedMigration]()
     made = set[str]()
@@ -107,15 +97,3 @@ def _statements(engine: Engine, one: SQLMigration, direction: str) -> list[Plann
         made |= tables_made(text) if one.is_transactional(direction) else set()
         planned.append(PlannedStatement(statement, does, locks))
     return planned
-
-
-def _named(known: MigrationList, to: str) -> SQLMigration:
-    """Return the migration that is meant."""
-    ids = [str(one.id) for one in known]
-    named = [
-        one for one in known if (to in ids and one.id == to) or (to not in ids and one.id.startswith(to))
-    ]
-    if len(named) != 1:
-        raise InvalidInput(f"{to} is no migration, or is more than one: there are {', '.join(ids) or 'none'}")
-    found: SQLMigration = named[0]
-    return found

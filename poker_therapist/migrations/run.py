@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from yoyo import ancestors, descendants
 from yoyo.migrations import MigrationList
@@ -12,6 +13,7 @@ from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.order import in_order
+from poker_therapist.migrations.yoyo_command import show_rows
 
 
 @dataclass(slots=True)
@@ -45,15 +47,11 @@ def apply(
     with engine.backend() as backend:
         done = _telling(backend, "applied", say)
         known = read(backend, sources)
-        pending = backend.to_apply(known)
-        wanted = pending
-        if to is not None:
-            (target,) = _named(known, to)
-            wanted = {target, *ancestors(target, known)}
+        pending = chosen(backend, known, "apply", to)
         for one in known:
             if one.file is None:
                 backend.tell_operator(f"{one.id} is applied and has no file here: is the database newer?")
-        backend.apply_migrations(pending.filter(lambda one: one in wanted))
+        backend.apply_migrations(pending)
     return done
 
 
@@ -83,15 +81,25 @@ def roll_back(
         done = _telling(backend, "rolled back", say)
         backend.allow_loss = allow_loss
         known = read(backend, sources)
-        applied = backend.to_rollback(known)
-        chosen = applied[:1]
-        if to is not None:
-            (target,) = _named(known, to)
-            later = {target.id, *(one.id for one in backend.to_rollback_to(known, target.id))}
-            later |= {one.id for one in descendants(target, known)}
-            chosen = applied.filter(lambda one: one.id in later)
-        backend.rollback_migrations(chosen)
+        backend.rollback_migrations(chosen(backend, known, "rollback", to))
     return done
+
+
+def chosen(backend: AtomicBackend, known: MigrationList, direction: str, to: str | None) -> MigrationList:
+    """Return which migrations a run is about, in order.
+
+    Raises:
+        InvalidInput: `to` is no migration.
+    """
+    found = backend.to_apply(known) if direction == "apply" else backend.to_rollback(known)
+    if to is None:
+        return found if direction == "apply" else found[:1]
+    target = _named(known, to)
+    if direction == "apply":
+        wanted = {target, *ancestors(target, known)}
+    else:
+        wanted = {target, *backend.to_rollback_to(known, target.id), *descendants(target, known)}
+    return found.filter(lambda one: one in wanted)
 
 
 def read(backend: AtomicBackend, sources: Sequence[str]) -> MigrationList:
@@ -124,14 +132,16 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) ->
             done.backup, last = message.removeprefix("backup: "), before
         say(message)
 
-    backend.report = report
+    backend.report, backend.show_rows = report, partial(show_rows, report)
     return done
 
 
-def _named(known: MigrationList, to: str) -> list[SQLMigration]:
+def _named(known: MigrationList, to: str) -> SQLMigration:
     """Return the migration that is meant."""
-    found = [one for one in known if one.id == to] or [one for one in known if one.id.startswith(to)]
+    found: list[SQLMigration] = [one for one in known if one.id == to] or [
+        one for one in known if one.id.startswith(to)
+    ]
     if len(found) != 1:
         ids = ", ".join(one.id for one in known)
         raise InvalidInput(f"{to} is no migration, or is more than one: there are {ids or 'none'}")
-    return found
+    return found[0]

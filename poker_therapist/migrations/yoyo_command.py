@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -55,7 +55,7 @@ class YoyoCommandMixin(AtomicBackend):
         write_any_character()
         stop_on_sigterm()
         self.report = print
-        self.show_rows = self._show_rows
+        self.show_rows = functools.partial(show_rows, self.tell_operator)
         migrate.read_migrations = self._read_migrations
         migrate.migrations_to_revision = self._up_to_revision
         self._function = args.func
@@ -124,24 +124,6 @@ class YoyoCommandMixin(AtomicBackend):
             return migrations.filter(lambda one: one in chosen or one in later)
         return chosen
 
-    def _show_rows(self, rows: Any) -> None:
-        """Show the first rows that a statement returns, and read the rest: it is not done before the last."""
-        table = [[escaped(str(column[0])) for column in rows.description or ()]]
-        for row in itertools.islice(rows, _MOST_ROWS):
-            cells = ["NULL" if value is None else escaped(str(value)) for value in row]
-            table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
-        more = sum(1 for _ in rows)
-        if not table[0]:
-            return
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        table.insert(1, ["-" * width for width in widths])
-        for row in table:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.tell_operator(" | ".join(cells).rstrip())
-        count = len(table) - 2 + more
-        shown = f", the first {_MOST_ROWS} are shown" if more else ""
-        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
-
     def init_database(self) -> None:
         """Write nothing: yoyo's tables are made with the first change."""
 
@@ -156,8 +138,7 @@ class YoyoCommandMixin(AtomicBackend):
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations; tell of those that have no file."""
-        migrations = self._ours(migrations)
-        interrupted = self.interrupted()
+        migrations, interrupted = self._ours(migrations), self.interrupted()
         for migration in self._known:
             if migration.file is None and migration.id not in interrupted:
                 self.tell_operator(
@@ -206,6 +187,25 @@ class YoyoCommandMixin(AtomicBackend):
         if self._function in {migrate.reapply, migrate.develop}:  # before it is rolled back
             self.require_in_order(found, again=True)
         return found
+
+
+def show_rows(say: Callable[[str], object], rows: Any) -> None:
+    """Say the first rows that a statement returns, and read the rest: it is not done before the last."""
+    table = [[escaped(str(column[0])) for column in rows.description or ()]]
+    for row in itertools.islice(rows, _MOST_ROWS):
+        cells = ["NULL" if value is None else escaped(str(value)) for value in row]
+        table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
+    more = sum(1 for _ in rows)
+    if not table[0]:
+        return
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        say(" | ".join(cells).rstrip())
+    count = len(table) - 2 + more
+    shown = f", the first {_MOST_ROWS} are shown" if more else ""
+    say(f"({count:,} row{'s' * (count != 1)}{shown})")
 
 
 def write_any_character() -> None:

@@ -249,7 +249,8 @@ def test_a_hook_that_no_transaction_holds_leaves_nothing_to_wait_for(three: Proj
         "VALUES ('_yoyo_migration', 'post-apply', 'SELECT 1;')"
     )
 
-    assert three.yoyo("apply").stdout.splitlines()[-2:] == ["applied 003_add_tables", "applied post-apply"]
+    said = [line for line in three.yoyo("apply").stdout.splitlines() if line.startswith("applied")]
+    assert said == ["applied 003_add_tables", "applied post-apply"]
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 003_add_tables"
 
 

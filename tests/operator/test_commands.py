@@ -33,6 +33,7 @@ COMMANDS = (
 CALLS: dict[str, tuple[str, ...]] = {
     "status": (),
     "rehearse": (),
+    "plan": (),
     "apply": (),
     "rollback": (),
     "list": (),

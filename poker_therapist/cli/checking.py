@@ -11,8 +11,8 @@ import typer
 from poker_therapist import schema
 from poker_therapist.cli import screen
 from poker_therapist.engines import dialect_of, engine_for
-from poker_therapist.errors import InvalidInput
-from poker_therapist.location import locate
+from poker_therapist.errors import InvalidInput, escaped
+from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations import check as checks
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.plan import PlannedMigration
@@ -122,7 +122,9 @@ def plan(
         raise typer.BadParameter("--json does not go with --script")
     ini = None if no_config else config or find_ini()
     named = ini_value(ini.absolute(), "database", is_given=config is not None) if ini else None
-    location = locate(database or named or "RexVoice.db")
+    location = locate(named or "RexVoice.db" if database is None else database)
+    if database is None and named and isinstance(location, PostgreSQLLocation):
+        print(escaped(f"database: {location.described} (named by {ini})"), file=sys.stderr)
     sources = [str(one) for one in _folders(ini, is_given=config is not None)]
     if all(Path(one).resolve().parent == schema.migrations_folder("").resolve() for one in sources):
         sources = schema.sources_for(location)

@@ -83,7 +83,7 @@ class _Script:
         self.lines += [f"-- {escaped(migration.id)}: {direction}, {how}", f"-- {one.file}", ""]
         self._begin(one)
         if one.is_transactional:
-            self.add(self.dialect.before(direction), *self._note())
+            self.add(self.dialect.before(direction), *self._note("plan_before"))
             self.add(*statements)
             self.add(self.dialect.after(direction), self.dialect.reset, *self._require_ours())
             self._record(one)
@@ -134,23 +134,23 @@ class _Script:
             self.query("create_texts")
             self.has_texts = True
 
-    def _note(self) -> list[str]:
+    def _note(self, table: str) -> list[str]:
         """Return what notes what there is."""
-        make = "CREATE TEMPORARY TABLE plan_present (name TEXT, dropping TEXT);"
-        return [make, f"INSERT INTO plan_present {self.dialect.present()}"]
+        make = f"CREATE TEMPORARY TABLE {table} (name TEXT, dropping TEXT);"
+        return [make, f"INSERT INTO {table} {self.dialect.present()}"]
 
     def _require_ours(self) -> list[str]:
         """Return what refuses to take away what no migration has made, as `AtomicBackend` does."""
-        now = f"WITH there (name, dropping) AS ({self.dialect.present()}) SELECT there.name FROM there"
         made = ", ".join(map(self.dialect.literal, ("", *self.made)))
-        ours = f"lost.name IN ({now}) OR lost.name IN ({made})"
-        # What went with its table was looked at as a part of that.
-        of_tables = (
-            "EXISTS (SELECT 1 FROM plan_present AS gone WHERE gone.name LIKE 'table %' AND lost.name LIKE "
-            f"'column ' || substr(gone.name, 7) || '.%' AND gone.name NOT IN ({now}))"
+        gone = "gone.name NOT IN (SELECT name FROM plan_now)"
+        # A column that went with its table is no loss of its own.
+        lost = (
+            f"SELECT 1 FROM plan_before AS gone WHERE {gone} AND gone.name NOT IN ({made}) AND NOT EXISTS (\n"
+            "SELECT 1 FROM plan_before AS whole WHERE whole.name NOT IN (SELECT name FROM plan_now)\n"
+            "AND whole.name LIKE 'table %' AND gone.name LIKE 'column ' || substr(whole.name, 7) || '.%')"
         )
-        lost = f"SELECT 1 FROM plan_present AS lost WHERE NOT ({ours} OR {of_tables})"
-        return [self.dialect.require(LOST, f"NOT EXISTS ({lost})"), "DROP TABLE plan_present;"]
+        refused = self.dialect.require(LOST, f"NOT EXISTS ({lost})")
+        return [*self._note("plan_now"), refused, "DROP TABLE plan_before;", "DROP TABLE plan_now;"]
 
     def _record(self, one: PlannedMigration) -> None:
         migration, backend, literal = one.migration, self.backend, self.dialect.literal
@@ -196,6 +196,9 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
     if not planned:
         return f"{first}nothing to run.\n"
     migrations = [one.migration for one in planned]
+    if gone := next((one.id for one in migrations if one.file is None), None):
+        # What a database keeps may be anybody's, and these programs run commands of the shell.
+        raise InvalidInput(f"{escaped(gone)} has no file here, and a script is made of files: restore them")
     history = backend.history({one.id: one for one in migrations if one.file is not None})
     made = {name for one in (*history, *migrations) for name in one.names_made()}
     with suppress(PokerTherapistError), backend.translating_errors():

@@ -109,8 +109,9 @@ class YoyoCommandMixin(AtomicBackend):
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations; tell of those that have no file."""
+        interrupted = self.interrupted()
         for migration in self._known:
-            if migration.file is None:
+            if migration.file is None and migration.id not in interrupted:
                 self.tell_operator(
                     f"{migration.id} is applied and has no file here: is the database newer than the code?"
                 )
@@ -154,6 +155,8 @@ class YoyoCommandMixin(AtomicBackend):
         if self._function is migrate.list_migrations:  # which takes this for what is applied
             applied = self.applied()
             return found.filter(lambda one: one.id in applied)
+        if self._function in {migrate.reapply, migrate.develop}:  # before it is rolled back
+            self.require_in_order(found, again=True)
         return found
 
 

@@ -11,11 +11,25 @@ from tests.helpers import old_app, snapshots
 from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.migrating import IDS
 
-COMMANDS = ("status", "rehearse", "new", "renumber", "backup", "restore", "copy", "export", "forget", "purge")
+COMMANDS = (
+    "status",
+    "rehearse",
+    "new",
+    "renumber",
+    "backup",
+    "restore",
+    "copy",
+    "export",
+    "forget",
+    "purge",
+    "check",
+    "plan",
+)
 # Each command that takes a database, with what else it needs.
 CALLS: dict[str, tuple[str, ...]] = {
     "status": (),
     "rehearse": (),
+    "plan": (),
     "backup": (),
     "restore": ("good.backup",),
     "export": ("7",),

@@ -215,6 +215,19 @@ def test_a_plan_shows_each_statement_and_writes_nothing(two_migrations: Project)
     assert two_migrations.is_untouched()
 
 
+@postgresql_only
+def test_nobody_waits_for_a_table_that_the_same_transaction_has_made(project: Project) -> None:
+    """Outside of a transaction everybody sees it at once."""
+    text = "CREATE TABLE public.Hands (id INT); CREATE INDEX a ON hands (id);"
+    project.write("001_add_hands", text)
+    project.write(
+        "002_add", f"-- depends: 001_add_hands\n-- transactional: false\n{text.replace('ands', 'eads')}"
+    )
+    planned = _plan(project, "--json").json["migrations"]
+
+    assert [[len(each["locks"]) for each in one["statements"]] for one in planned] == [[0, 0], [0, 1]]
+
+
 def test_a_plan_in_json(two_migrations: Project) -> None:
     plan = _plan(two_migrations, "--to", "001", "--json").json
 
@@ -637,3 +650,13 @@ def test_a_script_that_is_interrupted_can_be_finished_by_apply(two_migrations: P
     path.write_text(text)
     assert two_migrations.yoyo("apply").returncode == 0
     assert two_migrations.applied()[-1] == "003_add_moods"
+
+
+def test_no_script_is_made_of_what_a_database_has_kept(two_migrations: Project) -> None:
+    """A file that comes from elsewhere could hold a command of the shell, which both programs run."""
+    assert two_migrations.yoyo("apply").returncode == 0
+    for path in two_migrations.sql.glob("002*"):
+        path.unlink()
+
+    assert "002_add_bets has no file here" in _refused(two_migrations, "--rollback", "--script")
+    assert "(kept in the database)" in _plan(two_migrations, "--rollback").out

@@ -439,9 +439,9 @@ def test_a_source_that_is_not_up_to_date_is_refused(one: str, other: str, new: N
 
 # Applied by a later version, which has kept its text.
 FROM_THE_FUTURE = """
-INSERT INTO _yoyo_migration (migration_id) VALUES ('999_from_the_future');
-INSERT INTO _migration_text (migration_table, migration_id, apply_sql)
-VALUES ('_yoyo_migration', '999_from_the_future', 'SELECT 1;');
+INSERT INTO _yoyo_migration (migration_id, applied_at_utc) VALUES ('999_from_the_future', '2030-01-01');
+INSERT INTO _migration_text (migration_table, migration_id, applied_at, apply_sql)
+VALUES ('_yoyo_migration', '999_from_the_future', '2030-01-01', 'SELECT 1;');
 """
 
 

@@ -24,10 +24,10 @@ from poker_therapist.errors import InvalidInput
 from poker_therapist.location import locate
 from poker_therapist.migrations import check as checks
 from poker_therapist.migrations.files import shown
+from poker_therapist.migrations.ini import ini_value
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.plan import plan as make_plan
 from poker_therapist.migrations.script import script as write_script
-from poker_therapist.migrations.yoyo_command import ini_value
 from poker_therapist.new_files import new_file
 
 

@@ -13,7 +13,7 @@ import click
 from poker_therapist import schema
 from poker_therapist.errors import InvalidInput, escaped
 from poker_therapist.location import Location, PostgreSQLLocation, locate
-from poker_therapist.migrations.yoyo_command import find_ini, ini_beyond, ini_value
+from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
 
 PENDING, TROUBLE = 3, 4
 VARIABLE = "POKER_THERAPIST_DATABASE"

@@ -231,7 +231,7 @@ def test_a_password_in_the_environment_is_not_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_complete_commands(shell: str, tmp_path: Path) -> None:
-    environment = {"_POKER_THERAPIST_COMPLETE": f"source_{shell}"}
+    environment = {"_POKER_THERAPIST_COMPLETE": f"{shell}_source"}
     ran = program("x", folder=tmp_path, environment=environment)
 
     assert (ran.code, ran.error) == (0, "")

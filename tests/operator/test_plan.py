@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from poker_therapist.engines import engine_for
+from poker_therapist.location import locate
 from poker_therapist.migrations.effects import code, effects
 from poker_therapist.migrations.files import Statement, split
 from poker_therapist.postgresql.locks import locks
@@ -676,3 +678,16 @@ def test_a_script_works_in_the_schema_that_the_plan_was_made_in(project: Project
     assert snapshots.applied(project.database, "rex") == ["001_it's"]
     status = command("status", "--database", there, folder=project.folder)
     assert (status.code, status.lines[-1].rpartition(": ")[2]) == (0, "up to date.")
+
+
+@postgresql_only
+def test_a_script_waits_for_nobody_who_migrates(two_migrations: Project) -> None:
+    """As two runs of apply exclude each other."""
+    script = _plan(two_migrations, "--script").out
+    with engine_for(locate(str(two_migrations.database))).backend() as other, other.migration_lock():
+        ran = run_script(two_migrations.database, script)
+
+    assert ran.returncode != 0
+    assert "somebody else is migrating this database" in ran.stderr
+    assert two_migrations.is_untouched()
+    _assert_well(run_script(two_migrations.database, script))

@@ -19,6 +19,7 @@ COMMANDS = (
     "list",
     "log",
     "new",
+    "renumber",
     "backup",
     "restore",
     "copy",

@@ -214,7 +214,8 @@ class AtomicBackend(Bookkeeping, ABC):
         """Raise MigrationEdited if the files of a migration are not what was kept of it."""
         if kept.checksum is not None:
             words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
-            ways = (f"`{command_about(self.location, *way, sources=self.sources)}`" for way in words)
+            sources = self.location.sources or self.sources
+            ways = (f"`{command_about(self.location, *way, sources=sources)}`" for way in words)
             one.require_unedited(
                 kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
             )

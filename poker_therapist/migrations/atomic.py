@@ -11,6 +11,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, Self
 
 from yoyo.migrations import MigrationList
@@ -35,6 +36,9 @@ from poker_therapist.migrations.order import ancestors, forks, in_order, late_co
 logger = logging.getLogger("poker_therapist.migrations")
 
 
+_MOST_ROWS, _WIDEST = 20, 60
+
+
 class AtomicBackend(Bookkeeping, ABC):
     """A backend of yoyo's that changes a database only by whole migrations.
 
@@ -44,7 +48,7 @@ class AtomicBackend(Bookkeeping, ABC):
 
     has_transactional_ddl = True
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
-    show_rows: Callable[[Any], Any] = staticmethod(lambda rows: all(True for _ in rows))  # read to their end
+    shows_rows = False  # whether what a migration selects is told, too
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
     allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
@@ -57,6 +61,25 @@ class AtomicBackend(Bookkeeping, ABC):
         """Report what was done; that nobody can be told must not undo it."""
         with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
             self.report(escaped(message, keeping="\n"))
+
+    def show_rows(self, rows: Any) -> None:
+        """Tell the first rows that a statement returns, and read the rest: it is not done before the last."""
+        columns = rows.description if self.shows_rows else None
+        table = [[escaped(str(column[0])) for column in columns or ()]]
+        for row in islice(rows, _MOST_ROWS if columns else 0):
+            cells = ["NULL" if value is None else escaped(str(value)) for value in row]
+            table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
+        more = sum(1 for _ in rows)
+        if not columns:
+            return
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        table.insert(1, ["-" * width for width in widths])
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.tell_operator(" | ".join(cells).rstrip())
+        count = len(table) - 2 + more
+        shown = f", the first {_MOST_ROWS} are shown" if more else ""
+        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
 
     @abstractmethod
     def create_database(self) -> None:
@@ -140,13 +163,13 @@ class AtomicBackend(Bookkeeping, ABC):
             again: it is applied already, and will be rolled back before.
         """
         ids = {one.id for one in migrations}
-        done = self.applied().keys() | self.interrupted() if ids else set()
+        applied = self.applied().keys() if ids else set()
+        done = applied | self.interrupted() if ids else set()
         done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
-                raise _out_of_order(
-                    late, f"{other.place()} comes after {late.place()} and is applied already"
-                )
+                how = "applied" if other.id in applied else "begun"
+                raise _out_of_order(late, f"{other.place()} comes after {late.place()} and is {how} already")
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:
                 why = (
@@ -191,7 +214,8 @@ class AtomicBackend(Bookkeeping, ABC):
         """Raise MigrationEdited if the files of a migration are not what was kept of it."""
         if kept.checksum is not None:
             words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
-            ways = (f"`{command_about(self.location, *way, sources=self.sources)}`" for way in words)
+            sources = self.location.sources or self.sources
+            ways = (f"`{command_about(self.location, *way, sources=sources)}`" for way in words)
             one.require_unedited(
                 kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
             )

@@ -31,6 +31,7 @@ _HALF = ".rollback.sql"
 _LIKE_A_HALF = re.compile(r"(?i:[._-](rollback|down|undo))$")
 _LIKE_A_MIGRATION = re.compile(r"\d+[_-].*|.*\.sql\b.*", re.IGNORECASE)
 _NUMBER = re.compile(r"([a-z]*)(\d+)", re.IGNORECASE)
+_LONG = 1_000_000  # characters, for which sqlparse takes half a minute
 _MOST_DIGITS = 4  # more are a date, and dates have gaps
 
 
@@ -121,6 +122,9 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
         elif name.startswith((".", "yoyo-tmp")):
             if name.lower().endswith(".sql"):
                 finding("is a hidden file, and ignored: delete it if nobody needs it", is_note=True)
+        elif not path.is_file():
+            if name.lower().endswith(".sql"):
+                finding("is no file, or a link that leads to none: delete it, or restore what it leads to")
         elif name != escaped(name):
             finding("has control characters in its name: rename it")
         elif path.suffix == ".py":
@@ -186,7 +190,7 @@ def _text(  # one for each kind of fault
     for statement in statements:
         if problem := judge.fault(statement.text, one.is_transactional(direction)):
             yield Finding(file, statement.line, problem, is_note=" no effect " in problem)
-    if faults:
+    if faults or len(text) > _LONG:
         return
     parts = [judge.split(part) for part in sqlparse.split(text)]
     texts = [part[0].text if len(part) == 1 else "" for part in parts if part]
@@ -262,9 +266,11 @@ def _twins(files: Sequence[SQLMigration], others: Sequence[SQLMigration], folder
 def _released(parent: Path) -> Iterator[Finding]:
     """Yield the files that are not what `released.sha256` says, which `sha256sum --check` reads, too."""
     listed = parent / "released.sha256"
-    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+    for line in listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else ():
         digest, _, name = line.partition(" ")
-        path = parent / name.lstrip(" *")
+        path = parent / name.lstrip(" *").strip()
+        if not name.strip():
+            continue
         if not path.is_file():
             yield Finding(shown(path), 0, f"is released, by {shown(listed)}, and gone: restore it")
         elif hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() != digest.strip("\\"):

@@ -389,7 +389,7 @@ def read(path: Path, source: str, split: Split) -> SQLMigration:
         InvalidMigration: one of them cannot be read.
     """
     rollback = rollback_file(path)
-    rollback_sql = _text(rollback) if rollback.exists() else None
+    rollback_sql = _text(rollback) if rollback.is_file() else None
     return SQLMigration(path.stem, path, source, _text(path), rollback_sql, split)
 
 

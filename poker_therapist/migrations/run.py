@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from yoyo import ancestors, descendants
 from yoyo.migrations import MigrationList
@@ -13,7 +12,6 @@ from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.order import in_order
-from poker_therapist.migrations.yoyo_command import show_rows
 
 
 @dataclass(slots=True)
@@ -132,7 +130,7 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) ->
             done.backup, last = message.removeprefix("backup: "), before
         say(message)
 
-    backend.report, backend.show_rows = report, partial(show_rows, report)
+    backend.report, backend.shows_rows = report, True
     return done
 
 

@@ -10,7 +10,6 @@ import configparser
 import contextlib
 import functools
 import io
-import itertools
 import logging
 import signal
 import stat
@@ -18,7 +17,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -36,8 +35,6 @@ from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
 from poker_therapist.migrations.loss import described, refusal
 
-_MOST_ROWS, _WIDEST = 20, 60
-
 
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
@@ -52,8 +49,7 @@ class YoyoCommandMixin(AtomicBackend):
         args = command.f_locals["args"]
         write_any_character()
         stop_on_sigterm()
-        self.report = print
-        self.show_rows = functools.partial(show_rows, self.tell_operator)
+        self.report, self.shows_rows = print, True
         migrate.read_migrations = self._read_migrations
         migrate.migrations_to_revision = self._up_to_revision
         self._function = args.func
@@ -139,9 +135,7 @@ class YoyoCommandMixin(AtomicBackend):
         migrations, interrupted = self._ours(migrations), self.interrupted()
         for migration in self._known:
             if migration.file is None and migration.id not in interrupted:
-                self.tell_operator(
-                    f"{migration.id} is applied and has no file here: is the database newer than the code?"
-                )
+                self.tell_operator(f"{migration.id} is applied and has no file here: is the database newer?")
         super().apply_migrations(migrations, force)
 
     def break_lock(self) -> None:
@@ -185,25 +179,6 @@ class YoyoCommandMixin(AtomicBackend):
         if self._function in {migrate.reapply, migrate.develop}:  # before it is rolled back
             self.require_in_order(found, again=True)
         return found
-
-
-def show_rows(say: Callable[[str], object], rows: Any) -> None:
-    """Say the first rows that a statement returns, and read the rest: it is not done before the last."""
-    table = [[escaped(str(column[0])) for column in rows.description or ()]]
-    for row in itertools.islice(rows, _MOST_ROWS):
-        cells = ["NULL" if value is None else escaped(str(value)) for value in row]
-        table.append([cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..." for cell in cells])
-    more = sum(1 for _ in rows)
-    if not table[0]:
-        return
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    table.insert(1, ["-" * width for width in widths])
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        say(" | ".join(cells).rstrip())
-    count = len(table) - 2 + more
-    shown = f", the first {_MOST_ROWS} are shown" if more else ""
-    say(f"({count:,} row{'s' * (count != 1)}{shown})")
 
 
 def write_any_character() -> None:

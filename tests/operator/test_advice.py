@@ -136,15 +136,15 @@ def test_what_a_newer_version_has_applied(way: str, named: str, empty: Path, tmp
 
 def test_what_has_been_edited(game: Project, empty: Path) -> None:
     """With the project's own folder, whose name has a blank; the record is of the edited file afterwards."""
-    call = ("-d", str(game.database), "--sources", game.sql)
-    command("apply", *call, folder=empty)
+    call = ("-d", str(game.database), "--sources", "sql")
+    command("apply", *call, folder=game.folder)
     with (game.sql / "002_add_bets.sql").open("a") as file:
         file.write("\n-- a comment")
 
-    ran = command("status", *call, folder=empty)
+    ran = command("status", *call, folder=game.folder)
     assert ran.code == 4
     assert len(paste(ran.out, empty)) == 2
-    assert command("status", *call, folder=empty).code == 0
+    assert command("status", *call, folder=game.folder).code == 0
 
 
 def test_what_depends_on_another(game: Project, empty: Path) -> None:

@@ -1,6 +1,7 @@
 """`poker-therapist check`: all that is wrong with files of migrations, without a database."""
 
 import hashlib
+import os
 import re
 import shlex
 import subprocess
@@ -301,6 +302,21 @@ def test_each_fault_is_named_with_its_file_and_what_to_do(
     said = [line for line in _said(folder) if about_twins or "has no twin" not in line]
 
     assert [line for line in said if not of or line.partition(":")[0] in of] == says
+
+
+def test_what_is_no_file_is_not_read(folder: Path) -> None:
+    """A pipe would be waited for; a link may lead nowhere."""
+    place = folder / "sql_migrations" / "sqlite"
+    (place / "002_add_bets.rollback.sql").unlink()
+    os.mkfifo(place / "002_add_bets.rollback.sql")
+    (place / "003_a_b.sql").symlink_to(place / "nowhere.sql")
+    nothing = "is no file, or a link that leads to none: delete it, or restore what it leads to"
+
+    assert _said(folder) == [
+        f"002_add_bets.rollback.sql: {nothing}",
+        "002_add_bets.sql: has no rollback: write 002_add_bets.rollback.sql, if only a comment",
+        f"003_a_b.sql: {nothing}",
+    ]
 
 
 def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:

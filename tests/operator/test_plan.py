@@ -12,13 +12,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from poker_therapist.engines import engine_for
+from poker_therapist.location import locate
 from poker_therapist.migrations.effects import code, effects
 from poker_therapist.migrations.files import Statement, split
 from poker_therapist.postgresql.locks import locks
 from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers import old_app, snapshots
 from tests.helpers.cli import Result, command, refused, state_of
-from tests.helpers.engines import is_server, postgresql_only, query, run_sql, sqlite_only
+from tests.helpers.engines import is_server, postgresql_only, query, run_sql, sqlite_only, with_options
 from tests.helpers.project import Project
 
 # PostgreSQL's come with the tests' server.
@@ -660,3 +662,32 @@ def test_no_script_is_made_of_what_a_database_has_kept(two_migrations: Project) 
 
     assert "002_add_bets has no file here" in _refused(two_migrations, "--rollback", "--script")
     assert "(kept in the database)" in _plan(two_migrations, "--rollback").out
+
+
+@postgresql_only
+def test_a_script_works_in_the_schema_that_the_plan_was_made_in(project: Project) -> None:
+    """Also where psql is told nothing of it."""
+    project.run_sql("CREATE SCHEMA rex;")
+    project.write("001_it's", "CREATE TABLE hands (id INT);", "DROP TABLE hands;")
+    there = with_options(str(project.database), "schema=rex")
+    _arguments(project)
+    ran = command("plan", "--script", "--database", there, folder=project.folder)
+    _assert_well(run_script(project.database, ran.out))
+
+    assert project.is_untouched()
+    assert snapshots.applied(project.database, "rex") == ["001_it's"]
+    status = command("status", "--database", there, folder=project.folder)
+    assert (status.code, status.lines[-1].rpartition(": ")[2]) == (0, "up to date.")
+
+
+@postgresql_only
+def test_a_script_waits_for_nobody_who_migrates(two_migrations: Project) -> None:
+    """As two runs of apply exclude each other."""
+    script = _plan(two_migrations, "--script").out
+    with engine_for(locate(str(two_migrations.database))).backend() as other, other.migration_lock():
+        ran = run_script(two_migrations.database, script)
+
+    assert ran.returncode != 0
+    assert "somebody else is migrating this database" in ran.stderr
+    assert two_migrations.is_untouched()
+    _assert_well(run_script(two_migrations.database, script))

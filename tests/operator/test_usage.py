@@ -31,6 +31,7 @@ def test_without_a_command_every_command_is_listed_and_none_is_run(tmp_path: Pat
         "forget",
         "purge",
         "new",
+        "renumber",
     ):
         assert f" {name} " in bare.out
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def test_a_table_that_is_rebuilt_is_not_dropped(text: str) -> None:
         ("UPDATE hands SET a = 1", "ROW EXCLUSIVE", "hands"),
         ("INSERT INTO hands VALUES (1)", "ROW EXCLUSIVE", "hands"),
         ("LOCK TABLE hands IN SHARE MODE", "SHARE", "hands"),
+        ("CREATE TABLE IF NOT EXISTS a PARTITION OF hands FOR VALUES IN (1)", "ACCESS EXCLUSIVE", "hands"),
         ("REFRESH MATERIALIZED VIEW CONCURRENTLY a", "EXCLUSIVE", "a"),
         ("VACUUM (FULL, ANALYZE) hands", "ACCESS EXCLUSIVE", "hands"),
         ("VACUUM hands", "SHARE UPDATE EXCLUSIVE", "hands"),
@@ -691,3 +693,25 @@ def test_a_script_waits_for_nobody_who_migrates(two_migrations: Project) -> None
     assert "somebody else is migrating this database" in ran.stderr
     assert two_migrations.is_untouched()
     _assert_well(run_script(two_migrations.database, script))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WITH " + "(UPDATE a " * 30_000,
+        "CREATE " + "TABLE " * 20_000,
+        "CREATE INDEX " + "a ON " * 20_000,
+        "ALTER TABLE t " + "DROP a," * 10_000,
+        "DROP TABLE " + ", ".join(f"a{number}" for number in range(10_000)),
+        "VACUUM (" + "FULL " * 20_000,
+        "/*" * 50_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_text_that_was_made_to_take_long_is_judged_soon(text: str) -> None:
+    """What a database has kept may be anybody's."""
+    began = time.process_time()
+    effects([Statement(text, 1)])
+    locks(code(text)[:100_000])
+
+    assert time.process_time() - began < 10

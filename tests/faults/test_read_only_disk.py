@@ -12,6 +12,7 @@ from tests.helpers import faults, old_app
 from tests.helpers.backups import save
 from tests.helpers.cli import PROGRAM
 from tests.helpers.migrating import FOLDER
+from tests.helpers.postgresql import LOSES_ROWS
 
 YOYO = PROGRAM.with_name("yoyo")
 
@@ -58,7 +59,8 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
         command: list[str | Path] = [PROGRAM, name, *arguments]
         if name == "yoyo":
             options: list[str | Path] = [
-                "--no-config-file",
+                "--config",
+                LOSES_ROWS,
                 "--batch",
                 "-d",
                 f"sqlite+atomic:///{folder}/RexVoice.db",

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.helpers import snapshots
 from tests.helpers.engines import query, run_sql
-from tests.helpers.postgresql import yoyo_in_child
+from tests.helpers.postgresql import LOSES_ROWS, yoyo_in_child
 
 
 class Project:
@@ -46,8 +46,7 @@ class Project:
         url = self.url_for(scheme or self.atomic, options)
         ini = ["--no-config-file"]
         if self.loses_rows and arguments[0] in {"rollback", "reapply", "develop"}:
-            (self.folder / "loses_rows.ini").write_text("[DEFAULT]\nallow_data_loss = on\n", encoding="utf-8")
-            ini = ["--config", "loses_rows.ini"]
+            ini = ["--config", str(LOSES_ROWS)]
         return self.bare_yoyo(*arguments, *ini, "--batch", "--database", url, *sources)
 
     def bare_yoyo(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

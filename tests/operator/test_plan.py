@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -416,6 +417,7 @@ def test_the_script_leaves_what_apply_leaves(
     script = _script(ours, shipped)
     if engine == "sqlite":
         assert not Path(ours).exists()
+    assert f"poker-therapist backup --database {shlex.quote(str(ours))}` does" in script
     ran = run_script(ours, script)
     _assert_well(ran)
     _yoyo(project, other, engine, "apply")

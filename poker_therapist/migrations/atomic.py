@@ -110,10 +110,10 @@ class AtomicBackend(Bookkeeping, ABC):
         return found
 
     def to_apply(self, migrations: MigrationList) -> MigrationList:
-        """Return what is not applied, in order; what was interrupted is finished first."""
+        """Return what is not applied, in order; what was interrupted and has its files is finished first."""
         self._add_known(migrations)
         applied, interrupted = self.applied(), self.interrupted()
-        pending = [one for one in migrations if one.id not in applied]
+        pending = [one for one in migrations if one.id not in applied and one.file is not None]
         ordered = in_order(pending, lambda name: (name not in interrupted, natural(name)))
         return migrations.replace(ordered)
 
@@ -131,10 +131,16 @@ class AtomicBackend(Bookkeeping, ABC):
     def _add_known(self, migrations: Iterable[SQLMigration]) -> None:
         self._known = list({one.id: one for one in (*self._known, *migrations)}.values())
 
-    def require_in_order(self, migrations: Collection[SQLMigration]) -> None:
-        """Raise MigrationOutOfOrder if one of some that are pending is late, or one of a fork."""
+    def require_in_order(self, migrations: Collection[SQLMigration], *, again: bool = False) -> None:
+        """Raise MigrationOutOfOrder if one of some is late, or one of a fork.
+
+        Args:
+            migrations: what is to be applied.
+            again: it is applied already, and will be rolled back before.
+        """
         ids = {one.id for one in migrations}
         done = self.applied().keys() | self.interrupted() if ids else set()
+        done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
                 raise _out_of_order(
@@ -190,12 +196,24 @@ class AtomicBackend(Bookkeeping, ABC):
                 kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
             )
 
+    def tell_of_missing_files(self) -> None:
+        """Tell of what is applied and was read out of the database, for want of a file."""
+        interrupted = self.interrupted()
+        for one in self._known:
+            if one.file is None and one.id not in interrupted:
+                self.tell_operator(
+                    f"{one.id} is applied and has no file here: is the database newer than the code?"
+                )
+
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)
         self.require_unedited(self._known)
         self.require_in_order(migrations)
         if not migrations:
+            if (left := self.interrupted()) and not self.is_being_changed():
+                name = min(left, key=natural)
+                raise MigrationInterrupted(f"{escaped(name)}: {self.how_to_finish(name)}", migration_id=name)
             self.tell_operator("nothing to apply: the database is up to date")
         super().apply_migrations(migrations)
 

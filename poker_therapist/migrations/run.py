@@ -50,9 +50,7 @@ def apply(
         if to is not None:
             (target,) = _named(known, to)
             wanted = {target, *ancestors(target, known)}
-        for one in known:
-            if one.file is None:
-                backend.tell_operator(f"{one.id} is applied and has no file here: is the database newer?")
+        backend.tell_of_missing_files()
         backend.apply_migrations(pending.filter(lambda one: one in wanted))
     return done
 

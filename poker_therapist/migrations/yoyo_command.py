@@ -135,11 +135,7 @@ class YoyoCommandMixin(AtomicBackend):
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations; tell of those that have no file."""
         migrations = self._ours(migrations)
-        for migration in self._known:
-            if migration.file is None:
-                self.tell_operator(
-                    f"{migration.id} is applied and has no file here: is the database newer than the code?"
-                )
+        self.tell_of_missing_files()
         super().apply_migrations(migrations, force)
 
     def break_lock(self) -> None:
@@ -180,6 +176,8 @@ class YoyoCommandMixin(AtomicBackend):
         if self._function is migrate.list_migrations:  # which takes this for what is applied
             applied = self.applied()
             return found.filter(lambda one: one.id in applied)
+        if self._function in {migrate.reapply, migrate.develop}:  # before it is rolled back
+            self.require_in_order(found, again=True)
         return found
 
 

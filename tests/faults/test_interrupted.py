@@ -165,6 +165,7 @@ def test_a_rollback_that_was_interrupted_is_finished_before_anything_is_applied(
     monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [three.sql])
     monkeypatch.setattr(schema, "migrations_folder", lambda _name: three.sql)
 
+    assert "002_add_seats: its rollback was stopped in the middle" in three.refuses("apply", "-m", "002")
     message = three.refuses("apply")
     with pytest.raises(MigrationInterrupted) as refusal:
         get_pattern_storage(str(three.database))
@@ -203,6 +204,7 @@ def test_one_whose_file_is_gone_is_rolled_back_by_its_kept_text(three: Project) 
     one = the_interrupted(three)
     assert "roll it back with `" in one.note
     assert "finish" not in one.note
+    assert "002_add_seats: it was stopped in the middle: roll it back with `" in three.refuses("apply")
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.applied() == ["001_add_hands"]
 
@@ -249,3 +251,42 @@ def test_a_hook_that_no_transaction_holds_leaves_nothing_to_wait_for(three: Proj
 
     assert three.yoyo("apply").stdout.splitlines()[-2:] == ["applied 003_add_tables", "applied post-apply"]
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 003_add_tables"
+
+
+def test_a_late_comer_is_late_for_what_was_interrupted(project: Project) -> None:
+    """It would be applied after it, and elsewhere before."""
+    project.write(
+        "2_b", f"{UNPROTECTED}CREATE TABLE IF NOT EXISTS b (id INTEGER);\nNONSENSE;", "DROP TABLE b;"
+    )
+    assert "NONSENSE" in project.refuses("apply")
+    project.write("1_a", "CREATE TABLE a (id INTEGER);", "DROP TABLE a;")
+
+    assert "sql/2_b.sql comes after sql/1_a.sql and is begun already" in project.refuses("apply")
+
+
+def test_reapply_takes_back_what_was_interrupted_and_applies_all(three: Project) -> None:
+    stop(three, "apply")
+
+    ran = three.yoyo("reapply", "--all").stdout.splitlines()
+    assert [line for line in ran if "backup" not in line] == [
+        "rolled back 002_add_seats",
+        "rolled back 001_add_hands",
+        "applied 001_add_hands",
+        "applied 002_add_seats",
+    ]
+
+
+def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was_applied_later(
+    three: Project,
+) -> None:
+    """Where nobody says what it needs, one may be rolled back alone."""
+    text = (three.sql / "003_add_tables.sql").read_text().replace("-- depends: 002_add_seats\n", "")
+    (three.sql / "003_add_tables.sql").write_text(text)
+    assert three.yoyo("apply").returncode == 0
+    stop(three, "rollback", "--match", "002")
+
+    assert "003_add_tables has to wait for 002_add_seats: its rollback" in three.refuses(
+        "rollback", "-m", "003"
+    )
+    assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
+    assert three.applied() == ["001_add_hands", "003_add_tables"]

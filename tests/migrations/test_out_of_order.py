@@ -184,6 +184,19 @@ def test_a_fork_that_is_applied_already_is_shown_and_refuses_nothing(folder: Pro
     ]
 
 
+def test_what_could_not_be_applied_again_is_not_rolled_back_for_that(project: Project) -> None:
+    """A fork that an earlier version has applied: `yoyo reapply` would leave the database without it."""
+    fork(project)
+    add(project, "2_c", "1_a", ACCEPTED)
+    assert project.yoyo("apply").returncode == 0
+    add(project, "2_c", "1_a")
+    for word in ("unmark", "mark"):
+        assert project.yoyo(word, "-m", "^2_c$").returncode == 0
+
+    assert "2_b.sql and sql/2_c.sql both depend on 1_a" in project.refuses("reapply", "--all")
+    assert project.applied() == ["1_a", "2_b", "2_c"]
+
+
 def test_history_and_rollback_follow_the_order_of_application_and_not_the_names(folder: Project) -> None:
     """A view on a table that was added later: by their names, nothing could be built or taken back."""
     folder.write("10_c", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")

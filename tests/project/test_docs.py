@@ -651,6 +651,18 @@ def _wrong_outside_a_transaction(checkout: Path) -> str:
     return run(["yoyo", "apply"], checkout, fails=True)
 
 
+def _interrupted(checkout: Path) -> str:
+    _wrong_outside_a_transaction(checkout)
+    return run(["yoyo", "rollback", "--match", IDS[-1]], checkout, fails=True)
+
+
+def _forked(checkout: Path) -> str:
+    _write_next(checkout, "CREATE TABLE mood (player INTEGER);\n", "DROP TABLE mood;\n")
+    for half, text in (("", f"-- depends: {IDS[-1]}\n"), (".rollback", "-- nothing to undo\n")):
+        (checkout / SQL / f"{NEXT}_add_limits{half}.sql").write_text(text, encoding="utf-8")
+    return run(["yoyo", "apply"], checkout, fails=True)
+
+
 def _mistyped_folder(checkout: Path) -> str:
     return run(["yoyo", "apply", "sql_migrations/sqlit"], checkout, fails=True)
 
@@ -883,6 +895,8 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
     "`Nothing of 006_add_session_mood was kept`": _wrong_statement,
     "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
+    "`has to wait for 006_add_session_mood`": _interrupted,
+    "`and neither on the other`": _forked,
     "`there is no migration in`": _mistyped_folder,
     "`Please specify a database uri`": _another_folder,
     "`Unrecognised database connection scheme`": _mistyped_scheme,
@@ -913,6 +927,9 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
 }
 
 
+_OPEN = "import poker_therapist; poker_therapist.get_pattern_storage('RexVoice.db', migrate=False).close()"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
@@ -926,7 +943,7 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
         run_block(block, checkout)
     if remedy:
         run(["yoyo", "apply"], checkout)
-        get_pattern_storage(checkout / "RexVoice.db", migrate=False).close()
+        run(["python", "-c", _OPEN], checkout)  # with its migrations
         run(["poker-therapist", "status"], checkout)
 
 

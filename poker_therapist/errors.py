@@ -16,6 +16,8 @@ PokerTherapistError
     ├── InvalidMigration   a migration's files cannot be used
     ├── MigrationEdited    a file is not what was applied from it
     ├── MigrationFailed    a statement of a migration failed
+    ├── MigrationOutOfOrder a migration is late, or one of a fork
+    ├── MigrationInterrupted what was interrupted has to be finished first
     ├── DriftUnknown       whether the schema is what the migrations build cannot be said
     ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
     └── SchemaTooNew       the database has had migrations that this version does not know

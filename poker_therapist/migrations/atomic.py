@@ -167,8 +167,9 @@ class AtomicBackend(Bookkeeping, ABC):
         done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
+                begun = "applied" if other.id in self.applied() else "begun"
                 raise _out_of_order(
-                    late, f"{other.place()} comes after {late.place()} and is applied already"
+                    late, f"{other.place()} comes after {late.place()} and is {begun} already"
                 )
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:

@@ -220,6 +220,15 @@ class AtomicBackend(Bookkeeping, ABC):
                 kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
             )
 
+    def tell_of_missing_files(self) -> None:
+        """Tell of what is applied and was read out of the database, for want of a file."""
+        interrupted = self.interrupted()
+        for one in self._known:
+            if one.file is None and one.id not in interrupted:
+                self.tell_operator(
+                    f"{one.id} is applied and has no file here: is the database newer than the code?"
+                )
+
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations, each by itself; the first that fails ends the run."""
         _refuse_force(force)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from poker_therapist.migrations.files import Statement
@@ -21,6 +22,7 @@ _INNER_CHANGE = re.compile(r"\( ?(?=(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO
 _MAKES_TABLE = re.compile(
     rf"CREATE (?:(?:TEMP|TEMPORARY|UNLOGGED|LOCAL|GLOBAL) )*TABLE (?:IF NOT EXISTS )?{NAME}", re.I
 )
+_AS_QUERY = re.compile(r"\bAS (?:\(? ?SELECT|WITH|TABLE|VALUES)\b", re.I)
 _RENAMES = re.compile(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{NAME} RENAME TO {NAME}", re.I)
 _ALTERS = re.compile(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{NAME} (.*)", re.I)
 _DROPS_COLUMN = re.compile(rf"DROP (?!CONSTRAINT\b)(?:COLUMN )?(?:IF EXISTS )?{NAME}", re.I)
@@ -72,18 +74,28 @@ def code(text: str) -> str:
 
 def effects(statements: Sequence[Statement]) -> list[list[str]]:
     """Return what each statement of a migration does to data; nothing where it does nothing."""
-    codes = [code(one.text) for one in statements]
+    # No more than this is judged: a text that a database has kept may be anybody's.
+    codes = [code(one.text)[:100_000] for one in statements[:2_000]]
+    last_made = {name: place for place, text in enumerate(codes) for name in _names_given(text)}
     made = set[str]()
-    found = []
+    found: list[list[str]] = []
     for place, text in enumerate(codes):
-        found.append([*_of_tables(text, made, codes[:place], codes[place + 1 :]), *_changes(text)])
+        again = {name for name, last in last_made.items() if last > place}
+        found.append([*_of_tables(text, made, codes[:place], again), *_changes(text)])
         made |= tables_made(text)
-    return found
+    return found + [[] for _ in statements[2_000:]]
+
+
+def _names_given(text: str) -> set[str]:
+    """Return the table that a statement makes, or gives a new name."""
+    renamed = _RENAMES.match(text)
+    return tables_made(text) | ({bare(renamed[2])} if renamed else set())
 
 
 def tables_made(text: str) -> set[str]:
     """Return the table that a statement makes, if it makes one."""
-    return {bare(name) for name in _MAKES_TABLE.findall(text[:1000])}
+    found = _MAKES_TABLE.match(text)
+    return {bare(found[1])} if found else set()
 
 
 def bare(name: str) -> str:
@@ -91,12 +103,9 @@ def bare(name: str) -> str:
     return re.sub(r'["`\[\]]', "", re.sub(rf"^{_PART} ?\. ?(?={_PART}$)", "", name)).lower()
 
 
-def _of_tables(text: str, made: set[str], before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+def _of_tables(text: str, made: set[str], before: Sequence[str], again: set[str]) -> Iterator[str]:
     if found := _DROPS_TABLES.match(text):
         for name in re.findall(NAME, found[1]):
-            again = {bare(to) for one in after for _, to in _RENAMES.findall(one)}.union(
-                *map(tables_made, after)
-            )
             read = re.compile(rf"\bFROM {re.escape(name)}(?!\w)", re.I)
             if bare(name) in made:
                 yield f"drops {name}, which this migration has made"
@@ -110,15 +119,13 @@ def _of_tables(text: str, made: set[str], before: Sequence[str], after: Sequence
                 yield f"drops the column {found[1]}.{column[1]} and its values"
             elif _REWRITES.match(action):
                 yield f"may rewrite every row of {found[1]}"
-    elif (found := _MAKES_TABLE.match(text)) and re.search(
-        r"\bAS (?:\(? ?SELECT|WITH|TABLE|VALUES)\b", text, re.I
-    ):
+    elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
         yield f"copies rows into the new table {found[1]}"
 
 
 def _changes(text: str) -> Iterator[str]:
-    starts = [0, *(found.end() for found in _INNER_CHANGE.finditer(text) if text[:4].upper() == "WITH")]
-    for start in starts:
+    inner = _INNER_CHANGE.finditer(text) if text[:4].upper() == "WITH" else ()
+    for start in (0, *(found.end() for found in islice(inner, 20))):
         part = _FIRST_VERB.sub("", _outside_brackets(text[start:]), count=1)
         for pattern, sentence in _CHANGES:
             if found := pattern.match(part):

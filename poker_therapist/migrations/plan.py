@@ -91,7 +91,7 @@ def _statements(engine: Engine, one: SQLMigration, direction: str) -> list[Plann
         one.statements("rollback")
     planned, made = [], set[str]()
     for statement, does in zip(statements, effects(statements), strict=True):
-        text = code(statement.text)
+        text = code(statement.text)[:100_000]
         # Nobody else sees a table before the transaction that made it has ended.
         locks = [lock for lock in engine.locks(text) if bare(lock.table) not in made]
         made |= tables_made(text) if one.is_transactional(direction) else set()

@@ -46,9 +46,7 @@ def apply(
         done = _telling(backend, "applied", say)
         known = read(backend, sources)
         pending = chosen(backend, known, "apply", to)
-        for one in known:
-            if one.file is None:
-                backend.tell_operator(f"{one.id} is applied and has no file here: is the database newer?")
+        backend.tell_of_missing_files()
         backend.apply_migrations(pending)
     return done
 

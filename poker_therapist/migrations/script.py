@@ -55,11 +55,6 @@ class _Script:
         tables = set(backend.list_tables()) if backend.exists() else set()
         self.has_record = backend.migration_table in tables
         self.has_texts, self.has_adopted = (f"_migration_{name}" in tables for name in ("text", "adopted"))
-        if self.has_record and backend.version_table not in tables:
-            raise InvalidInput(
-                f"{backend.name} has tables of a yoyo before version 6, which a script cannot bring up to "
-                f"date: `{command_about(backend.location, 'apply')}` does"
-            )
 
     def add(self, *statements: str) -> None:
         for one in statements:
@@ -190,7 +185,7 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
     """Return a plan as the text of one SQL file; an empty plan as a comment alone.
 
     Raises:
-        InvalidInput: yoyo's tables there are of a version that only yoyo brings up to date.
+        InvalidInput: a migration has no file, only a text in the database.
     """
     backend = dialect.backend
     first = f"-- {escaped(backend.name)}: "
@@ -206,7 +201,8 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
         made |= backend.build([*history, *(one for one in migrations if one not in history)]).names()
     written = _Script(dialect, backend, made)
     words = ", ".join(f"{one.direction} {escaped(one.migration.id)}" for one in planned)
-    written.lines += [first + words, "-- Back the database up first: `poker-therapist backup` does.", ""]
+    backup = escaped(command_about(backend.location, "backup"))
+    written.lines += [first + words, f"-- Back the database up first: `{backup}` does.", ""]
     written.add(dialect.head())
     for one in planned:
         written.migration(one)

@@ -132,10 +132,8 @@ class YoyoCommandMixin(AtomicBackend):
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
         """Apply some migrations; tell of those that have no file."""
-        migrations, interrupted = self._ours(migrations), self.interrupted()
-        for migration in self._known:
-            if migration.file is None and migration.id not in interrupted:
-                self.tell_operator(f"{migration.id} is applied and has no file here: is the database newer?")
+        migrations = self._ours(migrations)
+        self.tell_of_missing_files()
         super().apply_migrations(migrations, force)
 
     def break_lock(self) -> None:

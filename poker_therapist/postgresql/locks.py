@@ -63,7 +63,7 @@ _WEAK_ACTIONS = tuple(
     )
 )
 _REFERENCES = re.compile(rf"\bREFERENCES {NAME}", re.I)
-_PARTITION_OF = re.compile(rf"CREATE .*?TABLE .*? PARTITION OF {NAME}", re.I)
+_PARTITION_OF = re.compile(rf"CREATE (?:\w+ )?TABLE (?:IF NOT EXISTS )?{NAME} PARTITION OF {NAME}", re.I)
 _LOCK_TABLE = re.compile(rf"LOCK (?:TABLE )?(?:ONLY )?{NAME}(?: IN ([A-Z ]+?) MODE)?", re.I)
 _OUTSIDE = re.compile(
     r"(?:CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY|REINDEX .*\bCONCURRENTLY"
@@ -86,7 +86,7 @@ def locks(line: str) -> list[Lock]:
     elif stated := _LOCK_TABLE.match(line):
         found.append(((stated[2] or "ACCESS EXCLUSIVE").upper(), stated[1]))
     elif parent := _PARTITION_OF.match(line):
-        found.append(("ACCESS EXCLUSIVE", parent[1]))
+        found.append(("ACCESS EXCLUSIVE", parent[2]))
     elif kind := next(((mode, match[1]) for one, mode in _KINDS if (match := one.match(line))), None):
         found.append(kind)
     if line[:6].upper() in ("CREATE", "ALTER "):

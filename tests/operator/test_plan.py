@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,7 @@ def test_a_table_that_is_rebuilt_is_not_dropped(text: str) -> None:
         ("UPDATE hands SET a = 1", "ROW EXCLUSIVE", "hands"),
         ("INSERT INTO hands VALUES (1)", "ROW EXCLUSIVE", "hands"),
         ("LOCK TABLE hands IN SHARE MODE", "SHARE", "hands"),
+        ("CREATE TABLE IF NOT EXISTS a PARTITION OF hands FOR VALUES IN (1)", "ACCESS EXCLUSIVE", "hands"),
         ("REFRESH MATERIALIZED VIEW CONCURRENTLY a", "EXCLUSIVE", "a"),
         ("VACUUM (FULL, ANALYZE) hands", "ACCESS EXCLUSIVE", "hands"),
         ("VACUUM hands", "SHARE UPDATE EXCLUSIVE", "hands"),
@@ -406,6 +409,7 @@ def _script(database: str | Path, folder: Path, *arguments: str) -> str:
     return ran.out
 
 
+@pytest.mark.slow
 def test_the_script_leaves_what_apply_leaves(
     engine: str, shipped: Path, project: Project, twin: Callable[[], str]
 ) -> None:
@@ -414,6 +418,7 @@ def test_the_script_leaves_what_apply_leaves(
     script = _script(ours, shipped)
     if engine == "sqlite":
         assert not Path(ours).exists()
+    assert f"poker-therapist backup --database {shlex.quote(str(ours))}` does" in script
     ran = run_script(ours, script)
     _assert_well(ran)
     _yoyo(project, other, engine, "apply")
@@ -691,3 +696,25 @@ def test_a_script_waits_for_nobody_who_migrates(two_migrations: Project) -> None
     assert "somebody else is migrating this database" in ran.stderr
     assert two_migrations.is_untouched()
     _assert_well(run_script(two_migrations.database, script))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WITH " + "(UPDATE a " * 30_000,
+        "CREATE " + "TABLE " * 20_000,
+        "CREATE INDEX " + "a ON " * 20_000,
+        "ALTER TABLE t " + "DROP a," * 4_000,
+        "DROP TABLE " + ", ".join(f"a{number}" for number in range(10_000)),
+        "VACUUM (" + "FULL " * 8_000,
+        "/*" * 50_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_text_that_was_made_to_take_long_is_judged_soon(text: str) -> None:
+    """What a database has kept may be anybody's."""
+    began = time.process_time()
+    effects([Statement(text, 1)])
+    locks(code(text)[:100_000])
+
+    assert time.process_time() - began < 10

@@ -164,8 +164,6 @@ def rollback(
     chosen = choose_migrations(database, config, no_config, sources, changes=True)
 
     def allow_loss(rows: dict[str, int], last: str) -> None:
-        if yes:
-            return
         if not sys.stdin.isatty():
             call = command_about(chosen.location, "rollback", "--to", last, "--yes")
             raise loss.refusal(rows, [f"run `{call}`"])
@@ -173,7 +171,9 @@ def rollback(
 
     folders = schema.sources_for(chosen.location, chosen.sources)
     say = _quiet if as_json else screen.say
-    done = run.roll_back(engine_for(chosen.location), folders, to=to, allow_loss=allow_loss, say=say)
+    done = run.roll_back(
+        engine_for(chosen.location), folders, to=to, allow_loss=None if yes else allow_loss, say=say
+    )
     if as_json:
         _print_done(chosen.location.name, "rolled_back", done.seconds, done.backup)
 

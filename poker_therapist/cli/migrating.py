@@ -138,8 +138,6 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     location, given = where.migrations(changes=True)
 
     def allow_loss(rows: dict[str, int], last: str) -> None:
-        if yes:
-            return
         if not sys.stdin.isatty():
             call = command_about(location, "rollback", "--to", last, "--yes")
             raise loss.refusal(rows, [f"run `{call}`"])
@@ -147,7 +145,8 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
 
     folders = schema.sources_for(location, given)
     say = _quiet if as_json else screen.say
-    done = run.roll_back(engine_for(location), folders, to=to, allow_loss=allow_loss, say=say)
+    may_lose = None if yes else allow_loss
+    done = run.roll_back(engine_for(location), folders, to=to, allow_loss=may_lose, say=say)
     if as_json:
         _print_done(location.name, "rolled_back", done.seconds, done.backup)
 

@@ -7,6 +7,8 @@ import pytest
 from poker_therapist.migrations.files import read_migrations
 from poker_therapist.migrations.loss import emptied
 from poker_therapist.schema import migrations_folder
+from tests.helpers.engines import is_server
+from tests.helpers.project import Project
 
 EMPTIED = {
     "DROP TABLE hands": ["hands"],
@@ -48,3 +50,17 @@ def test_of_the_shipped_rollbacks_only_the_first_drops_what_it_has_not_copied(fo
     }
     assert found.pop("001_add_pattern_storage") == ["user_insights", "conversation_context", "user_patterns"]
     assert {name for names in found.values() for name in names} <= {"legacy_rows"}
+
+
+@pytest.mark.slow
+def test_a_table_of_very_many_rows_is_not_counted_to_its_end(two_migrations: Project) -> None:
+    two_migrations.yoyo("apply")
+    many = {
+        False: "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000003) "
+        "SELECT i FROM n",
+        True: "SELECT generate_series(1, 1000003)",
+    }
+    two_migrations.run_sql(f"INSERT INTO bets {many[is_server(str(two_migrations.database))]}")
+
+    two_migrations.loses_rows = False
+    assert "would delete 1,000,000 or more rows of bets," in two_migrations.refuses("rollback")

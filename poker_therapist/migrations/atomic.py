@@ -248,7 +248,13 @@ class AtomicBackend(Bookkeeping, ABC):
 
     def roll_back_all(self, sources: Sequence[str], keep: Collection[str] = ()) -> None:
         """Roll back every migration of some folders, and drop the bookkeeping tables but those to keep."""
-        self.rollback_migrations(self.to_rollback(self.read(sources)))
+        found = self.to_rollback(self.read(sources))
+        for one in [each for each in found if each.id in self.interrupted()]:
+            with suppress(MigrationError):  # what is left of it goes with the tables
+                self.rollback_one(one)
+            with self.one_transaction():
+                self.query("drop_text", (self.migration_table, one.id))
+        self.rollback_migrations(self.to_rollback(found))
         with self.one_transaction():
             for table in self.list_tables():
                 if table.startswith(BOOKKEEPING) and not table.startswith("sqlite_") and table not in keep:

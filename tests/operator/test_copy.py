@@ -433,7 +433,7 @@ def test_a_source_that_is_not_up_to_date_is_refused(one: str, other: str, new: N
     message = refused("copy", source, target, folder=Path.cwd())
 
     assert "lacks 001_add_pattern_storage" in message
-    assert " apply`" in message
+    assert "poker-therapist apply --database " in message
     assert is_untouched(target)
 
 

@@ -337,7 +337,8 @@ def test_tables_that_refer_to_each_other_are_refused_in_a_scratch_schema(applied
     """No order fills them; the tables are named, and how to rehearse nevertheless."""
     applied.write(
         "002_a_circle",
-        "-- depends: 001_add_hands\nCREATE TABLE pots (id INT PRIMARY KEY, winner INT);\n"
+        "-- depends: 001_add_hands\n-- out-of-order: true\n"
+        "CREATE TABLE pots (id INT PRIMARY KEY, winner INT);\n"
         "CREATE TABLE winners (id INT PRIMARY KEY, pot INT REFERENCES pots);\n"
         "ALTER TABLE pots ADD FOREIGN KEY (winner) REFERENCES winners;",
         "DROP TABLE pots, winners CASCADE;",

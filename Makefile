@@ -40,18 +40,16 @@ slow: .venv/installed
 test: .venv/installed
 ifdef COVERAGE
 	$(MAKE) coverage
-	$(MAKE) slow OPTIONS='--ignore=tests/operator --ignore=tests/storage'
+	$(MAKE) slow
 else
 	$(BIN)/python -m pytest
 endif
 
-# The quick tests, all of the operator's commands and of the storage, and how much of the package they run:
-# measuring takes half as long again, and what the other slow ones add is repetition. Fails below the floor in
-# pyproject.toml.
+# The quick tests, and how much of the package they run: measuring takes half as long again, and what the slow
+# ones add is repetition. Fails below the floor in pyproject.toml.
 coverage: .venv/installed
 	rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/coverage run -m pytest -m "not slow"
-	$(BIN)/coverage run -m pytest -m slow tests/operator tests/storage
 	$(BIN)/coverage combine --quiet build/coverage
 	$(BIN)/coverage report
 

@@ -160,7 +160,7 @@ def check_key(name: str, key: str) -> str:
 
     For what is looked up: an old database may hold longer keys than `check_new_key` lets in.
     """
-    if isinstance(key, str) and key and "\0" not in key and (key.isascii() or _is_unicode(key)):
+    if isinstance(key, str) and key and (key.isascii() or _is_unicode(key)) and "\0" not in key:
         return key
     raise InvalidInput(
         f"{name} must be a text that is not empty and holds no NUL and no lone surrogate, not {_show(key)}"

@@ -122,7 +122,7 @@ class SQLiteDatabase(Database):
             return self._read(lambda run: run(self._queries[query], values).fetchall())
         try:  # what `_read` does, without its cost: a tenth of a short read
             with session.lock:
-                return session.connection.execute(self._queries[query], values).fetchall()
+                return session.execute(self._queries[query], values).fetchall()
         except _DRIVER_ERRORS as error:
             self._raise(error, session)
 
@@ -133,7 +133,7 @@ class SQLiteDatabase(Database):
             return self._read(lambda run: run(self._queries[query], values).fetchone())
         try:
             with session.lock:
-                return session.connection.execute(self._queries[query], values).fetchone()
+                return session.execute(self._queries[query], values).fetchone()
         except _DRIVER_ERRORS as error:
             self._raise(error, session)
 
@@ -184,7 +184,7 @@ class SQLiteDatabase(Database):
             with session.lock:
                 if session.token is not token:  # rolled back by another thread: this would commit by itself
                     raise StorageError(FAILED)
-                changed = session.connection.execute(self._queries[query], values).rowcount
+                changed = session.execute(self._queries[query], values).rowcount
         except _DRIVER_ERRORS as error:
             self._raise(error, session)
         if token is not None and (session.token is not token or session.open_transaction() is None):

@@ -30,16 +30,18 @@ class Session:
 
     Attributes:
         connection: the connection.
+        execute: its method, which a short read would notice to be looked up.
         lock: held while the connection is used.
         token: identifies the open transaction; None if there is none.
         transaction: the open transaction, as long as somebody holds it.
         close: closes the connection; called when the session is dropped.
     """
 
-    __slots__ = ("__weakref__", "close", "connection", "lock", "token", "transaction")
+    __slots__ = ("__weakref__", "close", "connection", "execute", "lock", "token", "transaction")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self.execute = connection.execute
         self.lock = threading.RLock()
         self.token: object | None = None
         self.transaction: Callable[[], Transaction | None] = lambda: None

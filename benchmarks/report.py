@@ -257,18 +257,19 @@ def _start_up_aims(part: dict[str, Any]) -> Iterator[str]:
     )
     shares = {name: found["median"] for name, found in part["by_yoyo_list"].items()}
     yield _row(
-        "`poker-therapist --version` and `status`: at most 1.5 times the processor time of `yoyo list`",
+        "`poker-therapist status`, and printing the version: at most 1.5 times the processor time of "
+        "`yoyo list`",
         ", ".join(f"{name} {share:.2f}" for name, share in shares.items()),
         _verdict(max(shares.values()) <= 1.5),
     )
 
 
 def _rehearsal_aims(part: dict[str, Any]) -> Iterator[str]:
-    by_raw, status = part["time_by_raw"]["median"], part["status_seconds"]["median"]
+    by_apply, status = part["time_by_apply"]["median"], part["status_seconds"]["median"]
     yield _row(
-        f"rehearsal of the upgrade of {part['rows']:,} old rows: at most 3 times the statements alone",
-        f"{by_raw:.2f} (beside applying with a backup {part['time_by_apply']['median']:.2f})",
-        _verdict(by_raw <= 3),
+        f"rehearsal of the upgrade of {part['rows']:,} old rows: at most 3 times as long as applying",
+        f"{by_apply:.2f} (beside the statements alone {part['time_by_raw']['median']:.2f})",
+        _verdict(by_apply <= 3),
     )
     yield _row(
         f"`status` of {part['rows']:,} rows: under a second",
@@ -486,9 +487,9 @@ def _moving(results: Results) -> Iterator[str]:
         )
     if part := results.get("rehearsal"):
         yield from _prose(
-            f"A rehearsal of that upgrade takes {show(part['time_by_raw'])} times as long as the statements "
-            "alone: it copies the database, applies, rolls back and applies again, and compares every row "
-            "with what it was. "
+            f"A rehearsal of that upgrade takes {show(part['time_by_apply'])} times as long as the upgrade, "
+            "for it copies the database, applies, rolls back and applies again, which is three times the "
+            "work, and compares every row with what it was. "
             f"`status` of the upgraded database takes {show(part['status_by_few_rows'])} times as long as "
             f"with {part['few_rows']:,} rows. Through 005 the file shrinks to {part['file_by_before']:.2f} "
             "of what it is under 004, both without free pages."

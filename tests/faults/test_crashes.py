@@ -30,8 +30,8 @@ from tests.helpers.migrating import IDS
 from tests.helpers.snapshots import everything, interrupted, operations
 
 # A command and what the database holds; killed before one in so many statements. On SQLite the tests of the
-# folder, in test_own_migrations.py, kill at every one. With PostgreSQL a kill takes long; on an empty database
-# most statements are those of a populated one; what reapply does, the others do.
+# folder, in test_own_migrations.py, kill at every one. With PostgreSQL a kill takes long; most statements on
+# an empty database are those of a populated one; what reapply does, the others do.
 ONE_IN = {
     "sqlite": {
         ("apply", "populated"): 2,

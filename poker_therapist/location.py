@@ -19,17 +19,15 @@ POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|sqlite[+a-z]*:", re.IGNORECASE)
 
 # Where a password may be: between a colon and an @, after the colon of an authority, behind a key such as
-# password=. The colon behind a scheme or a drive of Windows is none of these.
-_DOUBTFUL = re.compile(
-    r"([a-z][a-z0-9+.-]*://|sqlite[+a-z]*:)?+/*+([a-z]:[\\/])?+.*:.*@|[a-z0-9+.-]+://[^/]*:"
-    r"|.*(pass|secret|_key)\w*\s*=",
-    re.IGNORECASE | re.DOTALL,
+# password=. The colon behind a scheme or a drive of Windows is none of these. It is compiled when it is
+# first needed, as the next: most programs need neither.
+_DOUBTFUL = (
+    r"(?is)([a-z][a-z0-9+.-]*://|sqlite[+a-z]*:)?+/*+([a-z]:[\\/])?+.*:.*@|[a-z0-9+.-]+://[^/]*:"
+    r"|.*(pass|secret|_key)\w*\s*="
 )
 
 # A server without a scheme: a path that reads like this can begin with ./ or be absolute.
-_NO_PATH = re.compile(
-    r"(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)", re.DOTALL | re.IGNORECASE
-)
+_NO_PATH = r"(?is)(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)"
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -186,7 +184,7 @@ def require_own(location: Location, folders: Iterable[Path]) -> None:
 
 def redacted(name: str) -> str:
     """Return what was given for a database as a message may say it: nothing of it where a password may be."""
-    if not _DOUBTFUL.match(unquote(unquote(name))):
+    if not re.match(_DOUBTFUL, unquote(unquote(name))):
         return name
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", name)
     return f"{scheme.group() if scheme else ''}…"
@@ -290,7 +288,7 @@ class _Options(dict[str, str]):
 
 def _options(query: str) -> _Options:
     options = _Options(parse_qsl(query, keep_blank_values=True))
-    options.is_doubtful = "@" in unquote(query) or _DOUBTFUL.match(unquote(query)) is not None
+    options.is_doubtful = "@" in unquote(query) or re.match(_DOUBTFUL, unquote(query)) is not None
     return options
 
 
@@ -412,7 +410,7 @@ def _url(settings: dict[str, str]) -> str:
 def _file(name: str) -> Path:
     if "\0" in name or not name.strip():
         raise InvalidInput(f"{redacted(name)!r} is no path of a database: name a file, such as RexVoice.db")
-    if _NO_PATH.match(name):
+    if re.match(_NO_PATH, name):
         raise InvalidInput(
             f"{redacted(name)!r} reads like a server's address without its scheme: write postgresql:// "
             "before it, or ./ before a path"

@@ -34,16 +34,10 @@ quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow $(OPTIONS)
+	$(BIN)/python -m pytest -m slow
 
-# With COVERAGE=1 the same tests, of which a part is measured: in CI.
 test: .venv/installed
-ifdef COVERAGE
-	$(MAKE) coverage
-	$(MAKE) slow
-else
 	$(BIN)/python -m pytest
-endif
 
 # The quick tests, and how much of the package they run: measuring takes half as long again, and what the slow
 # ones add is repetition. Fails below the floor in pyproject.toml.

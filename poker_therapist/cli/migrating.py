@@ -185,7 +185,14 @@ def log(where: Where, *, as_json: bool) -> None:
         screen.print_json({"database": location.name, "log": [asdict(one) for one in entries]})
         return
     rows = [
-        (one.migration, one.outcome, one.operation, (one.at or "")[:19], f"{one.user}@{one.host}", one.place)
+        (
+            one.migration,
+            one.outcome,
+            one.operation,
+            (one.at or "")[:19],
+            f"{one.user}@{one.host}".strip("@"),
+            one.place,
+        )
         for one in entries
     ]
     screen.print_rows(("migration", "outcome", "operation", "at (UTC)", "by", "place"), rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from yoyo import default_migration_table
 
 from poker_therapist import schema
 from poker_therapist.errors import InvalidInput, escaped
@@ -70,9 +71,11 @@ class Where:
         name, by = self.database, "as given"
         if ini and (name := ini_value(ini.absolute(), "database", is_given=self.config is not None)):
             by = f"named by {ini.absolute()}"
-        elif self.database is None and (name := os.environ.get(VARIABLE)):
-            by = f"named by {VARIABLE}"
-        name, by = (name, by) if name is not None else ("RexVoice.db", "the default")
+        elif self.database is None:
+            name, by = os.environ.get(VARIABLE), f"named by {VARIABLE}"
+            if not name:
+                name, by = "RexVoice.db", "the default"
+        name = str(name)
         location = locate(name)
         if changes or (by.startswith("named") and isinstance(location, PostgreSQLLocation)):
             say_which(location, by)
@@ -88,9 +91,15 @@ class Where:
         As with yoyo, an ini file says where migrations are also for a database that it does not name.
         """
         location = self.location(changes=changes)
-        found = list(self.sources)
-        if not found and (ini := self._ini_of_sources()):
-            found = sources_of(ini, is_given=self.config is not None)
+        found, ini = list(self.sources), self._ini_of_sources()
+        if ini:
+            table = ini_value(ini.absolute(), "migration_table", is_given=self.config is not None)
+            if table not in (None, default_migration_table):
+                raise InvalidInput(
+                    f"{ini} names the migration_table {escaped(table)}, which only yoyo itself uses: run "
+                    "`yoyo list`, `yoyo apply` or `yoyo rollback` there"
+                )
+            found = found or sources_of(ini, is_given=self.config is not None)
         if schema.are_shipped(found):
             return location, found
         places = tuple(one if ":" in one else os.path.abspath(one) for one in found)  # noqa: PTH100  # globs

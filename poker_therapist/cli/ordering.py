@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import Where, sources_of, takes_database
+from poker_therapist.cli.options import Where, sources_of, takes_migrations
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
 from poker_therapist.migrations.files import shown
@@ -17,7 +17,7 @@ _ENGINES = ("sqlite", "postgresql", "citus")
 
 
 @click.command()
-@takes_database
+@takes_migrations
 @click.argument("migration", metavar="ID")
 def renumber(where: Where, migration: str) -> None:
     """Make a pending migration the next one.
@@ -25,7 +25,7 @@ def renumber(where: Where, migration: str) -> None:
     Its files of all engines are renamed, what it depends on is written anew, and so is what names it. Those
     that depend on it follow it. Refused for one that is released, or applied in the database.
     """
-    folders = _folders(where.ini(), is_given=where.config is not None)
+    folders = _folders(where)
     location = where.location()
     applied = set[str]()
     try:
@@ -49,9 +49,10 @@ def renumber(where: Where, migration: str) -> None:
         screen.say(f"{migration} is the next one already")
 
 
-def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
-    """Return the folders of the ini file's sources, and those of the other engines beside them."""
-    given = sources_of(ini, is_given=is_given) if ini else []
+def _folders(where: Where) -> list[Path]:
+    """Return the folders that are given or that the ini file names, and those of the other engines beside."""
+    ini = None if where.sources else where.ini()
+    given = list(where.sources) or (sources_of(ini, is_given=where.config is not None) if ini else [])
     if not given:
         given = [str((ini.absolute().parent if ini else Path.cwd()) / "sql_migrations" / _ENGINES[0])]
     found = [

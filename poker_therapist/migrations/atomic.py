@@ -7,7 +7,6 @@ docs/MIGRATIONS.md draws the order of events.
 """
 
 import logging
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,14 +20,19 @@ from poker_therapist.errors import (
     DatabaseNotFound,
     MigrationError,
     MigrationInterrupted,
-    MigrationOutOfOrder,
     PokerTherapistError,
     escaped,
 )
 from poker_therapist.location import command_about, require_own
 from poker_therapist.migrations.bookkeeping import Bookkeeping
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog
-from poker_therapist.migrations.files import AppliedRecord, SQLMigration, Statement, read_migrations
+from poker_therapist.migrations.files import (
+    AppliedRecord,
+    SQLMigration,
+    Statement,
+    out_of_order,
+    read_migrations,
+)
 from poker_therapist.migrations.log import record_failure
 from poker_therapist.migrations.loss import rows_lost
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
@@ -169,14 +173,16 @@ class AtomicBackend(Bookkeeping, ABC):
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
                 how = "applied" if other.id in applied else "begun"
-                raise _out_of_order(late, f"{other.place()} comes after {late.place()} and is {how} already")
+                raise out_of_order(
+                    self.location, late, f"{other.place()} comes after {late.place()} and is {how} already"
+                )
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:
                 why = (
                     f"{first.place()} and {second.place()} both depend on "
                     f"{', '.join(sorted(first.depends_on & second.depends_on))}, and neither on the other"
                 )
-                raise _out_of_order(second if second.id in ids else first, why)
+                raise out_of_order(self.location, second if second.id in ids else first, why)
 
     def how_to_finish(self, name: str) -> str:
         """Return what to do about a migration that was interrupted."""
@@ -238,7 +244,8 @@ class AtomicBackend(Bookkeeping, ABC):
             if (left := self.interrupted()) and not self.is_being_changed():
                 name = min(left, key=natural)
                 raise MigrationInterrupted(f"{escaped(name)}: {self.how_to_finish(name)}", migration_id=name)
-            self.tell_operator("nothing to apply: the database is up to date")
+            is_newer = any(one.file is None for one in self._known)
+            self.tell_operator(f"nothing to apply{'' if is_newer else ': the database is up to date'}")
         super().apply_migrations(migrations)
 
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:
@@ -439,12 +446,3 @@ class AtomicBackend(Bookkeeping, ABC):
 def _refuse_force(force: bool) -> None:
     if force:
         raise MigrationError("--force would keep half of a migration: correct what fails instead")
-
-
-def _out_of_order(migration: SQLMigration, why: str) -> MigrationOutOfOrder:
-    return MigrationOutOfOrder(
-        f"{why}: `poker-therapist renumber {shlex.quote(migration.id)}` makes {migration.id} the next one; "
-        "or write `-- out-of-order: true` into its header, if their order makes no difference",
-        migration_id=migration.id,
-        file=migration.place(),
-    )

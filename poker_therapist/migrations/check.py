@@ -6,6 +6,7 @@ Reading the files to apply them ends at the first fault; this finds all, and wha
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import defaultdict
@@ -243,8 +244,12 @@ def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
             continue
         for first, second in forks(files):
             common = max(first.depends_on & second.depends_on, key=natural)
-            renumber = f"`poker-therapist renumber {second.id}` puts it after that, or its header accepts it"
-            problem = f"and {first.place()} both depend on {common}: {renumber} with `-- out-of-order: true`"
+            place = shlex.quote(shown(Path(second.source_dir)))
+            call = f"poker-therapist renumber {shlex.quote(second.id)} --sources {place}"
+            problem = (
+                f"and {first.place()} both depend on {common}: `{call}` puts it after that, or its header "
+                "accepts it with `-- out-of-order: true`"
+            )
             yield Finding(second.place(), 0, problem)
         ordered = [one for one in files if not one.is_hook]
         if any(one.depends_on for one in ordered):

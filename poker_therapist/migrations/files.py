@@ -6,14 +6,21 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yoyo.migrations import Migration, MigrationList, _expand_sources
 
-from poker_therapist.errors import InvalidMigration, MigrationEdited, MigrationFailed, escaped
+from poker_therapist.errors import (
+    InvalidMigration,
+    MigrationEdited,
+    MigrationFailed,
+    MigrationOutOfOrder,
+    escaped,
+)
+from poker_therapist.location import command_about
 from poker_therapist.migrations.header import blank, directives, is_compatible, misplaced
 from poker_therapist.migrations.order import in_order, natural
 
@@ -146,6 +153,7 @@ class SQLMigration(Migration):
         self.rollback_sql = rollback_sql
         said = [one for one in directives(apply_sql) if one.is_exact]
         true = {one.key for one in said if one.value.lower() == "true"}
+        true -= {one.key for one in said if one.value.lower() != "true"}  # said twice, and not the same
         self.depends_on = {name for one in said if one.key == "depends" for name in one.value.split()}
         self.use_transactions = self._says_transactional("apply", unless_said=True)
         # Accepted: that it is applied after one that comes later, or beside another on the same one.
@@ -314,6 +322,23 @@ def normalised(text: str) -> str:
 def rollback_file(path: Path) -> Path:
     """Return the other half of a pair."""
     return path.with_name(f"{path.stem}.rollback.sql")
+
+
+def renumber_call(location: Any, migration: SQLMigration) -> str:
+    """Return the call that makes a migration the next one: in its folder, and for its database."""
+    folder = (shown(migration.file.parent),) if migration.file else ()
+    about = replace(location, yoyo=None, sources=location.sources or folder)
+    return command_about(about, "renumber", migration.id)
+
+
+def out_of_order(location: Any, migration: SQLMigration, why: str) -> MigrationOutOfOrder:
+    """Return the error for a migration that is late, or one of a fork."""
+    return MigrationOutOfOrder(
+        f"{why}: `{renumber_call(location, migration)}` makes {migration.id} the next one; "
+        "or write `-- out-of-order: true` into its header, if their order makes no difference",
+        migration_id=migration.id,
+        file=migration.place(),
+    )
 
 
 def shown(path: Path) -> str:

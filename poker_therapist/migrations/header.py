@@ -79,7 +79,7 @@ def is_compatible(text: str) -> bool:
     Opening a database asks this of what it does not know: nothing here imports yoyo.
     """
     said = [one for one in directives(text) if one.key == "compatible" and one.is_exact]
-    return any(one.value.lower() == "true" for one in said) and not any(one.fault for one in said)
+    return bool(said) and all(one.value.lower() == "true" and not one.fault for one in said)
 
 
 def misplaced(text: str, statements: Sequence[tuple[str, int]]) -> list[Directive]:

@@ -63,6 +63,8 @@ def plan(
     known = run.read(backend, sources)
     chosen = list(run.chosen(backend, known, direction, to))
     backend.require_unedited(list(known) if direction == "apply" else chosen)
+    if chosen:  # what was interrupted comes first, as with the command
+        backend._require_finished(chosen[0], direction)
     if direction == "apply":
         backend.require_in_order(chosen)
         chosen += known.post_apply if chosen else []

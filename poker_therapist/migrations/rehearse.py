@@ -101,21 +101,21 @@ def rehearse(
         MigrationError: a file cannot be used.
         StorageError: the database cannot be read, or there is no room for its copies.
     """
+    # Asked of the original, whose name stands in the messages.
     with engine.backend() as backend:
         files = backend.read(sources)
+        pending = list(backend.to_apply(files))
+        backend.require_unedited(list(files))
+        if to is not None:
+            ids = [one.id for one in pending]
+            named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
+            if len(named) != 1:
+                raise InvalidInput(
+                    f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
+                )
+            pending = pending[: ids.index(named[0]) + 1]
+        backend.require_in_order(pending)
     with engine.rehearsal_copy({one.id: one for one in files}) as work:
-        with work.backend() as backend:
-            pending = list(backend.to_apply(files))
-            backend.require_unedited(list(files))
-            if to is not None:
-                ids = [one.id for one in pending]
-                named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
-                if len(named) != 1:
-                    raise InvalidInput(
-                        f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
-                    )
-                pending = pending[: ids.index(named[0]) + 1]
-            backend.require_in_order(pending)
         done: list[Rehearsed] = []
         for number, migration in enumerate(pending):
             steps = _Steps(work, migration, partial(_report, progress, number, len(pending)))

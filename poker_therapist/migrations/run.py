@@ -120,12 +120,12 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) ->
 
     def report(message: str) -> None:
         nonlocal last
-        before, last = last, time.perf_counter()
         if message.startswith(f"{word} "):
+            before, last = last, time.perf_counter()
             done.seconds[message.removeprefix(f"{word} ")] = last - before
             message += f" in {last - before:.2f} s"
         elif message.startswith("backup: "):
-            done.backup, last = message.removeprefix("backup: "), before
+            done.backup = message.removeprefix("backup: ")
         say(message)
 
     backend.report, backend.shows_rows = report, True

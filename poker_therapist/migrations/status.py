@@ -1,6 +1,5 @@
 """Where a database stands against the code: each migration, and whether the schema is what they build."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,7 +9,7 @@ from poker_therapist.errors import DriftUnknown, InvalidMigration, MigrationEdit
 from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Difference, TableMissing, differences
-from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.files import SQLMigration, renumber_call
 from poker_therapist.migrations.header import is_compatible
 from poker_therapist.migrations.order import forks, in_order, late_comers, natural
 
@@ -108,7 +107,10 @@ def read_states(
     changing = backend.is_being_changed()
     late = {one.id: other.id for one, other in late_comers(files.values(), applied.keys() | begun)}
     beside = {one.id: other.id for pair in forks(files.values()) for one, other in (pair, pair[::-1])}
-    remedy = "`poker-therapist renumber {0}` makes it the next one"
+
+    def remedy(name: str) -> str:
+        return f"`{renumber_call(backend.location, files[name])}` makes it the next one"
+
     before = _applied_before(backend, files)
     found = []
     # What has neither a file nor a kept text is somebody else's who uses yoyo in the same database.
@@ -121,10 +123,10 @@ def read_states(
             state = State.APPLIED if name in applied else State.PENDING
             found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
         elif name not in applied and name in late:
-            note = f"{late[name]} comes after it and is applied: {remedy.format(shlex.quote(name))}"
+            note = f"{late[name]} comes after it and is applied: {remedy(name)}"
             found.append(MigrationStatus(name, State.LATE, note=note))
         elif name not in applied and name in beside:
-            note = f"{beside[name]} depends on the same one: {remedy.format(shlex.quote(name))}"
+            note = f"{beside[name]} depends on the same one: {remedy(name)}"
             found.append(MigrationStatus(name, State.FORKED, note=note))
         elif name not in applied:
             found.append(MigrationStatus(name, State.PENDING))

@@ -1,5 +1,6 @@
 """Forks and late-comers are refused before anything runs; history and rollback follow what was applied."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -112,17 +113,21 @@ def test_forks_and_late_comers_are_refused_before_anything_runs(
     monkeypatch.chdir(folder.folder)
     before = folder.tables(), folder.applied()
 
-    assert way(folder).strip() == (
-        f"{why}: `poker-therapist renumber {name}` makes {name} the next one; or write "
-        "`-- out-of-order: true` into its header, if their order makes no difference"
+    said, call, rest = way(folder).strip().split("`", 2)
+    assert said == f"{why}: "
+    assert rest == (
+        f" makes {name} the next one; or write `-- out-of-order: true` into its header, "
+        "if their order makes no difference"
     )
+    # In its own folder, wherever it is pasted.
+    assert re.fullmatch(rf"poker-therapist renumber {name} --database \S+ --sources \S*sql", call)
     assert (folder.tables(), folder.applied()) == before
 
     found = read_status(locate(str(folder.database)))
     (one,) = (one for one in found.migrations if one.id == name)
 
     assert (one.state, found.is_trouble) == (state, True)
-    assert f"`poker-therapist renumber {name}`" in one.note
+    assert f"`{call}` makes it the next one" in one.note
     assert name not in found.pending
     assert found.drift_unknown_because == ""
 

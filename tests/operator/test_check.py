@@ -205,8 +205,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         [
             (
                 "004_a_c.sql: and sql_migrations/sqlite/003_a_b.sql both depend on 002_add_bets: "
-                "`poker-therapist renumber 004_a_c` puts it after that, or its header accepts it with "
-                "`-- out-of-order: true`"
+                "`poker-therapist renumber 004_a_c --sources sql_migrations/sqlite` puts it after that, or "
+                "its header accepts it with `-- out-of-order: true`"
             )
         ],
     ),

@@ -12,6 +12,7 @@ from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.migrations.status import MigrationStatus, read_status
 from poker_therapist.testing import run_killed_at
+from tests.helpers.cli import refused
 from tests.helpers.crashing import run_yoyo
 from tests.helpers.engines import is_server, run_sql
 from tests.helpers.postgresql import IN_PARTS, MIGRATIONS, ROWS, migrate, yoyo_in_child
@@ -167,6 +168,8 @@ def test_a_rollback_that_was_interrupted_is_finished_before_anything_is_applied(
 
     assert "002_add_seats: its rollback was stopped in the middle" in three.refuses("apply", "-m", "002")
     message = three.refuses("apply")
+    planned = refused("plan", "-d", str(three.database), "--sources", str(three.sql), folder=three.folder)
+    assert "003_add_tables has to wait for 002_add_seats" in planned
     with pytest.raises(MigrationInterrupted) as refusal:
         get_pattern_storage(str(three.database))
 

@@ -1,10 +1,12 @@
 """`poker-therapist apply`, `rollback` and `list`: what yoyo does, for a database given as path or URL."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from poker_therapist import get_pattern_storage, schema
+from poker_therapist.migrations import run
 from tests.helpers import old_app
 from tests.helpers.cli import Result, command, on_terminal, program, refused, visible_lines
 from tests.helpers.engines import is_server, query
@@ -236,3 +238,15 @@ def test_a_shell_can_complete_commands(shell: str, tmp_path: Path) -> None:
 
     assert (ran.code, ran.error) == (0, "")
     assert "_POKER_THERAPIST_COMPLETE" in ran.out
+
+
+def test_what_a_migration_prints_does_not_start_its_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 4.0, 5.0))
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    backend, said = SimpleNamespace(), list[str]()
+    done = run._telling(backend, "applied", said.append)  # type: ignore[arg-type]  # only its report is asked
+    for line in ("backup: x", "1 | a row of a SELECT", "applied 002_i", "applied 003_k"):
+        backend.report(line)
+
+    assert done == run.Run({"002_i": 4.0, "003_k": 1.0}, "x")
+    assert said[-2:] == ["applied 002_i in 4.00 s", "applied 003_k in 1.00 s"]

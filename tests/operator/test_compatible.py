@@ -94,6 +94,7 @@ HEADERS = {
     "nothing said": "",
     "said to be false": "-- compatible: false\n",
     "said both ways": "-- compatible: true\n-- transactional: true\n-- compatible: maybe\n",
+    "said to be true and then false": "-- compatible: true\n-- compatible: false\n",
     "below the first statement": "SELECT 1;\n-- compatible: true\n",
     "in a text": "SELECT '\n-- compatible: true\n';\n",
     "in a statement": "SELECT 1\n-- compatible: true\n;\n",
@@ -185,7 +186,10 @@ def test_status_says_so_and_that_is_no_trouble(newer: Newer, tmp_path: Path) -> 
 
 
 def test_what_does_not_say_it_is_trouble(newer: Newer, tmp_path: Path) -> None:
-    assert command("status", "-d", newer(""), folder=tmp_path).code == 4
+    database = newer("")
+
+    assert command("status", "-d", database, folder=tmp_path).code == 4
+    assert command("apply", "-d", database, folder=tmp_path).lines[-1] == "nothing to apply"
 
 
 def test_the_operator_s_commands_go_on_and_say_what_an_export_lacks(newer: Newer, tmp_path: Path) -> None:

@@ -193,3 +193,20 @@ def test_what_yoyo_refuses_by_itself_is_taken_by_our_command(
             "InterpolationSyntaxError": f"`database` in {folder}/yoyo.ini cannot be read: write %% for",
         }[error]
     )
+
+
+def test_a_table_of_its_own_for_yoyo_is_refused_and_not_passed_by(two_migrations: Project) -> None:
+    """With the table that is usual, all would be pending, and be applied again."""
+    ini = write_ini(two_migrations.folder, "%(here)s/sql", "game.db")
+    ini.write_text(f"{ini.read_text()}migration_table = _mine\n")
+
+    for name in ("status", "list", "apply", "rollback"):
+        assert "names the migration_table _mine" in refused(name, folder=two_migrations.folder)
+    assert not (two_migrations.folder / "game.db").exists()
+
+
+def test_an_empty_variable_names_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POKER_THERAPIST_DATABASE", "")
+
+    ran = command("status", "--json", folder=tmp_path)
+    assert ran.json["database"] == f"{tmp_path}/RexVoice.db"

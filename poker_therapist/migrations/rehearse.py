@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.location import redacted
 from poker_therapist.migrations.compare import Side
 from poker_therapist.migrations.compatible import broken_promises
 from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
@@ -111,7 +112,7 @@ def rehearse(
             named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
             if len(named) != 1:
                 raise InvalidInput(
-                    f"{to} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
+                    f"{redacted(to)} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
                 )
             pending = pending[: ids.index(named[0]) + 1]
         backend.require_in_order(pending)

@@ -8,6 +8,7 @@ from yoyo import ancestors, descendants
 from yoyo.migrations import MigrationList
 
 from poker_therapist.errors import InvalidInput, escaped
+from poker_therapist.location import redacted
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration
@@ -139,5 +140,5 @@ def _named(known: MigrationList, to: str) -> SQLMigration:
     ]
     if len(found) != 1:
         ids = ", ".join(one.id for one in known)
-        raise InvalidInput(f"{to} is no migration, or is more than one: there are {ids or 'none'}")
+        raise InvalidInput(f"{redacted(to)} is no migration, or is more than one: there are {ids or 'none'}")
     return found[0]

@@ -111,9 +111,8 @@ def rehearse(
             ids = [one.id for one in pending]
             named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
             if len(named) != 1:
-                raise InvalidInput(
-                    f"{redacted(to)} is not pending, or is more than one: pending are {', '.join(ids) or 'none'}"
-                )
+                there = ", ".join(ids) or "none"
+                raise InvalidInput(f"{redacted(to)} is not pending, or is more than one: pending are {there}")
             pending = pending[: ids.index(named[0]) + 1]
         backend.require_in_order(pending)
     with engine.rehearsal_copy({one.id: one for one in files}) as work:

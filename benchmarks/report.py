@@ -476,7 +476,7 @@ def _growth(results: Results) -> Iterator[str]:
 def _moving(results: Results) -> Iterator[str]:
     if part := results.get("upgrade"):
         yield from _prose(
-            f"An old database of {part['rows']:,} rows is taken over by opening it, which makes a "
+            f"An old database of {part['rows']:,} rows is migrated when it is opened: that makes a "
             "backup, runs the migrations, keeps their texts and checks the rows: "
             f"{show(part['time_by_raw'])} times as long as the same statements run by `sqlite3` "
             f"alone, and {show(part['time_by_raw_without_users'])} times where no player has a row in the "

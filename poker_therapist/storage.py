@@ -36,7 +36,7 @@ _QUERIES = Path(__file__).with_name("queries.sql")
 
 # One context save in so many also purges so many expired rows, so that purging keeps up at little cost.
 _SAVES_PER_PURGE = 128
-# How often is looked whether a purge that was due in a block can be done.
+# A purge that was due inside a transaction() is tried again at one save in so many.
 _SAVES_PER_LOOK = 8
 _ROWS_PER_PURGE = 512
 _ROWS_PER_BIG_PURGE = 1_000

@@ -59,7 +59,7 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
 @takes_migrations
 @click.argument("file", type=FilePath)
 def restore(where: Where, file: Path) -> None:
-    """Put a backup in the place of the database.
+    """Restore the database from a backup.
 
     FILE is the backup. The database is backed up first. Others may be connected.
     """

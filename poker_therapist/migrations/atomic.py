@@ -52,7 +52,7 @@ class AtomicBackend(Bookkeeping, ABC):
 
     has_transactional_ddl = True
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
-    shows_rows = False  # whether what a migration selects is told, too
+    shows_rows = False  # whether the rows that a migration selects are reported
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
     allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows

@@ -56,7 +56,7 @@ _CHANGES = tuple(
 
 
 class Lock(NamedTuple):
-    """What a statement locks until its transaction ends, and who waits for that; nobody if it is empty."""
+    """What a statement locks until its transaction ends, and what that blocks; nothing if it is empty."""
 
     mode: str
     table: str
@@ -64,7 +64,7 @@ class Lock(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as a sentence."""
-        return f"takes {self.mode} on {self.table}: {self.blocks or 'nobody waits who reads or writes'}"
+        return f"takes {self.mode} on {self.table}: {self.blocks or 'blocks neither reads nor writes'}"
 
 
 def code(text: str) -> str:

@@ -182,7 +182,7 @@ class BackupFile:
 
 
 class ScriptDialect(ABC):
-    """How the program of an engine is told.
+    """The SQL that the program of an engine needs for a plan.
 
     Attributes:
         backend: of the database.
@@ -260,7 +260,7 @@ class Engine(ABC):
 
     @abstractmethod
     def script(self, backend: AtomicBackend) -> ScriptDialect:
-        """Return how the program of the engine is told what to do, in a file."""
+        """Return what writes a plan as a file for the program of the engine."""
 
     def limit(self, connection: Any) -> None:  # noqa: B027  # a server has limits of its own
         """Let what is asked on a connection end, where a database may have been made so that it does not."""

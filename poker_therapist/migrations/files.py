@@ -369,7 +369,7 @@ def read_migrations(
     for source in [whole] if whole and Path(whole).is_dir() else sources:
         files = list(_files(source))
         if not files:
-            raise InvalidMigration(f"there is no migration in {source}: correct `sources` in yoyo.ini")
+            raise InvalidMigration(f"there is no migration in {source}: correct --sources or the ini file")
         for path in files:
             migration = read(path, source, split)
             if migration.id in found:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from poker_therapist.errors import DatabaseNotFound
 from poker_therapist.migrations import run
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.effects import Lock, bare, code, effects, tables_made
@@ -57,9 +58,12 @@ def plan(
             Unless given, all that is pending, or what was applied last.
 
     Raises:
+        DatabaseNotFound: nothing can be rolled back, for want of a database.
         InvalidInput: `to` is no migration.
         MigrationError: what the command would be refused for.
     """
+    if direction == "rollback" and not backend.exists():
+        raise DatabaseNotFound(f"there is no database {backend.name}: correct the path")
     known = run.read(backend, sources)
     chosen = list(run.chosen(backend, known, direction, to))
     backend.require_unedited(list(known) if direction == "apply" else chosen)

@@ -112,7 +112,8 @@ def rehearse(
             named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
             if len(named) != 1:
                 there = ", ".join(ids) or "none"
-                raise InvalidInput(f"{redacted(to)} is not pending, or is more than one: pending are {there}")
+                what = "could be more than one migration" if named else "is not pending"
+                raise InvalidInput(f"{redacted(to) or repr(to)} {what}: pending are {there}")
             pending = pending[: ids.index(named[0]) + 1]
         backend.require_in_order(pending)
     with engine.rehearsal_copy({one.id: one for one in files}) as work:

@@ -141,7 +141,7 @@ def _changes(one: SQLMigration, names: Mapping[str, str], depends: list[str] | N
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Return a text with the new ids in the place of the old ones."""
+    """Return a text in which the new ids replace the old ones."""
     words = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", lambda found: names[found[0]], text)
 

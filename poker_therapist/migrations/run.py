@@ -140,5 +140,6 @@ def _named(known: MigrationList, to: str) -> SQLMigration:
     ]
     if len(found) != 1:
         ids = ", ".join(one.id for one in known)
-        raise InvalidInput(f"{redacted(to)} is no migration, or is more than one: there are {ids or 'none'}")
+        what = "could be more than one migration" if found else "is no migration"
+        raise InvalidInput(f"{redacted(to) or repr(to)} {what}: there are {ids or 'none'}")
     return found[0]

@@ -60,9 +60,9 @@ class YoyoCommandMixin(AtomicBackend):
         options, sources = _options(args, self.location)
         self.location = replace(self.location, yoyo=options, sources=sources)
         if not _is_on(command.f_locals["config"], "allow_data_loss"):
-            self.allow_loss = functools.partial(self._require_leave, args)
+            self.allow_loss = functools.partial(self._require_consent, args)
 
-    def _require_leave(self, args: Any, rows: dict[str, int], last: str) -> None:
+    def _require_consent(self, args: Any, rows: dict[str, int], last: str) -> None:
         """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
         if not args.batch_mode and sys.stdin.isatty():
             if utils.confirm(f"This deletes {described(rows)}. Go on?", default="n"):

@@ -10,16 +10,16 @@ from poker_therapist.migrations.effects import NAME, Lock, code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS
 
-# From the weakest to the strongest: whom each keeps waiting.
+# From the weakest to the strongest, and what each blocks.
 _BLOCKS = {
     "ACCESS SHARE": "",
     "ROW SHARE": "",
     "ROW EXCLUSIVE": "",
     "SHARE UPDATE EXCLUSIVE": "",
-    "SHARE": "whoever writes waits",
-    "SHARE ROW EXCLUSIVE": "whoever writes waits",
-    "EXCLUSIVE": "whoever writes waits",
-    "ACCESS EXCLUSIVE": "whoever reads or writes waits",
+    "SHARE": "blocks writes",
+    "SHARE ROW EXCLUSIVE": "blocks writes",
+    "EXCLUSIVE": "blocks writes",
+    "ACCESS EXCLUSIVE": "blocks reads and writes",
 }
 _ON = rf".*? ON (?:ONLY )?{NAME}"
 _KINDS = tuple(

@@ -30,7 +30,7 @@ class Session:
 
     Attributes:
         connection: the connection.
-        execute: its method, which a short read would notice to be looked up.
+        execute: its method, kept because looking it up is a part of a short read.
         lock: held while the connection is used.
         token: identifies the open transaction; None if there is none.
         transaction: the open transaction, as long as somebody holds it.

@@ -107,7 +107,7 @@ def test_rollback_takes_back_first_what_was_interrupted_at_any_statement(three: 
 
 @pytest.mark.slow
 def test_our_own_go_back_from_any_statement(postgresql_url: str) -> None:
-    """003 stopped in the middle: `yoyo rollback` used to take back 002, and dropped `legacy_rows`."""
+    """003 stopped in the middle: `yoyo rollback` used to roll back 002, and dropped `legacy_rows`."""
     assert migrate(["apply", "-m", "001"], postgresql_url).code == 0
     run_sql(postgresql_url, ROWS)
     for migration in IN_PARTS:

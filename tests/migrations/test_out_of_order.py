@@ -203,7 +203,7 @@ def test_what_could_not_be_applied_again_is_not_rolled_back_for_that(project: Pr
 
 
 def test_history_and_rollback_follow_the_order_of_application_and_not_the_names(folder: Project) -> None:
-    """A view on a table that was added later: by their names, nothing could be built or taken back."""
+    """A view on a table that was added later: by their names, nothing could be built or rolled back."""
     folder.write("10_c", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
     assert folder.yoyo("apply").returncode == 0
     folder.write("2_b", f"{ACCEPTED}CREATE VIEW v AS SELECT id FROM hands;", "DROP VIEW v;")

@@ -211,8 +211,8 @@ def test_a_plan_shows_each_statement_and_writes_nothing(two_migrations: Project)
     ]
     assert [line.strip() for line in ran.lines if "takes" in line] == (
         [
-            "takes ACCESS EXCLUSIVE on hands: whoever reads or writes waits",
-            "takes SHARE on bets: whoever writes waits",
+            "takes ACCESS EXCLUSIVE on hands: blocks reads and writes",
+            "takes SHARE on bets: blocks writes",
         ]
         if is_server(two_migrations.database)
         else []
@@ -718,3 +718,10 @@ def test_a_text_that_was_made_to_take_long_is_judged_soon(text: str) -> None:
     locks(code(text)[:100_000])
 
     assert time.process_time() - began < 10
+
+
+def test_a_rollback_of_no_database_is_refused(tmp_path: Path) -> None:
+    """As the rollback itself is."""
+    message = refused("plan", "--rollback", "-d", "none.db", folder=tmp_path)
+
+    assert message == f"there is no database {tmp_path}/none.db: correct the path"

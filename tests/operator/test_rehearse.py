@@ -131,12 +131,19 @@ def test_a_rehearsal_ends_where_it_is_told(wanted: str, old: Path) -> None:
     assert [one["id"] for one in ran.json["migrations"]] == IDS[:2]
 
 
-@pytest.mark.parametrize("wanted", ["005_add_session_mood", "", IDS[0]])
-def test_an_end_that_is_not_pending_is_an_error(wanted: str, old: Path) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("005_add_session_mood", "005_add_session_mood is not pending"),
+        ("", "'' could be more than one migration"),
+        (IDS[0], f"{IDS[0]} is not pending"),
+    ],
+)
+def test_an_end_that_is_not_pending_is_an_error(wanted: str, said: str, old: Path) -> None:
     up(old, IDS[0])
     message = refused("rehearse", "--to", wanted, folder=old.parent)
 
-    assert message.startswith(f"{wanted} is not pending")
+    assert message.startswith(f"{said}: pending are ")
     assert IDS[1] in message
 
 

@@ -13,7 +13,7 @@ _TABLES = rf"(?P<tables>{_TABLE}(?:\s*\*?\s*,\s*(?:ONLY\s+)?{_TABLE})*)"
 _SILENT = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _EMPTIES = re.compile(
     rf"(?:DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?){_TABLES}"
-    rf"|(?:WITH\b.*\)\s*)?DELETE\s+FROM\s+(?:ONLY\s+)?(?P<all_of>{_TABLE})(?!.*\b(?:WHERE|USING)\b)",
+    rf"|(?:WITH\b.*\)\s*)?DELETE\s+FROM\s+(?:ONLY\s+)?(?P<rows_of>{_TABLE})(?P<part>.*\b(?:WHERE|USING)\b)?",
     re.IGNORECASE | re.DOTALL,
 )
 _RENAMES = re.compile(
@@ -24,19 +24,20 @@ _READS = re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?({_TABLE})", re.IGNORECASE)
 _MOST = 1_000_000
 
 
-def emptied(statements: Iterable[str]) -> Iterator[str]:
+def emptied(statements: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Yield the tables, as they are written, that statements drop or empty without having copied their rows.
 
-    That a table is rebuilt, or its rows are put where they were before, loses nothing.
+    With each comes whether a condition selects the rows that go. That a table is rebuilt, or its rows are put
+    where they were before, loses nothing.
     """
     copied, renamed = set[str](), dict[str, str]()
     for statement in statements:
         text = _SILENT.sub(" ", statement).strip()
         if found := _EMPTIES.match(text):
-            for name in re.findall(_TABLE, found["tables"] or found["all_of"]):
+            for name in re.findall(_TABLE, found["tables"] or found["rows_of"]):
                 name = renamed.get(_plain(name), name)  # noqa: PLW2901  # what it was called before
                 if _plain(name) not in copied:
-                    yield name
+                    yield name, bool(found["part"])
         elif found := _RENAMES.match(text):
             renamed[_plain(found[2])] = renamed.get(_plain(found[1]), found[1])
         elif _COPIES.match(text):
@@ -55,12 +56,12 @@ def rows_lost(backend: Any, migrations: Iterable[Any]) -> dict[str, int]:
     with backend.translating_errors():
         there = {name.lower() for name in backend.list_tables()}
         for migration in migrations:
-            for name in emptied(one.text for one in migration.statements("rollback")):
+            for name, is_part in emptied(one.text for one in migration.statements("rollback")):
                 if (plain := _plain(name)) in there and plain not in lost:
                     # To count more would take long, which is not for a question.
                     count_sql = f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {_MOST}) AS counted"
                     ((count,),) = backend.connection.execute(count_sql).fetchall()
-                    lost |= {plain: count} if count else {}
+                    lost |= {f"{plain} at most" if is_part else plain: count} if count else {}
     return lost
 
 

@@ -15,7 +15,7 @@ from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import refused
 from tests.helpers.crashing import run_yoyo
 from tests.helpers.engines import is_server, run_sql
-from tests.helpers.postgresql import IN_PARTS, MIGRATIONS, ROWS, migrate, yoyo_in_child
+from tests.helpers.postgresql import IN_PARTS, LOSES_ROWS, MIGRATIONS, ROWS, migrate, yoyo_in_child
 from tests.helpers.project import Project
 from tests.helpers.snapshots import everything, interrupted
 
@@ -51,7 +51,7 @@ def three(project: Project) -> Project:
 
 def killed(project: Project, step: int | str, *command: str) -> bool:
     """Run yoyo in a child that is killed before a statement, its number or text; return if it was."""
-    arguments = [*command, "--no-config-file", "--batch", "--database"]
+    arguments = [*command, "--config", str(LOSES_ROWS), "--batch", "--database"]
     if is_server(project.database):
         url = project.url_for(project.atomic, "")
         return yoyo_in_child(*arguments, url, "sql", folder=project.folder, step=step).code < 0

@@ -18,8 +18,9 @@ EMPTIED = {
     "-- why\nDROP TABLE [my hands]": ["[my hands]"],
     "DELETE FROM hands": ["hands"],
     "DELETE FROM hands RETURNING id": ["hands"],
-    "DELETE FROM hands WHERE id = 1": [],
-    "DELETE FROM hands USING bets": [],
+    "DELETE FROM hands WHERE id = 1": ["hands"],
+    "DELETE FROM hands USING bets": ["hands"],
+    "INSERT INTO kept SELECT * FROM hands; DELETE FROM hands WHERE id = 1": [],
     "TRUNCATE hands, ONLY bets": ["hands", "ONLY", "bets"],
     "TRUNCATE TABLE ONLY public.hands RESTART IDENTITY": ["public.hands"],
     "ALTER TABLE hands RENAME TO old; DROP TABLE old": ["hands"],
@@ -38,18 +39,33 @@ EMPTIED = {
 @pytest.mark.parametrize("sql", EMPTIED)
 def test_what_a_text_drops_or_empties_is_found(sql: str) -> None:
     """Not what it has copied before."""
-    assert list(emptied(sql.split("; "))) == EMPTIED[sql]
+    assert [name for name, _ in emptied(sql.split("; "))] == EMPTIED[sql]
 
 
 @pytest.mark.parametrize("folder", ["sqlite", "postgresql"])
 def test_of_the_shipped_rollbacks_only_the_first_drops_what_it_has_not_copied(folder: str) -> None:
     """But for what PostgreSQL's 002 keeps nothing in."""
     found = {
-        one.id: list(emptied(statement.text for statement in one.statements("rollback")))
+        one.id: [name for name, _ in emptied(each.text for each in one.statements("rollback"))]
         for one in read_migrations([str(Path(migrations_folder(folder)))])
     }
     assert found.pop("001_add_pattern_storage") == ["user_insights", "conversation_context", "user_patterns"]
     assert {name for names in found.values() for name in names} <= {"legacy_rows"}
+
+
+def test_rows_that_a_condition_selects_are_not_deleted_without_consent(project: Project) -> None:
+    """How many it selects is not asked of the database: that would run a part of a text."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    project.write(
+        "002_add_two",
+        "-- depends: 001_add_hands\nINSERT INTO hands VALUES (1), (2);",
+        "DELETE FROM hands WHERE id > 0;",
+    )
+    assert project.yoyo("apply").returncode == 0
+    project.loses_rows = False
+
+    assert "would delete 2 rows of hands at most, so nothing was changed" in project.refuses("rollback")
+    assert project.query("SELECT count(*) FROM hands") == [(2,)]
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from poker_therapist.sqlite.connect import Watch
 from tests.helpers.cli import command, refused
 from tests.helpers.engines import query, run_sql
 from tests.helpers.migrating import FOLDER, IDS, yoyo_command
+from tests.helpers.postgresql import LOSES_ROWS
 from tests.helpers.project import Project
 from tests.helpers.rehearsals import rehearsed
 
@@ -200,7 +201,7 @@ def test_a_kept_rollback_reaches_nothing_beyond_its_database(text: str, file: Pa
     if "VACUUM" in text or "DETACH" in text:  # refused by SQLite itself, inside a transaction
         keep(file, UNKNOWN, "-- transactional: false\nCREATE TABLE moods (id);", victim.text(text))
     before = query(file, "SELECT * FROM user_insights")
-    arguments = ("--no-config-file", "--batch", "--database", f"sqlite+atomic:///{file}", FOLDER)
+    arguments = ("--config", LOSES_ROWS, "--batch", "--database", f"sqlite+atomic:///{file}", FOLDER)
     ran = yoyo_command("rollback", "--revision", UNKNOWN, *arguments, folder=file.parent)
 
     assert ran.returncode == 1

@@ -500,7 +500,7 @@ def _moving(results: Results) -> Iterator[str]:
             f"`poker-therapist copy` of {copied['rows']:,} rows from SQLite to PostgreSQL takes "
             f"{show(copied['time_by']['raw'])} times as long as reading them and COPY alone"
             + (f", and {show(pgloader)} times as long as `pgloader` {copied['pgloader']}" if pgloader else "")
-            + ": it reads every row again on both sides and compares."
+            + ": it reads every row back and compares it with what was read from the source."
         )
 
 

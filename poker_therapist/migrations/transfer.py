@@ -5,9 +5,11 @@ Rows go between the two in one form: integers, floats, strings and None, values 
 the text that the storage keeps, and a column of any type as that type.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import hashlib
+import marshal
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import chain, islice, zip_longest
+from itertools import islice, zip_longest
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, StorageError
 from poker_therapist.migrations.atomic import AtomicBackend
@@ -30,9 +32,9 @@ def copy(
     """Copy all rows of some tables into an empty database; all of them or none.
 
     Ids stay, and the next one is the same in both. The target is migrated first if it has to be, and locked
-    against other writers until every row is there. Before it is committed, every row is read again on both
-    sides and compared. The source is read in one snapshot and never written; others may go on using it, but
-    what they save meanwhile is not in the copy.
+    against other writers until every row is there. Before it is committed, every row is read back and
+    compared with what was read from the source. The source is read in one snapshot and never written; others
+    may go on using it, but what they save meanwhile is not in the copy.
 
     After a failure the target is as it was: what was created there is dropped again, unless somebody else has
     saved into it meanwhile. Two things stay: empty tables that existed before are up to date then, and a file
@@ -92,6 +94,7 @@ class _Copying:
         self.progress = progress
         self.counts = {table: reader.count(table) for table in tables}
         self.columns = {table: reader.columns(table) for table in tables}
+        self.digests: dict[StoredTable, list[bytes]] = {table: [] for table in tables}
         self.done = 0
 
     def require_room(self) -> None:
@@ -112,7 +115,7 @@ class _Copying:
         columns = self.columns[table]
         with closing(self.reader.rows(table, columns)) as rows:
             try:
-                self.writer.write(table, columns, self._counted(f"copying {table.name}", rows))
+                self.writer.write(table, columns, self._counted(table, rows))
             except RefusedRow as error:
                 refused = error
             else:
@@ -124,36 +127,44 @@ class _Copying:
         ) from refused
 
     def compare(self, table: StoredTable) -> None:
-        """Compare the rows of a table on both sides, one by one and in order.
+        """Compare the rows of a table with those that were read from the source, all and in order.
+
+        The source is a snapshot, so what it gave a first time stands for it: only where the digests differ is
+        it read again, row by row.
 
         Raises:
             StorageError: they are not equal; the message names the first difference, but nothing of a player.
         """
+        doing = f"comparing {table.name}"
+        self._report(doing)
+        digests = []
+        with closing(self.writer.rows(table, self.columns[table])) as rows:
+            while some := list(islice(rows, _STRIDE)):
+                digests.append(_digest(some))
+                self._report(doing, len(some))
+        if digests != self.digests[table]:
+            self._require_equal(table)
+
+    def _require_equal(self, table: StoredTable) -> None:
         columns = self.columns[table]
         with (
             closing(self.reader.rows(table, columns)) as expected,
             closing(self.writer.rows(table, columns)) as actual,
         ):
-            self._report(f"comparing {table.name}")
-            while True:
-                mine, copied = list(islice(expected, _STRIDE)), list(islice(actual, _STRIDE))
-                if not (mine or copied):
-                    break
-                if mine != copied or _types(mine) != _types(copied):
-                    pairs = zip_longest(mine, copied)
-                    difference = next(
-                        _difference(table, columns, *pair) for pair in pairs if not _equal(*pair)
-                    )
+            for mine, copied in zip_longest(expected, actual):
+                if not _equal(mine, copied):
+                    difference = _difference(table, columns, mine, copied)
                     raise StorageError(
                         f"the copy is not equal ({difference}), so nothing was kept: look at it in "
                         f"{self.reader.location.name}, and copy again"
                     )
-                self._report(f"comparing {table.name}", len(mine))
 
-    def _counted(self, doing: str, rows: Iterator[Row]) -> Iterator[Row]:
-        """Pass rows on and tell of the progress."""
+    def _counted(self, table: StoredTable, rows: Iterator[Row]) -> Iterator[Row]:
+        """Pass rows on, keep their digests and tell of the progress."""
+        doing = f"copying {table.name}"
         self._report(doing)
         while some := list(islice(rows, _STRIDE)):
+            self.digests[table].append(_digest(some))
             yield from some
             self._report(doing, len(some))
 
@@ -171,8 +182,12 @@ class _Copying:
         return f"a row of {table.name}"
 
 
-def _types(rows: Iterable[Row]) -> list[type]:
-    return [*map(type, chain.from_iterable(rows))]
+def _digest(rows: list[Row]) -> bytes:
+    """Return the same for the same rows: for the same values of the same types.
+
+    Version 2 of marshal's format writes out each value, and none as a reference to an equal one before it.
+    """
+    return hashlib.sha256(marshal.dumps(rows, 2)).digest()
 
 
 def _equal(mine: Row | None, copied: Row | None) -> bool:

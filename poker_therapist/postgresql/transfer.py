@@ -1,8 +1,8 @@
 """The PostgreSQL half of copying: all rows as of one moment, and a transaction that fills empty tables.
 
-Rows come by a cursor of the server and go by COPY, with some in memory at a time. What `legacy_rows` holds of
-any type stands there as JSON; bytes and infinities, for which JSON has no word, as an object of one key, as
-nothing else does.
+Rows come in chunks as the server sends them and go by COPY, with some in memory at a time. What `legacy_rows`
+holds of any type stands there as JSON; bytes and infinities, for which JSON has no word, as an object of one
+key, as nothing else does.
 """
 
 import json
@@ -25,7 +25,8 @@ from poker_therapist.tables import StoredTable, TypedColumn
 from poker_therapist.values import decode
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
-_ROWS_AT_ONCE = 5_000
+# So many rows are taken at once while the server sends the next. libpq before 17 gives single ones only.
+_CHUNK = 1_000 if psycopg.capabilities.has_stream_chunked() else 1
 _INFINITIES = (float("inf"), float("-inf"))
 
 
@@ -90,15 +91,12 @@ class PostgreSQLReader(Reader):
         query = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
             _listed(columns), sql.Identifier(table.name), _listed(table.key)
         )
-        # A cursor of the server: psycopg waits once for many rows of it, and once for each row of a COPY.
         with (
             translating_errors(self.location),
-            self._connection.transaction(),
-            self._connection.cursor("rows") as cursor,
+            self._connection.cursor() as cursor,
+            closing(cast(Generator[Row, None, None], cursor.stream(query, size=_CHUNK))) as rows,
         ):
-            cursor.execute(query)
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                yield from map(decoded, rows)
+            yield from map(decoded, rows)
 
     def _ask(self, name: str, *values: object) -> list[Row]:
         with translating_errors(self.location):

@@ -101,7 +101,8 @@ def plan(
     engine = engine_for(location)
     with engine.backend() as backend:
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
-        text = write_script(engine.script(backend), planned) if script else ""
+        name = str(output or "plan.sql")
+        text = write_script(engine.script(backend), planned, name) if script else ""
     if output is not None:
         with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
             file.write(text.encode())

@@ -126,17 +126,14 @@ class _Script:
     def _begin(self, one: PlannedMigration) -> None:
         """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
         dialect, backend = self.dialect, self.backend
-        there = dialect.has_table(backend.migration_table)
-        self.add(dialect.begin, dialect.require(STATE, there if self.has_record else f"NOT ({there})"))
-        if self.has_record:
-            ids = ", ".join(map(dialect.literal, sorted(self.applied))) or "NULL"
-            column = backend.quote_identifier("migration_id")
-            count = f"(SELECT count(*) FROM {backend.migration_table_quoted}"
-            condition = f"{count}) = {len(self.applied)}"
-            condition += f" AND {count} WHERE {column} IN ({ids})) = {len(self.applied)}"
-            self.add(dialect.require(STATE, condition))
-        there = dialect.has_table("_migration_text")
-        self.add(dialect.require(STATE, self._same_texts() if self.has_texts else f"NOT ({there})"))
+        self.add(dialect.begin)
+        for table, is_there, same in (
+            (backend.migration_table, self.has_record, self._same_applied()),
+            ("_migration_text", self.has_texts, self._same_texts()),
+        ):
+            there = dialect.has_table(table)
+            self.add(dialect.require(STATE, there if is_there else f"NOT ({there})"))
+            self.add(dialect.require(STATE, same) if is_there else "")
         if one.direction == "apply" and one.migration.id not in self.interrupted:
             for kind, _, name in (
                 each.partition(" ") for each in one.migration.names_made(unless_there=True)
@@ -156,6 +153,13 @@ class _Script:
         if not self.has_texts:
             self.query("create_texts")
             self.has_texts = True
+
+    def _same_applied(self) -> str:
+        """Return a condition: the ids that are applied are those of the plan, and what was run since."""
+        ids = ", ".join(map(self.dialect.literal, sorted(self.applied))) or "NULL"
+        rows = f"(SELECT count(*) FROM {self.backend.migration_table_quoted}"
+        chosen = f"{rows} WHERE {self.backend.quote_identifier('migration_id')} IN ({ids}))"
+        return f"{rows}) = {len(self.applied)} AND {chosen} = {len(self.applied)}"
 
     def _same_texts(self) -> str:
         """Return a condition: what is kept is what was kept for the plan, or has been by the script since."""

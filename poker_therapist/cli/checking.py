@@ -90,7 +90,7 @@ def plan(
     """Show what apply or rollback would run.
 
     Each statement with its place, and what it does to data; on PostgreSQL also which table it locks. Its text
-    alone says so, and nothing is written.
+    alone says so, and nothing is written, also where there is no database yet.
     """
     if output is not None and not script:
         raise click.UsageError("--output goes with --script")
@@ -103,6 +103,7 @@ def plan(
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
         name = str(output or "plan.sql")
         text = write_script(engine.script(backend), planned, name) if script else ""
+        exists = backend.exists()
     if output is not None:
         with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
             file.write(text.encode())
@@ -111,9 +112,11 @@ def plan(
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         print(text, end="")
     elif as_json:
-        screen.print_json({"database": location.name, "migrations": [_in_json(one) for one in planned]})
+        migrations = [_in_json(one) for one in planned]
+        screen.print_json({"database": location.name, "exists": exists, "migrations": migrations})
     else:
         screen.print_plan(location, planned)
+        screen.tell_if_missing(location, exists=exists)
 
 
 def _in_json(one: PlannedMigration) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -14,13 +13,14 @@ from poker_therapist.cli.options import (
     Where,
     as_json,
     takes_database,
-    takes_ini,
     takes_migrations,
+    takes_sources,
     yes,
 )
 from poker_therapist.engines import engine_for
 from poker_therapist.location import command_about
 from poker_therapist.migrations import loss, run
+from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.log import read_log
 from poker_therapist.migrations.scaffold import new_migration
 
@@ -198,19 +198,18 @@ def log(where: Where, *, as_json: bool) -> int:
 
 
 @click.command()
-@takes_ini
+@takes_sources
 @click.argument("description")
 def new(where: Where, description: str) -> None:
     """Write the empty files of the next migration.
 
-    That is: a pair for each engine, numbered and linked to the one before.
+    That is: a pair, numbered and linked to the one before, in the first folder that the ini file names or
+    --sources, and in that of the other engine beside it.
 
     DESCRIPTION is what it does, verb first: "add session mood".
     """
-    ini = where.ini()
-    folder = ini.absolute().parent if ini else Path.cwd()
-    for path in new_migration(description, folder / "sql_migrations"):
-        screen.say(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    for path in new_migration(description, where.folders()):
+        screen.say(shown(path))
 
 
 def _quiet(_line: str) -> None:

@@ -23,17 +23,13 @@ from poker_therapist.migrations.files import Split, SQLMigration, link, normalis
 from poker_therapist.migrations.files import read as read_pair
 from poker_therapist.migrations.header import directives
 from poker_therapist.migrations.order import forks, natural
-from poker_therapist.migrations.scaffold import REASON
-
-# What `new` writes side by side, and what may lie beside them.
-TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
+from poker_therapist.migrations.scaffold import MOST_DIGITS, OPTIONAL, REASON, TWINS
 
 _HALF = ".rollback.sql"
 _LIKE_A_HALF = re.compile(r"(?i:[._-](rollback|down|undo))$")
 _LIKE_A_MIGRATION = re.compile(r"\d+[_-].*|.*\.sql\b.*", re.IGNORECASE)
 _NUMBER = re.compile(r"([a-z]*)(\d+)", re.IGNORECASE)
 _LONG = 1_000_000  # characters, for which sqlparse takes half a minute
-_MOST_DIGITS = 4  # more are a date, and dates have gaps
 
 
 class Dialect(NamedTuple):
@@ -209,7 +205,7 @@ def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
     taken = defaultdict[str, dict[int, Path]](dict)
     for path in paths:
         found = _NUMBER.match(path.stem)
-        if found is None or len(found[2]) > _MOST_DIGITS:
+        if found is None or len(found[2]) > MOST_DIGITS:
             continue
         numbers, number = taken[found[1].lower()], int(found[2])
         if number in numbers:

@@ -114,7 +114,8 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
             found.append(Finding(shown(path), 0, problem, **more))
 
         if path.is_dir():
-            for lost in sorted(path.rglob("*.sql")) if not name.startswith(".") else ():
+            below = sorted(path.rglob("*")) if not name.startswith(".") else ()
+            for lost in (one for one in below if one.suffix.lower() == ".sql" and one.name[0] != "."):
                 finding(f"lies in a folder below {shown(folder)}, where nobody looks: move it up", lost)
         elif name.startswith((".", "yoyo-tmp")):
             if name.lower().endswith(".sql"):
@@ -149,7 +150,7 @@ def _pair(path: Path, folder: Path, judge: Dialect, found: list[Finding]) -> SQL
     try:
         one = read_pair(path, str(folder), judge.split)
     except InvalidMigration as error:
-        problem = str(error).removeprefix(f"{error.file}: ").removeprefix(f"{error.file} ")
+        problem = re.sub(rf"^{re.escape(error.file or '')}(:{error.line})?:? ", "", str(error))
         found.append(Finding(error.file or shown(path), error.line or 0, problem))
         return None
     if one.rollback_sql is None and not one.is_hook:

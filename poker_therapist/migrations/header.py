@@ -6,8 +6,8 @@ an ordinary comment, `-- transaction: false` is refused.
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 KNOWN = ("depends", "transactional", "out-of-order", "compatible")
 _MEANT = {
@@ -98,6 +98,15 @@ def misplaced(text: str, statements: Sequence[tuple[str, int]]) -> list[Directiv
             ends[-1] = end
     places = zip(ends, (*begins[1:], len(text)), strict=True)
     return [one for begin, end in places for one in _directives(text, begin, end)]
+
+
+def unended(text: str, split: Callable[[str], Sequence[Any]]) -> list[tuple[int, str]]:
+    """Return the line of a comment without its end, which hides what comes after it, and what to do."""
+    last = [one.text for one in split(f"{text}\n;SELECT 1")[-1:]] if "/*" in text else ["SELECT 1"]
+    line = text.count("\n", 0, text.rfind("/*")) + 1
+    return [(line, "this comment has no end, so what comes after it would not be run: end it")] * (
+        last != ["SELECT 1"]
+    )
 
 
 def _directives(text: str, begin: int, end: int, *, in_header: bool = False) -> Iterator[Directive]:

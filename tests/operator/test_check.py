@@ -257,6 +257,13 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             )
         ],
     ),
+    "a comment without its end": (
+        {
+            "002_add_bets.sql": f"{SECOND}\n\n/* No end. /*\nCREATE TABLE lost (id INTEGER);",
+            "002_add_bets.rollback.sql": "DROP TABLE bets; /* a */ -- the /* end\n",
+        },
+        ["002_add_bets.sql:6: this comment has no end, so what comes after it would not be run: end it"],
+    ),
     "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
     "psql's": (
         {"002_add_bets.rollback.sql": "\\connect game\n\nSELECT 1;"},
@@ -352,6 +359,8 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
     assert "sql/001_add_hands.sql:2: `-- transactional:` below the first statement has no effect" in message
     project.write("001_add_hands", "-- Compatable: true\nCREATE TABLE hands (id INTEGER);")
     assert "write `-- compatible: true`" in project.refuses("apply")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);\n/* x\nCREATE TABLE bets (id INTEGER);")
+    assert "sql/001_add_hands.sql:2: this comment has no end" in project.refuses("apply")
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);")
     assert project.yoyo("apply").returncode == 0
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);\n-- depends: 001_a\n")
@@ -361,7 +370,9 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
 def test_an_applied_file_with_such_a_comment_can_still_be_rolled_back(project: Project) -> None:
     """An earlier version of the code applied it."""
     project.write(
-        "001_add_hands", "-- Compatible: true or false\nCREATE TABLE hands (id INTEGER);", "DROP TABLE hands;"
+        "001_add_hands",
+        "-- Compatible: true or false\nCREATE TABLE hands (id INTEGER);",
+        "DROP TABLE hands; /* the end",
     )
     project.run_sql("CREATE TABLE hands (id INTEGER);")
     assert project.yoyo("mark").returncode == 0

@@ -114,6 +114,8 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
             found.append(Finding(shown(path), 0, problem, **more))
 
         if path.is_dir():
+            if name.lower().endswith(".sql"):
+                finding("is a folder, and ignored: rename it")
             below = sorted(path.rglob("*")) if not name.startswith(".") else ()
             for lost in (one for one in below if one.suffix.lower() == ".sql" and one.name[0] != "."):
                 finding(f"lies in a folder below {shown(folder)}, where nobody looks: move it up", lost)
@@ -172,9 +174,6 @@ def _text(  # one for each kind of fault
         return
     if REASON in text:
         yield Finding(file, 1, "has not been filled in: say why this change")
-    if "\0" in text:
-        yield Finding(file, text.count("\n", 0, text.index("\0")) + 1, "holds a NUL character: delete it")
-        return
     faults = one.faults(direction)
     yield from (Finding(file, line, problem.partition("\n")[0]) for line, problem in faults)
     for said in directives(text):

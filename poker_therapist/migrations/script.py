@@ -256,6 +256,8 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
     if gone := next((one.id for one in migrations if one.file is None), None):
         # What a database keeps may be anybody's, and these programs run commands of the shell.
         raise InvalidInput(f"{escaped(gone)} has no file here, and a script is made of files: restore them")
+    if odd := next((one for one in migrations if "\0" in one.apply_sql + (one.rollback_sql or "")), None):
+        raise InvalidInput(f"{odd.place()}, or its rollback, holds a NUL character: no script can hold it")
     history = backend.history({one.id: one for one in migrations if one.file is not None})
     made = {name for one in (*history, *migrations) for name in one.names_made()}
     with suppress(PokerTherapistError), backend.translating_errors():
@@ -276,7 +278,4 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
     count = sum(not one.is_hook for one in migrations)
     done = "rolled back" if back else "applied"
     written.lines.append(dialect.tail(f"done: {count} migration{'s' * (count != 1)} {done}"))
-    text = "\n".join(written.lines).rstrip() + "\n"
-    if "\0" in text:
-        raise InvalidInput("a NUL character is in what would be run or kept: delete it from the files")
-    return text
+    return "\n".join(written.lines).rstrip() + "\n"

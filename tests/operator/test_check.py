@@ -264,6 +264,10 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["002_add_bets.sql:6: this comment has no end, so what comes after it would not be run: end it"],
     ),
+    "a folder with the name of a file": (
+        {"003_a_b.sql/x.txt": ""},
+        ["003_a_b.sql: is a folder, and ignored: rename it"],
+    ),
     "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
     "psql's": (
         {"002_add_bets.rollback.sql": "\\connect game\n\nSELECT 1;"},
@@ -361,6 +365,9 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
     assert "write `-- compatible: true`" in project.refuses("apply")
     project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);\n/* x\nCREATE TABLE bets (id INTEGER);")
     assert "sql/001_add_hands.sql:2: this comment has no end" in project.refuses("apply")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "-- x\nDROP \0TABLE hands;")
+    assert "sql/001_add_hands.rollback.sql:2: holds a NUL character" in project.refuses("apply")
+    assert project.is_untouched()
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);")
     assert project.yoyo("apply").returncode == 0
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);\n-- depends: 001_a\n")

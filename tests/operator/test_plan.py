@@ -627,7 +627,6 @@ def test_a_script_runs_each_statement_to_the_letter(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
-        ("SELECT 1 /* no end", 2, "this statement has no end"),
         ("CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1;", 2, "this statement has no end"),
         ("SELECT 8\n/\n4;", 3, "a line of '/'"),
         ("SELECT 8 AS\n Go -- x\n;", 3, "a line of 'Go'"),
@@ -654,7 +653,6 @@ def test_what_sqlite3_would_read_otherwise_makes_no_script(
         ("SELECT 1 \\gexec", 2, r"take \gexec for a command"),
         ("SELECT 'no end;", 2, "a part of this ': end it"),
         ("SELECT\n$a$ no end;", 3, "a part of this $: end it"),
-        ("SELECT 1 + /* no end", 2, "a part of this /*: end it"),
         ("SET standard_conforming_strings = off;", 2, "read texts otherwise"),
         ("COPY a FROM STDIN;", 2, "COPY waits for rows"),
     ],

@@ -82,20 +82,22 @@ def check(
     """
     found: list[Finding] = []
     read: dict[Path, list[SQLMigration]] = {}
+    ids: dict[Path, set[str]] = {}  # also of what cannot be read
     for folder in folders:
         if not folder.is_dir():
             raise InvalidInput(f"there is no folder {shown(folder)}: name one with migrations")
         judge = dialect(folder)
         paths = sorted(_migrations(folder, found), key=lambda path: natural(path.stem))
+        ids[folder] = {path.stem for path in paths}
         read[folder] = [one for path in paths if (one := _pair(path, folder, judge, found))]
         found += _numbers(paths)
         if not paths:
             found.append(Finding(shown(folder), 0, "holds no migration: name another folder"))
-    found += _links(read)
+    found += _links(read, ids)
     for folder, files in read.items():
         for other in (folder.parent / name for name in TWINS if folder.name in TWINS):
             if other != folder and other in read:
-                found += _twins(files, read[other], other)
+                found += _twins(files, ids[other], other)
     found += [one for parent in {one.parent for one in folders} for one in _released(parent)]
     if since is not None:
         found += [one for folder in folders for one in _since(folder, since)]
@@ -217,18 +219,21 @@ def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
         numbers[number] = path
 
 
-def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
+def _links(read: dict[Path, list[SQLMigration]], ids: dict[Path, set[str]]) -> Iterator[Finding]:
     """Yield what is wrong with the order of migrations that are applied together."""
     engines = defaultdict[Path, list[SQLMigration]](list)
+    there = defaultdict[Path, set[str]](set)
     for folder, files in read.items():  # an optional folder rests on its engine's
         base = folder.with_name("postgresql") if folder.name in OPTIONAL else folder
-        engines[base if base in read else folder] += files
-    for files in engines.values():
+        base = base if base in read else folder
+        engines[base] += files
+        there[base] |= ids[folder]
+    for base, files in engines.items():
         known = {one.id: one for one in files}
         for one in files:
             if (other := known[one.id]) is not one:
                 yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
-            for name in sorted(one.depends_on - known.keys()):
+            for name in sorted(one.depends_on - there[base]):
                 line = next(
                     (said.line for said in directives(one.apply_sql) if name in said.value.split()), 0
                 )
@@ -256,10 +261,10 @@ def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
                     yield Finding(one.place(), 0, problem)
 
 
-def _twins(files: Sequence[SQLMigration], others: Sequence[SQLMigration], folder: Path) -> Iterator[Finding]:
+def _twins(files: Sequence[SQLMigration], others: set[str], folder: Path) -> Iterator[Finding]:
     """Yield what has no twin in the folder of the other engine."""
     for one in files:
-        if one.id not in {other.id for other in others}:
+        if one.id not in others:
             twin = shown(folder / f"{one.id}.sql")
             yield Finding(one.place(), 0, f"has no twin: write {twin}, if only a comment")
 

@@ -475,6 +475,16 @@ def test_a_commit_that_is_none_is_one_message(since: str, committed: Path) -> No
     assert not (committed / "x").exists()
 
 
+@pytest.mark.parametrize("text", [b"\xff", b"-- Hands.\n-- transactional: maybe\nSELECT 1;"])
+def test_what_cannot_be_read_is_there_for_what_depends_on_it(text: bytes, folder: Path) -> None:
+    """One finding is not made three: its twin and the one after it are sound."""
+    (folder / "sql_migrations" / "postgresql" / "001_add_hands.sql").write_bytes(text)
+    (said,) = _check(folder).lines
+
+    assert said.startswith("sql_migrations/postgresql/001_add_hands.sql:")
+    assert said.endswith((": is not UTF-8 (byte 0): save it in that encoding", "must be true or false"))
+
+
 def test_a_folder_that_is_none_is_one_message(tmp_path: Path) -> None:
     assert (
         refused("check", "nowhere", folder=tmp_path) == "there is no folder nowhere: name one with migrations"

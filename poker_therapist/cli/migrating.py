@@ -191,9 +191,9 @@ def log(where: Where, *, as_json: bool) -> int:
     if as_json:
         found = [asdict(one) for one in entries]
         screen.print_json({"database": location.name, "exists": exists, "log": found})
-    else:
+    elif exists:
         screen.print_log(location, entries)
-        screen.tell_if_missing(location, exists=exists)
+    screen.tell_if_missing(location, exists=exists or as_json)
     return 0 if exists else PENDING
 
 

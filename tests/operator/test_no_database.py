@@ -42,7 +42,7 @@ def test_a_path_without_a_database(words: tuple[str, ...], tmp_path: Path) -> No
     assert ran.code == {"status": 3, "list": 3, "log": 3, "plan": 0, "backup": 0}.get(
         words[0] if words != ("plan", "--rollback") else "", 1
     )
-        assert words != ("log",) or ran.out == ""
+    assert words != ("log",) or ran.out == ""
     if words[0] in ("status", "list", "log"):
         ran = _run((*words, "--json"), "none.db", tmp_path)
         assert (ran.code, ran.error, ran.json["exists"]) == (3, "", False)

@@ -48,8 +48,10 @@ class RowDifference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.column is None:
-            return f"{self.table}: {self.count:,} rows are not the same, such as {self.example}"
-        return f"{self.table}.{self.column}: {self.count:,} values differ, such as {self.example}"
+            what = "1 row is" if self.count == 1 else f"{self.count:,} rows are"
+            return f"{self.table}: {what} not the same, such as {self.example}"
+        what = "1 value differs" if self.count == 1 else f"{self.count:,} values differ"
+        return f"{self.table}.{self.column}: {what}, such as {self.example}"
 
 
 class RowComparison(ABC):

@@ -200,7 +200,8 @@ class _Steps:
         rows = self.copy.row_differences() if self._can_change_rows() else []
         for side, table, count in self.copy.tables_on_one_side():
             how = "missing" if side is Side.BEFORE else "left over"
-            self.result.reasons.append(f"after rollback {count:,} rows of {table} are {how}")
+            lost, are = ("1 row", "is") if count == 1 else (f"{count:,} rows", "are")
+            self.result.reasons.append(f"after rollback {lost} of {table} {are} {how}")
         self.result.reasons += [str(part) for part in (*schema, *rows)]
         texts = self.copy.texts_laid_out_differently()
         if schema or any(part.column is None for part in rows):

@@ -316,10 +316,12 @@ def test_a_description_that_looks_like_something_else_becomes_a_plain_name(
 ) -> None:
     """The files of a new migration, in their folders; or it is refused."""
     made = 0
-    (tmp_path / "sql_migrations" / "sqlite").mkdir(parents=True)
+    folders = [tmp_path / "sql_migrations" / name for name in ("sqlite", "postgresql")]
+    for folder in folders:
+        folder.mkdir(parents=True)
     for text in PAYLOADS:
         with suppress(InvalidInput):
-            new_migration(text, tmp_path / "sql_migrations")
+            new_migration(text, folders)
             made += 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -99,7 +99,7 @@ class ContextItems(Base):
         rows = checked(items, lambda item: _row(user, item, created, latest))
         if not rows:
             return []
-        if self._context_saves % _SAVES_PER_PURGE + len(rows) >= _SAVES_PER_PURGE:
+        if -self._context_saves % _SAVES_PER_PURGE < len(rows):
             self._to_purge = user
         if self._to_purge is not None and not self._database.in_transaction:
             self._purge_a_part(user, len(rows))

@@ -38,8 +38,8 @@ class Players(ContextItems):
         Args:
             user_id: the player.
             session_id: whose context to return; of all sessions if it is None.
-            context_limit: how many items of context at most; None for all.
-            insight_limit: how many insights at most; None for all.
+            context_limit: how many items of context at most, 20 unless given; None for all.
+            insight_limit: how many insights at most, 10 unless given; None for all.
             min_confidence: how sure Rex must be of a pattern, from 0 to 1.
             min_importance: how much an insight must matter, from 0 to 1.
         """

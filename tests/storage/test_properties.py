@@ -189,9 +189,10 @@ class Operations(RuleBasedStateMachine):
 
     @rule(user=users, kind=keys, data=small_values, importance=scores)
     def save_insight(self, user: int, kind: str, data: Any, importance: float) -> None:
-        self.storage.save_insight(user, kind, data, importance)
-        row = {"user": user, "type": kind, "value": data, "data": data, "importance": importance}
-        self.model.insights.append(row | {"created_at": self.now})
+        for value in (data, "as important"):
+            self.storage.save_insight(user, kind, value, importance)
+            row = {"user": user, "type": kind, "value": value, "data": value, "importance": importance}
+            self.model.insights.append(row | {"created_at": self.now})
 
     @rule(
         user=users,
@@ -440,6 +441,9 @@ class Operations(RuleBasedStateMachine):
             found = without(recalled["context"], "id")
             assert json.dumps(found) == json.dumps(without(newest_first(context), "user"))
             assert without(recalled["insights"], "id") == without(by_importance, "user")
+            for insight in recalled["insights"][:1]:
+                rest = self.storage.get_foremost_insights(user, before=insight)
+                assert [insight, *rest] == recalled["insights"]
             assert {
                 kind: dict(zip(of_kind, without(of_kind.values(), "id"), strict=True))
                 for kind, of_kind in recalled["patterns"].items()

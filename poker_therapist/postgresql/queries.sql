@@ -17,6 +17,24 @@ WHERE
         FOR UPDATE SKIP LOCKED
     );
 
+-- name: get_foremost_insights(user_id, importance, id, same_user_id, same_importance, min_importance, limit)
+-- Here an index finds the place in one step, and for the two parts of the other query PostgreSQL would sort.
+SELECT
+    id,
+    insight_type,
+    insight_data,
+    importance,
+    created_at
+FROM user_insights
+WHERE
+    user_id = :user_id
+    AND (importance, id) < (:importance, :id)
+    AND user_id = :same_user_id
+    AND importance <= :same_importance
+    AND importance >= :min_importance
+ORDER BY importance DESC, id DESC
+LIMIT :limit;
+
 -- name: save_pattern_many(user_id, rows)
 -- Many rows of one player in one statement: as JSON, an array with the other values of save_pattern for each.
 INSERT INTO user_patterns (

@@ -45,6 +45,11 @@ def escaped(text: str, *, keeping: str = "") -> str:
     )
 
 
+def counted(count: int, what: str) -> str:
+    """Return how many there are of something that is called so in the singular."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def escape_driver_error(error: BaseException) -> None:
     """Escape what an error of a driver says: Python shows it above ours, and names in it are anybody's."""
     error.args = tuple(escaped(one, keeping="\n") if isinstance(one, str) else one for one in error.args)

@@ -137,11 +137,11 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """
     location, given = where.migrations(changes=True)
 
-    def allow_loss(rows: dict[str, int], last: str) -> None:
+    def allow_loss(lost: str, last: str) -> None:
         if not sys.stdin.isatty():
             call = command_about(location, "rollback", "--to", last, "--yes")
-            raise loss.refusal(rows, [f"run `{call}`"])
-        click.confirm(f"This deletes {loss.described(rows)}. Go on?", abort=True, err=True)
+            raise loss.refusal(lost, [f"run `{call}`"])
+        click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)
     say = _quiet if as_json else screen.say

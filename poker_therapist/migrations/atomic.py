@@ -21,6 +21,7 @@ from poker_therapist.errors import (
     MigrationError,
     MigrationInterrupted,
     PokerTherapistError,
+    counted,
     escaped,
 )
 from poker_therapist.location import command_about, require_own
@@ -34,7 +35,7 @@ from poker_therapist.migrations.files import (
     read_migrations,
 )
 from poker_therapist.migrations.log import record_failure
-from poker_therapist.migrations.loss import rows_lost
+from poker_therapist.migrations.loss import described_loss
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -55,7 +56,7 @@ class AtomicBackend(Bookkeeping, ABC):
     shows_rows = False  # whether the rows that a migration selects are reported
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
-    allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
+    allow_loss: Callable[[str, str], None] | None = None  # may refuse what deletes rows or values
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -83,7 +84,7 @@ class AtomicBackend(Bookkeeping, ABC):
             self.tell_operator(" | ".join(cells).rstrip())
         count = len(table) - 2 + more
         shown = f", the first {_MOST_ROWS} are shown" if more else ""
-        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
+        self.tell_operator(f"({counted(count, 'row')}{shown})")
 
     @abstractmethod
     def create_database(self) -> None:
@@ -274,8 +275,8 @@ class AtomicBackend(Bookkeeping, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
         self._require_way_back(migrations)
-        if self.allow_loss and (rows := rows_lost(self, migrations)):
-            self.allow_loss(rows, migrations[-1].id)
+        if self.allow_loss and (loss := described_loss(self, migrations)):
+            self.allow_loss(loss, migrations[-1].id)
         if not migrations:
             self.tell_operator("nothing to roll back")
         self._in_turn(self.rollback_one, migrations, "rolled back")

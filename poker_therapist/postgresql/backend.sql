@@ -5,6 +5,12 @@ SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = current_schema();
 
+-- name: tables_of_schema(schema_name)
+SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+WHERE relation.relkind IN ('r', 'p') AND NOT relation.relispartition AND namespace.nspname = :schema_name
+ORDER BY relation.relname;
+
 -- name: lock_key_of(migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
 SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.' || :migration_table, 0);

@@ -45,9 +45,10 @@ def escaped(text: str, *, keeping: str = "") -> str:
     )
 
 
-def counted(count: int, what: str) -> str:
-    """Return how many there are of something that is called so in the singular."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
+def counted(count: float, one: str, more: str = "") -> str:
+    """Return how many there are of something, as one and as more of them are called."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {one if count == 1 else more or f'{one}s'}"
 
 
 def escape_driver_error(error: BaseException) -> None:

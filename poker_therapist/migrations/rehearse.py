@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.errors import InvalidInput, PokerTherapistError, counted
 from poker_therapist.location import redacted
 from poker_therapist.migrations.compare import Side
 from poker_therapist.migrations.compatible import broken_promises
@@ -199,8 +199,9 @@ class _Steps:
         schema = self.copy.schema_differences()
         rows = self.copy.row_differences() if self._can_change_rows() else []
         for side, table, count in self.copy.tables_on_one_side():
+            rows_of = counted(count, f"row of {table} is", f"rows of {table} are")
             how = "missing" if side is Side.BEFORE else "left over"
-            self.result.reasons.append(f"after rollback {count:,} rows of {table} are {how}")
+            self.result.reasons.append(f"after rollback {rows_of} {how}")
         self.result.reasons += [str(part) for part in (*schema, *rows)]
         texts = self.copy.texts_laid_out_differently()
         if schema or any(part.column is None for part in rows):

@@ -25,6 +25,7 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageClosed,
     StorageError,
+    counted,
     escape_driver_error,
     escaped,
 )
@@ -284,7 +285,7 @@ _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ v
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseBusy,
-        "{path} stayed locked for {timeout:g} seconds: find the program that keeps a transaction open",
+        "{path} stayed locked for {waited}: find the program that keeps a transaction open",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnly,
@@ -352,7 +353,9 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     else:
         kind, sentence = StorageError, "{path}: {reason}"
     path, status = escaped(str(location.path)), escaped(command_about(location, "status"))
-    return kind(sentence.format(path=path, reason=reason, timeout=location.timeout, status=status))
+    return kind(
+        sentence.format(path=path, reason=reason, waited=counted(location.timeout, "second"), status=status)
+    )
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from poker_therapist.migrations.files import (
     read_migrations,
 )
 from poker_therapist.migrations.log import record_failure
-from poker_therapist.migrations.loss import described_loss
+from poker_therapist.migrations.loss import require_consent
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -275,8 +275,8 @@ class AtomicBackend(Bookkeeping, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
         self._require_way_back(migrations)
-        if self.allow_loss and (loss := described_loss(self, migrations)):
-            self.allow_loss(loss, migrations[-1].id)
+        if migrations or self.is_being_changed():
+            require_consent(self, migrations)
         if not migrations:
             self.tell_operator("nothing to roll back")
         self._in_turn(self.rollback_one, migrations, "rolled back")

@@ -8,7 +8,7 @@ import getpass
 import socket
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,8 @@ class Bookkeeping(DatabaseBackend, ABC):
 
     location: Any  # each engine says of which kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
+    # What was applied, and what interrupted, when it was chosen what to roll back.
+    chosen_among: tuple[Collection[str], Collection[str]] | None = None
     _known: Sequence[SQLMigration] = ()  # all that were read, for a part of them may rest on another
 
     @property
@@ -125,6 +127,7 @@ class Bookkeeping(DatabaseBackend, ABC):
     def in_rollback_order(self, migrations: Iterable[SQLMigration]) -> list[SQLMigration]:
         """Return what is applied or was interrupted of some, that first, then what was applied last."""
         applied, interrupted = self.applied(), self.interrupted()
+        self.chosen_among = (applied.keys(), interrupted)
         found = [one for one in migrations if one.id in applied or one.id in interrupted]
         time = _by_time(applied, found)
         return in_order(found, lambda name: (name in interrupted, time(name)))[::-1]

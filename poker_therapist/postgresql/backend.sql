@@ -18,11 +18,19 @@ SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.
 -- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);
 
--- name: is_locked(key)
--- Of a key of 64 bits, pg_locks shows each half by itself.
-SELECT count(*) > 0 AS is_locked
+-- name: holders(key)
+-- Who has the lock. Of a key of 64 bits, pg_locks shows each half by itself.
+SELECT
+    concat(
+        'process ',
+        held.pid,
+        ' of the server',
+        ', from ' || host(activity.client_addr),
+        ', ' || nullif(activity.application_name, '')
+    ) AS holder
 FROM pg_locks AS held
 INNER JOIN pg_database AS here ON held.database = here.oid
+LEFT JOIN pg_stat_activity AS activity ON held.pid = activity.pid
 WHERE
     here.datname = current_database()
     AND held.locktype = 'advisory'

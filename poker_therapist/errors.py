@@ -214,3 +214,14 @@ class SchemaTooNew(MigrationError):
     def __init__(self, message: str, *, unknown: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.unknown = tuple(unknown)
+
+    @classmethod
+    def beside(cls, database: str, pending: Sequence[str], unknown: Sequence[str]) -> Self:
+        """Return the error for what is pending beside what is unknown: nobody has tried one on the other."""
+        ids = escaped(", ".join(unknown))
+        return cls(
+            f"{database} lacks {', '.join(pending)}, and has had {ids}, which this version of the code does "
+            "not know: update the code to a version that has all of them (or restore their files), and let "
+            "that apply them",
+            unknown=unknown,
+        )

@@ -7,6 +7,7 @@ docs/MIGRATIONS.md draws the order of events.
 """
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +40,6 @@ from poker_therapist.migrations.loss import require_consent
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
-
 
 _MOST_ROWS, _WIDEST = 20, 60
 
@@ -161,12 +161,13 @@ class AtomicBackend(Bookkeeping, ABC):
         self._known = list({one.id: one for one in (*self._known, *migrations)}.values())
 
     def require_in_order(self, migrations: Collection[SQLMigration], *, again: bool = False) -> None:
-        """Raise MigrationOutOfOrder if one of some is late, or one of a fork.
+        """Raise MigrationOutOfOrder if one of some is late, or one of a fork; SchemaTooNew beside unknown.
 
         Args:
             migrations: what is to be applied.
             again: it is applied already, and will be rolled back before.
         """
+        self.require_known(migrations, again=again)
         ids = {one.id for one in migrations}
         applied = self.applied().keys() if ids else set()
         done = applied | self.interrupted() if ids else set()
@@ -220,12 +221,12 @@ class AtomicBackend(Bookkeeping, ABC):
     def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
         """Raise MigrationEdited if the files of a migration are not what was kept of it."""
         if kept.checksum is not None:
-            words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
-            sources = self.location.sources or self.sources
-            ways = (f"`{command_about(self.location, *way, sources=sources)}`" for way in words)
-            one.require_unedited(
-                kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
+            match, folders = ("-m", f"^{re.escape(one.id)}$"), self.location.sources or self.sources
+            ways = (
+                command_about(self.location, word, *match, sources=folders) for word in ("unmark", "mark")
             )
+            accept = " and then ".join(f"`{way}`" for way in ways)
+            one.require_unedited(kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", accept)
 
     def tell_of_missing_files(self) -> None:
         """Tell of what is applied and was read out of the database, for want of a file."""

@@ -32,7 +32,7 @@ from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapis
 from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
+from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value, where_to_write
 from poker_therapist.migrations.loss import refusal
 
 
@@ -68,10 +68,16 @@ class YoyoCommandMixin(AtomicBackend):
             if utils.confirm(f"This deletes {loss}. Go on?", default="n"):
                 return
             raise refusal(loss, ["run the command again"])
-        way = f"run `{command_about(replace(self.location, yoyo=None), 'rollback', '--to', last, '--yes')}`"
-        if args.command_name != "rollback":
-            way += f" and then `{command_about(self.location, 'apply')}`"
-        raise refusal(loss, [way, "put `allow_data_loss = on` into the ini file for this run"])
+        ini, ways = _ini_of(args), list[str]()
+        if self.migration_table == default_migration_table:  # poker-therapist has no other
+            call = command_about(replace(self.location, yoyo=None), "rollback", "--to", last, "--yes")
+            again = command_about(self.location, "apply")
+            ways.append(f"run `{call}`" + f" and then `{again}`" * (args.command_name != "rollback"))
+        if ini:
+            ways.append(where_to_write(Path(ini), "allow_data_loss", "on"))
+        elif not ways:
+            ways.append("write [DEFAULT] and `allow_data_loss = on` into a file, and name that with --config")
+        raise refusal(loss, ways)
 
     def _ours(self, migrations: Any) -> MigrationList:
         """Return migrations as we read them, where yoyo's documented `read_migrations` has read them."""

@@ -69,7 +69,7 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     ),
     "another type, in a table without a key": (
         Verdict.IRREVERSIBLE,
-        Case("UPDATE pots SET size = 1.0;", "SELECT 1;", ("pots: 1 rows",), None,
+        Case("UPDATE pots SET size = 1.0;", "SELECT 1;", ("pots: 1 row",), None,
              "CREATE TABLE pots (size); INSERT INTO pots VALUES (1);"),
     ),
     "another case, where case does not count": (
@@ -80,7 +80,7 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     ),
     "another key, where case does not count": (
         Verdict.IRREVERSIBLE,
-        Case("UPDATE players SET name = 'ANN';", "SELECT 1;", ("players: 1 rows",), None,
+        Case("UPDATE players SET name = 'ANN';", "SELECT 1;", ("players: 1 row",), None,
              "CREATE TABLE players (name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"
              "INSERT INTO players VALUES ('Ann');"),
     ),

@@ -148,7 +148,8 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
     if location.yoyo is not None and words[0] in ("apply", "rollback", "mark", "unmark"):
         command = ("yoyo", *("--revision" if word == "--to" else word for word in words), *location.yoyo)
     elif words[0] in ("mark", "unmark"):
-        command = ("yoyo", *words, "--batch", "--no-config-file", "--database", yoyo_url(location), *sources)
+        options = ("--batch", "--no-config-file", "--database", yoyo_url(location))
+        command = ("yoyo", *words, *options, *map(_yoyo_source, sources))
     else:
         is_file = isinstance(location, SQLiteLocation) and "?" not in location.url
         command = ("poker-therapist", *words, "--database", location.name if is_file else location.url)
@@ -160,6 +161,18 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
     from shlex import join
 
     return join(command)
+
+
+def _yoyo_source(source: str) -> str:
+    """Return a folder of migrations for the yoyo command: as a pattern if there is a % in it.
+
+    yoyo puts what it is given into its settings, where a % begins something else.
+    """
+    if "%" not in source:
+        return source
+    from glob import escape
+
+    return (escape(source) if Path(source).is_dir() else source).replace("%", "[$-&]")
 
 
 def yoyo_url(location: Location) -> str:

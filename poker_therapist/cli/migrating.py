@@ -74,9 +74,10 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
 
     The verdict on each: exact (going back gives every byte of schema
     and rows), schema-exact (the same schema and rows, some values differ), adopted (it found tables that no
-    migration made: it goes back by backup), or irreversible.
+    migration made: it goes back by backup), irreversible, or not judged (it was stopped in the middle before,
+    and what its first run did to rows is not known).
 
-    Exit code 0: each works and none is irreversible; 4: not so.
+    Exit code 0: each works and goes back; 4: not so.
     """
     location, folders = where.migrations()
     with screen.progress() as progress:
@@ -137,11 +138,11 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """
     location, given = where.migrations(changes=True)
 
-    def allow_loss(rows: dict[str, int], last: str) -> None:
+    def allow_loss(lost: str, last: str) -> None:
         if not sys.stdin.isatty():
             call = command_about(location, "rollback", "--to", last, "--yes")
-            raise loss.refusal(rows, [f"run `{call}`"])
-        click.confirm(f"This deletes {loss.described(rows)}. Go on?", abort=True, err=True)
+            raise loss.refusal(lost, [f"run `{call}`"])
+        click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)
     say = _quiet if as_json else screen.say

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from poker_therapist.errors import counted
+
 
 class Side(StrEnum):
     """One of the two states; in a query, the alias of its table."""
@@ -48,10 +50,11 @@ class RowDifference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.column is None:
-            what = "1 row is" if self.count == 1 else f"{self.count:,} rows are"
-            return f"{self.table}: {what} not the same, such as {self.example}"
-        what = "1 value differs" if self.count == 1 else f"{self.count:,} values differ"
-        return f"{self.table}.{self.column}: {what}, such as {self.example}"
+            differing = f"{self.table}: {counted(self.count, 'row is', 'rows are')} not the same"
+        else:
+            many = counted(self.count, "value differs", "values differ")
+            differing = f"{self.table}.{self.column}: {many}"
+        return f"{differing}, such as {self.example}"
 
 
 class RowComparison(ABC):

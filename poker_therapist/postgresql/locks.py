@@ -6,7 +6,8 @@ command.
 
 import re
 
-from poker_therapist.migrations.effects import NAME, Lock, code
+from poker_therapist.migrations.clauses import NAME
+from poker_therapist.migrations.effects import Lock, code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS
 

@@ -25,6 +25,7 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageClosed,
     StorageError,
+    counted,
     escape_driver_error,
     escaped,
 )
@@ -284,7 +285,7 @@ _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ v
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseBusy,
-        "{path} stayed locked for {timeout:g} seconds: find the program that keeps a transaction open",
+        "{path} stayed locked for {waited}{holder}: somebody is migrating it, or keeps a transaction open",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnly,
@@ -352,7 +353,24 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     else:
         kind, sentence = StorageError, "{path}: {reason}"
     path, status = escaped(str(location.path)), escaped(command_about(location, "status"))
-    return kind(sentence.format(path=path, reason=reason, timeout=location.timeout, status=status))
+    waited = counted(location.timeout, "second")
+    holder = _holder(location.path) if kind is DatabaseBusy else ""
+    return kind(sentence.format(path=path, reason=reason, waited=waited, holder=holder, status=status))
+
+
+def _holder(path: Path) -> str:
+    """Return which process has the write lock, where the system says so: Linux, of its own processes."""
+    with contextlib.suppress(OSError, ValueError):
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        # https://sqlite.org/walformat.html: a byte of the shared memory; without WAL, one of the file itself.
+        for file, byte in ((Path(f"{path}-shm"), 120), (path, 0x40000001)):
+            inode = str(file.stat().st_ino) if file.exists() else ""
+            for _, kind, _, access, process, place, first, last in (one for one in locks if len(one) == 8):
+                is_it = (kind, access, place.rpartition(":")[2]) == ("POSIX", "WRITE", inode)
+                if is_it and int(first) <= byte <= int(last) and int(process) > 0:
+                    name = Path(f"/proc/{process}/comm").read_text().strip()
+                    return f" by process {process} ({escaped(name)})"
+    return ""
 
 
 @contextlib.contextmanager

@@ -67,6 +67,16 @@ class Database(ABC):
         its end.
         """
 
+    @abstractmethod
+    def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
+        """Run a query that saves a row, once for each of some rows of one player, as one transaction.
+
+        On a server that is one round trip.
+
+        Returns:
+            the ids of the rows, if the query only adds.
+        """
+
     @property
     @abstractmethod
     def in_transaction(self) -> bool:

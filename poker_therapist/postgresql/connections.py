@@ -87,6 +87,13 @@ class PostgreSQLDatabase(Database):
             self._send(transaction)
 
     @override
+    def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
+        """Run the query for many rows, which takes the player and an array for each other parameter."""
+        (user, *_), (_, *columns) = rows[0], map(list, zip(*rows, strict=True))
+        sql = self._queries[f"{query}_many"]
+        return [row[0] for row in self._run(sql, (user, *columns), _returned, reads=False)]
+
+    @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
         if self._open_transaction() is not None:
             return [self.fetch_all(query, values) for query, values in calls]
@@ -356,6 +363,10 @@ class _Part(Part):
 
 def _all(cursor: _Cursor) -> list[Any]:
     return cursor.fetchall()
+
+
+def _returned(cursor: _Cursor) -> list[Any]:
+    return cursor.fetchall() if cursor.description else []
 
 
 def _one(cursor: _Cursor) -> Any:

@@ -33,7 +33,12 @@ FILES = {
     str(ROOT / name)
     for name in (
         "ownership.py",
-        "storage.py",
+        "storage/__init__.py",
+        "storage/base.py",
+        "storage/context.py",
+        "storage/insights.py",
+        "storage/patterns.py",
+        "storage/players.py",
         "sqlite/connect.py",
         "sqlite/connections.py",
         "sqlite/transaction.py",

@@ -122,4 +122,4 @@ def test_subclasses_of_the_types_that_are_taken(both: Both) -> None:
     on_sqlite, on_postgresql = map(everything, both)
 
     assert on_postgresql == on_sqlite
-    assert "'b': {'value': 'c', 'confidence': 0.5" in on_postgresql["recall"]
+    assert "'b': {'id': 1, 'value': 'c', 'confidence': 0.5" in on_postgresql["recall"]

@@ -15,14 +15,14 @@ import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageError
 from poker_therapist.location import OnConnect
-from poker_therapist.ownership import FAILED, left_elsewhere
+from poker_therapist.ownership import FAILED, current_task, left_elsewhere
 from poker_therapist.storage import PatternStorage
 from poker_therapist.workers import CLOSED, Call, Workers
 
@@ -52,16 +52,30 @@ class _Methods:
     """What a storage and a block of it have in common."""
 
     save_pattern = _writing(PatternStorage.save_pattern)
+    save_patterns = _writing(PatternStorage.save_patterns)
     get_pattern = _reading(PatternStorage.get_pattern)
+    get_pattern_record = _reading(PatternStorage.get_pattern_record)
     get_patterns_by_type = _reading(PatternStorage.get_patterns_by_type)
-    save_context = _writing(PatternStorage.save_context)
-    get_context = _reading(PatternStorage.get_context)
-    save_insight = _writing(PatternStorage.save_insight)
-    get_insights = _reading(PatternStorage.get_insights)
-    recall = _reading(PatternStorage.recall)
+    list_pattern_types = _reading(PatternStorage.list_pattern_types)
+    set_confidence = _writing(PatternStorage.set_confidence)
+    delete_pattern = _writing(PatternStorage.delete_pattern)
     clear_user_patterns = _writing(PatternStorage.clear_user_patterns)
+    save_context = _writing(PatternStorage.save_context)
+    save_contexts = _writing(PatternStorage.save_contexts)
+    get_context = _reading(PatternStorage.get_context)
+    get_context_items = _reading(PatternStorage.get_context_items)
+    list_sessions = _reading(PatternStorage.list_sessions)
+    delete_context = _writing(PatternStorage.delete_context)
     clear_user_context = _writing(PatternStorage.clear_user_context)
     purge_expired = _writing(PatternStorage.purge_expired)
+    save_insight = _writing(PatternStorage.save_insight)
+    get_insights = _reading(PatternStorage.get_insights)
+    get_foremost_insights = _reading(PatternStorage.get_foremost_insights)
+    delete_insight = _writing(PatternStorage.delete_insight)
+    clear_user_insights = _writing(PatternStorage.clear_user_insights)
+    recall = _reading(PatternStorage.recall)
+    list_users = _reading(PatternStorage.list_users)
+    count = _reading(PatternStorage.count)
     export_user = _reading(PatternStorage.export_user)
     forget_user = _writing(PatternStorage.forget_user)
     forget_users = _writing(PatternStorage.forget_users)
@@ -80,6 +94,7 @@ class AsyncPatternStorage(_Methods):
 
     Any number of tasks may use it at once, in the event loop that opened it. A call that is cancelled either
     never happens, or has begun and is waited for: when the cancellation arrives nothing is open any more.
+    What a call is given is read in another thread: leave it unchanged until the call returns.
     """
 
     def __init__(self, open_sync: Callable[[], PatternStorage]) -> None:
@@ -180,7 +195,7 @@ class AsyncPatternStorage(_Methods):
         """
         for block in _around():
             if block.storage is self and not block.is_over:
-                if block.owner() is asyncio.current_task():
+                if block.owner() is current_task():
                     return block
                 raise StorageError(
                     "this task was started inside a transaction() of another one, which is still open and of "
@@ -258,11 +273,12 @@ class AsyncTransaction(_Methods):
         self.around: AsyncTransaction | None = None
         self._line = _Line()
         self._depth = 1
+        self._has_ended = False
 
     @property
     def is_over(self) -> bool:
         """Whether nothing may be done in it: before it has begun, and as soon as its end has."""
-        return self._line.depth < self._depth
+        return self._has_ended or self._line.depth < self._depth
 
     def transaction(self) -> "AsyncTransaction":
         """Make a part of the block, which is rolled back by itself when it raises."""
@@ -270,8 +286,8 @@ class AsyncTransaction(_Methods):
         return AsyncTransaction(self.storage)
 
     async def __aenter__(self) -> Self:
-        storage, workers, task = self.storage, self.storage._usable(), asyncio.current_task()
-        if not self.is_over or task is None:
+        storage, workers, task = self.storage, self.storage._usable(), current_task()
+        if self._has_ended or not self.is_over or task is None:
             raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
         outer = storage._current()
         if outer is not None:
@@ -300,7 +316,7 @@ class AsyncTransaction(_Methods):
         await self._leave(error)
 
     async def _leave(self, error: BaseException | None) -> None:
-        was_closed, is_here = self.is_over, self.owner() is asyncio.current_task()
+        was_closed, is_here = self.is_over, self.owner() is current_task()
         self.end(commit=error is None and is_here)
         if is_here:
             _innermost.set(self.around)
@@ -319,6 +335,7 @@ class AsyncTransaction(_Methods):
     def end(self, *, commit: bool) -> None:
         """Let the worker end the block, with all of its parts, unless it has ended."""
         if not self.is_over:
+            self._has_ended = True
             self._line.depth = self._depth - 1
             self._line.inbox.put(_End(self._depth, commit=commit))
 
@@ -341,9 +358,7 @@ class AsyncTransaction(_Methods):
         """Refuse a task that is neither the owner nor started in this very block."""
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
-        if self.owner() is not asyncio.current_task() and (
-            self._line.depth != self._depth or self not in _around()
-        ):
+        if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):
             raise StorageError(
                 "this transaction() belongs to another task, or that task is in a part of it: begin one of "
                 "this task's own with `async with storage.transaction() as block`"
@@ -387,7 +402,12 @@ def _do_calls(workers: Workers, inbox: SimpleQueue[Call | _End], depth: int) -> 
         _End: it is to be rolled back.
     """
     while True:
-        item = inbox.get()
+        try:
+            item = inbox.get(timeout=0.25)
+        except Empty:
+            if workers.stop_without_loop():  # nobody can end the block any more
+                raise _End(1, commit=False) from None
+            continue
         if isinstance(item, Call):
             item.run()
             workers.finish(item)

@@ -116,7 +116,7 @@ class Workers:
         self.is_closed = False
         self.on_end: Callable[[], None] = lambda: None
         self._most = 1
-        self._patience = 30.0
+        self._patience = 0.0
         self._threads: list[threading.Thread] = []
         self._inboxes: list[_Inbox] = []
         self._idle: deque[_Inbox] = deque()
@@ -147,7 +147,7 @@ class Workers:
         if self.is_closed:
             raise StorageClosed(CLOSED)
         (self._writes if call.writes else self._calls).append(call)
-        if self._watch is None:
+        if self._watch is None and self._patience:
             self._watch = self.loop.call_later(self._patience, self._look)
         try:
             self._idle.pop().put(None)
@@ -155,9 +155,7 @@ class Workers:
             if len(self._threads) < self._most:
                 inbox = _Inbox()
                 # A daemon: a storage that nobody closes must not keep the interpreter from ending.
-                thread = threading.Thread(
-                    target=self._work, args=[inbox], name="poker-therapist", daemon=True
-                )
+                thread = threading.Thread(target=self._work, args=[inbox], name="storage", daemon=True)
                 self._inboxes.append(inbox)
                 self._threads.append(thread)
                 thread.start()
@@ -172,22 +170,22 @@ class Workers:
                 break
             if call.claim():
                 call.error = DatabaseBusy(
-                    f"this waited for {self._patience:g} seconds for other tasks, which had all connections or "
-                    "kept a transaction() open: end blocks before they await something slow"
+                    f"this waited for {self._patience:g} seconds for other tasks, which had all connections "
+                    "or kept a transaction() open: end blocks before they await something slow"
                 )
                 call.wake()
 
     def stop(self) -> None:
         """Let no call begin any more, and each thread end when it has done what it is doing."""
         self.is_closed = True
-        for call in (*self._calls, *self._writes):
-            if call.claim():
-                call.error = StorageClosed(CLOSED)
-                call.wake()
         for inbox in tuple(self._inboxes):
             inbox.put(self)
         if not self._inboxes:
             self._ended.wake()
+        for call in (*self._calls, *self._writes):
+            if call.claim():
+                call.error = StorageClosed(CLOSED)
+                call.wake()
 
     async def join(self) -> None:
         """Wait until all threads have ended."""
@@ -213,8 +211,18 @@ class Workers:
     def _tell(self) -> None:
         if self._finished and not self._is_told:
             self._is_told = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            try:
                 self.loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                self.stop_without_loop()
+
+    def stop_without_loop(self) -> bool:
+        """Let the threads end if the loop is closed, so that nobody waits for them; return whether it is."""
+        if self.loop.is_closed():
+            self._finished.clear()
+            with contextlib.suppress(RuntimeError):  # of a future that nobody can wait for any more
+                self.stop()
+        return self.loop.is_closed()
 
     def _take(self) -> Call | None:
         while self._permits and self._writes:

@@ -222,6 +222,18 @@ def _compare(shown: str, printed: str) -> None:
     )
 
 
+_CELL = """
+import ast, asyncio, sys, types
+code = compile(sys.argv[1], "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+asyncio.run(types.FunctionType(code, {})())
+"""
+
+
+def _cell(text: str, checkout: Path) -> None:
+    """Run a cell of a notebook, which may await."""
+    run([sys.executable, "-W", "error", "-c", _CELL, text], checkout)
+
+
 def _sql(text: str, checkout: Path) -> None:
     path = checkout / "for_sql.db"
     get_pattern_storage(path).close()
@@ -289,6 +301,7 @@ RUNNERS: dict[str, Callable[[str, Path], None]] = {
     "sh": _shell,
     "console": _console,
     "python": _python,
+    "ipython": _cell,
     "sql": _sql,
     "postgresql": _postgresql,
     "ini": _ini,

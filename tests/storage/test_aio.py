@@ -353,7 +353,11 @@ def test_many_tasks_share_a_few_threads(engine: str, run: Callable[[Main], Any],
     assert run(main()) == 200
 
 
-@pytest.mark.parametrize("cancellations", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("run", "cancellations"),
+    [("asyncio", 400), ("uvloop", 400), pytest.param("asyncio", 10_000, marks=pytest.mark.slow)],
+    indirect=["run"],
+)
 def test_what_is_cancelled_has_happened_or_not_and_nothing_is_lost(
     engine: str, run: Callable[[Main], Any], migrated: str, cancellations: int
 ) -> None:

@@ -198,11 +198,6 @@ def check_new_session(session_id: str | None) -> str | None:
     return None if session_id is None or session_id == "" else check_new_key("session_id", session_id)
 
 
-def plain(text: str) -> str:
-    """Return a string without the subclass that an app may have: psycopg sends no array of both."""
-    return text if type(text) is str else str.__str__(text)
-
-
 def check_score(name: str, score: float) -> float:
     """Return `score` as a float if it is a number from 0 to 1; raise InvalidInput naming it if not."""
     number = score if isinstance(score, float) else _integer(score)

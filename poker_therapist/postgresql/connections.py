@@ -24,7 +24,7 @@ from poker_therapist.postgresql.pool import Connection, Lease, Pool
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
-from poker_therapist.values import decode
+from poker_therapist.values import decode, encode
 
 _Cursor = psycopg.RawCursor[Any]
 _Found = TypeVar("_Found")
@@ -88,10 +88,9 @@ class PostgreSQLDatabase(Database):
 
     @override
     def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
-        """Run the query for many rows, which takes the player and an array for each other parameter."""
-        (user, *_), (_, *columns) = rows[0], map(list, zip(*rows, strict=True))
-        sql = self._queries[f"{query}_many"]
-        return [row[0] for row in self._run(sql, (user, *columns), _returned, reads=False)]
+        """Run the query for many rows, given the player and the rest as JSON: nothing else is as fast."""
+        sql, given = self._queries[f"{query}_many"], encode([row[1:] for row in rows])
+        return [row[0] for row in self._run(sql, (rows[0][0], given), _returned, reads=False)]
 
     @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:

@@ -17,47 +17,37 @@ WHERE
         FOR UPDATE SKIP LOCKED
     );
 
--- name: save_pattern_many(user_id, types, keys, json_values, confidences, created, updated)
--- Many rows of one player in one statement; the others are arrays, one for each parameter of save_pattern.
+-- name: save_pattern_many(user_id, rows)
+-- Many rows of one player in one statement: as JSON, an array with the other values of save_pattern for each.
 INSERT INTO user_patterns (
     user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at
 )
 SELECT
     :user_id,
-    new.*
-FROM
-    unnest(
-        cast(:types AS TEXT[]),
-        cast(:keys AS TEXT[]),
-        cast(:json_values AS JSON[]),
-        cast(:confidences AS DOUBLE PRECISION[]),
-        cast(:created AS TIMESTAMPTZ[]),
-        cast(:updated AS TIMESTAMPTZ[])
-    ) AS new
+    new.given ->> 0,
+    new.given ->> 1,
+    cast(new.given ->> 2 AS JSON),
+    cast(new.given ->> 3 AS DOUBLE PRECISION),
+    cast(new.given ->> 4 AS TIMESTAMPTZ),
+    cast(new.given ->> 5 AS TIMESTAMPTZ)
+FROM json_array_elements(cast(:rows AS JSON)) AS new (given)
 ON CONFLICT (user_id, pattern_type, pattern_key) DO UPDATE SET
     pattern_value = excluded.pattern_value,
     confidence = excluded.confidence,
     updated_at = excluded.updated_at;
 
--- name: save_context_many(user_id, keys, json_values, sessions, created, expires)
--- The ids are given in the order of the arrays.
+-- name: save_context_many(user_id, rows)
+-- The same for save_context; the ids are given in the order of the rows.
 INSERT INTO conversation_context (
     user_id, context_key, context_value, session_id, created_at, expires_at
 )
 SELECT
     :user_id,
-    new.context_key,
-    new.context_value,
-    new.session_id,
-    new.created_at,
-    new.expires_at
-FROM
-    unnest(
-        cast(:keys AS TEXT[]),
-        cast(:json_values AS JSON[]),
-        cast(:sessions AS TEXT[]),
-        cast(:created AS TIMESTAMPTZ[]),
-        cast(:expires AS TIMESTAMPTZ[])
-    ) WITH ORDINALITY AS new (context_key, context_value, session_id, created_at, expires_at, position)
+    new.given ->> 0,
+    cast(new.given ->> 1 AS JSON),
+    new.given ->> 2,
+    cast(new.given ->> 3 AS TIMESTAMPTZ),
+    cast(new.given ->> 4 AS TIMESTAMPTZ)
+FROM json_array_elements(cast(:rows AS JSON)) WITH ORDINALITY AS new (given, position)
 ORDER BY new.position
 RETURNING id;

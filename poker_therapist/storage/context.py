@@ -263,13 +263,12 @@ def _row(user: int, item: NewContext, now: str, latest: datetime) -> tuple[Any, 
         raise InvalidInput(
             "it must be a dict with key and value, and if wanted session_id, expires_minutes and created_at"
         )
-    session, minutes, created = item.get("session_id"), item.get("expires_minutes"), item.get("created_at")
-    session = check_new_session(session)
+    minutes, created = item.get("expires_minutes"), item.get("created_at")
     return (
         user,
-        values.plain(check_new_key("key", item["key"])),
+        check_new_key("key", item["key"]),
         values.encode(item["value"]),
-        None if session is None else values.plain(session),
+        check_new_session(item.get("session_id")),
         now if created is None else values.creation(created),
         None if minutes is None else values.expiry(latest, minutes),
     )

@@ -58,21 +58,20 @@ class Patterns(Base):
         sure, now = check_score("confidence", confidence), values.timestamp(values.now())
         if not isinstance(patterns, Mapping):
             raise InvalidInput(f"patterns must be values by their keys (got a {type(patterns).__name__})")
-        kind = values.plain(kind)
         rows = checked(
             patterns.items(),
             lambda item: (
                 user,
                 kind,
-                values.plain(check_new_key("pattern_key", item[0])),
+                check_new_key("pattern_key", item[0]),
                 values.encode(item[1]),
                 sure,
                 now,
                 now,
             ),
         )
-        if rows:
-            self._database.execute_many("save_pattern", rows)
+        if rows:  # a mapping of another library may name a key twice: the last one counts
+            self._database.execute_many("save_pattern", list({row[2]: row for row in rows}.values()))
 
     def get_pattern(self, user_id: int, pattern_type: str, pattern_key: str, default: Any = None) -> Any:
         """Return the value of a pattern, `default` if there is none."""

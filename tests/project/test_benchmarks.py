@@ -122,7 +122,7 @@ def test_growth_on_sqlite(plan: Plan) -> None:
         works.WORKS, 3
     )
     assert found["point_read_in_cache"]["n"] > 1
-    assert found["bulk"].keys() == {"save_pattern", "save_context"}
+    assert found["bulk"].keys() == {"save_pattern", "save_context", "save_patterns", "save_contexts"}
 
 
 def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:

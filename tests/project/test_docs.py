@@ -385,6 +385,7 @@ def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> 
         ("console", "$ false\n"),
         ("python", "print(1)  # 2\n"),
         ("python", "raise SystemExit(1)\n"),
+        ("ipython", "await None\n"),
         ("mermaid", "erDiagram\n    another {\n    }\n"),
         ("mermaid", _swapped("begin()", "back_up()")),
         ("mermaid", _swapped("keep_text()", "keep_nothing()")),
@@ -518,7 +519,8 @@ def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
 
 def test_make_test_runs_the_tests() -> None:
     """The word that the README promises runs pytest over everything."""
-    command = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "test"]
+    made = [f"--old-file=.venv/{name}installed" for name in ("", "integrations-")]
+    command = ["make", "--dry-run", "--no-print-directory", *made, "test"]
 
     assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
 

@@ -126,7 +126,7 @@ class Workers:
         self._permits: deque[None] = deque()
         self._finished: deque[Call] = deque()
         self._is_told = False
-        self._ended = Call(loop)
+        self._ended = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
 
     def allow(self, threads: int, writers: int, timeout: float) -> None:
@@ -156,9 +156,9 @@ class Workers:
                 inbox = _Inbox()
                 # A daemon: a storage that nobody closes must not keep the interpreter from ending.
                 thread = threading.Thread(target=self._work, args=[inbox], name="storage", daemon=True)
-                self._inboxes.append(inbox)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
+                self._inboxes.append(inbox)
 
     def _look(self) -> None:
         """Refuse what has waited for too long; look again when the next has."""
@@ -181,7 +181,7 @@ class Workers:
         for inbox in tuple(self._inboxes):
             inbox.put(self)
         if not self._inboxes:
-            self._ended.wake()
+            self._ended.set()
         for call in (*self._calls, *self._writes):
             if call.claim():
                 call.error = StorageClosed(CLOSED)
@@ -191,9 +191,16 @@ class Workers:
         """Wait until all threads have ended."""
         if self._watch is not None:
             self._watch.cancel()
-        await self._ended.wait()
+        cancelled = None
+        while not self._ended.is_set():
+            try:
+                await self._ended.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
         for thread in self._threads:
             thread.join()  # it has said that it ends
+        if cancelled is not None:
+            raise cancelled
 
     def _deliver(self) -> None:
         self._is_told = False  # before it looks: whoever finishes later tells again
@@ -211,10 +218,13 @@ class Workers:
     def _tell(self) -> None:
         if self._finished and not self._is_told:
             self._is_told = True
-            try:
-                self.loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:
-                self.stop_without_loop()
+            self._call_soon(self._deliver)
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        try:
+            self.loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            self.stop_without_loop()
 
     def stop_without_loop(self) -> bool:
         """Let the threads end if the loop is closed, so that nobody waits for them; return whether it is."""
@@ -259,5 +269,7 @@ class Workers:
                 break
         self._inboxes.remove(inbox)
         if not self._inboxes:
-            self.on_end()
-            self.finish(self._ended)
+            try:
+                self.on_end()
+            finally:
+                self._call_soon(self._ended.set)

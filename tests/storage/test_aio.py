@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import re
+import signal
 import sqlite3
 import sys
 import threading
@@ -505,6 +506,55 @@ def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(m
     with get_pattern_storage(with_options(migrated, "timeout=5")) as after:
         after.save_pattern(USER, "t", "saved", 1)
     assert keys(migrated) == {"saved"}
+
+
+def test_ctrl_c_rolls_the_block_back_and_closes(migrated: str) -> None:
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            await storage.save_pattern(USER, "t", "saved", 1)
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "lost", 1)
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert workers() == []
+    assert keys(migrated) == {"saved"}
+
+
+def test_two_tasks_close_and_one_of_them_is_cancelled(migrated: str) -> None:
+    async def main() -> None:
+        storage = await open_storage(migrated)
+        closing = [asyncio.create_task(storage.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+        closing[0].cancel()
+        results = await asyncio.gather(*closing, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError, type(None)]
+        assert workers() == []
+
+    asyncio.run(main())
+
+
+@sqlite_only
+def test_a_transaction_is_begun_once_and_in_an_open_storage(migrated: str) -> None:
+    async def main() -> None:
+        storage = open_storage(migrated)
+        with pytest.raises(StorageClosed):
+            await storage.transaction().__aenter__()
+        async with storage:
+            block = storage.transaction()
+            with pytest.raises(StorageError, match="has not begun"):
+                await block.count(USER)
+            async with block:
+                with pytest.raises(StorageError, match="begun once"):
+                    await block.__aenter__()
+                with pytest.raises(StorageError, match="cannot be part of a transaction"):
+                    await block.forget_user(USER)
+            with pytest.raises(StorageError, match="begun once"):
+                await block.__aenter__()
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -402,6 +403,33 @@ def test_what_is_cancelled_has_happened_or_not_and_nothing_is_lost(
     assert {f"{number}" for number in saved} <= single <= block
     assert len(after) == 20
     assert len(cancelled) > cancellations / 10
+
+
+def test_who_waits_for_a_block_is_cancelled_at_once(migrated: str) -> None:
+    options = "connections=1" if is_server(migrated) else "timeout=30"
+
+    async def main() -> None:
+        async with open_storage(with_options(migrated, options)) as storage:
+            began = asyncio.Event()
+
+            async def save() -> None:
+                await began.wait()
+                await storage.save_pattern(USER, "t", "never", 1)
+
+            saving = asyncio.create_task(save())
+            async with storage.transaction() as block:
+                began.set()
+                await block.save_pattern(USER, "t", "saved", 1)
+                saving.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await saving
+            ended = weakref.ref(block)
+            del block
+            gc.collect()
+            assert ended() is None
+
+    asyncio.run(main())
+    assert keys(migrated) == {"saved"}
 
 
 def test_a_timeout_leaves_a_block_that_can_go_on(migrated: str) -> None:

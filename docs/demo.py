@@ -50,7 +50,7 @@ def _meet_again(storage: PatternStorage) -> None:
         until = f"until {said['expires_at'][11:16]} UTC" if said["expires_at"] else "for good"
         print(f"  context  {said['key']}: {said['value']}, {until}")
     for insight in recalled["insights"]:
-        print(f"  insight  {insight['type']}: {insight['data']}, importance {insight['importance']}")
+        print(f"  insight  {insight['type']}: {insight['value']}, importance {insight['importance']}")
 
 
 if __name__ == "__main__":

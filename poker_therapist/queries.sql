@@ -254,8 +254,18 @@ WHERE
 ORDER BY id DESC
 LIMIT :limit;
 
--- name: get_foremost_insights(user_id, importance, id, min_importance, limit)
--- What matters most first, the newer first of what matters as much.
+-- name: get_foremost_insights(user_id, importance, id, same_user_id, same_importance, min_importance, limit)
+-- What matters most first, the newer first of what matters as much: the rest of the latter, then what matters
+-- less. For (importance, id) < (...) SQLite would read again all that matters as much.
+SELECT
+    id,
+    insight_type,
+    insight_data,
+    importance,
+    created_at
+FROM user_insights
+WHERE user_id = :user_id AND importance = :importance AND id < :id
+UNION ALL
 SELECT
     id,
     insight_type,
@@ -264,8 +274,8 @@ SELECT
     created_at
 FROM user_insights
 WHERE
-    user_id = :user_id
-    AND (importance, id) < (:importance, :id)
+    user_id = :same_user_id
+    AND importance < :same_importance
     AND importance >= :min_importance
 ORDER BY importance DESC, id DESC
 LIMIT :limit;

@@ -21,7 +21,7 @@ from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
-from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
+from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction, lock_key
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
 from poker_therapist.values import decode, encode
@@ -89,8 +89,9 @@ class PostgreSQLDatabase(Database):
     @override
     def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
         """Run the query for many rows, given the player and the rest as JSON: nothing else is as fast."""
-        sql, given = self._queries[f"{query}_many"], encode([row[1:] for row in rows])
-        return [row[0] for row in self._run(sql, (rows[0][0], given), _returned, reads=False)]
+        user, sql = rows[0][0], self._queries[f"{query}_many"]
+        values = (user, encode([row[1:] for row in rows]), lock_key(user))
+        return [row[0] for row in self._run(sql, values, _returned, reads=False)]
 
     @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:

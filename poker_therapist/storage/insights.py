@@ -104,10 +104,11 @@ class Insights(Base):
                 stands in this order.
         """
         least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
-        found = self._database.fetch_all(
-            "get_foremost_insights", (check_user(user_id), *check_place(before), least, most)
-        )
-        return insights(found)
+        user, (importance, row) = check_user(user_id), check_place(before)
+        if importance < least:
+            return []
+        place = (user, importance, row, user, importance, least, most)
+        return insights(self._database.fetch_all("get_foremost_insights", place))
 
     def delete_insight(self, user_id: int, insight_id: int) -> bool:
         """Delete one insight by its `id`; return whether the player had it."""

@@ -1,12 +1,13 @@
 """Single items, found and deleted by key or id, and the lists of what a player has."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
 from poker_therapist import InvalidInput, PatternStorage, as_datetime, get_pattern_storage
 from tests.helpers.clock import Clock
-from tests.helpers.engines import is_server, run_sql
+from tests.helpers.engines import is_server, run_sql, sqlite_only
 from tests.helpers.players import add_legacy_rows, legacy_values
 
 USER, OTHER = 7, 8
@@ -91,6 +92,25 @@ def test_what_is_deleted_takes_its_old_form_with_it(migrated: str, storage: Patt
     storage.delete_pattern(USER, "tilt", "bad_beat")
     assert legacy_values(storage, USER) == ["old context"]
     assert legacy_values(storage, OTHER) == ["somebody else"]
+
+
+@sqlite_only
+def test_no_byte_of_a_deleted_item_is_left_in_the_file(migrated: str, storage: PatternStorage) -> None:
+    mark = "forget this one"
+    storage.save_pattern(USER, mark, mark, mark)
+    storage.save_context(USER, mark, mark, mark)
+    storage.save_insight(USER, mark, mark)
+
+    def marks() -> int:
+        run_sql(migrated, "PRAGMA wal_checkpoint(TRUNCATE)")
+        return Path(migrated).read_bytes().count(mark.encode())
+
+    before = marks()
+    storage.delete_pattern(USER, mark, mark)
+    storage.delete_context(USER, 1)
+    storage.clear_user_insights(USER, mark)
+    assert before > 0
+    assert marks() == 0
 
 
 def test_players_are_listed_by_number_and_page_by_page(migrated: str, storage: PatternStorage) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from poker_therapist import InvalidInput, NewContext, PatternStorage, get_pattern_storage
 from tests.helpers.clock import Clock
 from tests.helpers.engines import postgresql_only, run_sql, sqlite_only
+from tests.helpers.sessions import sessions, wait_until
 
 USER = 7
 ODD = "\0 \\u0000 \\ ' \" {1,2} NULL ♠ \ud7ff"
@@ -207,3 +209,20 @@ def test_many_saves_are_one_round_trip(migrated: str, tmp_path: Path) -> None:
 
     assert before > 0
     assert after - before == 2
+
+
+@postgresql_only
+def test_many_saves_wait_for_a_block_about_the_same_player_and_end_no_deadlock(migrated: str) -> None:
+    """The block locks b and then a; many saves lock a and then b."""
+    with get_pattern_storage(migrated) as storage, ThreadPoolExecutor(1) as elsewhere:
+        storage.save_patterns(USER, "tilt", {"a": 0, "b": 0})
+        with storage.transaction():
+            storage.save_pattern(USER, "tilt", "b", "block")
+            assert storage.get_pattern(USER, "tilt", "b") == "block"
+            many = elsewhere.submit(storage.save_patterns, USER, "tilt", {"a": "many", "b": "many"})
+            wait_until(lambda: sessions(migrated, "wait_event_type = 'Lock'"))
+            storage.save_pattern(USER, "tilt", "a", "block")
+            assert storage.get_pattern(USER, "tilt", "a") == "block"
+        many.result()
+
+        assert {row["value"] for row in storage.get_patterns_by_type(USER, "tilt").values()} == {"many"}

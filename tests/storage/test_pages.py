@@ -118,9 +118,11 @@ def test_only_what_is_sure_or_matters_enough(storage: PatternStorage) -> None:
         storage.save_pattern(USER, "a", str(score), score, score)
         storage.save_insight(USER, "a", score, score)
     recalled = storage.recall(USER, min_confidence=0.5, min_importance=0.8)
+    least = storage.get_foremost_insights(USER)[-1]
 
     assert list(storage.get_patterns_by_type(USER, "a", min_confidence=0.5)) == ["0.8", "0.5"]
     assert [row["value"] for row in storage.get_foremost_insights(USER, min_importance=0.5)] == [0.8, 0.5]
     assert list(recalled["patterns"]["a"]) == ["0.8", "0.5"]
     assert [row["value"] for row in recalled["insights"]] == [0.8]
     assert recalled["more_insights"] is False
+    assert storage.get_foremost_insights(USER, before={**least, "id": 99}, min_importance=0.5) == []

@@ -32,9 +32,13 @@ class Database(ABC):
 
     Attributes:
         location: where the database is.
+        threads: how many threads can use it at once to any purpose.
+        writers: how many of them can write at once.
     """
 
     location: Location
+    threads: int
+    writers: int
 
     @abstractmethod
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -48,6 +48,7 @@ class PostgreSQLDatabase(Database):
             StorageError: there is no such server or database, or it refuses this user.
         """
         self.location = location
+        self.threads = self.writers = location.connections
         # Where both engines cannot use the same SQL, this one's own file has it.
         self._queries = read_queries(
             Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql")

@@ -50,6 +50,8 @@ class SQLiteDatabase(Database):
     """An open SQLite file."""
 
     location: SQLiteLocation
+    threads = 4
+    writers = 1
 
     def __init__(self, location: SQLiteLocation, queries: Sequence[Path], *, create: bool) -> None:
         """Check that the file can be opened; create an empty one, readable by its owner alone, if `create`.

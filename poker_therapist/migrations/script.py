@@ -18,7 +18,7 @@ from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.loss import described, rows_lost
+from poker_therapist.migrations.loss import described_loss
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -268,9 +268,9 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
     written.lines += [first + words, f"-- Back the database up first: `{backup}` does.", "-- Run it with:"]
     written.lines += [f"--     {escaped(call)}" for call in dialect.calls(file)]
     back = [one.migration for one in planned if one.direction == "rollback"]
-    if lost := back and rows_lost(backend, back):
+    if lost := back and described_loss(backend, back):
         at = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-        written.lines.append(f"-- This deletes {described(lost)}, as counted at {at} (UTC).")
+        written.lines.append(f"-- This deletes {lost}, as counted at {at} (UTC).")
     written.lines.append("")
     written.add(dialect.head())
     for one in planned:

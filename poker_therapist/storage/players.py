@@ -50,7 +50,7 @@ class Players(ContextItems):
             check_score("min_importance", min_importance),
         )
         query, which = self._items_query(user_id, None, session_id)
-        user, (start, row) = which[0], check_place(None)
+        user, (start, before) = which[0], check_place(None)
         # One more of each, to see whether there is more.
         pattern_rows, context_rows, insight_rows = self._database.fetch_together(
             [
@@ -58,7 +58,7 @@ class Players(ContextItems):
                 (query, (*which, *check_page(None, None, None), min(context_most, _MOST - 1) + 1)),
                 (
                     "get_foremost_insights",
-                    (user, start, row, user, start, least, min(insight_most, _MOST - 1) + 1),
+                    (user, start, before, user, start, least, min(insight_most, _MOST - 1) + 1),
                 ),
             ]
         )

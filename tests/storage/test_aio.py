@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -421,8 +422,9 @@ def test_who_waits_for_a_block_is_cancelled_at_once(migrated: str) -> None:
                 began.set()
                 await block.save_pattern(USER, "t", "saved", 1)
                 saving.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await saving
+                for _ in range(5):  # steps of the loop: nothing else has to happen
+                    await asyncio.sleep(0)
+                assert saving.cancelled()
             ended = weakref.ref(block)
             del block
             gc.collect()
@@ -495,7 +497,8 @@ def test_a_storage_belongs_to_its_loop(migrated: str) -> None:
     with pytest.raises(StorageError, match="belongs to its event loop"):  # of a framework that is not asyncio
         opened[0].count(USER).send(None)
     if hasattr(os, "fork"):
-        child = os.fork()
+        with warnings.catch_warnings(action="ignore"):  # from Python 3.12 on, of threads in the parent
+            child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 asyncio.run(use())

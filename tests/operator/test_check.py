@@ -342,11 +342,12 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
     _write(
         folder / "sql_migrations" / "postgresql",
         "001_add_hands",
-        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n;SELECT '\\x' \\gexec",
     )
 
     assert _said(folder, engine="postgresql") == [
         "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
+        "001_add_hands.sql:7: \\gexec is a command of the program psql and no SQL: remove it",
         (
             "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
             "migration of its "

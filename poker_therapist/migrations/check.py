@@ -238,8 +238,11 @@ def _links(read: dict[Path, list[SQLMigration]], ids: dict[Path, set[str]]) -> I
                     (said.line for said in directives(one.apply_sql) if name in said.value.split()), 0
                 )
                 yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
+        sound = dict(known)
+        while lost := [one.id for one in sound.values() if not one.depends_on <= sound.keys()]:
+            sound = {name: one for name, one in sound.items() if name not in lost}
         try:
-            link({one.id: one for one in files if one.depends_on <= known.keys()})
+            link(sound)
         except PokerTherapistError as error:
             yield Finding(shown(Path(files[0].source_dir)), 0, str(error))
             continue

@@ -391,7 +391,7 @@ def _files(source: str) -> Iterable[Path]:
     """Return the migrations of one source, without their rollbacks."""
     expanded = _expand_sources([glob.escape(source) if Path(source).is_dir() else source])
     paths = [Path(path) for _, names in expanded for path in names]
-    for path in paths:
+    for path in (one for one in paths if one.name[0] != "."):  # macOS writes ._001_x.sql beside 001_x.sql
         if path.name != escaped(path.name):  # yoyo prints it as it is
             raise InvalidMigration(
                 f"{shown(path)} has control characters in its name: rename it", file=shown(path)

@@ -25,7 +25,7 @@ from poker_therapist.sqlfile import Placeholders, read_queries
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL)
 
 # What the script says where it stops.
-MISSING = "there is no database here: make an empty one as the first lines of this file say"
+MISSING = "there is no database here: correct the path, and run this file as its first lines say"
 STATE = "this database is not where the plan was made: nothing of this migration was done; plan again"
 LOST = "this would take away what no migration has made: poker-therapist apply names it; nothing was kept"
 BROKEN = "a row would refer to no row of its parent: correct the migration; nothing of it was kept"

@@ -1,5 +1,6 @@
 """A plan as a script for the program sqlite3."""
 
+import os
 import re
 import shlex
 import sqlite3
@@ -59,7 +60,7 @@ class SQLiteScript(ScriptDialect):
         path = self.backend.location.path
         # The program would make a file that is missing, for everybody to read.
         opened = shlex.quote(f"{path.as_uri()}?mode=rw")
-        run = f"sqlite3 -batch {opened} < {shlex.quote(file)}"
+        run = f"sqlite3 -batch -init {os.devnull} {opened} < {shlex.quote(file)}"
         if self.backend.exists() and path.stat().st_size:
             return [run]
         return [f"(umask 077; sqlite3 -batch {shlex.quote(str(path))} 'PRAGMA user_version = 0')", run]

@@ -342,11 +342,12 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
     _write(
         folder / "sql_migrations" / "postgresql",
         "001_add_hands",
-        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n;SELECT '\\x' \\gexec",
     )
 
     assert _said(folder, engine="postgresql") == [
         "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
+        "001_add_hands.sql:7: \\gexec is a command of the program psql and no SQL: remove it",
         (
             "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
             "migration of its "
@@ -483,6 +484,33 @@ def test_what_cannot_be_read_is_there_for_what_depends_on_it(text: bytes, folder
 
     assert said.startswith("sql_migrations/postgresql/001_add_hands.sql:")
     assert said.endswith((": is not UTF-8 (byte 0): save it in that encoding", "must be true or false"))
+
+
+def test_what_depends_on_nothing_that_is_there_is_one_finding(folder: Path) -> None:
+    """What depends on that is sound."""
+    path = folder / "sql_migrations" / "sqlite" / "001_add_hands.sql"
+    path.write_text(f"-- depends: 000_gone\n{FIRST}")
+
+    assert _said(folder) == [
+        "001_add_hands.sql:1: depends on 000_gone, which is not there: correct its header"
+    ]
+
+
+def test_hidden_files_are_ignored_by_all(project: Project) -> None:
+    """As `check` says of them: macOS writes one beside each file on a disk of another system."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    for name in ("001_add_hands", "001_add_hands.rollback", "009_none"):
+        (project.sql / f"._{name}.sql").write_bytes(b"\0\5\26\7\xff")
+
+    assert project.yoyo("apply").stdout.splitlines()[-1] == "applied 001_add_hands"
+    for words in (("list",), ("status",), ("plan", "--rollback"), ("rehearse",)):
+        ran = command(*words, "-d", project.database, "--sources", "sql", folder=project.folder)
+        assert ran.code == 0
+        assert "._" not in ran.out
+    assert command("new", "add bets", "--sources", "sql", folder=project.folder).code == 0
+    assert "is the next one" in command(
+        *("renumber", "002_add_bets", "-d", project.database, "--sources", "sql"), folder=project.folder
+    ).out  # fmt: skip
 
 
 def test_a_folder_that_is_none_is_one_message(tmp_path: Path) -> None:

@@ -528,31 +528,38 @@ def test_a_script_that_is_late_does_nothing(two_migrations: Project) -> None:
     assert snapshots.everything(two_migrations.database) == before
 
 
-@pytest.mark.parametrize(
-    "since",
-    [
-        "INSERT INTO _migration_text VALUES ('_yoyo_migration', '009_begun', NULL, 'a', 'b', 'c')",
-        "UPDATE _migration_text SET applied_at = NULL",
-        "UPDATE _migration_text SET checksum = 'of another text'",
-        "UPDATE _yoyo_migration SET applied_at_utc = '2030-01-01 00:00:00'",
-        "DELETE FROM _migration_text",
-        "DROP TABLE _migration_text",
-    ],
-)
-def test_a_script_does_nothing_where_something_else_was_run_since(
-    since: str, two_migrations: Project
-) -> None:
+# What is run after the plan was made, and what undoes it; what cannot be undone makes another state each.
+SINCE = {
+    "INSERT INTO _migration_text VALUES ('_yoyo_migration', '009', NULL, 'a', 'b', 'c')": (
+        "DELETE FROM _migration_text WHERE migration_id = '009'"
+    ),
+    "UPDATE _migration_text SET checksum = 'x' || checksum": (
+        "UPDATE _migration_text SET checksum = substr(checksum, 2)"
+    ),
+    "UPDATE _migration_text SET applied_at = 'x' || applied_at": (
+        "UPDATE _migration_text SET applied_at = substr(applied_at, 2)"
+    ),
+    "UPDATE _migration_text SET applied_at = NULL": "",
+    "DELETE FROM _migration_text": "",
+    "DROP TABLE _migration_text": "",
+}
+
+
+def test_a_script_does_nothing_where_something_else_was_run_since(two_migrations: Project) -> None:
     """The same ids are applied; one was interrupted, or another text was applied, by plain yoyo say."""
     assert two_migrations.yoyo("apply", "--revision", "001").returncode == 0
     script = _plan(two_migrations, "--script").out
-    two_migrations.run_sql(since)
-    before = snapshots.everything(two_migrations.database)
-    ran = run_script(two_migrations.database, script)
+    for since, undoing in SINCE.items():
+        two_migrations.run_sql(since)
+        before = snapshots.everything(two_migrations.database)
+        ran = run_script(two_migrations.database, script)
 
-    assert ran.returncode != 0
-    assert "this database is not where the plan was made" in ran.stderr
-    assert "done" not in ran.stdout
-    assert snapshots.everything(two_migrations.database) == before
+        assert ran.returncode != 0
+        assert "this database is not where the plan was made" in ran.stderr
+        assert ran.stdout == ""
+        assert snapshots.everything(two_migrations.database) == before
+        if undoing:
+            two_migrations.run_sql(undoing)
 
 
 def test_a_script_says_what_its_rollback_deletes(two_migrations: Project) -> None:

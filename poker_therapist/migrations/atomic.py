@@ -305,8 +305,8 @@ class AtomicBackend(Bookkeeping, ABC):
             migration.statements("rollback")  # what cannot be rolled back is not applied
         self.create_database()
         with self.translating_errors(), self.migration_lock():
-            if self._apply_locked(migration, statements, mark):
-                self.tell_operator(f"applied {migration.id}")
+            done = self._apply_locked(migration, statements, mark)
+            self.tell_operator(f"{'' if done else 'somebody else has '}applied {migration.id}")
 
     def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
@@ -346,8 +346,8 @@ class AtomicBackend(Bookkeeping, ABC):
         if migration.file is None:
             self.tell_operator(f"{migration.id} has no file here: what the database keeps of it is run")
         with self.translating_errors(), self.migration_lock():
-            if self._roll_back_locked(migration, statements):
-                self.tell_operator(f"rolled back {migration.id}")
+            done = self._roll_back_locked(migration, statements)
+            self.tell_operator(f"rolled back {migration.id}" if done else f"{migration.id} is not applied")
 
     def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():

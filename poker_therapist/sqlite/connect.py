@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import (
@@ -29,7 +29,15 @@ from poker_therapist.errors import (
     escape_driver_error,
     escaped,
 )
-from poker_therapist.location import SQLiteLocation, command_about
+from poker_therapist.location import SQLiteLocation, command_about, locate
+
+
+def locate_parsed(uri: Any) -> SQLiteLocation:
+    """Return the location in a URL that yoyo has parsed."""
+    options = f"?{urlencode(uri.args, errors='surrogateescape')}" if uri.args else ""
+    location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
+    assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
+    return location
 
 
 def is_there(path: Path) -> bool:
@@ -358,11 +366,31 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     return kind(sentence.format(path=path, reason=reason, waited=waited, holder=holder, status=status))
 
 
+def locked() -> sqlite3.OperationalError:
+    """Return the error of SQLite's for what somebody else keeps locked."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+def is_written(connection: sqlite3.Connection) -> bool:
+    """Return whether somebody else has the write lock."""
+    ((timeout,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    finally:
+        connection.rollback()
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+    return False
+
+
 def _holder(path: Path) -> str:
-    """Return which process has the write lock, where the system says so: Linux, of its own processes."""
+    """Return which process has the write lock, where Linux knows (https://sqlite.org/walformat.html)."""
     with contextlib.suppress(OSError, ValueError):
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        # https://sqlite.org/walformat.html: a byte of the shared memory; without WAL, one of the file itself.
         for file, byte in ((Path(f"{path}-shm"), 120), (path, 0x40000001)):
             inode = str(file.stat().st_ino) if file.exists() else ""
             for _, kind, _, access, process, place, first, last in (one for one in locks if len(one) == 8):

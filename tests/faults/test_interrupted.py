@@ -14,7 +14,7 @@ from poker_therapist.migrations.status import MigrationStatus, read_status
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command, refused
 from tests.helpers.crashing import run_yoyo
-from tests.helpers.engines import is_server, run_sql
+from tests.helpers.engines import is_server, run_sql, sqlite_only
 from tests.helpers.postgresql import IN_PARTS, LOSES_ROWS, MIGRATIONS, ROWS, migrate, yoyo_in_child
 from tests.helpers.project import Project
 from tests.helpers.snapshots import everything, interrupted
@@ -294,6 +294,15 @@ def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was
     )
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.applied() == ["001_add_hands", "003_add_tables"]
+
+
+@sqlite_only
+def test_what_says_that_it_is_under_way_goes_with_the_process(three: Project) -> None:
+    """A killed one leaves a private folder; whoever comes next removes it."""
+    stop(three, "apply")
+    assert len(list(three.folder.glob("*.migrating-*"))) == 1
+    assert three.yoyo("apply").returncode == 0
+    assert list(three.folder.glob("*.migrating-*")) == []
 
 
 def test_finishing_it_is_rehearsed(project: Project) -> None:

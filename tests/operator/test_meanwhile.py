@@ -10,9 +10,10 @@ import pytest
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import MigrationError
 from poker_therapist.location import locate
+from poker_therapist.new_files import Claim
 from tests.helpers import snapshots
 from tests.helpers.cli import command
-from tests.helpers.engines import is_server
+from tests.helpers.engines import is_server, sqlite_only
 from tests.helpers.project import Project
 
 
@@ -49,6 +50,24 @@ def test_who_migrates_is_named_and_waited_for(two_migrations: Project) -> None:
             ran = command(call, "--database", url, "--sources", "sql", folder=project.folder)
             assert (ran.code, "migrating" in ran.error, who in ran.error) == (1, True, True)
     assert project.applied() == ["001_add_hands", "002_add_bets"]
+
+
+@sqlite_only
+def test_between_two_statements_that_no_transaction_holds_others_wait(two_migrations: Project) -> None:
+    """What is not finished is not taken for interrupted, and run twice."""
+    project = two_migrations
+    project.yoyo("apply", "-m", "001")
+    claim = Claim(project.database)
+    claim.take()
+    for call in ("apply", "rollback", "mark"):
+        message = project.refuses(call, options="?timeout=0.1")
+        assert "stayed locked for 0.1 seconds" in message
+        assert "somebody is migrating it" in message
+    assert Claim(project.database).is_of_others()
+
+    claim.release()
+    assert project.yoyo("apply", options="?timeout=0.1").stdout == "applied 002_add_bets\n"
+    assert list(project.folder.glob("*.migrating-*")) == []
 
 
 def test_what_somebody_else_applies_meanwhile_is_not_rolled_back_over(two_migrations: Project) -> None:

@@ -50,6 +50,7 @@ LOST = {
     "DROP SCHEMA old CASCADE": ["schema old"],
     "DROP SCHEMA old": [],
     "DROP TYPE mood CASCADE": ["DROP TYPE mood CASCADE"],
+    "ALTER TYPE spot DROP ATTRIBUTE x": ["ALTER TYPE spot DROP ATTRIBUTE x"],
     "DROP OWNED BY rex": ["DROP OWNED BY rex"],
     "CALL tidy()": ["CALL tidy()"],
     "DO $$ BEGIN DELETE FROM hands; END $$": ["DO"],

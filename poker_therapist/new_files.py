@@ -174,7 +174,7 @@ class Claim:
         return True
 
     def take(self) -> None:
-        """Make it; not where nothing can be made, nor where for want of locks it would outlive its process."""
+        """Make it; not where nothing can be made, nor where, for want of locks, it would outlive us."""
         if self.is_ours:
             return
         with suppress(OSError):

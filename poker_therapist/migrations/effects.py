@@ -26,7 +26,7 @@ from poker_therapist.migrations.tracking import Copy, Lost, Table
 _TOKEN = re.compile(
     r"""
       (?P<blank> \s+ | --[^\n]* | /\*.*?\*/ )+
-    | (?P<name> "(?:[^"]|"")*" | `[^`]*` )
+    | (?P<name> "(?:[^"]|"")*" | `[^`]*` | (?<![\w\]])\[[^\]]*\] )
     | [eE]'(?: [^'\\] | \\. | '' )*' | '[^']*'(?:'[^']*')* | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
     """,
     re.VERBOSE | re.DOTALL,

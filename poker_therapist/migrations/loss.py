@@ -68,7 +68,7 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
             ((count,),) = backend.connection.execute(sql).fetchall()
     except SchemaMissing:  # it is to be made, or to be dropped, where it is not
         return {}
-    name = ".".join(map(plain, re.findall(PART, f"{table}.{column}" if column else table)))
+    name = ".".join(map(unquoted, re.findall(PART, f"{table}.{column}" if column else table)))
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
     return {(table, column): f"{many} of {escaped(name)}{' at most' if is_part else ''}"} if count else {}
 

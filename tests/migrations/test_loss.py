@@ -178,8 +178,8 @@ COUNTED = {
 }
 COUNTED_ON_POSTGRESQL = {
     "ALTER TABLE hands ALTER mood TYPE varchar(4) USING mood::varchar(4);": "2 values of hands.mood at most",
-    'ALTER TABLE hands DROP COLUMN "It";': "1 value of hands.it",
-    'DROP TABLE "The hands";': "1 row of the hands",
+    'ALTER TABLE hands DROP COLUMN "It";': "1 value of hands.It",
+    'DROP TABLE "The hands";': "1 row of The hands",
     "DROP TABLE other.bets;": "1 row of other.bets",
     "DROP SCHEMA other CASCADE;": "1 row of other.bets",
     "DO 'BEGIN DELETE FROM hands; END';": "what `DO` takes with it, which is not counted",

@@ -174,11 +174,16 @@ class Claim:
         return True
 
     def take(self) -> None:
-        """Make it. Where nothing can be made, others do not see it."""
+        """Make it; not where nothing can be made, nor where, for want of locks, it would outlive us."""
+        if self.is_ours:
+            return
+        with suppress(OSError):
+            where = private_folder(self._path.parent, f"{self._path.name}.migrating-")
+            again = self._held.enter_context(where).open(_OWNER, os.O_RDWR)
+            self.is_ours = fcntl is None or lock(again, wait=False) is not None
+            os.close(again)
         if not self.is_ours:
-            with suppress(OSError):
-                self._held.enter_context(private_folder(self._path.parent, f"{self._path.name}.migrating-"))
-                self.is_ours = True
+            self.release()
 
     def release(self) -> None:
         """Remove it."""

@@ -36,7 +36,7 @@ from poker_therapist.migrations.files import (
     read_migrations,
 )
 from poker_therapist.migrations.log import record_failure
-from poker_therapist.migrations.loss import require_consent
+from poker_therapist.migrations.meanwhile import require_consent, say_nothing_to_apply
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -243,11 +243,7 @@ class AtomicBackend(Bookkeeping, ABC):
         self.require_unedited(self._known)
         self.require_in_order(migrations)
         if not migrations:
-            if (left := self.interrupted()) and not self.is_being_changed():
-                name = min(left, key=natural)
-                raise MigrationInterrupted(f"{escaped(name)}: {self.how_to_finish(name)}", migration_id=name)
-            is_newer = any(one.file is None for one in self._known)
-            self.tell_operator(f"nothing to apply{'' if is_newer else ': the database is up to date'}")
+            say_nothing_to_apply(self, self._known)
         super().apply_migrations(migrations)
 
     def apply_migrations_only(self, migrations: MigrationList, force: bool = False) -> None:

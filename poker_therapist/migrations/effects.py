@@ -26,7 +26,7 @@ from poker_therapist.migrations.tracking import Copy, Lost, Table
 _TOKEN = re.compile(
     r"""
       (?P<blank> \s+ | --[^\n]* | /\*.*?\*/ )+
-    | (?P<name> "(?:[^"]|"")*" | `[^`]*` )
+    | (?P<name> "(?:[^"]|"")*" | `[^`]*` | (?<![\w\]])\[[^\]]*\] )
     | [eE]'(?: [^'\\] | \\. | '' )*' | '[^']*'(?:'[^']*')* | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
     """,
     re.VERBOSE | re.DOTALL,
@@ -63,7 +63,9 @@ _SELECTS_ROWS = re.compile(
 )
 # What takes along things that the text does not name.
 _TAKES_ALONG = re.compile(
-    r"(?:DROP (?:TYPE|DOMAIN|EXTENSION)|TRUNCATE)\b.* CASCADE\b|DROP (?:OWNED|DATABASE)\b.*|CALL\b.*", re.I
+    r"(?:DROP (?:TYPE|DOMAIN|COLLATION|EXTENSION)|TRUNCATE)\b.* CASCADE\b"
+    r"|(?:DROP (?:OWNED|DATABASE)|CALL)\b.*|ALTER TYPE .* DROP ATTRIBUTE .*",
+    re.I,
 )
 _CODE_DELETES = re.compile(r"\b(?:DELETE|DROP|TRUNCATE|UPDATE|MERGE|EXECUTE)\b", re.I)
 _SCHEMAS = re.compile(rf"DROP SCHEMA (?:IF EXISTS )?({PART}(?: ?, ?{PART})*) CASCADE\b", re.I)

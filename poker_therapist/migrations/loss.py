@@ -2,34 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
-from poker_therapist.location import command_about
 from poker_therapist.migrations.clauses import PART, plain, unquoted
 from poker_therapist.migrations.effects import losses
 from poker_therapist.migrations.tracking import Lost
 
 _MOST = 1_000_000
 _DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ({PART})(?: DROP COLUMN ({PART}))?;")
-
-
-def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
-    """Wait for whoever migrates; refuse to roll back what was chosen before that, or would lose unallowed."""
-    with backend.translating_errors(), backend.migration_lock():
-        with backend.one_transaction():
-            applied, interrupted = backend.chosen_among or (backend.applied(), backend.interrupted())
-            later = (backend.applied().keys() - applied) | (backend.interrupted() - interrupted)
-        if later:
-            raise MigrationError(
-                f"somebody else has migrated {backend.name} meanwhile ({escaped(', '.join(sorted(later)))}): "
-                f"look with `{command_about(replace(backend.location, yoyo=None), 'status')}`, and run the "
-                "command again"
-            )
-        loss = described_loss(backend, migrations) if backend.allow_loss else ""
-    if loss:
-        backend.allow_loss(loss, migrations[-1].id)
 
 
 def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
@@ -87,7 +68,7 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
             ((count,),) = backend.connection.execute(sql).fetchall()
     except SchemaMissing:  # it is to be made, or to be dropped, where it is not
         return {}
-    name = ".".join(map(plain, re.findall(PART, f"{table}.{column}" if column else table)))
+    name = ".".join(map(unquoted, re.findall(PART, f"{table}.{column}" if column else table)))
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
     return {(table, column): f"{many} of {escaped(name)}{' at most' if is_part else ''}"} if count else {}
 

@@ -1,6 +1,7 @@
 """What no transaction holds is stopped in the middle: it is finished or rolled back before anything else."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import yoyo.scripts.init
@@ -11,6 +12,7 @@ from poker_therapist import MigrationInterrupted, get_pattern_storage, schema
 from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.migrations.status import MigrationStatus, read_status
+from poker_therapist.new_files import Claim
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command, refused
 from tests.helpers.crashing import run_yoyo
@@ -294,6 +296,34 @@ def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was
     )
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.applied() == ["001_add_hands", "003_add_tables"]
+
+
+@pytest.mark.parametrize("direction", ["apply", "rollback"])
+def test_what_is_still_under_way_is_waited_for_though_nothing_is_pending(
+    direction: str, three: Project
+) -> None:
+    """It is neither taken for done nor for interrupted; afterwards it is as it is left."""
+    if direction == "rollback":
+        three.yoyo("apply", "--revision", "002")
+    stop(three, direction, *(["--revision", "002"] if direction == "rollback" else []))
+    for file in three.sql.glob("003*"):
+        file.unlink()
+    on_server = is_server(three.database)
+    with ExitStack() as held:
+        if on_server:
+            other = held.enter_context(engine_for(locate(three.database)).backend())
+            held.enter_context(other.migration_lock())
+        else:
+            claim = Claim(three.database)
+            claim.take()
+            held.callback(claim.release)
+        message = three.refuses("apply", options=("&" if on_server else "?") + "timeout=0.1")
+        assert "migrating" in message
+        assert "0.1 seconds" in message
+    if direction == "rollback":
+        assert "its rollback was stopped in the middle" in three.refuses("apply")
+    else:
+        assert three.yoyo("apply").returncode == 0
 
 
 @sqlite_only

@@ -33,7 +33,8 @@ LOST = {
     'DROP TABLE "my hands", main.bets': ['"my hands"', "main.bets"],
     "DROP /* DROP TABLE x */ TABLE hands -- , bets": ["hands"],
     "-- why\nDROP TABLE [my hands]": ["[my hands]"],
-    'DROP TABLE "it\'s", "x--y"': ['"it\'s"', '"x--y"'],
+    'DROP TABLE "it\'s", "x--y", [that\'s]': ['"it\'s"', '"x--y"', "[that's]"],
+    "UPDATE hands SET tags = ARRAY['a WHERE b']": ["hands.tags"],
     "DELETE FROM hands": ["hands"],
     "DELETE FROM hands RETURNING id": ["hands"],
     "DELETE FROM hands WHERE id = 1": ["hands ?"],
@@ -50,6 +51,7 @@ LOST = {
     "DROP SCHEMA old CASCADE": ["schema old"],
     "DROP SCHEMA old": [],
     "DROP TYPE mood CASCADE": ["DROP TYPE mood CASCADE"],
+    "ALTER TYPE spot DROP ATTRIBUTE x": ["ALTER TYPE spot DROP ATTRIBUTE x"],
     "DROP OWNED BY rex": ["DROP OWNED BY rex"],
     "CALL tidy()": ["CALL tidy()"],
     "DO $$ BEGIN DELETE FROM hands; END $$": ["DO"],
@@ -176,8 +178,8 @@ COUNTED = {
 }
 COUNTED_ON_POSTGRESQL = {
     "ALTER TABLE hands ALTER mood TYPE varchar(4) USING mood::varchar(4);": "2 values of hands.mood at most",
-    'ALTER TABLE hands DROP COLUMN "It";': "1 value of hands.it",
-    'DROP TABLE "The hands";': "1 row of the hands",
+    'ALTER TABLE hands DROP COLUMN "It";': "1 value of hands.It",
+    'DROP TABLE "The hands";': "1 row of The hands",
     "DROP TABLE other.bets;": "1 row of other.bets",
     "DROP SCHEMA other CASCADE;": "1 row of other.bets",
     "DO 'BEGIN DELETE FROM hands; END';": "what `DO` takes with it, which is not counted",

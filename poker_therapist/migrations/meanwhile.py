@@ -1,0 +1,44 @@
+"""What somebody else migrates between the choice of migrations and their turn."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from poker_therapist.errors import MigrationError, MigrationInterrupted, escaped
+from poker_therapist.location import command_about
+from poker_therapist.migrations.loss import described_loss
+from poker_therapist.migrations.order import natural
+
+
+def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
+    """Wait for whoever migrates; refuse to roll back what was chosen before that, or would lose unallowed."""
+    with backend.translating_errors(), backend.migration_lock():
+        with backend.one_transaction():
+            applied, interrupted = backend.chosen_among or (backend.applied(), backend.interrupted())
+            later = (backend.applied().keys() - applied) | (backend.interrupted() - interrupted)
+        _require_same(backend, later)
+        loss = described_loss(backend, migrations) if backend.allow_loss else ""
+    if loss:
+        backend.allow_loss(loss, migrations[-1].id)
+
+
+def say_nothing_to_apply(backend: Any, known: Collection[Any]) -> None:
+    """Tell that nothing is pending, once whoever migrates is done; raise if something is to be finished."""
+    if backend.is_being_changed():
+        with backend.translating_errors(), backend.migration_lock(), backend.one_transaction():
+            applied = backend.applied()
+        _require_same(backend, {one.id for one in known if one.file and one.id not in applied})
+    if left := backend.interrupted():
+        name = min(left, key=natural)
+        raise MigrationInterrupted(f"{escaped(name)}: {backend.how_to_finish(name)}", migration_id=name)
+    is_newer = any(one.file is None for one in known)
+    backend.tell_operator(f"nothing to apply{'' if is_newer else ': the database is up to date'}")
+
+
+def _require_same(backend: Any, changed: Collection[str]) -> None:
+    if changed:
+        status = command_about(replace(backend.location, yoyo=None), "status")
+        raise MigrationError(
+            f"somebody else has migrated {backend.name} meanwhile ({escaped(', '.join(sorted(changed)))}): "
+            f"look with `{status}`, and run the command again"
+        )

@@ -65,9 +65,8 @@ class _Script:
 
     def add(self, *statements: str) -> None:
         for one in statements:
-            if one:  # a semicolon in a comment at its end ends nothing
-                is_ended = one.rstrip().endswith(";") and "--" not in one.rpartition("\n")[2]
-                self.lines += [one if is_ended else f"{one}\n;", ""]
+            if one:
+                self.lines += [_ended(one), ""]
 
     def query(self, name: str, *expressions: str) -> None:
         """Add a query of ours."""
@@ -88,7 +87,7 @@ class _Script:
         self._begin(one)
         if one.is_transactional:
             self.add(self.dialect.before(direction), *self._note("plan_before"))
-            self.add(*statements)
+            self.lines += statements
             self.add(self.dialect.after(direction), self.dialect.reset, *self._require_ours())
             self._record(one)
         elif not migration.is_hook:
@@ -101,7 +100,8 @@ class _Script:
             self.query("keep_adopted", *map(self.dialect.literal, names))
         self.add("COMMIT;")
         if not one.is_transactional:
-            self.add(*statements, self.dialect.reset, self.dialect.begin)
+            self.lines += statements
+            self.add(self.dialect.reset, self.dialect.begin)
             self._record(one)
             self.add("COMMIT;")
         self.add(self.dialect.close)
@@ -121,7 +121,7 @@ class _Script:
                     file=one.file,
                     line=line,
                 )
-            yield self.dialect.statement(statement.text)
+            yield self.dialect.statement(_ended(statement.text)) + "\n"
 
     def _begin(self, one: PlannedMigration) -> None:
         """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
@@ -226,6 +226,12 @@ class _Script:
         texts = [literal(one.checksum), literal(one.apply_sql)]
         texts.append("NULL" if one.rollback_sql is None else literal(one.rollback_sql))
         self.query("keep_text", literal(self.backend.migration_table), literal(one.id), applied_at, *texts)
+
+
+def _ended(statement: str) -> str:
+    """Return a statement with its semicolon; one in a comment at its end is none."""
+    is_ended = statement.rstrip().endswith(";") and "--" not in statement.rpartition("\n")[2]
+    return statement if is_ended else f"{statement}\n;"
 
 
 def _texts(backend: AtomicBackend) -> Iterator[tuple[str, str]]:

@@ -294,7 +294,7 @@ class AsyncTransaction(_Methods):
             self._line, self._depth = outer._line, outer._depth + 1
         begun = Call(workers.loop)
         serve = functools.partial(_serve, workers, storage._opened(), self._line.inbox, begun, self._depth)
-        self._call = Call(workers.loop, serve, writes=True)
+        self._call = Call(workers.loop, serve, writes=True, first=begun)
         if outer is not None:
             self._line.inbox.put(self._call)
         else:
@@ -356,6 +356,8 @@ class AsyncTransaction(_Methods):
 
     def _require(self) -> None:
         """Refuse a task that is neither the owner nor started in this very block."""
+        if self.storage._usable().is_closed:
+            raise StorageClosed(CLOSED)
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
         if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):

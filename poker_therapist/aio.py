@@ -316,7 +316,7 @@ class AsyncTransaction(_Methods):
         await self._leave(error)
 
     async def _leave(self, error: BaseException | None) -> None:
-        was_closed, is_here = self.is_over, self.owner() is current_task()
+        was_over, is_here = self.is_over, self.owner() is current_task()
         self.end(commit=error is None and is_here)
         if is_here:
             _innermost.set(self.around)
@@ -325,10 +325,10 @@ class AsyncTransaction(_Methods):
         try:
             await self._call.wait()
         except PokerTherapistError:
-            if error is None:
+            if error is None and not was_over:
                 raise
-        if error is None and was_closed:
-            raise StorageClosed(CLOSED)
+        if error is None and was_over:
+            raise StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
         if error is None and not is_here:
             raise left_elsewhere()
 

@@ -352,6 +352,7 @@ SELECT count(*) FROM legacy_rows
 WHERE user_id = :user_id;
 
 -- name: users_of_user_patterns(first_user_id, limit)
+-- Reads the index from the first player on, each entry of it, up to as many players as the limit lets in.
 SELECT DISTINCT user_id FROM user_patterns
 WHERE user_id >= :first_user_id
 ORDER BY user_id

@@ -22,8 +22,9 @@ _METHODS = ("fetch_all", "fetch_one", "execute", "execute_later", "execute_many"
 def log_slow(database: Database, slow_ms: float) -> None:
     """Let a database log, as a warning, each statement that takes so many milliseconds or more.
 
-    Waiting for a lock, a connection or the server is a part of it; what fails is logged, too. What a
-    transaction on PostgreSQL sends later counts where it is sent.
+    Waiting for a lock, a connection or the server is a part of it; what fails is logged, too. Queries of one
+    snapshot, as those of `recall`, count together. What a transaction on PostgreSQL sends later counts where
+    it is sent.
     """
 
     def timed(run: Callable[..., _Returned], name_of: Callable[[Any], str]) -> Callable[..., _Returned]:

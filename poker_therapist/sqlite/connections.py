@@ -205,7 +205,8 @@ class SQLiteDatabase(Database):
             token = session.token
             try:
                 with session.lock:
-                    if token is None or session.token is not token:
+                    # What is kept has the transaction; what is only looked at cannot be written.
+                    if session.token is not token or (token is None and self._here.session is session):
                         raise StorageError(FAILED)
                     session.connection.executemany(self._queries[query], rows)
                     (last,) = session.execute("SELECT last_insert_rowid()").fetchone()

@@ -51,7 +51,7 @@ class PatternStorage(Patterns, Insights, Players):
                 `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, as
                 `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
                 how many to open at most, 10 unless given, `schema` where the tables are, and all else is
-                libpq's.
+                libpq's. With `slow_ms=50` in either, statements of 50 milliseconds or more are logged.
             migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
             on_connect: called with each new `sqlite3.Connection` or `psycopg.Connection`, so that the app can
                 register what its own tables need: collations, functions, extensions.

@@ -200,7 +200,12 @@ class ContextItems(Base):
         return [found for (found,) in self._database.fetch_all("list_sessions", (check_user(user_id), now))]
 
     def delete_context(self, user_id: int, context_id: int) -> bool:
-        """Delete one item by its `id`; return whether the player had one, live or expired."""
+        """Delete one item; return whether the player had it, live or expired.
+
+        Args:
+            user_id: the player.
+            context_id: its `id`, as `get_context_items` and `recall` return it.
+        """
         user, row = check_user(user_id), check_user(context_id, "context_id")
         return (
             self._delete(
@@ -210,7 +215,12 @@ class ContextItems(Base):
         )
 
     def clear_user_context(self, user_id: int, session_id: str | None = None) -> int:
-        """Delete a player's context of one session, or of all if it is None; return how much there was."""
+        """Delete a player's context; return how much there was.
+
+        Args:
+            user_id: the player.
+            session_id: of which session; of all if it is None.
+        """
         user, session = check_user(user_id), check_session(session_id)
         if session is None:
             return self._delete(

@@ -111,7 +111,12 @@ class Insights(Base):
         return insights(self._database.fetch_all("get_foremost_insights", place))
 
     def delete_insight(self, user_id: int, insight_id: int) -> bool:
-        """Delete one insight by its `id`; return whether the player had it."""
+        """Delete one insight; return whether the player had it.
+
+        Args:
+            user_id: the player.
+            insight_id: its `id`, as `get_insights` and `recall` return it.
+        """
         user, row = check_user(user_id), check_user(insight_id, "insight_id")
         return (
             self._delete(("delete_legacy_row", (user, "user_insights", row)), ("delete_insight", (user, row)))
@@ -119,7 +124,12 @@ class Insights(Base):
         )
 
     def clear_user_insights(self, user_id: int, insight_type: str | None = None) -> int:
-        """Delete a player's insights of one type, or all if it is None; return how many there were."""
+        """Delete a player's insights; return how many there were.
+
+        Args:
+            user_id: the player.
+            insight_type: of which type; of all if it is None.
+        """
         user = check_user(user_id)
         if insight_type is None:
             return self._delete(

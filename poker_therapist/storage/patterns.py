@@ -74,7 +74,14 @@ class Patterns(Base):
             self._database.execute_many("save_pattern", list({row[2]: row for row in rows}.values()))
 
     def get_pattern(self, user_id: int, pattern_type: str, pattern_key: str, default: Any = None) -> Any:
-        """Return the value of a pattern, `default` if there is none."""
+        """Return the value of a pattern, `default` if there is none.
+
+        Args:
+            user_id: the player.
+            pattern_type: the pattern's type.
+            pattern_key: its key.
+            default: what to return for none; None unless given.
+        """
         row = self._database.fetch_one(
             "get_pattern",
             (
@@ -86,7 +93,13 @@ class Patterns(Base):
         return default if row is None else values.decode(row[0])
 
     def get_pattern_record(self, user_id: int, pattern_type: str, pattern_key: str) -> Pattern | None:
-        """Return a pattern with its id, confidence and times, None if there is none."""
+        """Return a pattern with its id, confidence and times, None if there is none.
+
+        Args:
+            user_id: the player.
+            pattern_type: the pattern's type.
+            pattern_key: its key.
+        """
         row = self._database.fetch_one("get_pattern_record", _place(user_id, pattern_type, pattern_key))
         return None if row is None else pattern(row, values.decode(row[1]))
 
@@ -132,7 +145,13 @@ class Patterns(Base):
         return self._database.execute("set_confidence", (*place, sure, place[0])) > 0
 
     def delete_pattern(self, user_id: int, pattern_type: str, pattern_key: str) -> bool:
-        """Delete one pattern; return whether there was one."""
+        """Delete one pattern; return whether there was one.
+
+        Args:
+            user_id: the player.
+            pattern_type: the pattern's type.
+            pattern_key: its key.
+        """
         place = _place(user_id, pattern_type, pattern_key)
         return (
             self._delete(("delete_legacy_row_of_pattern", (place[0], *place)), ("delete_pattern", place)) > 0

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from poker_therapist import values
 from poker_therapist.database import Mode
-from poker_therapist.errors import StorageError
+from poker_therapist.errors import InvalidInput, StorageError
 from poker_therapist.records import Counts, Export, Forgotten, Pattern, Recollection
 from poker_therapist.storage.base import insights, pattern, with_values
 from poker_therapist.storage.context import ContextItems, items
@@ -50,7 +50,7 @@ class Players(ContextItems):
             check_score("min_importance", min_importance),
         )
         query, which = self._items_query(user_id, None, session_id)
-        user, (start, row) = which[0], check_place(None)
+        user, (start, before) = which[0], check_place(None)
         # One more of each, to see whether there is more.
         pattern_rows, context_rows, insight_rows = self._database.fetch_together(
             [
@@ -58,7 +58,7 @@ class Players(ContextItems):
                 (query, (*which, *check_page(None, None, None), min(context_most, _MOST - 1) + 1)),
                 (
                     "get_foremost_insights",
-                    (user, start, row, user, start, least, min(insight_most, _MOST - 1) + 1),
+                    (user, start, before, user, start, least, min(insight_most, _MOST - 1) + 1),
                 ),
             ]
         )
@@ -136,6 +136,8 @@ class Players(ContextItems):
 
         All of them are deleted, or none. Otherwise it is as `forget_user`.
         """
+        if not isinstance(user_ids, Iterable):
+            raise InvalidInput(f"user_ids must be a list of players (got a {type(user_ids).__name__})")
         users = [check_user(user) for user in user_ids]
         if self._database.in_transaction:
             raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")

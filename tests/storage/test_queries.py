@@ -73,6 +73,19 @@ def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage
     assert plan or sql.startswith("INSERT")
 
 
+PAGES = [name for name, sql in QUERIES.items() if re.search(r"\bid <=? \?", sql)]
+
+
+@sqlite_only
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_begins_where_it_is_to_on_sqlite(storage: PatternStorage, name: str) -> None:
+    """And not at the newest row, with all that is before it read and left out."""
+    sql = QUERIES[name]
+    plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
+
+    assert "rowid<?" in next(step for step in plan if step.startswith("SEARCH"))
+
+
 @pytest.fixture(scope="module")
 def full(module_database: str) -> Iterator[psycopg.Connection]:
     """A connection to a database in which an index is worth its while for every query."""
@@ -103,6 +116,14 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
     sorts = [node["Node Type"] for node in nodes if node["Node Type"].endswith("Sort")]
     assert sorts == [] or name in SORTED_IN_MEMORY
     assert reads or QUERIES[name].startswith("INSERT")
+
+
+@postgresql_only
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_begins_where_it_is_to_on_postgresql(full: psycopg.Connection, name: str) -> None:
+    conditions = [node.get("Index Cond", "") for node in plan_of(full, ON_POSTGRESQL[name], instead="off")]
+
+    assert re.search(r"\bid <=|ROW\(importance, id\) <", "".join(conditions))
 
 
 def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_postgresql_url: str) -> None:

@@ -111,9 +111,13 @@ class AsyncPatternStorage(_Methods):
             workers.submit(call)
             try:
                 self._storage = await call.wait()
-            except BaseException:
-                await self.close()
+            except BaseException as error:
+                workers.stop()
+                if not isinstance(error, GeneratorExit):  # in which nothing may be awaited
+                    await workers.join()
                 raise
+        elif self._usable().is_closed or self._storage is None:
+            raise StorageClosed(CLOSED)
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:

@@ -153,6 +153,8 @@ def test_opening_and_its_errors_are_a_worker_s(migrated: str, tmp_path: Any) -> 
         with pytest.raises(DatabaseNotFound):
             await unopened
         with pytest.raises(StorageClosed):
+            await unopened
+        with pytest.raises(StorageClosed):
             await unopened.count(USER)
         with pytest.raises(StorageClosed, match="async with"):
             await open_storage(migrated).count(USER)

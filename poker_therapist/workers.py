@@ -33,18 +33,7 @@ class Call:
         first: a call that it finishes when it has begun, and that is refused with it.
     """
 
-    __slots__ = (
-        "_future",
-        "_loop",
-        "_unclaimed",
-        "do",
-        "error",
-        "first",
-        "is_done",
-        "result",
-        "since",
-        "writes",
-    )
+    __slots__ = ("_future", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes")
 
     def __init__(
         self,
@@ -54,7 +43,6 @@ class Call:
         writes: bool = False,
         first: "Call | None" = None,
     ) -> None:
-        self._loop = loop
         self._future: asyncio.Future[None] = loop.create_future()
         # Whoever takes the one item either does the call or withdraws it.
         self._unclaimed = [True]
@@ -113,7 +101,7 @@ class Call:
             if isinstance(error, GeneratorExit):  # nothing may be waited for
                 raise
             while not self.is_done:
-                self._future = self._loop.create_future()
+                self._future = self._future.get_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._future
             raise

@@ -86,7 +86,10 @@ def _method(name: str, method: Callable[..., Any], database: sqlite3.Connection)
     result = signature.return_annotation if name != "PatternStorage" else signature.empty
     call = name + _plain(str(signature.replace(parameters=parameters, return_annotation=result)))
     yield from (textwrap.fill(call, 106, initial_indent="    ", subsequent_indent=" " * 8), "")
-    yield from _prose(inspect.getdoc(method) or "")
+    docstring = inspect.getdoc(method) or ""
+    if "\nArgs:\n" not in docstring and "user_id" in signature.parameters:
+        docstring += "\n\nArgs:\n    user_id: the player."  # what every method would say
+    yield from _prose(docstring)
     limits = [f"`{each.name}={each.default}`" for each in parameters if "limit" in each.name]
     if limits:
         yield from (f"Unless given: {', '.join(limits)}.", "")

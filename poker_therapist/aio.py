@@ -111,9 +111,13 @@ class AsyncPatternStorage(_Methods):
             workers.submit(call)
             try:
                 self._storage = await call.wait()
-            except BaseException:
-                await self.close()
+            except BaseException as error:
+                workers.stop()
+                if not isinstance(error, GeneratorExit):  # in which nothing may be awaited
+                    await workers.join()
                 raise
+        elif self._usable().is_closed or self._storage is None:
+            raise StorageClosed(CLOSED)
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -294,7 +298,7 @@ class AsyncTransaction(_Methods):
             self._line, self._depth = outer._line, outer._depth + 1
         begun = Call(workers.loop)
         serve = functools.partial(_serve, workers, storage._opened(), self._line.inbox, begun, self._depth)
-        self._call = Call(workers.loop, serve, writes=True)
+        self._call = Call(workers.loop, serve, writes=True, first=begun)
         if outer is not None:
             self._line.inbox.put(self._call)
         else:
@@ -316,7 +320,7 @@ class AsyncTransaction(_Methods):
         await self._leave(error)
 
     async def _leave(self, error: BaseException | None) -> None:
-        was_closed, is_here = self.is_over, self.owner() is current_task()
+        was_over, is_here = self.is_over, self.owner() is current_task()
         self.end(commit=error is None and is_here)
         if is_here:
             _innermost.set(self.around)
@@ -325,10 +329,10 @@ class AsyncTransaction(_Methods):
         try:
             await self._call.wait()
         except PokerTherapistError:
-            if error is None:
+            if error is None and not was_over:
                 raise
-        if error is None and was_closed:
-            raise StorageClosed(CLOSED)
+        if error is None and was_over:
+            raise StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
         if error is None and not is_here:
             raise left_elsewhere()
 
@@ -356,6 +360,8 @@ class AsyncTransaction(_Methods):
 
     def _require(self) -> None:
         """Refuse a task that is neither the owner nor started in this very block."""
+        if self.storage._usable().is_closed:
+            raise StorageClosed(CLOSED)
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
         if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):

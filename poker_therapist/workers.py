@@ -30,19 +30,25 @@ class Call:
         result: what it has returned.
         error: what it has raised.
         is_done: whether the loop has heard of its end.
+        first: a call that it finishes when it has begun, and that is refused with it.
     """
 
-    __slots__ = ("_future", "_loop", "_unclaimed", "do", "error", "is_done", "result", "since", "writes")
+    __slots__ = ("_future", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, do: Callable[[], Any] = lambda: None, *, writes: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        do: Callable[[], Any] = lambda: None,
+        *,
+        writes: bool = False,
+        first: "Call | None" = None,
     ) -> None:
-        self._loop = loop
         self._future: asyncio.Future[None] = loop.create_future()
         # Whoever takes the one item either does the call or withdraws it.
         self._unclaimed = [True]
         self.do = do
         self.writes = writes
+        self.first = first
         self.since = loop.time()
         self.is_done = False
         self.result: Any = None
@@ -62,6 +68,14 @@ class Call:
                 self.result = self.do()
             except BaseException as error:  # it is raised where the call was made
                 self.error = error
+
+    def refuse(self, error: Exception) -> None:
+        """Raise an error where the call was made, unless somebody has claimed the call."""
+        if self.claim():
+            for call in (self, self.first):
+                if call is not None:
+                    call.error = error
+                    call.wake()
 
     def wake(self) -> None:
         """Let the coroutine that waits for it go on."""
@@ -87,7 +101,7 @@ class Call:
             if isinstance(error, GeneratorExit):  # nothing may be waited for
                 raise
             while not self.is_done:
-                self._future = self._loop.create_future()
+                self._future = self._future.get_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._future
             raise
@@ -168,12 +182,12 @@ class Workers:
             if call.since + self._patience > now:
                 self._watch = self.loop.call_at(call.since + self._patience, self._look)
                 break
-            if call.claim():
-                call.error = DatabaseBusy(
+            call.refuse(
+                DatabaseBusy(
                     f"this waited for {self._patience:g} seconds for other tasks, which had all connections "
                     "or kept a transaction() open: end blocks before they await something slow"
                 )
-                call.wake()
+            )
 
     def stop(self) -> None:
         """Let no call begin any more, and each thread end when it has done what it is doing."""
@@ -183,9 +197,7 @@ class Workers:
         if not self._inboxes:
             self._ended.set()
         for call in (*self._calls, *self._writes):
-            if call.claim():
-                call.error = StorageClosed(CLOSED)
-                call.wake()
+            call.refuse(StorageClosed(CLOSED))
 
     async def join(self) -> None:
         """Wait until all threads have ended."""

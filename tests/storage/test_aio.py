@@ -153,6 +153,8 @@ def test_opening_and_its_errors_are_a_worker_s(migrated: str, tmp_path: Any) -> 
         with pytest.raises(DatabaseNotFound):
             await unopened
         with pytest.raises(StorageClosed):
+            await unopened
+        with pytest.raises(StorageClosed):
             await unopened.count(USER)
         with pytest.raises(StorageClosed, match="async with"):
             await open_storage(migrated).count(USER)
@@ -284,7 +286,7 @@ def test_a_block_that_nobody_ends_is_rolled_back(migrated: str) -> None:
                 with pytest.raises(StorageError, match="failed and was undone"):
                     await outer.__aexit__(None, None, None)
 
-    with pytest.raises(StorageClosed):  # the `async with` ends it a second time
+    with pytest.raises(StorageError, match="failed and was undone"):  # ended a second time
         asyncio.run(main())
     assert keys(migrated) == {"saved"}
 
@@ -296,12 +298,15 @@ def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> No
         async with open_storage(with_options(migrated, options)) as storage:
             began = asyncio.Event()
 
-            async def wait() -> None:
+            async def wait(call: Callable[[], Main]) -> None:
                 await began.wait()
                 with pytest.raises(DatabaseBusy, match=r"waited for 0\.1 seconds for other tasks"):
-                    await storage.save_pattern(USER, "t", "refused", 1)
+                    await call()
 
-            waiting = asyncio.create_task(wait())
+            waiting = asyncio.gather(
+                wait(lambda: storage.save_pattern(USER, "t", "refused", 1)),
+                wait(lambda: storage.transaction().__aenter__()),
+            )
             async with storage.transaction() as block:
                 await block.save_pattern(USER, "t", "saved", 1)
                 began.set()
@@ -456,26 +461,28 @@ def test_closing_refuses_what_waits_and_rolls_back_what_is_open(
 ) -> None:
     async def main() -> list[Any]:
         storage = await open_storage(migrated)
-        began = asyncio.Event()
+        began, ended = asyncio.Event(), asyncio.Event()
 
         async def block() -> None:
             async with storage.transaction() as block:
                 await block.save_pattern(USER, "t", "lost", 1)
                 began.set()
-                await asyncio.sleep(60)
+                await ended.wait()
 
         tasks = [asyncio.create_task(block())]
         await began.wait()
         tasks += [asyncio.create_task(storage.save_pattern(USER, "t", f"{n}", n)) for n in range(20)]
+        tasks += [asyncio.create_task(block()) for _ in range(20)]
         await asyncio.sleep(0)
         await storage.close()
         tasks[0].cancel()
+        ended.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    block, *saves = run(main())
-    assert isinstance(block, asyncio.CancelledError)
-    acknowledged = {f"{n}" for n, result in enumerate(saves) if result is None}
-    assert {type(result) for result in saves} <= {type(None), StorageClosed}
+    cancelled, *results = run(main())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    acknowledged = {f"{n}" for n, result in enumerate(results) if result is None}
+    assert {type(result) for result in results} <= {type(None), StorageClosed}
     assert keys(migrated) == acknowledged
 
 

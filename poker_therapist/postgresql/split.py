@@ -1,6 +1,7 @@
 """Where a statement of PostgreSQL ends; psql judges alike."""
 
 import re
+from functools import lru_cache
 
 from poker_therapist.migrations.files import Statement
 
@@ -23,6 +24,7 @@ _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
 
 
+@lru_cache(1024)
 def split(text: str) -> list[Statement]:
     """Return the statements of a file.
 

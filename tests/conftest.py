@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import gc
 import os
 import signal
 import sys
@@ -101,6 +102,12 @@ def two_migrations(project: Project) -> Project:
     """A project with two migrations, of which the second depends on the first."""
     project.write_two()
     return project
+
+
+def pytest_collection_finish() -> None:
+    """Take what importing and collecting has made out of the garbage collector's sight: all of it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -60,6 +61,14 @@ def database(engine: str, request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("database_path" if engine == "sqlite" else "postgresql_url"))
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite database from which the up-to-date ones are copied: migrating takes longer."""
+    path = tmp_path_factory.mktemp("template") / "RexVoice.db"
+    migrate(str(path))
+    return path
+
+
 @pytest.fixture
 def migrated(engine: str, request: pytest.FixtureRequest) -> str:
     """The path or URL of an empty, up-to-date database."""
@@ -67,8 +76,7 @@ def migrated(engine: str, request: pytest.FixtureRequest) -> str:
         return str(request.getfixturevalue("migrated_postgresql_url"))
     path: Path = request.getfixturevalue("tmp_path") / "migrated" / "RexVoice.db"
     path.parent.mkdir()
-    migrate(str(path))
-    return str(path)
+    return str(shutil.copy(request.getfixturevalue("migrated_file"), path))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ import yoyo.backends.core.postgresql
 import yoyo.scripts.init
 import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
-from yoyo.scripts.main import main
+from yoyo.backends.base import get_backend_class
+from yoyo.scripts.main import main, parse_args
 
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations.files import SQLMigration, read_migrations
@@ -49,6 +50,11 @@ APP_TABLES = """
     CREATE TABLE messages (id INT PRIMARY KEY, user_id INT REFERENCES users (id), content TEXT);
     INSERT INTO users (email) VALUES ('ann@example.org');
 """
+
+# What the command looks up and builds when it is first run: its children need not.
+for _scheme in ("sqlite+atomic", "postgresql+atomic"):
+    get_backend_class(_scheme)
+parse_args(["list", "--no-config-file"])
 
 # An ini file with which yoyo rolls back what holds rows.
 LOSES_ROWS = Path(__file__).with_name("loses_rows.ini")

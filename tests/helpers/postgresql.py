@@ -59,6 +59,8 @@ parse_args(["list", "--no-config-file"])
 # An ini file with which yoyo rolls back what holds rows.
 LOSES_ROWS = Path(__file__).with_name("loses_rows.ini")
 
+_READS = ("SELECT", "SET", "SHOW", "RESET", "DISCARD")
+
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
 
@@ -92,15 +94,18 @@ def locks(url: str) -> list[tuple[Any, ...]]:
 def kill_at(step: int | str, kill: Callable[[], None]) -> None:
     """Have the driver watch what this process asks of servers, COMMIT included, and kill once.
 
-    Before the statement of that number, or the first with that text.
+    Before the statement of that number, or the first with that text. What only reads, or sets something for
+    the session, has no number: to die there is to die before the next that does more.
     """
     seen = 0
     execute = psycopg.Cursor.execute
 
     def watched(self: psycopg.Cursor, query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor:
         nonlocal seen
-        seen += 1
-        if step == seen or (isinstance(step, str) and step in _text(query)):
+        text = _text(query)
+        counts = not text.lstrip().upper().startswith(_READS)
+        seen += counts
+        if (counts and step == seen) or (isinstance(step, str) and step in text):
             psycopg.Cursor.execute = execute  # type: ignore[method-assign]
             kill()
         return execute(self, query, *arguments, **options)

@@ -221,6 +221,7 @@ def test_a_kept_rollback_that_stays_in_its_database_is_run(file: Path) -> None:
     assert query(file, "PRAGMA user_version") == [(3,)]
 
 
+@pytest.mark.slow
 def test_a_kept_rollback_ends(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_SECONDS_TO_REHEARSE", 0.2)
     keep(file, UNKNOWN, "CREATE TABLE moods (id);", f"{_NUMBERS} SELECT count(*) FROM n;")

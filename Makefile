@@ -29,7 +29,7 @@ demo: .venv/installed
 	$(BIN)/yoyo list
 	$(BIN)/python docs/demo.py
 
-# All that is not marked slow: a minute on two cores.
+# All that is not marked slow: one to two minutes on two cores.
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 

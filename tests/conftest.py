@@ -1,7 +1,10 @@
 """What every test may ask for."""
 
+import gc
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 # wait for something that never comes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each of the programs that tests start, and each worker, would compile all that it imports, every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 RUN = pytest.StashKey[Run]()
 
@@ -54,6 +61,14 @@ def database(engine: str, request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("database_path" if engine == "sqlite" else "postgresql_url"))
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite database from which the up-to-date ones are copied: migrating takes longer."""
+    path = tmp_path_factory.mktemp("template") / "RexVoice.db"
+    migrate(str(path))
+    return path
+
+
 @pytest.fixture
 def migrated(engine: str, request: pytest.FixtureRequest) -> str:
     """The path or URL of an empty, up-to-date database."""
@@ -61,8 +76,7 @@ def migrated(engine: str, request: pytest.FixtureRequest) -> str:
         return str(request.getfixturevalue("migrated_postgresql_url"))
     path: Path = request.getfixturevalue("tmp_path") / "migrated" / "RexVoice.db"
     path.parent.mkdir()
-    migrate(str(path))
-    return str(path)
+    return str(shutil.copy(request.getfixturevalue("migrated_file"), path))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +110,29 @@ def two_migrations(project: Project) -> Project:
     """A project with two migrations, of which the second depends on the first."""
     project.write_two()
     return project
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Use one worker more than there are processors: some tests wait, for a lock or for a time-out."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let workers begin with what takes long, so that in the end none works on alone."""
+
+    def place(item: pytest.Item) -> int:
+        slow = item.get_closest_marker("slow")
+        return 2 if slow is None else not slow.kwargs.get("first")
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Take what importing and collecting has made out of the garbage collector's sight: all of it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,15 +101,15 @@ class Statement:
         return line if len(line) <= 100 else f"{line[:97]}..."
 
 
+@lru_cache(1024)  # each step of a migration asks for the same text
 def split(text: str) -> list[Statement]:
     """Return the statements of a file, each ended where SQLite's `sqlite3_complete()` says so.
 
     So a semicolon in a text, a comment or the body of a trigger ends nothing. Each character is read once.
     """
-    statements: list[Statement] = []
+    statements, ends = list[Statement](), list[int]()
     state = start = counted = 0
     line = 1
-    ends: list[int] = []
     for token in _TOKEN.finditer(text):
         kind = str(token.lastgroup)
         if kind == "unfinished":

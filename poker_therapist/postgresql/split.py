@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from poker_therapist.migrations.files import Statement
 
@@ -24,6 +25,7 @@ _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
 
 
+@lru_cache(1024)
 def split(text: str) -> list[Statement]:
     """Return the statements of a file.
 

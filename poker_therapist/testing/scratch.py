@@ -1,6 +1,7 @@
 """Databases that tests make, copy and compare: what each engine has of its own."""
 
 import contextlib
+import re
 import shutil
 import sqlite3
 from abc import ABC, abstractmethod
@@ -12,10 +13,14 @@ from typing import Generic, TypeVar
 from poker_therapist.compat import override
 from poker_therapist.engines import engine_for
 from poker_therapist.location import SQLiteLocation
+from poker_therapist.migrations.catalog import BOOKKEEPING
 from poker_therapist.migrations.engine import Engine
 
 # An SQLite file, or the URL of a database on a server.
 D = TypeVar("D")
+
+# What differs from run to run in the record of migrations: times, yoyo's ids of its log.
+_VARIES = re.compile(r"\d{4}-\d\d-\d\d[ T][-\d:.+]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b")
 
 
 class Scratch(ABC, Generic[D]):
@@ -40,6 +45,10 @@ class Scratch(ABC, Generic[D]):
     @abstractmethod
     def differences(self, expected: D, actual: D) -> list[str]:
         """Return how the schema and the rows of two databases differ."""
+
+    def state(self, database: D) -> object:
+        """Return all on which it depends what a migration does next; leave the database as it is."""
+        return database  # where that is not known, each is a state of its own
 
     @abstractmethod
     def watch(self, before: Callable[[str], None]) -> None:
@@ -117,6 +126,20 @@ class SQLiteScratch(Scratch[Path]):
                     f"{line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"
                 ]
         return found + sorted(f"{name}: {sql}" for name, sql in texts[0] ^ texts[1])
+
+    @override
+    def state(self, database: Path) -> list[str]:
+        copied = self._path()  # to read a database is to roll back what a kill has left in its journal
+        shutil.copytree(database.parent, copied.parent, dirs_exist_ok=True)
+        lines = sorted(path.name for path in copied.parent.iterdir())
+        record = tuple(f'INSERT INTO "{name}' for name in BOOKKEEPING)
+        with contextlib.closing(sqlite3.connect(copied)) as connection:
+            for line in connection.iterdump():
+                lines.append(_VARIES.sub("", line) if line.startswith(record) else line)
+            for about in ("integrity_check", "user_version", "application_id"):
+                lines += [str(row) for row in connection.execute(f"PRAGMA {about}")]
+        self.drop(copied)
+        return lines
 
     @override
     def watch(self, before: Callable[[str], None]) -> None:

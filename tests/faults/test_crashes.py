@@ -42,16 +42,16 @@ ONE_IN = {
         ("reapply", "empty"): 9,
     },
     "postgresql": {
-        ("apply", "populated"): 5,
-        ("apply", "empty"): 9,
-        ("rollback", "populated"): 7,
-        ("rollback", "empty"): 12,
-        ("reapply", "populated"): 17,
-        ("reapply", "empty"): 17,
+        ("apply", "populated"): 4,
+        ("apply", "empty"): 6,
+        ("rollback", "populated"): 5,
+        ("rollback", "empty"): 6,
+        ("reapply", "populated"): 9,
+        ("reapply", "empty"): 9,
     },
 }
-# How many statements each command has at least.
-STATEMENTS = {"sqlite": 4 * 8, "postgresql": 4 * 25}
+# How many statements that do more than read each command has at least.
+STATEMENTS = {"sqlite": 4 * 8, "postgresql": 4 * 12}
 
 
 @pytest.fixture
@@ -88,6 +88,8 @@ def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
     with target.copy() as database:
         states = states_of(command, database, target.floor)
     shown: set[str] = set()
+    # What kills have left and the next run has finished: it does the same where it finds the same.
+    finished: list[object] = []
     kills = stuck = in_parts = 0
     code = -signal.SIGKILL
     while code == -signal.SIGKILL:
@@ -98,7 +100,10 @@ def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
             kills += 1
 
             assert snapshots.is_whole(database)
-            if everything(database) not in states:
+            left = snapshots.left_by(database)
+            if left in finished:
+                continue
+            if left[0] not in states:
                 in_parts += 1
                 (stopped,) = interrupted(database)
                 assert stopped in target.in_parts, f"kill {kills}"
@@ -110,11 +115,15 @@ def test_a_kill_at_any_statement_leaves_a_whole_state_and_nothing_to_repair(
             codes = [target.run(command, database)]
             if command == "reapply":  # what the kill left pending is not its business
                 codes.append(target.run("apply", database))
-            stuck += any(codes) or everything(database) != states[-1] or interrupted(database) != []
+            if any(codes) or everything(database) != states[-1] or interrupted(database) != []:
+                stuck += 1
+            else:
+                finished.append(left)
 
     report(
         f"{engine}, {command}, {kind} database: {stuck} stuck of {kills} kills, at one in {one_in} "
-        f"statements, {in_parts} of them inside a migration that is not transactional"
+        f"statements, which have left {len(finished)} states, {in_parts} of them inside a migration that is "
+        "not transactional"
     )
     assert code == 0
     assert kills * one_in > STATEMENTS[engine]

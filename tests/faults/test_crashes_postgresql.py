@@ -45,7 +45,7 @@ def test_a_session_that_is_ended_anywhere_is_one_message_and_nothing_to_repair(
                     "WHERE datname = current_database() AND application_name = 'poker-therapist'",
                 )
 
-            ran = migrate(["apply"], url, 6 * (ended + 1), end)
+            ran = migrate(["apply"], url, 4 * (ended + 1), end)
             if ran.code == 0:
                 break
             ended += 1
@@ -57,7 +57,7 @@ def test_a_session_that_is_ended_anywhere_is_one_message_and_nothing_to_repair(
             assert migrate(["apply"], url).code == 0
             assert everything(url) == states[-1]
 
-    report(f"PostgreSQL, apply: 0 stuck after {ended} ends of the session, at one in 6 statements")
+    report(f"PostgreSQL, apply: 0 stuck after {ended} ends of the session, at one in 4 statements")
     assert ended > 15
 
 

@@ -56,7 +56,7 @@ def wait_for_server(url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "kills"),
-    [("sqlite", 1_000), ("postgresql", 200)],
+    [("sqlite", 500), ("postgresql", 200)],
     indirect=["engine"],
     ids=str,
 )

@@ -259,6 +259,7 @@ def test_at_every_statement_of_a_migration_the_next_start_comes_up_with_nothing_
     expected = snapshots.everything(whole)
     failed: list[str] = []
     states: list[dict[str, bytes]] = [{}]
+    opened: list[object] = []
 
     def look() -> None:
         """Note what fails; SQLite would hide an error that is raised here."""
@@ -268,6 +269,12 @@ def test_at_every_statement_of_a_migration_the_next_start_comes_up_with_nothing_
             return
         states.append(files)
         try:
+            # SQLite gives back one of few states; who opens the same finds the same, and does the same.
+            read = copy_files(path, tmp_path / "read")
+            assert snapshots.is_whole(read)
+            if (left := snapshots.left_by(read)) in opened:
+                return
+            opened.append(left)
             get_pattern_storage(f"sqlite:///{one}?backups=0").close()
             assert snapshots.is_whole(one)
             assert snapshots.everything(one) == expected
@@ -281,6 +288,6 @@ def test_at_every_statement_of_a_migration_the_next_start_comes_up_with_nothing_
     assert failed == []
     assert any(path.name + ("-wal" if "log" in kind else "-journal") in files for files in states)
     report(
-        f"power cut at {cuts} moments of migrating ({kind} database), {len(states) - 1} states of the disk: "
-        "all came up to date, nothing lost"
+        f"power cut at {cuts} moments of migrating ({kind} database), {len(states) - 1} states of the disk, "
+        f"{len(opened)} of the database: all came up to date, nothing lost"
     )

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 _MADE = shutil.ignore_patterns(
     ".git",
     ".venv",
-    "__pycache__",
+    "*.pyc.*",  # being written
     "*.egg-info",
     ".*_cache",
     ".hypothesis",
@@ -24,7 +24,10 @@ _MADE = shutil.ignore_patterns(
 
 
 def copy_checkout(target: Path) -> Path:
-    """Copy the checkout to `target` and give it the environment that the tests run in."""
+    """Copy the checkout to `target` and give it the environment that the tests run in.
+
+    What Python has compiled comes along: it counts as long as its source stays as it is.
+    """
     shutil.copytree(ROOT, target, ignore=_MADE)
     (target / ".venv").symlink_to(sys.prefix)
     return target
@@ -43,5 +46,4 @@ def environment(checkout: Path) -> dict[str, str]:
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(checkout),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -19,7 +19,8 @@ import yoyo.backends.core.postgresql
 import yoyo.scripts.init
 import yoyo.scripts.migrate
 import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
-from yoyo.scripts.main import main
+from yoyo.backends.base import get_backend_class
+from yoyo.scripts.main import main, parse_args
 
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations.files import SQLMigration, read_migrations
@@ -50,8 +51,15 @@ APP_TABLES = """
     INSERT INTO users (email) VALUES ('ann@example.org');
 """
 
+# What the command looks up and builds when it is first run: its children need not.
+for _scheme in ("sqlite+atomic", "postgresql+atomic"):
+    get_backend_class(_scheme)
+parse_args(["list", "--no-config-file"])
+
 # An ini file with which yoyo rolls back what holds rows.
 LOSES_ROWS = Path(__file__).with_name("loses_rows.ini")
+
+_READS = ("SELECT", "SET", "SHOW", "RESET", "DISCARD")
 
 # Seconds after which a child that hangs is killed.
 PATIENCE = 60
@@ -86,15 +94,18 @@ def locks(url: str) -> list[tuple[Any, ...]]:
 def kill_at(step: int | str, kill: Callable[[], None]) -> None:
     """Have the driver watch what this process asks of servers, COMMIT included, and kill once.
 
-    Before the statement of that number, or the first with that text.
+    Before the statement of that number, or the first with that text. What only reads, or sets something for
+    the session, has no number: to die there is to die before the next that does more.
     """
     seen = 0
     execute = psycopg.Cursor.execute
 
     def watched(self: psycopg.Cursor, query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor:
         nonlocal seen
-        seen += 1
-        if step == seen or (isinstance(step, str) and step in _text(query)):
+        text = _text(query)
+        counts = not text.lstrip().upper().startswith(_READS)
+        seen += counts
+        if (counts and step == seen) or (isinstance(step, str) and step in text):
             psycopg.Cursor.execute = execute  # type: ignore[method-assign]
             kill()
         return execute(self, query, *arguments, **options)

@@ -1,5 +1,6 @@
 """What is in a database, at a path or a URL: schema, rows and the record of migrations, to be compared."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,12 @@ BOOKKEEPING = (
     "_yoyo_migration",
     "_migration_text",
     "_migration_adopted",
+)
+
+# What differs from run to run in the record of migrations and in the names of backups: a time, a chance id.
+_VARIES = re.compile(
+    r"datetime\.datetime\([^)]*\)|\d{4}-\d\d-\d\d[ T][-\d:.+Z]+|\d{8}T\d{6}\.\d+Z|"
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b"
 )
 
 
@@ -58,6 +65,27 @@ def everything(database: str | Path, schema: str = "public") -> Snapshot:
 def _everything_on_sqlite(path: Path) -> Snapshot:
     found = rows(path)
     return Snapshot(stored_sql(path), found, applied(path), found.pop("sqlite_sequence", []))
+
+
+def left_by(database: str | Path) -> tuple[Snapshot, list[str], list[str]]:
+    """Return all on which it depends what the next command does: rows, the record of migrations, files.
+
+    A command that has succeeded on one database succeeds on another of which this is the same.
+    """
+    record: list[str] = []
+    files: list[str] = []
+    if is_server(database):
+        found = "SELECT tablename FROM pg_tables"
+        opened: Any = psycopg.connect(str(database), autocommit=True)
+    else:
+        files = sorted(_VARIES.sub("", path.name) for path in Path(database).parent.iterdir())
+        found = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        opened = sqlite3.connect(database)
+    with closing(opened) as connection:
+        for name in sorted({name for (name,) in connection.execute(found).fetchall()} & {*BOOKKEEPING}):
+            of_table = connection.execute(f"SELECT * FROM {name}").fetchall()
+            record += [f"{name} {_VARIES.sub('', str(row))}" for row in of_table]
+    return everything(database), record, files
 
 
 def tables(database: str | Path) -> list[str]:

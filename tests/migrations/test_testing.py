@@ -104,6 +104,7 @@ def test_a_migration_that_only_the_next_one_needs_fails_with_its_place(
         theirs.test_every_migration_goes_up_and_down_and_up(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rollback_that_cannot_be_repeated_is_stuck_after_a_kill(theirs: Theirs, tmp_path: Path) -> None:
     """With the statement before which it was killed, and what stands in the way."""
     edit(theirs, "0002_index_notes", "DROP INDEX CONCURRENTLY IF EXISTS notes;\n", "")
@@ -114,6 +115,7 @@ def test_a_rollback_that_cannot_be_repeated_is_stuck_after_a_kill(theirs: Theirs
     assert '0002_index_notes.sql:4: relation "notes" already exists' in str(failed.value)
 
 
+@pytest.mark.slow
 def test_what_is_done_twice_after_a_kill_shows_as_another_database(theirs: Theirs, tmp_path: Path) -> None:
     edit(theirs, "0002_index_notes", "DROP INDEX", "INSERT INTO hands (note) VALUES ('turn');\nDROP INDEX")
     with pytest.raises(AssertionError, match=ANOTHER):

@@ -1,9 +1,7 @@
 """A command that a message names works as it is pasted: for this database, in any folder."""
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +12,10 @@ from poker_therapist import PatternStorage, get_pattern_storage, schema
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError
 from poker_therapist.location import locate
-from tests.helpers.cli import command
+from tests.helpers.cli import Result, command
 from tests.helpers.engines import is_server
 from tests.helpers.migrating import NEXT
+from tests.helpers.postgresql import yoyo_in_child
 from tests.helpers.project import Project
 
 
@@ -47,6 +46,14 @@ def game(tmp_path: Path, named: str) -> Project:
     return project
 
 
+def run_as_pasted(line: str, folder: Path) -> Result:
+    """Let a shell find the words of a line, and run it without starting an interpreter."""
+    words = subprocess.check_output(f"printf '%s\\0' {line}", shell=True, text=True, cwd=folder)
+    program, *arguments = words.split("\0")[:-1]
+    assert program in ("yoyo", "poker-therapist")
+    return (yoyo_in_child if program == "yoyo" else command)(*arguments, folder=folder)
+
+
 def paste(message: str, folder: Path) -> list[str]:
     """Run each command that a message names in a shell, and return them."""
     named = [
@@ -54,17 +61,8 @@ def paste(message: str, folder: Path) -> list[str]:
     ]
     assert named, message
     for one in named:
-        done = subprocess.run(
-            one,
-            shell=True,
-            cwd=folder,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (one, done)
+        ran = run_as_pasted(one, folder)
+        assert (ran.code, "Traceback" in ran.error) == (0, False), (one, ran)
     assert list(folder.iterdir()) == []
     return named
 
@@ -214,16 +212,8 @@ def test_yoyo_names_yoyo_as_it_was_called(by: str, project: Project) -> None:
     if by == "ini":
         assert calls == ["yoyo unmark -m '^001_add_hands$'", "yoyo mark -m '^001_add_hands$'"]
     for call in calls:
-        done = subprocess.run(
-            call,
-            shell=True,
-            cwd=project.folder,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done
+        ran_call = run_as_pasted(call, project.folder)
+        assert ran_call.code == 0, ran_call
     assert project.bare_yoyo("apply", "-b", *words).returncode == 0
 
 

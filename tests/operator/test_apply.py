@@ -231,6 +231,7 @@ def test_what_a_migration_found_there_is_not_rolled_back(tmp_path: Path) -> None
     assert "restore the backup" in refused("rollback", "--to", "001", "--yes", folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_program_applies_in_an_empty_folder(tmp_path: Path) -> None:
     """RexVoice.db, unless something else is said; the environment may name another."""
     assert program("apply", folder=tmp_path).code == 0

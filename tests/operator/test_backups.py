@@ -229,6 +229,7 @@ def test_what_a_killed_backup_has_left_is_cleared_and_what_is_being_written_is_n
     assert (others.exists(), alive.path.exists()) == (True, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--output", "monday.backup"]], ids=["", "of one name"])
 def test_several_backups_at_once_leave_each_other_alone(options: list[str], database: Path) -> None:
     """Each is whole; of those with one name, one is made, and the others say that it is there."""

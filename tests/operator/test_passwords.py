@@ -2,8 +2,6 @@
 
 import logging
 import os
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from poker_therapist.errors import InvalidInput
 from poker_therapist.location import hide_passwords, locate, redacted
 from tests.helpers.cli import command
 from tests.helpers.databases import Databases
+from tests.helpers.postgresql import yoyo_in_child
 
 # Nothing says these by chance. A password is made of both, so that a half of it is found, too.
 HALVES = ("Wq7xKaTz", "Zp9vMbQr")
@@ -217,7 +216,6 @@ def test_no_backend_shows_a_password(url: str) -> None:
     assert not shows("".join(said + logged)), url
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "secret",
     ["{}{}", "{}%2F{}", "{}%zz{}", "{}%00{}", "{} {}", "{}@{}", "{}:{}", "{}%40{}", "{}\x1bc{}", "{}ü{}"],
@@ -234,27 +232,12 @@ def test_no_backend_shows_a_password(url: str) -> None:
 def test_yoyo_with_our_backend_shows_no_password(url: str, secret: str, tmp_path: Path) -> None:
     """By its program, with tracebacks as well."""
     (tmp_path / "001_a.sql").write_text("SELECT 1;\n")
-    program = Path(sys.executable).with_name("yoyo")
-    words = [
-        "apply",
-        "--batch",
-        "-vvv",
-        "--no-config-file",
-        "--database",
-        url.format(secret.format(*HALVES)),
-    ]
-    ran = subprocess.run(
-        [sys.executable, program, *words, "."],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    words = ["apply", "--batch", "-vvv", "--no-config-file", "--database", url.format(secret.format(*HALVES))]
+    ran = yoyo_in_child(*words, ".", folder=tmp_path)
 
-    assert ran.returncode == 1
-    assert "yoyo: " in ran.stderr
-    assert not shows(ran.stdout + ran.stderr)
+    assert ran.code == 1
+    assert "yoyo: " in ran.error
+    assert not shows(ran.out + ran.error)
 
 
 def test_the_password_of_the_environment_is_not_shown(

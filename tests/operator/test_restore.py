@@ -284,6 +284,7 @@ def test_what_an_app_saves_before_the_restore_has_the_lock_is_not_replaced(
     assert "CREATE TABLE games (id)" in str(snapshots.stored_sql(Path(kept.removeprefix("backup: "))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", ["nothing", "a damaged database", "a database"])
 def test_several_restores_at_once_wait_for_each_other(there: str, database: Path) -> None:
     """Each finds a whole database, or none; nobody sees damage that another is about to mend."""

@@ -430,7 +430,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_a_new_migration_changes_no_test(checkout: Path) -> None:
     """Who follows CONTRIBUTING.md leaves the tests as they are, and the quick ones pass."""
     for block in blocks(CONTRIBUTING):
@@ -444,7 +444,7 @@ def test_a_new_migration_changes_no_test(checkout: Path) -> None:
     for database in checkout.glob("RexVoice.db*"):
         database.unlink()
 
-    # Those into which a number, an id or a list of columns could be written; all of them take a minute more.
+    # Those into which a number, an id or a list of columns could be written; all of them take long.
     parts = {
         "migrations": ("migrations", "twins", "files_postgresql", "yoyo_postgresql"),
         "operator": ("new", "commands", "status", "drift", "restore", "export", "rehearse"),
@@ -499,6 +499,7 @@ def test_the_example_of_the_storage_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert (failed, tried) == (0, 1)
 
 
+@pytest.mark.slow
 def test_the_demo_tells_the_same_twice(checkout: Path) -> None:
     """`make demo` may be run again: it leaves nothing behind that changes what it shows."""
     printed = [run(["bash", "-c", f"{_PRELUDE} make demo"], checkout) for _ in range(2)]

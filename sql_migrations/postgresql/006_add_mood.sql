@@ -1,0 +1,2 @@
+-- Why this change, in a sentence or two.
+-- depends: 005_order_by_id

@@ -1,0 +1,1 @@
+-- Why this change, in a sentence or two. What does the rollback lose?

@@ -71,7 +71,7 @@ docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
-# Writes benchmarks/results.json, docs/BENCHMARKS.md and its pictures; needs 8 GB of room in $TMPDIR.
+# Writes benchmarks/results.json, docs/benchmarks.md and its pictures; needs 8 GB of room in $TMPDIR.
 bench: .venv/bench-installed
 	$(BIN)/python -m benchmarks
 

@@ -65,6 +65,7 @@ format: .venv/installed
 # Writes the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
 docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
+	$(BIN)/python docs/draw_rehearsal.py
 
 # What only the benchmarks need, on top of the rest.
 .venv/bench-installed: .venv/installed

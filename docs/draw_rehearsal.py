@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from io import StringIO
 from pathlib import Path
 
 from old_database import create
@@ -16,7 +17,9 @@ PICTURES = {"dark": SVG_EXPORT_THEME, "light": DEFAULT_TERMINAL_THEME}
 # Rich's own format loads a font from another site. A reader's browser has one of its own.
 FORMAT = """<svg viewBox="0 0 {width} {terminal_height}" xmlns="http://www.w3.org/2000/svg">
 <style>
-.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px; white-space: pre; }}
+.{unique_id}-matrix {{
+  font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px; white-space: pre;
+}}
 {styles}
 </style>
 <defs>{lines}</defs>
@@ -40,7 +43,7 @@ def rehearse() -> str:
     """Return what the command prints on a terminal about a database of the earlier app."""
     with tempfile.TemporaryDirectory() as folder:
         create(Path(folder, "RexVoice.db"))
-        return subprocess.run(
+        return subprocess.run(  # noqa: S603  # our own program
             [Path(sys.executable).with_name("poker-therapist"), "rehearse", "--no-config"],
             cwd=folder,
             env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"},
@@ -53,11 +56,10 @@ def rehearse() -> str:
 
 def draw(printed: str, theme: TerminalTheme) -> str:
     """Return a picture of what was printed."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
-        console.print("$ poker-therapist rehearse", style="bold", highlight=False)
-        for line in AnsiDecoder().decode(printed):
-            console.print(line, no_wrap=True, overflow="ignore", crop=True)
+    console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
+    console.print("$ poker-therapist rehearse", style="bold", highlight=False)
+    for line in AnsiDecoder().decode(printed):
+        console.print(line, no_wrap=True, overflow="ignore", crop=True)
     background = theme.background_color.hex
     return console.export_svg(
         title="", theme=theme, code_format=FORMAT.replace("BACKGROUND", background), unique_id="rehearsal"

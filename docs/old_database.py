@@ -1,4 +1,4 @@
-"""Creates a database as the app's earlier version wrote it, for the tutorial and the picture of a rehearsal."""
+"""Creates a database as the app's earlier version wrote it, for the tutorial and for a picture."""
 
 import json
 import sqlite3
@@ -68,8 +68,8 @@ def create(path: Path) -> None:
                 (player, json.dumps({"bets_up": 1 + player / 10}), at, at),
             )
             database.execute(
-                "INSERT INTO conversation_context (user_id, context_key, context_value, session_id, created_at) "
-                "VALUES (?, 'mood', 'tired', 'monday', ?)",
+                "INSERT INTO conversation_context (user_id, context_key, context_value, session_id, "
+                "created_at) VALUES (?, 'mood', 'tired', 'monday', ?)",
                 (player, at),
             )
             database.execute(

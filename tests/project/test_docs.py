@@ -126,7 +126,9 @@ def run_block(block: Block, checkout: Path) -> None:
             with file.open("w" if lead[1] == "Instead of what is in " else "a", encoding="utf-8") as opened:
                 opened.write(_as_of_now(block.text))
         else:
-            language = "postgresql" if (block.language, block.page) == ("sql", ON_POSTGRESQL) else block.language
+            language = (
+                "postgresql" if (block.language, block.page) == ("sql", ON_POSTGRESQL) else block.language
+            )
             assert language in RUNNERS, f"no test knows how to run a block of {language!r}"
             RUNNERS[language](_made_real(block.text, checkout), checkout)
     except Exception as error:
@@ -497,8 +499,12 @@ def test_the_demo_tells_the_same_twice(checkout: Path) -> None:
     printed = [run(["bash", "-c", f"{_PRELUDE} make demo"], checkout) for _ in range(2)]
 
     first, second = (re.sub(r"\d\d:\d\d UTC", "", text[text.index("Rex and") :]) for text in printed)
-    assert "pattern  tilt/after_bad_beat" in first
+    assert "tilt / after_bad_beat: " in first
     assert first == second
+    commands = re.findall(r"^  (\S*/poker-therapist .*)$", first, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        run(["bash", "-c", command], checkout)
 
 
 def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
@@ -515,6 +521,19 @@ def test_make_test_runs_the_tests() -> None:
     command = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "test"]
 
     assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
+
+
+def test_the_pictures_of_a_rehearsal_are_current(checkout: Path) -> None:
+    """They show what the command prints on a terminal, but for the times that it takes."""
+    run([sys.executable, "docs/draw_rehearsal.py"], checkout)
+    texts = [
+        re.sub(r"[\d,.]+", "N", " ".join(re.findall(r">([^<]*)</text>", picture.read_text(encoding="utf-8"))))
+        for folder in (ROOT, checkout)
+        for picture in sorted((folder / "docs").glob("rehearsal-*.svg"))
+    ]
+
+    assert len(texts) == 4
+    assert len(set(texts)) == 1, "run `make docs`"
 
 
 def test_the_schema_in_the_docs_is_current(checkout: Path) -> None:

@@ -33,10 +33,10 @@ demo: .venv/installed
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: .venv/installed
+slow: .venv/integrations-installed
 	$(BIN)/python -m pytest -m slow
 
-test: .venv/installed
+test: .venv/integrations-installed
 	$(BIN)/python -m pytest
 
 # The quick tests, and how much of the package they run: measuring takes half as long again, and what the slow
@@ -62,10 +62,16 @@ format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Writes the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
+# Writes docs/api.md, and the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
 docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
 	$(BIN)/python docs/draw_rehearsal.py
+	$(BIN)/python docs/write_api.py
+
+# What only the tests of docs/integrations.md need: half a minute.
+.venv/integrations-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,integrations]'
+	touch $@
 
 # What only the benchmarks need, on top of the rest.
 .venv/bench-installed: .venv/installed
@@ -89,5 +95,5 @@ audit: .venv/audit-installed
 lock:
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,audit]'
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,integrations,audit]'
 	build/lock/bin/python -m pip freeze --exclude-editable > constraints.txt

@@ -13,7 +13,7 @@ from benchmarks import results
 from benchmarks.measure import Plan
 
 ROOM = 8 << 30  # bytes, for ten million rows
-MODULES = ("against_rivals", "opening", "growth", "upgrade", "concurrency")
+MODULES = ("against_rivals", "opening", "growth", "upgrade", "concurrency", "many_tasks")
 
 
 def main() -> int:

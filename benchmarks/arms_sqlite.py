@@ -163,7 +163,7 @@ def ours(folder: Path) -> PatternStorage:
     return get_pattern_storage(migrated(folder))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open a connection with the settings of the storage."""
     location = SQLiteLocation(path)
     connection = open_connection(location)
@@ -174,7 +174,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def raw(folder: Path) -> Raw:
     """Open a connection to a database with our schema."""
-    return Raw(_connect(migrated(folder)))
+    return Raw(connect(migrated(folder)))
 
 
 def raw_before(folder: Path) -> Raw:
@@ -182,7 +182,7 @@ def raw_before(folder: Path) -> Raw:
     path = folder / NAME
     if not path.exists():
         migrate_before(locate(str(path)))
-    return RawBefore(_connect(path))
+    return RawBefore(connect(path))
 
 
 def connection_per_call(folder: Path) -> ConnectionPerCall:

@@ -198,7 +198,7 @@ class Threads:
 
 
 @dataclass
-class _Measured:
+class Measured:
     """One arm with one number of workers, repetition by repetition."""
 
     seconds: list[float] = field(default_factory=list)
@@ -233,9 +233,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return, for each number of workers, ours beside raw; and what was lost."""
     count = plan.pick(4_800, 320)
-    measured = {(place.arm, number): _Measured() for place in places for number in numbers}
-    counted = dict.fromkeys((place.arm for place in places), 0)
-    before = {place.arm: _counted(place) for place in places}
+    measured = {(place.arm, number): Measured() for place in places for number in numbers}
+    expected = dict.fromkeys((place.arm for place in places), 0)
+    before = {place.arm: counted(place) for place in places}
     for repetition in range(plan.repetitions + 1):
         for number in numbers:
             for name in rotated([place.arm for place in places], repetition):
@@ -244,10 +244,10 @@ def measure(
                 if repetition:  # the first opens connections and prepares statements
                     measured[name, number].add(outcomes)
                 for worker in range(number):
-                    counted[name] += sum(
+                    expected[name] += sum(
                         kind == "count" for kind, *_ in calls(seed + worker, count // number)
                     )
-    lost = {place.arm: counted[place.arm] - (_counted(place) - before[place.arm]) for place in places}
+    lost = {place.arm: expected[place.arm] - (counted(place) - before[place.arm]) for place in places}
     alone = measured[RAW, min(numbers)].seconds
     return {
         "calls": count,
@@ -266,7 +266,7 @@ def measure(
     }
 
 
-def _beside(ours: _Measured, raw: _Measured) -> dict[str, Any]:
+def _beside(ours: Measured, raw: Measured) -> dict[str, Any]:
     return {
         "throughput": ratio(raw.seconds, ours.seconds),
         "p50": ratio(ours.p50, raw.p50),
@@ -274,7 +274,7 @@ def _beside(ours: _Measured, raw: _Measured) -> dict[str, Any]:
     }
 
 
-def _counted(place: Place) -> int:
+def counted(place: Place) -> int:
     """Return what all counts of a database are together."""
     with closing(get_pattern_storage(place.where)) as storage:
         return sum(storage.get_pattern(user, *COUNT) for user in range(COUNTERS))

@@ -22,6 +22,7 @@ from benchmarks.against_rivals import folder_for
 from benchmarks.measure import Plan, Ratio, WrongAnswer, in_turn, ratio, rotated, seconds
 from benchmarks.results import server_version
 from benchmarks.works import KIND, NEWEST, SESSION, TOPIC, WORKS, Arm, Place, value
+from poker_therapist.records import NewContext
 from poker_therapist.storage import PatternStorage, get_pattern_storage
 from tests.helpers import server
 
@@ -247,7 +248,9 @@ def busy_player(plan: Plan, storage: PatternStorage, few: int, many: int) -> dic
 def bulk(
     plan: Plan, storage: PatternStorage, run_many: Callable[[str, list[tuple[Any, ...]]], None]
 ) -> dict[str, Ratio]:
-    """Return the speed of many writes in one transaction, as a share of raw `executemany`.
+    """Return the speed of many writes at once, as a share of raw `executemany`.
+
+    One by one in a `transaction()`, and in one call of `save_patterns` and `save_contexts`.
 
     Args:
         plan: how much to do.
@@ -287,9 +290,19 @@ def bulk(
             [(user, TOPIC, arms_sqlite.to_json(new), SESSION, arms_sqlite.now(), None) for new in values],
         )
 
+    def many_patterns() -> None:
+        new = {f"key {number}": one for number, one in enumerate(values)}
+        storage.save_patterns(-next(players), KIND, new)
+
+    def many_contexts() -> None:
+        items: list[NewContext] = [{"key": TOPIC, "value": one, "session_id": SESSION} for one in values]
+        storage.save_contexts(-next(players), items)
+
     found: dict[str, Ratio] = {}
     for name, ours, raw in (
         ("save_pattern", ours_patterns, raw_patterns),
+        ("save_patterns", many_patterns, raw_patterns),
+        ("save_contexts", many_contexts, raw_context),
         ("save_context", ours_context, raw_context),
     ):
         times = in_turn({"ours": ours, "raw": raw}, plan.repetitions)

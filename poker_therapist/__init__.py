@@ -23,9 +23,18 @@ from poker_therapist.errors import (
     StorageError,
     TransactionConflict,
 )
-from poker_therapist.records import Context, Export, Forgotten, Insight, Pattern, Recollection
+from poker_therapist.records import (
+    Context,
+    Counts,
+    Export,
+    Forgotten,
+    Insight,
+    NewContext,
+    Pattern,
+    Recollection,
+)
 from poker_therapist.storage import PatternStorage, get_pattern_storage
-from poker_therapist.values import JSON
+from poker_therapist.values import JSON, as_datetime
 
 # A literal: to read it from the installed package's metadata takes longer than to import this package.
 __version__ = "0.1.0"
@@ -33,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "JSON",
     "Context",
+    "Counts",
     "DatabaseBusy",
     "DatabaseFull",
     "DatabaseNotFound",
@@ -50,6 +60,7 @@ __all__ = [
     "MigrationFailed",
     "MigrationInterrupted",
     "MigrationOutOfOrder",
+    "NewContext",
     "Pattern",
     "PatternStorage",
     "PokerTherapistError",
@@ -61,5 +72,6 @@ __all__ = [
     "StorageError",
     "TransactionConflict",
     "__version__",
+    "as_datetime",
     "get_pattern_storage",
 ]

@@ -32,9 +32,13 @@ class Database(ABC):
 
     Attributes:
         location: where the database is.
+        threads: how many threads can use it at once to any purpose.
+        writers: how many of them can write at once.
     """
 
     location: Location
+    threads: int
+    writers: int
 
     @abstractmethod
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -61,6 +65,16 @@ class Database(ABC):
 
         Inside a transaction the engine may run it later: before the transaction's next other statement, or at
         its end.
+        """
+
+    @abstractmethod
+    def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
+        """Run a query that saves a row, once for each of some rows of one player, as one transaction.
+
+        On a server that is one round trip.
+
+        Returns:
+            the ids of the rows, if the query only adds.
         """
 
     @property

@@ -45,10 +45,16 @@ def open_database(location: Location, queries: Sequence[Path], *, create: bool) 
     if isinstance(location, SQLiteLocation):
         from poker_therapist.sqlite.connections import SQLiteDatabase
 
-        return SQLiteDatabase(location, queries, create=create)
-    from poker_therapist.postgresql.connections import PostgreSQLDatabase
+        database: Database = SQLiteDatabase(location, queries, create=create)
+    else:
+        from poker_therapist.postgresql.connections import PostgreSQLDatabase
 
-    return PostgreSQLDatabase(location, queries)
+        database = PostgreSQLDatabase(location, queries)
+    if location.slow_ms is not None:
+        from poker_therapist.slow import log_slow
+
+        log_slow(database, location.slow_ms)
+    return database
 
 
 def engine_for(location: Location) -> "Engine":

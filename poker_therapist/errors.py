@@ -45,6 +45,12 @@ def escaped(text: str, *, keeping: str = "") -> str:
     )
 
 
+def counted(count: float, one: str, more: str = "") -> str:
+    """Return how many there are of something, as one and as more of them are called."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {one if count == 1 else more or f'{one}s'}"
+
+
 def escape_driver_error(error: BaseException) -> None:
     """Escape what an error of a driver says: Python shows it above ours, and names in it are anybody's."""
     error.args = tuple(escaped(one, keeping="\n") if isinstance(one, str) else one for one in error.args)
@@ -208,3 +214,14 @@ class SchemaTooNew(MigrationError):
     def __init__(self, message: str, *, unknown: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.unknown = tuple(unknown)
+
+    @classmethod
+    def beside(cls, database: str, pending: Sequence[str], unknown: Sequence[str]) -> Self:
+        """Return the error for what is pending beside what is unknown: nobody has tried one on the other."""
+        ids = escaped(", ".join(unknown))
+        return cls(
+            f"{database} lacks {', '.join(pending)}, and has had {ids}, which this version of the code does "
+            "not know: update the code to a version that has all of them (or restore their files), and let "
+            "that apply them",
+            unknown=unknown,
+        )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from poker_therapist.errors import InvalidInput, InvalidMigration, escaped
@@ -46,6 +46,7 @@ class SQLiteLocation:
         timeout: seconds to wait for another connection's lock.
         backups: how many backups to keep; none is made for 0.
         journal_mode: WAL; DELETE or TRUNCATE where processes cannot share memory, as on a network drive.
+        slow_ms: a statement that takes so many milliseconds is logged; none is for None.
         given: the path as it was given; `path` unless it was given otherwise.
         on_connect: called with each new connection, before its settings are made.
         sources: the folders of its migrations, where commands in messages have to say so.
@@ -59,6 +60,7 @@ class SQLiteLocation:
     timeout: float = 30.0
     backups: int = 5
     journal_mode: str = "WAL"
+    slow_ms: float | None = None
     given: Path | None = field(default=None, compare=False)
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
@@ -82,11 +84,9 @@ class SQLiteLocation:
     @property
     def url(self) -> str:
         """The complete URL."""
-        options = {
-            name: getattr(self, name) for name in ("synchronous", "timeout", "backups", "journal_mode")
-        }
+        names = ("synchronous", "timeout", "backups", "journal_mode", "slow_ms")
         usual = SQLiteLocation(self.path)
-        given = {name: value for name, value in options.items() if value != getattr(usual, name)}
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
         query = f"?{urlencode(given)}" if given else ""
         return f"sqlite:///{quote(self.path.as_posix(), safe='/:', errors='surrogatepass')}{query}"
 
@@ -102,6 +102,7 @@ class PostgreSQLLocation:
         schema: where the tables are; what the server's `search_path` says unless given.
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
+        slow_ms: a statement that takes so many milliseconds is logged; none is for None.
         on_connect: called with each new connection, before its settings are made.
         sources: the folders of its migrations, where commands in messages have to say so.
         yoyo: with which options the yoyo command was called, if it runs.
@@ -115,6 +116,7 @@ class PostgreSQLLocation:
     schema: str | None = None
     timeout: float = 30.0
     connections: int = 10
+    slow_ms: float | None = None
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
     yoyo: tuple[str, ...] | None = field(default=None, compare=False)
@@ -146,7 +148,8 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
     if location.yoyo is not None and words[0] in ("apply", "rollback", "mark", "unmark"):
         command = ("yoyo", *("--revision" if word == "--to" else word for word in words), *location.yoyo)
     elif words[0] in ("mark", "unmark"):
-        command = ("yoyo", *words, "--batch", "--no-config-file", "--database", yoyo_url(location), *sources)
+        options = ("--batch", "--no-config-file", "--database", yoyo_url(location))
+        command = ("yoyo", *words, *options, *map(_yoyo_source, sources))
     else:
         is_file = isinstance(location, SQLiteLocation) and "?" not in location.url
         command = ("poker-therapist", *words, "--database", location.name if is_file else location.url)
@@ -158,6 +161,18 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
     from shlex import join
 
     return join(command)
+
+
+def _yoyo_source(source: str) -> str:
+    """Return a folder of migrations for the yoyo command: as a pattern if there is a % in it.
+
+    yoyo puts what it is given into its settings, where a % begins something else.
+    """
+    if "%" not in source:
+        return source
+    from glob import escape
+
+    return (escape(source) if Path(source).is_dir() else source).replace("%", "[$-&]")
 
 
 def yoyo_url(location: Location) -> str:
@@ -258,7 +273,8 @@ def _locate_file(name: str) -> SQLiteLocation:
     options = _options(url.query)
     synchronous = options.pop("synchronous", "NORMAL").upper()
     journal_mode = options.pop("journal_mode", "WAL").upper()
-    timeout = _seconds(options)
+    timeout = _number(options, "timeout", "seconds", 30.0)
+    slow_ms = _number(options, "slow_ms", "milliseconds", None)
     backups = options.pop("backups", "5")
     if synchronous not in ("NORMAL", "FULL"):
         raise options.refusal("synchronous", synchronous, "NORMAL or FULL")
@@ -269,10 +285,13 @@ def _locate_file(name: str) -> SQLiteLocation:
     if options:
         which = "" if options.is_doubtful else f"{min(options)!r} "
         raise InvalidInput(
-            f"unknown option {which}in the URL: there are backups, journal_mode, synchronous and timeout"
+            f"unknown option {which}in the URL: there are backups, journal_mode, slow_ms, synchronous and "
+            "timeout"
         )
     path = unquote(url.path[1:])
-    return SQLiteLocation(_file(path), synchronous, timeout, int(backups), journal_mode, given=Path(path))
+    return SQLiteLocation(
+        _file(path), synchronous, timeout, int(backups), journal_mode, slow_ms, given=Path(path)
+    )
 
 
 class _Options(dict[str, str]):
@@ -292,11 +311,15 @@ def _options(query: str) -> _Options:
     return options
 
 
-def _seconds(options: _Options) -> float:
-    timeout = options.pop("timeout", "30")
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
-        raise options.refusal("timeout", timeout, "a number of seconds")
-    return float(timeout)
+_Unless = TypeVar("_Unless", float, float | None)
+
+
+def _number(options: _Options, name: str, unit: str, unless_given: _Unless) -> _Unless:
+    if (given := options.pop(name, None)) is None:
+        return unless_given
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", given):
+        raise options.refusal(name, given, f"a number of {unit}")
+    return float(given)
 
 
 def _locate_server(name: str) -> PostgreSQLLocation:
@@ -309,8 +332,9 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
     options = _options(query)
-    patience = options.get("timeout", "30")
-    timeout = _seconds(options)
+    own = {name: options[name] for name in ("timeout", "slow_ms") if name in options}
+    timeout = _number(options, "timeout", "seconds", 30.0)
+    slow_ms = _number(options, "slow_ms", "milliseconds", None)
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
         raise options.refusal("connections", connections, "a number from 1 to 999")
@@ -349,7 +373,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
     whole = {**defaults, **public}
     if schema:  # as the server does with a name that is not quoted
         schema = schema.translate(_LOWER)
-    ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
+    ours = own | {"connections": connections} | ({"schema": schema} if schema else {})
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
@@ -358,6 +382,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         schema,
         timeout,
         int(connections),
+        slow_ms,
     )
 
 

@@ -8,7 +8,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,6 +143,47 @@ def lock(descriptor: int, *, wait: bool) -> bool | None:
     except OSError as error:
         return False if error.errno in (errno.EAGAIN, errno.EACCES) else None
     return True
+
+
+class Claim:
+    """That a process is in the middle of changing a file, for others to see; it goes with the process.
+
+    It is a private folder beside the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = ExitStack()
+        self.is_ours = False
+
+    def is_of_others(self, *, remove: bool = False) -> bool:
+        """Return whether somebody else has one; remove those that killed processes have left if `remove`."""
+        pattern = re.escape(self._path.name) + r"\.migrating-\w{8}"
+        return not (self.is_ours or all(private_folders(self._path.parent, pattern, remove=remove).values()))
+
+    def wait(self, begin: Callable[[], object], undo: Callable[[], object], timeout: float) -> bool:
+        """Begin something when nobody else has one; undo it and return false if somebody has for too long."""
+        deadline = time.monotonic() + timeout
+        begin()
+        while self.is_of_others(remove=True):
+            undo()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+            begin()
+        return True
+
+    def take(self) -> None:
+        """Make it. Where nothing can be made, others do not see it."""
+        if not self.is_ours:
+            with suppress(OSError):
+                self._held.enter_context(private_folder(self._path.parent, f"{self._path.name}.migrating-"))
+                self.is_ours = True
+
+    def release(self) -> None:
+        """Remove it."""
+        self._held.close()
+        self.is_ours = False
 
 
 @contextmanager

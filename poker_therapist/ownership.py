@@ -54,7 +54,7 @@ class Owner:
             raise StorageError(
                 "another asyncio task has begun a transaction() in this thread and not ended it, so nothing "
                 "was done: end the block before its task awaits, or run the block in a worker thread "
-                "(asyncio.to_thread)"
+                "(asyncio.to_thread), or open the storage with poker_therapist.aio.open_storage()"
             )
 
 

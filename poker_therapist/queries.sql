@@ -1,6 +1,7 @@
 -- Every query of the storage. Each reads or writes the rows of one player, its first parameter
--- (next_player_with_expired alone looks at all), finds them by an index and reads them in its order, unless
--- the query says otherwise; newest first is by id, whatever a clock said. Both engines understand every one.
+-- (next_player_with_expired and users_of_... alone look at all), finds them by an index and reads them in its
+-- order, unless the query says otherwise; newest first is by id, whatever a clock said. Both engines
+-- understand every one.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
 -- Upsert: a belief that is there already is replaced, and keeps its id and created_at.
@@ -17,29 +18,61 @@ ON CONFLICT (user_id, pattern_type, pattern_key) DO UPDATE SET
 SELECT pattern_value FROM user_patterns
 WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key;
 
--- name: get_patterns_by_type(user_id, pattern_type)
--- Last updated first: sorted in memory, since an index on updated_at would be written to by every save.
+-- name: get_pattern_record(user_id, pattern_type, pattern_key)
 SELECT
-    pattern_key,
+    id,
     pattern_value,
     confidence,
     created_at,
     updated_at
 FROM user_patterns
-WHERE user_id = :user_id AND pattern_type = :pattern_type
+WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key;
+
+-- name: get_patterns_by_type(user_id, pattern_type, min_confidence, since, until)
+-- Last updated first: sorted in memory, since an index on updated_at would be written to by every save.
+SELECT
+    pattern_key,
+    id,
+    pattern_value,
+    confidence,
+    created_at,
+    updated_at
+FROM user_patterns
+WHERE
+    user_id = :user_id
+    AND pattern_type = :pattern_type
+    AND confidence >= :min_confidence
+    AND updated_at >= :since
+    AND updated_at < :until
 ORDER BY updated_at DESC, id DESC;
 
--- name: recall_patterns(user_id)
+-- name: list_pattern_types(user_id)
+SELECT DISTINCT pattern_type FROM user_patterns
+WHERE user_id = :user_id
+ORDER BY pattern_type;
+
+-- name: set_confidence(user_id, pattern_type, pattern_key, confidence, same_user_id)
+-- The player comes first, as in every query. With the plus SQLite finds the row by its id.
+WITH chosen AS (
+    SELECT id FROM user_patterns
+    WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key
+)
+
+UPDATE user_patterns SET confidence = :confidence
+WHERE +user_id = :same_user_id AND id IN (SELECT chosen.id FROM chosen);
+
+-- name: recall_patterns(user_id, min_confidence)
 -- Of each type, last updated first: sorted in memory, as above.
 SELECT
     pattern_type,
     pattern_key,
+    id,
     pattern_value,
     confidence,
     created_at,
     updated_at
 FROM user_patterns
-WHERE user_id = :user_id
+WHERE user_id = :user_id AND confidence >= :min_confidence
 ORDER BY pattern_type DESC, updated_at DESC, id DESC;
 
 -- name: save_context(user_id, context_key, context_value, session_id, now, expires_at)
@@ -69,22 +102,49 @@ WHERE
 ORDER BY id DESC
 LIMIT :limit;
 
--- name: recall_context(user_id, now, limit)
+-- name: context_items(user_id, now, last_id, since, until, limit)
 -- Of every key, over all sessions, newest first.
 SELECT
+    id,
     context_key,
     context_value,
     session_id,
     created_at,
     expires_at
 FROM conversation_context
-WHERE user_id = :user_id AND (expires_at IS NULL OR expires_at > :now)
+WHERE
+    user_id = :user_id
+    AND (expires_at IS NULL OR expires_at > :now)
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
 ORDER BY id DESC
 LIMIT :limit;
 
--- name: recall_context_of_session(user_id, session_id, now, limit)
+-- name: context_items_of_key(user_id, context_key, now, last_id, since, until, limit)
+-- Over all sessions, newest first.
+SELECT
+    id,
+    context_key,
+    context_value,
+    session_id,
+    created_at,
+    expires_at
+FROM conversation_context
+WHERE
+    user_id = :user_id
+    AND context_key = :context_key
+    AND (expires_at IS NULL OR expires_at > :now)
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: context_items_of_session(user_id, session_id, now, last_id, since, until, limit)
 -- Of every key, newest first.
 SELECT
+    id,
     context_key,
     context_value,
     session_id,
@@ -95,8 +155,42 @@ WHERE
     user_id = :user_id
     AND session_id = :session_id
     AND (expires_at IS NULL OR expires_at > :now)
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
 ORDER BY id DESC
 LIMIT :limit;
+
+-- name: context_items_of_key_and_session(user_id, context_key, session_id, now, last_id, since, until, limit)
+-- Newest first.
+SELECT
+    id,
+    context_key,
+    context_value,
+    session_id,
+    created_at,
+    expires_at
+FROM conversation_context
+WHERE
+    user_id = :user_id
+    AND context_key = :context_key
+    AND session_id = :session_id
+    AND (expires_at IS NULL OR expires_at > :now)
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: list_sessions(user_id, now)
+-- The one with the newest row first: sorted in memory, for a player has few sessions beside their rows.
+SELECT session_id FROM conversation_context
+WHERE
+    user_id = :user_id
+    AND session_id IS NOT NULL
+    AND (expires_at IS NULL OR expires_at > :now)
+GROUP BY session_id
+ORDER BY max(id) DESC;
 
 -- name: purge_expired(user_id, same_user_id, now, limit)
 -- The longest expired first; a few at a time, so that nobody waits long for the lock. With the plus SQLite
@@ -123,39 +217,66 @@ LIMIT 1;
 INSERT INTO user_insights (user_id, insight_type, insight_data, importance, created_at)
 VALUES (:user_id, :insight_type, :insight_data, :importance, :now);
 
--- name: get_insights(user_id, min_importance, limit)
+-- name: get_insights(user_id, min_importance, last_id, since, until, limit)
 -- Of every type, newest first; the plus keeps SQLite off the index on importance, which has another order.
 SELECT
+    id,
     insight_type,
     insight_data,
     importance,
     created_at
 FROM user_insights
-WHERE user_id = :user_id AND +importance >= :min_importance
+WHERE
+    user_id = :user_id
+    AND +importance >= :min_importance
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
 ORDER BY id DESC
 LIMIT :limit;
 
--- name: get_insights_of_type(user_id, insight_type, min_importance, limit)
+-- name: get_insights_of_type(user_id, insight_type, min_importance, last_id, since, until, limit)
 -- Newest first.
 SELECT
+    id,
     insight_type,
     insight_data,
     importance,
     created_at
 FROM user_insights
-WHERE user_id = :user_id AND insight_type = :insight_type AND +importance >= :min_importance
+WHERE
+    user_id = :user_id
+    AND insight_type = :insight_type
+    AND +importance >= :min_importance
+    AND id <= :last_id
+    AND created_at >= :since
+    AND created_at < :until
 ORDER BY id DESC
 LIMIT :limit;
 
--- name: recall_insights(user_id, limit)
--- What matters most first, the newer first of what matters as much.
+-- name: get_foremost_insights(user_id, importance, id, same_user_id, same_importance, min_importance, limit)
+-- What matters most first, the newer first of what matters as much: the rest of the latter, then what matters
+-- less. For (importance, id) < (...) SQLite would read again all that matters as much.
 SELECT
+    id,
     insight_type,
     insight_data,
     importance,
     created_at
 FROM user_insights
-WHERE user_id = :user_id
+WHERE user_id = :user_id AND importance = :importance AND id < :id
+UNION ALL
+SELECT
+    id,
+    insight_type,
+    insight_data,
+    importance,
+    created_at
+FROM user_insights
+WHERE
+    user_id = :same_user_id
+    AND importance < :same_importance
+    AND importance >= :min_importance
 ORDER BY importance DESC, id DESC
 LIMIT :limit;
 
@@ -214,6 +335,51 @@ FROM legacy_rows
 WHERE user_id = :user_id
 ORDER BY migration_id, table_name, row_id;
 
+-- name: count_user_patterns(user_id)
+SELECT count(*) FROM user_patterns
+WHERE user_id = :user_id;
+
+-- name: count_conversation_context(user_id)
+SELECT count(*) FROM conversation_context
+WHERE user_id = :user_id;
+
+-- name: count_user_insights(user_id)
+SELECT count(*) FROM user_insights
+WHERE user_id = :user_id;
+
+-- name: count_legacy_rows(user_id)
+SELECT count(*) FROM legacy_rows
+WHERE user_id = :user_id;
+
+-- name: users_of_user_patterns(first_user_id, limit)
+-- Reads the index from the first player on, each entry of it, up to as many players as the limit lets in.
+SELECT DISTINCT user_id FROM user_patterns
+WHERE user_id >= :first_user_id
+ORDER BY user_id
+LIMIT :limit;
+
+-- name: users_of_conversation_context(first_user_id, limit)
+SELECT DISTINCT user_id FROM conversation_context
+WHERE user_id >= :first_user_id
+ORDER BY user_id
+LIMIT :limit;
+
+-- name: users_of_user_insights(first_user_id, limit)
+SELECT DISTINCT user_id FROM user_insights
+WHERE user_id >= :first_user_id
+ORDER BY user_id
+LIMIT :limit;
+
+-- name: users_of_legacy_rows(first_user_id, last_user_id, limit)
+-- On SQLite a user_id here may be of any type: what is no integer is nobody's.
+SELECT DISTINCT user_id FROM legacy_rows
+WHERE
+    user_id >= :first_user_id
+    AND user_id <= :last_user_id
+    AND cast(user_id AS BIGINT) = user_id
+ORDER BY user_id
+LIMIT :limit;
+
 -- name: delete_user_patterns(user_id)
 DELETE FROM user_patterns
 WHERE user_id = :user_id;
@@ -230,6 +396,22 @@ WHERE user_id = :user_id AND session_id = :session_id;
 DELETE FROM user_insights
 WHERE user_id = :user_id;
 
+-- name: delete_insights_of_type(user_id, insight_type)
+DELETE FROM user_insights
+WHERE user_id = :user_id AND insight_type = :insight_type;
+
+-- name: delete_pattern(user_id, pattern_type, pattern_key)
+DELETE FROM user_patterns
+WHERE user_id = :user_id AND pattern_type = :pattern_type AND pattern_key = :pattern_key;
+
+-- name: delete_context(user_id, id)
+DELETE FROM conversation_context
+WHERE user_id = :user_id AND id = :id;
+
+-- name: delete_insight(user_id, id)
+DELETE FROM user_insights
+WHERE user_id = :user_id AND id = :id;
+
 -- name: delete_legacy_rows(user_id)
 DELETE FROM legacy_rows
 WHERE user_id = :user_id;
@@ -242,3 +424,30 @@ WHERE user_id = :user_id AND table_name = :table_name;
 -- name: delete_legacy_rows_of_session(user_id, session_id)
 DELETE FROM legacy_rows
 WHERE user_id = :user_id AND table_name = 'conversation_context' AND session_id = :session_id;
+
+-- name: delete_legacy_row(user_id, table_name, row_id)
+DELETE FROM legacy_rows
+WHERE user_id = :user_id AND table_name = :table_name AND row_id = :row_id;
+
+-- name: delete_legacy_row_of_pattern(user_id, same_user_id, pattern_type, pattern_key)
+DELETE FROM legacy_rows
+WHERE
+    user_id = :user_id
+    AND table_name = 'user_patterns'
+    AND row_id IN (
+        SELECT patterns.id FROM user_patterns AS patterns
+        WHERE
+            patterns.user_id = :same_user_id
+            AND patterns.pattern_type = :pattern_type
+            AND patterns.pattern_key = :pattern_key
+    );
+
+-- name: delete_legacy_rows_of_type(user_id, same_user_id, insight_type)
+DELETE FROM legacy_rows
+WHERE
+    user_id = :user_id
+    AND table_name = 'user_insights'
+    AND row_id IN (
+        SELECT insights.id FROM user_insights AS insights
+        WHERE insights.user_id = :same_user_id AND insights.insight_type = :insight_type
+    );

@@ -1,11 +1,16 @@
-"""What the storage returns: plain dicts, typed. Times are ISO 8601 in UTC."""
+"""What the storage takes and returns: plain dicts, typed.
 
-from typing import Any, TypedDict
+Times are ISO 8601 strings in UTC, as they are stored; `poker_therapist.as_datetime` makes datetimes of them.
+"""
+
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict
 
 
 class Pattern(TypedDict):
     """What Rex believes about a player."""
 
+    id: int
     value: Any
     confidence: float
     created_at: str
@@ -15,6 +20,7 @@ class Pattern(TypedDict):
 class Context(TypedDict):
     """Something said in a conversation."""
 
+    id: int
     key: str
     value: Any
     session_id: str | None
@@ -22,21 +28,35 @@ class Context(TypedDict):
     expires_at: str | None
 
 
-class Insight(TypedDict):
-    """Something that Rex concluded."""
+class NewContext(TypedDict):
+    """One of several things said, for `save_contexts`; what may be left out is as in `save_context`."""
 
+    key: str
+    value: Any
+    session_id: NotRequired[str | None]
+    expires_minutes: NotRequired[float | None]
+    created_at: NotRequired[datetime | None]
+
+
+class Insight(TypedDict):
+    """Something that Rex concluded; `data` is `value` once more, under the name that 0.1.0 gave it."""
+
+    id: int
     type: str
+    value: Any
     data: Any
     importance: float
     created_at: str
 
 
 class Recollection(TypedDict):
-    """Everything that Rex needs for one prompt."""
+    """Everything that Rex needs for one prompt, and whether there is more than the limits let in."""
 
     patterns: dict[str, dict[str, Pattern]]
     context: list[Context]
     insights: list[Insight]
+    more_context: bool
+    more_insights: bool
 
 
 class Export(TypedDict):
@@ -49,10 +69,14 @@ class Export(TypedDict):
     legacy_rows: list[dict[str, Any]]
 
 
-class Forgotten(TypedDict):
-    """How many rows of one player were deleted from each table."""
+class Counts(TypedDict):
+    """How many rows of one player each table has."""
 
     user_patterns: int
     conversation_context: int
     user_insights: int
     legacy_rows: int
+
+
+class Forgotten(Counts):
+    """How many rows of one player were deleted from each table."""

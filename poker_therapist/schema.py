@@ -145,11 +145,7 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
             unknown=unknown,
         )
     if pending:
-        raise SchemaTooNew(
-            f"{location.name} lacks {', '.join(pending)}, and has had {ids}, which this version of the code "
-            "does not know: update the code to a version that has all of them, and let that apply them",
-            unknown=unknown,
-        )
+        raise SchemaTooNew.beside(location.name, pending, unknown)
     mark = object()
     if _warned.setdefault((location.name, *unknown), mark) is mark:
         import logging

@@ -7,9 +7,10 @@ bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 import json
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 from poker_therapist.errors import InvalidInput
 
@@ -87,7 +88,9 @@ def _is_plain(value: Any, depth: int) -> bool:
     if type(value) is dict:
         for key in value:
             if type(key) is not str and not isinstance(key, str):
-                raise InvalidInput(f"a key inside the value must be a text, not {_show(key)}")
+                raise InvalidInput(
+                    f"a key inside the value must be a string, not {_show(key)} ({type(key).__name__})"
+                )
         value = value.values()
     elif type(value) is not list and type(value) is not tuple:
         return not isinstance(value, _CONTAINERS)
@@ -147,12 +150,12 @@ def decode_all(texts: list[str]) -> list[Any]:
     return values if len(values) == len(texts) else [decode(text) for text in texts]
 
 
-def check_user(user_id: SupportsIndex) -> int:
+def check_user(user_id: SupportsIndex, name: str = "user_id") -> int:
     """Return `user_id` as an int if it is an integer of at most 64 bits; raise InvalidInput if not."""
-    user = user_id if type(user_id) is int else _integer(user_id)
-    if user is not None and -(2**63) <= user < 2**63:
-        return user
-    raise InvalidInput(f"user_id must be an integer of at most 64 bits, not {_show(user_id)}")
+    number = user_id if type(user_id) is int else _integer(user_id)
+    if number is not None and -(2**63) <= number < 2**63:
+        return number
+    raise InvalidInput(f"{name} must be an integer of at most 64 bits (got {_show(user_id)})")
 
 
 def check_key(name: str, key: str) -> str:
@@ -162,9 +165,8 @@ def check_key(name: str, key: str) -> str:
     """
     if isinstance(key, str) and key and (key.isascii() or _is_unicode(key)) and "\0" not in key:
         return key
-    raise InvalidInput(
-        f"{name} must be a text that is not empty and holds no NUL and no lone surrogate, not {_show(key)}"
-    )
+    rule = "string without NUL or a lone surrogate" if isinstance(key, str) and key else "non-empty string"
+    raise InvalidInput(f"{name} must be a {rule} (got {_show(key)})")
 
 
 def check_new_key(name: str, key: str) -> str:
@@ -201,7 +203,7 @@ def check_score(name: str, score: float) -> float:
     number = score if isinstance(score, float) else _integer(score)
     if number is not None and 0 <= number <= 1:
         return number + 0.0  # without the sign of a zero, which only one engine keeps
-    raise InvalidInput(f"{name} must be a number from 0 to 1, not {_show(score)}")
+    raise InvalidInput(f"{name} must be a number from 0 to 1 (got {_show(score)})")
 
 
 def check_limit(name: str, limit: SupportsIndex | None) -> int:
@@ -211,7 +213,83 @@ def check_limit(name: str, limit: SupportsIndex | None) -> int:
     most = _integer(limit)
     if most is not None and 0 <= most < 2**63:
         return most
-    raise InvalidInput(f"{name} must be None or an integer of at least 0, not {_show(limit)}")
+    raise InvalidInput(f"{name} must be None or an integer of at least 0 (got {_show(limit)})")
+
+
+# Both engines sort these before and after every time.
+_EARLIEST, _LATEST = "-infinity", "infinity"
+
+
+def check_page(
+    before: SupportsIndex | Mapping[str, Any] | None, since: datetime | None, until: datetime | None
+) -> tuple[int, str, str]:
+    """Return the last id and the bounds in time of what a query reads; raise InvalidInput for what is none.
+
+    Args:
+        before: the id that the rows are to be older than, or a record that has it.
+        since: the first moment.
+        until: the moment after the last.
+    """
+    last = 2**63 - 1
+    if before is not None:
+        found = before["id"] if isinstance(before, Mapping) and "id" in before else before
+        last = max(check_user(cast(SupportsIndex, found), "before (an id, or a record)"), 1 - 2**63) - 1
+    return (
+        last,
+        _EARLIEST if since is None else timestamp(check_moment("since", since)),
+        _LATEST if until is None else timestamp(check_moment("until", until)),
+    )
+
+
+def check_place(before: Mapping[str, Any] | None) -> tuple[float, int]:
+    """Return the importance and id of an insight, after which a page in the order of importance begins."""
+    if before is None:
+        return 2.0, 0
+    if isinstance(before, Mapping) and before.keys() >= {"importance", "id"}:
+        return check_score("importance of before", before["importance"]), check_user(
+            before["id"], "id of before"
+        )
+    raise InvalidInput(
+        f"before must be an insight as it was returned, whose importance and id say where to go on "
+        f"(got {_show(before)})"
+    )
+
+
+def check_moment(name: str, moment: datetime) -> datetime:
+    """Return a moment in UTC if it is an aware datetime; raise InvalidInput naming it if it is not."""
+    with suppress(OverflowError, ValueError):
+        if isinstance(moment, datetime) and moment.utcoffset() is not None:
+            return moment.astimezone(UTC)
+    raise InvalidInput(
+        f"{name} must be a datetime with a time zone, such as datetime.now(UTC) (got {_show(moment)})"
+    )
+
+
+def as_datetime(stored: str) -> datetime:
+    """Return a time of a record, such as `created_at`, as an aware datetime in UTC.
+
+    Also those in `legacy_rows`, as the earlier app wrote them: without a time zone they are UTC.
+
+    Raises:
+        InvalidInput: it is no time.
+    """
+    try:
+        moment = datetime.fromisoformat(stored)
+    except (TypeError, ValueError):
+        pass
+    else:
+        with suppress(OverflowError):
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise InvalidInput(f"a time must be a string as the storage returns it (got {_show(stored)})")
+
+
+def creation(moment: datetime | None) -> str:
+    """Return when something was created, as it is stored: now, unless given.
+
+    Raises:
+        InvalidInput: `moment` is no aware datetime.
+    """
+    return timestamp(now() if moment is None else check_moment("created_at", moment))
 
 
 def timestamp(moment: datetime) -> str:
@@ -243,7 +321,7 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
-        f"expires_minutes must be None or a number of minutes within the calendar, not {_show(minutes)}"
+        f"expires_minutes must be None or a number of minutes within the calendar (got {_show(minutes)})"
     )
 
 
@@ -271,4 +349,4 @@ def _show(value: object) -> str:
         shown = ascii(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a list inside itself
         shown = "one that cannot be shown"
-    return f"{shown if len(shown) <= 40 else shown[:37] + '...'} ({type(value).__name__})"
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

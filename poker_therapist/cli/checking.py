@@ -1,6 +1,5 @@
 """Commands about files of migrations before they are run: what is wrong with them, and what they would do."""
 
-import glob
 import io
 import sys
 from pathlib import Path
@@ -15,18 +14,19 @@ from poker_therapist.cli.options import (
     FilePath,
     Where,
     as_json,
+    folders_named,
     sources_of,
     takes_ini,
     takes_migrations,
 )
 from poker_therapist.engines import dialect_of, engine_for
-from poker_therapist.errors import InvalidInput
 from poker_therapist.location import locate
 from poker_therapist.migrations import check as checks
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.ini import ini_value
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.plan import plan as make_plan
+from poker_therapist.migrations.scaffold import TWINS, with_twins
 from poker_therapist.migrations.script import script as write_script
 from poker_therapist.new_files import new_file
 
@@ -48,15 +48,13 @@ def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json
     Exit code 0: nothing is wrong, but for notes; 4: something is.
     """
     ini = where.ini()
-    chosen = list(folders) or _folders(ini, is_given=where.config is not None)
+    sources = sources_of(ini, is_given=where.config is not None) if ini else []
+    chosen = list(folders) or [schema.migrations_folder(name) for name in TWINS]
+    if sources and not folders:
+        chosen = folders_named(sources, f"`sources` in {ini}")
     named = ini_value(ini.absolute(), "database", is_given=where.config is not None) if ini else None
     location = locate(named or "RexVoice.db")
-    with_twins = dict.fromkeys(chosen)
-    for folder in chosen:
-        if folder.absolute().name in checks.TWINS:
-            beside = (folder.absolute().with_name(name) for name in (*checks.TWINS, *checks.OPTIONAL))
-            with_twins |= dict.fromkeys(one for one in beside if one.is_dir())
-    judged = list({one.resolve(): one for one in with_twins}.values())
+    judged = list({one.resolve(): one for one in with_twins(chosen, optional=True)}.values())
     found = checks.check(judged, lambda folder: dialect_of(folder.name, location), since=since)
     is_wrong = any(not one.is_note for one in found)
     if as_json:
@@ -90,7 +88,7 @@ def plan(
     """Show what apply or rollback would run.
 
     Each statement with its place, and what it does to data; on PostgreSQL also which table it locks. Its text
-    alone says so, and nothing is written.
+    alone says so, and nothing is written, also where there is no database yet.
     """
     if output is not None and not script:
         raise click.UsageError("--output goes with --script")
@@ -101,7 +99,9 @@ def plan(
     engine = engine_for(location)
     with engine.backend() as backend:
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
-        text = write_script(engine.script(backend), planned) if script else ""
+        name = str(output or "plan.sql")
+        text = write_script(engine.script(backend), planned, name) if script else ""
+        exists = backend.exists()
     if output is not None:
         with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
             file.write(text.encode())
@@ -110,9 +110,11 @@ def plan(
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         print(text, end="")
     elif as_json:
-        screen.print_json({"database": location.name, "migrations": [_in_json(one) for one in planned]})
+        migrations = [_in_json(one) for one in planned]
+        screen.print_json({"database": location.name, "exists": exists, "migrations": migrations})
     else:
         screen.print_plan(location, planned)
+        screen.tell_if_missing(location, exists=exists)
 
 
 def _in_json(one: PlannedMigration) -> dict[str, Any]:
@@ -132,18 +134,3 @@ def _in_json(one: PlannedMigration) -> dict[str, Any]:
             for each in one.statements
         ],
     }
-
-
-def _folders(ini: Path | None, *, is_given: bool) -> list[Path]:
-    """Return the folders that an ini file names, else those that come with this version."""
-    named = sources_of(ini, is_given=is_given) if ini else []
-    if not named:
-        return [schema.migrations_folder(name) for name in checks.TWINS]
-    found = [
-        path
-        for one in named
-        for path in ([Path(one)] if Path(one).is_dir() else map(Path, sorted(glob.glob(one))))  # noqa: PTH207  # as yoyo does
-    ]
-    if not found:
-        raise InvalidInput(f"there is no folder {' '.join(named)}: correct `sources` in {ini}")
-    return found

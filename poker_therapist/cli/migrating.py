@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -14,13 +13,14 @@ from poker_therapist.cli.options import (
     Where,
     as_json,
     takes_database,
-    takes_ini,
     takes_migrations,
+    takes_sources,
     yes,
 )
 from poker_therapist.engines import engine_for
 from poker_therapist.location import command_about
 from poker_therapist.migrations import loss, run
+from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.log import read_log
 from poker_therapist.migrations.scaffold import new_migration
 
@@ -74,9 +74,10 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
 
     The verdict on each: exact (going back gives every byte of schema
     and rows), schema-exact (the same schema and rows, some values differ), adopted (it found tables that no
-    migration made: it goes back by backup), or irreversible.
+    migration made: it goes back by backup), irreversible, or not judged (it was stopped in the middle before,
+    and what its first run did to rows is not known).
 
-    Exit code 0: each works and none is irreversible; 4: not so.
+    Exit code 0: each works and goes back; 4: not so.
     """
     location, folders = where.migrations()
     with screen.progress() as progress:
@@ -137,11 +138,11 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """
     location, given = where.migrations(changes=True)
 
-    def allow_loss(rows: dict[str, int], last: str) -> None:
+    def allow_loss(lost: str, last: str) -> None:
         if not sys.stdin.isatty():
             call = command_about(location, "rollback", "--to", last, "--yes")
-            raise loss.refusal(rows, [f"run `{call}`"])
-        click.confirm(f"This deletes {loss.described(rows)}. Go on?", abort=True, err=True)
+            raise loss.refusal(lost, [f"run `{call}`"])
+        click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)
     say = _quiet if as_json else screen.say
@@ -154,64 +155,62 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
 @click.command("list")
 @takes_migrations
 @as_json
-def list_(where: Where, *, as_json: bool) -> None:
+def list_(where: Where, *, as_json: bool) -> int:
     """List the migrations: applied, pending or interrupted.
 
     A is applied, U is unapplied, I is interrupted; beside it stands where the files are.
+
+    Exit code 3: there is no database.
     """
     location, given = where.migrations()
     with engine_for(location).backend() as backend:
         found = run.listed(backend, schema.sources_for(location, given))
+        exists = backend.exists()
     if as_json:
         rows = [{"id": one.id, "status": status, "source": one.source_dir} for one, status in found]
-        screen.print_json({"database": location.name, "migrations": rows})
-        return
-    rows_shown = [(one.id, status, one.source_dir) for one, status in found]
-    screen.print_rows(("migration", "status", "source"), rows_shown)
+        screen.print_json({"database": location.name, "exists": exists, "migrations": rows})
+    else:
+        rows_shown = [(one.id, status, one.source_dir) for one, status in found]
+        screen.print_rows(("migration", "status", "source"), rows_shown)
+        screen.tell_if_missing(location, exists=exists)
+    return 0 if exists else PENDING
 
 
 @click.command()
 @takes_database
 @as_json
-def log(where: Where, *, as_json: bool) -> None:
+def log(where: Where, *, as_json: bool) -> int:
     """Show who migrated what, when and where.
 
     What was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
+
+    Exit code 3: there is no database.
     """
     location = where.location()
     with engine_for(location).backend() as backend:
-        entries = read_log(backend)
+        entries, exists = read_log(backend), backend.exists()
     if as_json:
-        screen.print_json({"database": location.name, "log": [asdict(one) for one in entries]})
-        return
-    rows = [
-        (
-            one.migration,
-            one.outcome,
-            one.operation,
-            (one.at or "")[:19],
-            f"{one.user}@{one.host}".strip("@"),
-            one.place,
-        )
-        for one in entries
-    ]
-    screen.print_rows(("migration", "outcome", "operation", "at (UTC)", "by", "place"), rows)
+        found = [asdict(one) for one in entries]
+        screen.print_json({"database": location.name, "exists": exists, "log": found})
+    elif exists:
+        screen.print_log(location, entries)
+    screen.tell_if_missing(location, exists=exists or as_json)
+    return 0 if exists else PENDING
 
 
 @click.command()
-@takes_ini
+@takes_sources
 @click.argument("description")
 def new(where: Where, description: str) -> None:
     """Write the empty files of the next migration.
 
-    That is: a pair for each engine, numbered and linked to the one before.
+    That is: a pair, numbered and linked to the one before, in the first folder that the ini file names or
+    --sources, and in that of the other engine beside it.
 
     DESCRIPTION is what it does, verb first: "add session mood".
     """
-    ini = where.ini()
-    folder = ini.absolute().parent if ini else Path.cwd()
-    for path in new_migration(description, folder / "sql_migrations"):
-        screen.say(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    for path in new_migration(description, where.folders()):
+        screen.say(shown(path))
 
 
 def _quiet(_line: str) -> None:

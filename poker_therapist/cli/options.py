@@ -1,9 +1,10 @@
 """The options that commands share, and what they mean: which database, and whose migrations."""
 
 import functools
+import glob
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ class Where:
             say_which(location, by)
         return name
 
+    def folders(self) -> list[Path]:
+        """Return the folders of migrations whose files are meant; see `folders_named`."""
+        ini = None if self.sources else self.ini()
+        if self.sources:
+            return folders_named(self.sources, "--sources")
+        if ini and (named := sources_of(ini, is_given=self.config is not None)):
+            return folders_named(named, f"`sources` in {ini}")
+        here = ini.absolute().parent if ini else Path.cwd()
+        if not (folder := here / "sql_migrations" / "sqlite").is_dir():
+            raise InvalidInput(
+                f"there is no folder {folder}: run this in a checkout, or name one with --sources"
+            )
+        return [folder]
+
     def location(self, *, changes: bool = False) -> Location:
         """Return where the database is that is meant; see `name`."""
         return locate(self.name(changes=changes))
@@ -124,6 +139,29 @@ def sources_of(ini: Path, *, is_given: bool) -> list[str]:
     return [named] if found[1:] and Path(named).is_dir() else found
 
 
+def folders_named(sources: Sequence[str], by: str) -> list[Path]:
+    """Return the folders that sources name as yoyo reads them: globbed, and seen from the working folder.
+
+    Args:
+        sources: one or more.
+        by: what is to be corrected if they name none.
+
+    Raises:
+        InvalidInput: no folder is there, or one is named that lies in a package of Python.
+    """
+    if inside := next((one for one in sources if one.startswith("package:")), None):
+        raise InvalidInput(f"{inside} lies in a package, whose files may not be files: name a folder instead")
+    found = [
+        path
+        for one in sources
+        for path in ([Path(one)] if Path(one).is_dir() else map(Path, sorted(glob.glob(one))))  # noqa: PTH207  # as yoyo does
+        if path.is_dir()
+    ]
+    if not found:
+        raise InvalidInput(f"there is no folder {' '.join(sources)} as seen from {Path.cwd()}: correct {by}")
+    return list(dict.fromkeys(found))
+
+
 def say_which(location: Location, by: str) -> None:
     """Name the database that is going to be changed, and who names it."""
     print(escaped(f"database: {location.described} ({by})"), file=sys.stderr)
@@ -148,6 +186,11 @@ def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def takes_sources(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say whose migrations are meant, as a `Where`."""
+    return _SOURCES_OPTION(takes_ini(command))
+
+
 def takes_database(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which database is meant, as a `Where`."""
     return _DATABASE_OPTION(takes_ini(command))
@@ -155,4 +198,4 @@ def takes_database(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def takes_migrations(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which database is meant and whose migrations, as a `Where`."""
-    return _DATABASE_OPTION(_SOURCES_OPTION(takes_ini(command)))
+    return _DATABASE_OPTION(takes_sources(command))

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import Where, sources_of, takes_migrations
+from poker_therapist.cli.options import Where, takes_migrations
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.renumber import renumber as renumber_files
-
-_ENGINES = ("sqlite", "postgresql", "citus")
+from poker_therapist.migrations.scaffold import with_twins
 
 
 @click.command()
@@ -25,7 +24,7 @@ def renumber(where: Where, migration: str) -> None:
     Its files of all engines are renamed, what it depends on is written anew, and so is what names it. Those
     that depend on it follow it. Refused for one that is released, or applied in the database.
     """
-    folders = _folders(where)
+    folders = with_twins(where.folders(), optional=True)
     location = where.location()
     applied = set[str]()
     try:
@@ -47,23 +46,6 @@ def renumber(where: Where, migration: str) -> None:
         screen.say(f"{shown(change.old)}{renamed}")
     if not changes:
         screen.say(f"{migration} is the next one already")
-
-
-def _folders(where: Where) -> list[Path]:
-    """Return the folders that are given or that the ini file names, and those of the other engines beside."""
-    ini = None if where.sources else where.ini()
-    given = list(where.sources) or (sources_of(ini, is_given=where.config is not None) if ini else [])
-    if not given:
-        given = [str((ini.absolute().parent if ini else Path.cwd()) / "sql_migrations" / _ENGINES[0])]
-    found = [
-        folder
-        for source in map(Path, given)
-        for folder in ([source.parent / name for name in _ENGINES] if source.name in _ENGINES else [source])
-        if folder.is_dir()
-    ]
-    if not found:
-        raise InvalidInput(f"there is no folder {' '.join(given)}: run this in a checkout")
-    return list(dict.fromkeys(found))
 
 
 def _released(file: Path) -> set[str]:

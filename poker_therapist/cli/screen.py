@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from poker_therapist.errors import escaped
 from poker_therapist.location import Location, command_about
 from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
+from poker_therapist.migrations.log import LogEntry
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import MigrationStatus, State, Status
@@ -89,7 +90,7 @@ def print_status(location: Location, found: Status) -> None:
     if found.drift_unknown_because:
         _print(found.drift_unknown_because, NOTICE)
     if not found.exists:
-        _print(f"There is no database {location.name} yet; `{apply}` makes it.", NOTICE)
+        _print(_missing(location), NOTICE)
     elif found.is_trouble and found.drift_unknown_because and not found.drift:
         _print(f"{location.name}: not judged, see above.", BAD)
     elif found.is_trouble:
@@ -160,6 +161,35 @@ def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
                 _print(f"      {escaped(does)}", NOTICE)
             for lock in each.locks:
                 _print(f"      {escaped(str(lock))}", NOTICE if lock.blocks else None)
+
+
+def print_log(location: Location, entries: list[LogEntry]) -> None:
+    """Print what was done with migrations, oldest first."""
+    if not entries:
+        _print(f"{location.name}: no migration was applied or rolled back yet.", NOTICE)
+        return
+    rows = [
+        (
+            one.migration,
+            one.outcome,
+            one.operation,
+            (one.at or "")[:19],
+            f"{one.user}@{one.host}".strip("@"),
+            one.place,
+        )
+        for one in entries
+    ]
+    print_rows(("migration", "outcome", "operation", "at (UTC)", "by", "place"), rows)
+
+
+def _missing(location: Location) -> str:
+    return f"There is no database {location.name} yet; `{command_about(location, 'apply')}` makes it."
+
+
+def tell_if_missing(location: Location, *, exists: bool) -> None:
+    """Say, beside what is printed, that there is no database."""
+    if not exists:
+        print(escaped(_missing(location)), file=sys.stderr)
 
 
 def print_backups(location: Location, found: list[BackupFile]) -> None:

@@ -7,6 +7,7 @@ docs/migrations.md draws the order of events.
 """
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from poker_therapist.errors import (
     MigrationError,
     MigrationInterrupted,
     PokerTherapistError,
+    counted,
     escaped,
 )
 from poker_therapist.location import command_about, require_own
@@ -34,11 +36,10 @@ from poker_therapist.migrations.files import (
     read_migrations,
 )
 from poker_therapist.migrations.log import record_failure
-from poker_therapist.migrations.loss import rows_lost
+from poker_therapist.migrations.loss import require_consent
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
-
 
 _MOST_ROWS, _WIDEST = 20, 60
 
@@ -55,7 +56,7 @@ class AtomicBackend(Bookkeeping, ABC):
     shows_rows = False  # whether the rows that a migration selects are reported
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
-    allow_loss: Callable[[dict[str, int], str], None] | None = None  # may refuse what deletes rows
+    allow_loss: Callable[[str, str], None] | None = None  # may refuse what deletes rows or values
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -83,7 +84,7 @@ class AtomicBackend(Bookkeeping, ABC):
             self.tell_operator(" | ".join(cells).rstrip())
         count = len(table) - 2 + more
         shown = f", the first {_MOST_ROWS} are shown" if more else ""
-        self.tell_operator(f"({count:,} row{'s' * (count != 1)}{shown})")
+        self.tell_operator(f"({counted(count, 'row')}{shown})")
 
     @abstractmethod
     def create_database(self) -> None:
@@ -160,12 +161,13 @@ class AtomicBackend(Bookkeeping, ABC):
         self._known = list({one.id: one for one in (*self._known, *migrations)}.values())
 
     def require_in_order(self, migrations: Collection[SQLMigration], *, again: bool = False) -> None:
-        """Raise MigrationOutOfOrder if one of some is late, or one of a fork.
+        """Raise MigrationOutOfOrder if one of some is late, or one of a fork; SchemaTooNew beside unknown.
 
         Args:
             migrations: what is to be applied.
             again: it is applied already, and will be rolled back before.
         """
+        self.require_known(migrations, again=again)
         ids = {one.id for one in migrations}
         applied = self.applied().keys() if ids else set()
         done = applied | self.interrupted() if ids else set()
@@ -219,12 +221,12 @@ class AtomicBackend(Bookkeeping, ABC):
     def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
         """Raise MigrationEdited if the files of a migration are not what was kept of it."""
         if kept.checksum is not None:
-            words = (("unmark", "-m", f"^{one.id}$"), ("mark", "-m", f"^{one.id}$"))
-            sources = self.location.sources or self.sources
-            ways = (f"`{command_about(self.location, *way, sources=sources)}`" for way in words)
-            one.require_unedited(
-                kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", " and then ".join(ways)
+            match, folders = ("-m", f"^{re.escape(one.id)}$"), self.location.sources or self.sources
+            ways = (
+                command_about(self.location, word, *match, sources=folders) for word in ("unmark", "mark")
             )
+            accept = " and then ".join(f"`{way}`" for way in ways)
+            one.require_unedited(kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", accept)
 
     def tell_of_missing_files(self) -> None:
         """Tell of what is applied and was read out of the database, for want of a file."""
@@ -274,8 +276,8 @@ class AtomicBackend(Bookkeeping, ABC):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
         self.require_unedited(migrations)
         self._require_way_back(migrations)
-        if self.allow_loss and (rows := rows_lost(self, migrations)):
-            self.allow_loss(rows, migrations[-1].id)
+        if migrations or self.is_being_changed():
+            require_consent(self, migrations)
         if not migrations:
             self.tell_operator("nothing to roll back")
         self._in_turn(self.rollback_one, migrations, "rolled back")
@@ -303,8 +305,8 @@ class AtomicBackend(Bookkeeping, ABC):
             migration.statements("rollback")  # what cannot be rolled back is not applied
         self.create_database()
         with self.translating_errors(), self.migration_lock():
-            if self._apply_locked(migration, statements, mark):
-                self.tell_operator(f"applied {migration.id}")
+            done = self._apply_locked(migration, statements, mark)
+            self.tell_operator(f"{'' if done else 'somebody else has '}applied {migration.id}")
 
     def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
@@ -344,8 +346,8 @@ class AtomicBackend(Bookkeeping, ABC):
         if migration.file is None:
             self.tell_operator(f"{migration.id} has no file here: what the database keeps of it is run")
         with self.translating_errors(), self.migration_lock():
-            if self._roll_back_locked(migration, statements):
-                self.tell_operator(f"rolled back {migration.id}")
+            done = self._roll_back_locked(migration, statements)
+            self.tell_operator(f"rolled back {migration.id}" if done else f"{migration.id} is not applied")
 
     def _roll_back_locked(self, migration: SQLMigration, statements: list[Statement]) -> bool:
         with self.one_transaction():

@@ -8,7 +8,7 @@ import getpass
 import socket
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 
-from poker_therapist.errors import PokerTherapistError
+from poker_therapist.errors import PokerTherapistError, SchemaTooNew
 from poker_therapist.migrations.files import KEPT_IN_DATABASE, AppliedRecord, Split, SQLMigration, split
-from poker_therapist.migrations.order import in_order, natural
+from poker_therapist.migrations.order import ancestors, in_order, natural
 
 BOOKKEEPING_SQL = Path(__file__).with_suffix(".sql")
 _TICK = timedelta(microseconds=1)
@@ -30,6 +30,8 @@ class Bookkeeping(DatabaseBackend, ABC):
 
     location: Any  # each engine says of which kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
+    # What was applied, and what interrupted, when it was chosen what to roll back.
+    chosen_among: tuple[Collection[str], Collection[str]] | None = None
     _known: Sequence[SQLMigration] = ()  # all that were read, for a part of them may rest on another
 
     @property
@@ -106,6 +108,23 @@ class Bookkeeping(DatabaseBackend, ABC):
             if text.is_interrupted or (name in applied and text.is_text_of(applied[name]))
         ]
 
+    def require_known(self, chosen: Collection[SQLMigration], *, again: bool) -> None:
+        """Raise SchemaTooNew if what is to be applied would come beside what is applied and has no file.
+
+        That is, a later one of the same folder: one that depends on what has a file.
+
+        Args:
+            chosen: what is to be applied.
+            again: all of it that is applied will be rolled back before.
+        """
+        pending = [one.id for one in chosen if one.file is not None and not one.is_hook]
+        files = {one.id for one in (*self._known, *chosen) if one.file is not None}
+        gone = files | ({one.id for one in chosen} if again else set()) | self.interrupted()
+        kept = {one.id: one for one in self.kept_migrations()} if pending else {}
+        unknown = [name for name, one in kept.items() if name not in gone and ancestors(one, kept) & files]
+        if unknown:
+            raise SchemaTooNew.beside(self.name, pending, sorted(unknown, key=natural))
+
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
         """Return what is applied of ours, as it was: its files, and the kept text of what has none."""
         known = {**{one.id: one for one in self.kept_migrations()}, **files}
@@ -125,6 +144,7 @@ class Bookkeeping(DatabaseBackend, ABC):
     def in_rollback_order(self, migrations: Iterable[SQLMigration]) -> list[SQLMigration]:
         """Return what is applied or was interrupted of some, that first, then what was applied last."""
         applied, interrupted = self.applied(), self.interrupted()
+        self.chosen_among = (applied.keys(), interrupted)
         found = [one for one in migrations if one.id in applied or one.id in interrupted]
         time = _by_time(applied, found)
         return in_order(found, lambda name: (name in interrupted, time(name)))[::-1]

@@ -23,17 +23,13 @@ from poker_therapist.migrations.files import Split, SQLMigration, link, normalis
 from poker_therapist.migrations.files import read as read_pair
 from poker_therapist.migrations.header import directives
 from poker_therapist.migrations.order import forks, natural
-from poker_therapist.migrations.scaffold import REASON
-
-# What `new` writes side by side, and what may lie beside them.
-TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
+from poker_therapist.migrations.scaffold import MOST_DIGITS, OPTIONAL, REASON, TWINS
 
 _HALF = ".rollback.sql"
 _LIKE_A_HALF = re.compile(r"(?i:[._-](rollback|down|undo))$")
 _LIKE_A_MIGRATION = re.compile(r"\d+[_-].*|.*\.sql\b.*", re.IGNORECASE)
 _NUMBER = re.compile(r"([a-z]*)(\d+)", re.IGNORECASE)
 _LONG = 1_000_000  # characters, for which sqlparse takes half a minute
-_MOST_DIGITS = 4  # more are a date, and dates have gaps
 
 
 class Dialect(NamedTuple):
@@ -86,20 +82,22 @@ def check(
     """
     found: list[Finding] = []
     read: dict[Path, list[SQLMigration]] = {}
+    ids: dict[Path, set[str]] = {}  # also of what cannot be read
     for folder in folders:
         if not folder.is_dir():
             raise InvalidInput(f"there is no folder {shown(folder)}: name one with migrations")
         judge = dialect(folder)
         paths = sorted(_migrations(folder, found), key=lambda path: natural(path.stem))
+        ids[folder] = {path.stem for path in paths}
         read[folder] = [one for path in paths if (one := _pair(path, folder, judge, found))]
         found += _numbers(paths)
         if not paths:
             found.append(Finding(shown(folder), 0, "holds no migration: name another folder"))
-    found += _links(read)
+    found += _links(read, ids)
     for folder, files in read.items():
         for other in (folder.parent / name for name in TWINS if folder.name in TWINS):
             if other != folder and other in read:
-                found += _twins(files, read[other], other)
+                found += _twins(files, ids[other], other)
     found += [one for parent in {one.parent for one in folders} for one in _released(parent)]
     if since is not None:
         found += [one for folder in folders for one in _since(folder, since)]
@@ -118,7 +116,10 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
             found.append(Finding(shown(path), 0, problem, **more))
 
         if path.is_dir():
-            for lost in sorted(path.rglob("*.sql")) if not name.startswith(".") else ():
+            if name.lower().endswith(".sql"):
+                finding("is a folder, and ignored: rename it")
+            below = sorted(path.rglob("*")) if not name.startswith(".") else ()
+            for lost in (one for one in below if one.suffix.lower() == ".sql" and one.name[0] != "."):
                 finding(f"lies in a folder below {shown(folder)}, where nobody looks: move it up", lost)
         elif name.startswith((".", "yoyo-tmp")):
             if name.lower().endswith(".sql"):
@@ -153,7 +154,7 @@ def _pair(path: Path, folder: Path, judge: Dialect, found: list[Finding]) -> SQL
     try:
         one = read_pair(path, str(folder), judge.split)
     except InvalidMigration as error:
-        problem = str(error).removeprefix(f"{error.file}: ").removeprefix(f"{error.file} ")
+        problem = re.sub(rf"^{re.escape(error.file or '')}(:{error.line})?:? ", "", str(error))
         found.append(Finding(error.file or shown(path), error.line or 0, problem))
         return None
     if one.rollback_sql is None and not one.is_hook:
@@ -175,9 +176,6 @@ def _text(  # one for each kind of fault
         return
     if REASON in text:
         yield Finding(file, 1, "has not been filled in: say why this change")
-    if "\0" in text:
-        yield Finding(file, text.count("\n", 0, text.index("\0")) + 1, "holds a NUL character: delete it")
-        return
     faults = one.faults(direction)
     yield from (Finding(file, line, problem.partition("\n")[0]) for line, problem in faults)
     for said in directives(text):
@@ -209,7 +207,7 @@ def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
     taken = defaultdict[str, dict[int, Path]](dict)
     for path in paths:
         found = _NUMBER.match(path.stem)
-        if found is None or len(found[2]) > _MOST_DIGITS:
+        if found is None or len(found[2]) > MOST_DIGITS:
             continue
         numbers, number = taken[found[1].lower()], int(found[2])
         if number in numbers:
@@ -221,24 +219,30 @@ def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
         numbers[number] = path
 
 
-def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
+def _links(read: dict[Path, list[SQLMigration]], ids: dict[Path, set[str]]) -> Iterator[Finding]:
     """Yield what is wrong with the order of migrations that are applied together."""
     engines = defaultdict[Path, list[SQLMigration]](list)
+    there = defaultdict[Path, set[str]](set)
     for folder, files in read.items():  # an optional folder rests on its engine's
         base = folder.with_name("postgresql") if folder.name in OPTIONAL else folder
-        engines[base if base in read else folder] += files
-    for files in engines.values():
+        base = base if base in read else folder
+        engines[base] += files
+        there[base] |= ids[folder]
+    for base, files in engines.items():
         known = {one.id: one for one in files}
         for one in files:
             if (other := known[one.id]) is not one:
                 yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
-            for name in sorted(one.depends_on - known.keys()):
+            for name in sorted(one.depends_on - there[base]):
                 line = next(
                     (said.line for said in directives(one.apply_sql) if name in said.value.split()), 0
                 )
                 yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
+        sound = dict(known)
+        while lost := [one.id for one in sound.values() if not one.depends_on <= sound.keys()]:
+            sound = {name: one for name, one in sound.items() if name not in lost}
         try:
-            link({one.id: one for one in files if one.depends_on <= known.keys()})
+            link(sound)
         except PokerTherapistError as error:
             yield Finding(shown(Path(files[0].source_dir)), 0, str(error))
             continue
@@ -260,10 +264,10 @@ def _links(read: dict[Path, list[SQLMigration]]) -> Iterator[Finding]:
                     yield Finding(one.place(), 0, problem)
 
 
-def _twins(files: Sequence[SQLMigration], others: Sequence[SQLMigration], folder: Path) -> Iterator[Finding]:
+def _twins(files: Sequence[SQLMigration], others: set[str], folder: Path) -> Iterator[Finding]:
     """Yield what has no twin in the folder of the other engine."""
     for one in files:
-        if one.id not in {other.id for other in others}:
+        if one.id not in others:
             twin = shown(folder / f"{one.id}.sql")
             yield Finding(one.place(), 0, f"has no twin: write {twin}, if only a comment")
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from poker_therapist.errors import counted
+
 
 class Side(StrEnum):
     """One of the two states; in a query, the alias of its table."""
@@ -48,8 +50,11 @@ class RowDifference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.column is None:
-            return f"{self.table}: {self.count:,} rows are not the same, such as {self.example}"
-        return f"{self.table}.{self.column}: {self.count:,} values differ, such as {self.example}"
+            differing = f"{self.table}: {counted(self.count, 'row is', 'rows are')} not the same"
+        else:
+            many = counted(self.count, "value differs", "values differ")
+            differing = f"{self.table}.{self.column}: {many}"
+        return f"{differing}, such as {self.example}"
 
 
 class RowComparison(ABC):

@@ -1,32 +1,72 @@
-"""What a statement does to data, as far as its text alone says."""
+"""What a statement does to data, and which rows and values a run would lose, as far as its text alone says.
+
+Of what is overwritten, lost is what a constant or another column replaces. What comes from another table is
+taken for put back.
+"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from poker_therapist.migrations.clauses import (
+    NAME,
+    PART,
+    Item,
+    assigned,
+    outside_brackets,
+    plain,
+    selected,
+    sources,
+    top_level,
+)
 from poker_therapist.migrations.files import Statement
+from poker_therapist.migrations.tracking import Copy, Lost, Table
 
 _TOKEN = re.compile(
     r"""
       (?P<blank> \s+ | --[^\n]* | /\*.*?\*/ )+
+    | (?P<name> "(?:[^"]|"")*" | `[^`]*` )
     | [eE]'(?: [^'\\] | \\. | '' )*' | '[^']*'(?:'[^']*')* | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_PART = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
-NAME = rf"((?:{_PART} ?\. ?)?{_PART})"
-_LIST = rf"({NAME}(?: ?, ?{NAME})*)"
-_FIRST_VERB = re.compile(r"WITH\b.*?\b(?=(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b)", re.I)
+_LIST = rf"((?:ONLY )?{NAME}(?: ?\* ?)?(?: ?, ?(?:ONLY )?{NAME}(?: ?\* ?)?)*)"
 _INNER_CHANGE = re.compile(r"\( ?(?=(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO) )", re.I)
 _MAKES_TABLE = re.compile(
-    rf"CREATE (?:(?:TEMP|TEMPORARY|UNLOGGED|LOCAL|GLOBAL) )*TABLE (?:IF NOT EXISTS )?{NAME}", re.I
+    rf"CREATE (?:(?:TEMP|TEMPORARY|UNLOGGED|LOCAL|GLOBAL) )*TABLE (IF NOT EXISTS )?{NAME}", re.I
 )
-_AS_QUERY = re.compile(r"\bAS (?:\(? ?SELECT|WITH|TABLE|VALUES)\b", re.I)
-_RENAMES = re.compile(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{NAME} RENAME TO {NAME}", re.I)
-_ALTERS = re.compile(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{NAME} (.*)", re.I)
-_DROPS_COLUMN = re.compile(rf"DROP (?!CONSTRAINT\b)(?:COLUMN )?(?:IF EXISTS )?{NAME}", re.I)
-_DROPS_TABLES = re.compile(rf"DROP TABLE (?:IF EXISTS )?{_LIST}", re.I)
+_AS_QUERY = re.compile(r"\bAS (?=\(? ?(?:SELECT|WITH|TABLE|VALUES)\b)", re.I)
+_NO_ROWS = re.compile(r"\bWITH NO DATA\b", re.I)
+_INTO = re.compile(rf"\bINTO (?:(?:TEMP|TEMPORARY|UNLOGGED) )?(?:TABLE )?{NAME}", re.I)
+_ALTERS = re.compile(rf"ALTER (?:FOREIGN )?TABLE (?:IF EXISTS )?(?:ONLY )?{NAME} ?\*? (.*)", re.I)
+_RENAMES = re.compile(rf"RENAME TO {NAME}", re.I)
+_RENAMES_COLUMN = re.compile(rf"RENAME (?!TO\b|CONSTRAINT\b)(?:COLUMN )?({PART}) TO ({PART})", re.I)
+_ADDS_COLUMN = re.compile(
+    rf"ADD (?!CONSTRAINT\b|PRIMARY\b|UNIQUE\b|CHECK\b|FOREIGN\b|EXCLUDE\b)(?:COLUMN )?(?!IF NOT ){NAME}", re.I
+)
+_DROPS_COLUMN = re.compile(rf"DROP (?!CONSTRAINT\b)(?:COLUMN )?(?:IF EXISTS )?({PART})", re.I)
+_DROPS_TABLES = re.compile(rf"DROP (?:FOREIGN )?TABLE (?:IF EXISTS )?{_LIST}", re.I)
+_CHANGES_TYPE = re.compile(rf"ALTER (?:COLUMN )?({PART}) (?:SET DATA )?TYPE (.*)", re.I)
+# A type that holds whatever another does.
+_HOLDS_ALL = re.compile(
+    rf"(?:TEXT|VARCHAR|CHARACTER VARYING)(?: COLLATE \S+)?(?: USING {NAME} ?:: ?[a-z]+)? ?;?$", re.I
+)
+_EMPTIES = re.compile(rf"TRUNCATE (?:TABLE )?{_LIST}|DELETE FROM (?:ONLY )?{NAME}", re.I)
+_INSERTS = re.compile(rf"(?:INSERT (?:OR \w+ )?|REPLACE )INTO {NAME}(?: AS {PART})?(.*)", re.I)
+_COLUMNS = re.compile(r" ?\( ?([^()]+?) ?\)(?= ?(?:\(|(?:AS|OVERRIDING|SELECT|TABLE|WITH)\b))", re.I)
+_UPDATES = re.compile(rf"UPDATE (?:OR \w+ )?(?:ONLY )?{NAME}", re.I)
+_MERGES = re.compile(rf"MERGE INTO (?:ONLY )?{NAME}", re.I)
+_SELECTS_ROWS = re.compile(
+    r"\b(?:WHERE|DISTINCT|GROUP BY|HAVING|LIMIT|OFFSET|FETCH|EXCEPT|INTERSECT|OR IGNORE|DO NOTHING)\b",
+    re.I,
+)
+# What takes along things that the text does not name.
+_TAKES_ALONG = re.compile(
+    r"(?:DROP (?:TYPE|DOMAIN|EXTENSION)|TRUNCATE)\b.* CASCADE\b|DROP (?:OWNED|DATABASE)\b.*|CALL\b.*", re.I
+)
+_CODE_DELETES = re.compile(r"\b(?:DELETE|DROP|TRUNCATE|UPDATE|MERGE|EXECUTE)\b", re.I)
+_SCHEMAS = re.compile(rf"DROP SCHEMA (?:IF EXISTS )?({PART}(?: ?, ?{PART})*) CASCADE\b", re.I)
 # What an action of ALTER TABLE, or a statement, does; the name of its table is put in.
 _REWRITES = re.compile(
     rf"ALTER (?:COLUMN )?{NAME} (?:SET DATA )?TYPE\b|SET (?:LOGGED|UNLOGGED|TABLESPACE|ACCESS METHOD)\b"
@@ -37,9 +77,9 @@ _CHANGES = tuple(
     (re.compile(pattern, re.I), sentence)
     for pattern, sentence in (
         (rf"TRUNCATE (?:TABLE )?(?:ONLY )?{_LIST}", "deletes every row of {}"),
-        (rf"DELETE FROM (?:ONLY )?{NAME}(?!.* WHERE )", "deletes every row of {}"),
+        (rf"DELETE FROM (?:ONLY )?{NAME}(?!.* WHERE\b)", "deletes every row of {}"),
         (rf"DELETE FROM (?:ONLY )?{NAME}", "deletes rows of {}"),
-        (rf"UPDATE (?:OR \w+ )?(?:ONLY )?{NAME}(?!.* WHERE )", "updates every row of {}"),
+        (rf"UPDATE (?:OR \w+ )?(?:ONLY )?{NAME}(?!.* WHERE\b)", "updates every row of {}"),
         (rf"UPDATE (?:OR \w+ )?(?:ONLY )?{NAME}", "updates rows of {}"),
         (rf"(?:INSERT OR REPLACE|REPLACE) INTO {NAME}", "inserts rows into {}, or replaces them"),
         (rf"INSERT (?:OR \w+ )?INTO {NAME}(?=.* DO UPDATE )", "inserts rows into {}, or updates them"),
@@ -69,79 +109,217 @@ class Lock(NamedTuple):
 
 def code(text: str) -> str:
     """Return a statement on one line, without comments, and with nothing in its texts."""
-    return _TOKEN.sub(lambda found: " " if found["blank"] else "''", text).strip()
+    return _TOKEN.sub(lambda found: found["name"] or (" " if found["blank"] else "''"), text).strip()
+
+
+class _Effect(NamedTuple):
+    """What a statement does, once all that follow it are known; and what it loses."""
+
+    sentence: Callable[[], str] | str = ""
+    lost: Callable[[], Lost | None] = lambda: None
 
 
 def effects(statements: Sequence[Statement]) -> list[list[str]]:
     """Return what each statement of a migration does to data; nothing where it does nothing."""
-    # No more than this is judged: a text that a database has kept may be anybody's.
-    codes = [code(one.text)[:100_000] for one in statements[:2_000]]
-    last_made = {name: place for place, text in enumerate(codes) for name in _names_given(text)}
-    made = set[str]()
-    found: list[list[str]] = []
-    for place, text in enumerate(codes):
-        again = {name for name, last in last_made.items() if last > place}
-        found.append([*_of_tables(text, made, codes[:place], again), *_changes(text)])
-        made |= tables_made(text)
-    return found + [[] for _ in statements[2_000:]]
+    found = [
+        [one.sentence if isinstance(one.sentence, str) else one.sentence() for one in each]
+        for each in _Reading().all(statements)
+    ]
+    return [[sentence for sentence in each if sentence] for each in found]
 
 
-def _names_given(text: str) -> set[str]:
-    """Return the table that a statement makes, or gives a new name."""
-    renamed = _RENAMES.match(text)
-    return tables_made(text) | ({bare(renamed[2])} if renamed else set())
+def losses(statements: Sequence[Statement]) -> list[Lost]:
+    """Return what is nowhere any more once some statements, of one migration or more, have run."""
+    found = (one.lost() for each in _Reading().all(statements) for one in each)
+    return [one for one in found if one]
 
 
 def tables_made(text: str) -> set[str]:
     """Return the table that a statement makes, if it makes one."""
     found = _MAKES_TABLE.match(text)
-    return {bare(found[1])} if found else set()
+    return {bare(found[2])} if found else set()
 
 
 def bare(name: str) -> str:
     """Return a name without its schema and quotes, in lower case."""
-    return re.sub(r'["`\[\]]', "", re.sub(rf"^{_PART} ?\. ?(?={_PART}$)", "", name)).lower()
+    return plain(re.findall(PART, name)[-1])
 
 
-def _of_tables(text: str, made: set[str], before: Sequence[str], again: set[str]) -> Iterator[str]:
-    if found := _DROPS_TABLES.match(text):
-        for name in re.findall(NAME, found[1]):
-            read = re.compile(rf"\bFROM {re.escape(name)}(?!\w)", re.I)
-            if bare(name) in made:
-                yield f"drops {name}, which this migration has made"
-            elif bare(name) in again and any(read.search(one) for one in before):
-                yield f"rebuilds the table {name}, with rows that were copied before"
-            else:
-                yield f"drops the table {name} and its rows"
-    elif found := _ALTERS.match(text):
-        for action in re.split(" ?, ?", _outside_brackets(found[2])):
-            if column := _DROPS_COLUMN.match(action):
-                yield f"drops the column {found[1]}.{column[1]} and its values"
-            elif _REWRITES.match(action):
-                yield f"may rewrite every row of {found[1]}"
-    elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
-        yield f"copies rows into the new table {found[1]}"
+class _Reading:
+    """The statements of a run, read one after the other."""
 
+    def __init__(self) -> None:
+        self.tables: dict[str, Table] = {}
 
-def _changes(text: str) -> Iterator[str]:
-    inner = _INNER_CHANGE.finditer(text) if text[:4].upper() == "WITH" else ()
-    for start in (0, *(found.end() for found in islice(inner, 20))):
-        part = _FIRST_VERB.sub("", _outside_brackets(text[start:]), count=1)
+    def all(self, statements: Sequence[Statement]) -> list[list[_Effect]]:
+        """Read statements, no more than a person writes: a text that a database kept may be anybody's."""
+        found = [list(self._read(one.text, code(one.text)[:100_000])) for one in statements[:2_000]]
+        return found + [[_loses(Lost(other=each.text.split()[0]))] for each in statements[2_000:]]
+
+    def _key(self, name: str) -> str:
+        parts = [plain(one) for one in re.findall(PART, name)]
+        return ".".join(parts[1:] if parts[0] in ("main", "public", "temp") and parts[1:] else parts)
+
+    def _table(self, name: str) -> Table:
+        return self.tables.setdefault(self._key(name), Table(name))
+
+    def _make(self, name: str, *, is_gone: bool = False) -> Table:
+        self.tables[self._key(name)] = table = Table(name, is_made=True, is_gone=is_gone)
+        return table
+
+    def _read(self, raw: str, text: str) -> Iterator[_Effect]:
+        verb = next(top_level(text, r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b"), None)
+        main = text[verb.start() :] if verb and text[:4].upper() == "WITH" else text
+        self._note(text, main)
+        if found := _DROPS_TABLES.match(text):
+            for name in _names(found[1]):
+                yield self._dropped(name)
+        elif found := _ALTERS.match(text):
+            for action in re.split(" ?, ?", outside_brackets(found[2])):
+                yield from self._altered(found[1], action)
+        elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
+            yield _Effect(f"copies rows into the new table {found[2]}")
+        inner = _INNER_CHANGE.finditer(text) if main is not text else ()
+        for part in (main, *(text[found.end() :] for found in islice(inner, 20))):
+            yield from self._changed(part, outside_brackets(part))
+        found = _TAKES_ALONG.match(text)
+        if found or (text[:2].upper() == "DO" and _CODE_DELETES.search(raw)):
+            yield _loses(Lost(other=found[0].rstrip(" ;") if found else "DO"))
+        if found := _SCHEMAS.match(text):
+            for name in _names(found[1]):
+                yield _loses(Lost(schema=name))
+
+    def _note(self, text: str, main: str) -> None:
+        """Note the table that a statement makes, and what it puts from tables into another."""
+        read, target, columns, is_new = text, "", "", False
+        made, query = _MAKES_TABLE.match(text), _AS_QUERY.search(text)
+        if found := _INSERTS.match(main):
+            target, read = found[1], found[2] if main is text else text
+            listed_before = _COLUMNS.match(found[2])
+            columns = listed_before[1] if listed_before else ""
+            names = sources(text)
+        elif made:
+            target, is_new, read = made[2], True, text[query.end() :] if query else ""
+            listed_before = _COLUMNS.match(text, made.end())
+            columns = listed_before[1] if listed_before else ""
+            names = [] if _NO_ROWS.search(text) else sources(read)
+        elif main[:6].upper() == "SELECT" and (found := _INTO.search(outside_brackets(main))):
+            target, is_new, names = found[1], True, sources(text)
+        elif found := _MERGES.match(main):
+            target, names = found[1], sources(text)
+        elif found := _UPDATES.match(main):
+            table, items = self._table(found[1]), assigned(main)
+            table.copies.append(Copy(table, _selects(main), items))
+            for name in sources(text):  # whose other columns say to which row each value belongs
+                self._table(name).copies.append(Copy(table, is_part=False, items=[*items, Item.of("", main)]))
+            return
+        else:
+            return
+        tables = [self._table(name) for name in names]
+        is_there = is_new and made is not None and made[1]
+        into = self._make(target) if is_new and not is_there else self._table(target)
+        items = [] if _MERGES.match(main) else selected(read, columns, is_named=is_new)
+        for table in tables:
+            table.copies.append(Copy(into, _selects(main), items))
+
+    def _changed(self, part: str, outside: str) -> Iterator[_Effect]:
         for pattern, sentence in _CHANGES:
-            if found := pattern.match(part):
-                yield sentence.format(found[1])
+            if found := pattern.match(outside):
+                yield _Effect(sentence.format(found[1]))
                 break
+        if found := _EMPTIES.match(outside):
+            for name in _names(found[1] or found[4]):
+                table = self._table(name)
+                is_part = _selects(outside) or re.search(r"\bUSING\b", outside, re.I) is not None
+                yield _Effect(lost=self._rows(table, is_part=is_part))
+                if not is_part:
+                    table.is_gone = True
+                    self._make(name)
+        elif (found := _MERGES.match(outside)) and re.search(r"\bTHEN DELETE\b", outside, re.I):
+            yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+        elif found := _UPDATES.match(outside):
+            for item in () if sources(part) else assigned(part):
+                if item.target not in item.names:
+                    table = self._table(found[1])
+                    yield _Effect(lost=self._values(table, item.target, is_part=_selects(outside)))
+
+    def _dropped(self, name: str) -> _Effect:
+        table, key = self._table(name), self._key(name)
+        lost = self._rows(table, is_part=False)
+        table.is_gone = True
+        self._make(name, is_gone=True)
+
+        def sentence() -> str:
+            if table.is_made:
+                return f"drops {name}, which this migration has made"
+            if not table.keeps():
+                return f"drops the table {name} and its rows"
+            if self.tables[key].is_gone:
+                return f"drops the table {name}, whose rows were copied before"
+            return f"rebuilds the table {name}, with rows that were copied before"
+
+        return _Effect(sentence, lost)
+
+    def _altered(self, name: str, action: str) -> Iterator[_Effect]:
+        table = self._table(name)
+        if found := _RENAMES.match(action):
+            self._make(name, is_gone=True)
+            schema = name.rpartition(".")[0]
+            self.tables[self._key(f"{schema}.{found[1]}" if schema else found[1])] = table
+        elif found := _RENAMES_COLUMN.match(action):
+            was, now = plain(found[1]), plain(found[2])
+            table.was_called[now] = table.was_called.pop(was, was)
+            table.dropped.discard(now)
+        elif found := _DROPS_COLUMN.match(action):
+            sentence = f"drops the column {name}.{found[1]} and its values"
+            yield _Effect(sentence, self._values(table, plain(found[1]), is_part=False))
+            table.dropped.add(plain(found[1]))
+        elif found := _CHANGES_TYPE.match(action):
+            sentence = f"may rewrite every row of {name}"
+            lost = self._values(table, plain(found[1]), is_part=True)
+            yield _Effect(sentence) if _HOLDS_ALL.match(found[2]) else _Effect(sentence, lost)
+        else:
+            if found := _ADDS_COLUMN.match(action):
+                table.was_called[plain(found[1])] = None
+                table.dropped.discard(plain(found[1]))
+            if _REWRITES.match(action):
+                yield _Effect(f"may rewrite every row of {name}")
+
+    def _rows(self, table: Table, *, is_part: bool) -> Callable[[], Lost | None]:
+        """Return what says, once all has been read, what is lost where rows are deleted here."""
+        upto = len(table.copies)
+
+        def lost() -> Lost | None:
+            is_kept = table.keeps(upto=upto)
+            if table.is_made or (is_part and is_kept):
+                return None
+            if is_kept and table.keeps(upto=upto, whole=True):
+                return Lost(table.name, kept=table)
+            return Lost(table.name, is_part=is_part or is_kept)
+
+        return lost
+
+    def _values(self, table: Table, column: str, *, is_part: bool) -> Callable[[], Lost | None]:
+        """Return what says, once all has been read, what is lost where the values of a column go here."""
+        upto, first = len(table.copies), table.was_called.get(column, column)
+
+        def lost() -> Lost | None:
+            if table.is_made or first is None or table.keeps(column, upto=upto):
+                return None
+            return Lost(table.name, first, is_part)
+
+        return lost
 
 
-def _outside_brackets(text: str) -> str:
-    """Return a text up to the bracket that closes more than was opened, with nothing in its brackets."""
-    parts, depth = list[str](), 0
-    for part in re.split(r"([()])", text):
-        if part == ")":
-            depth -= 1
-            if depth < 0:
-                break
-        if depth == 0:
-            parts.append(part)
-        depth += part == "("
-    return "".join(parts)
+def _names(text: str) -> list[str]:
+    """Return the names in a list of tables."""
+    return [name for name in re.findall(NAME, text) if name.upper() != "ONLY"]
+
+
+def _selects(text: str) -> bool:
+    """Return whether a statement is about a part of the rows."""
+    return _SELECTS_ROWS.search(outside_brackets(text)) is not None
+
+
+def _loses(lost: Lost) -> _Effect:
+    return _Effect(lost=lambda: lost)

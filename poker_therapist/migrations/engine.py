@@ -185,6 +185,7 @@ class ScriptDialect(ABC):
     """The SQL that the program of an engine needs for a plan.
 
     Attributes:
+        program: runs the script.
         backend: of the database.
         begin: begins a transaction that may write.
         reset: ends what a migration has set for its session, inside or outside a transaction.
@@ -193,8 +194,12 @@ class ScriptDialect(ABC):
         host: returns from where.
         uuid: returns a new id for yoyo's log.
         recorded: returns the time in a row of yoyo's as we keep it.
+        tables: the rows of the tables that are there, and a comparison of their names in lower case, to
+            which a name is to be put.
+        present: the query for what there is, as `AtomicBackend.present` asks it.
     """
 
+    program: str
     begin: str
     reset: str = ""
     close: str = ""
@@ -202,19 +207,29 @@ class ScriptDialect(ABC):
     host: str
     uuid: str
     recorded: str
+    tables: str
+    present: str
     backend: AtomicBackend
+
+    @abstractmethod
+    def calls(self, file: str) -> list[str]:
+        """Return the commands of a shell that run the script of that name."""
 
     @abstractmethod
     def head(self) -> str:
         """Return what comes first: it ends the run at the first error."""
 
     @abstractmethod
-    def tail(self) -> str:
-        """Return what comes last."""
+    def tail(self, done: str) -> str:
+        """Return what comes last, and says what was done."""
 
     @abstractmethod
-    def literal(self, value: str) -> str:
-        """Return a text as a literal."""
+    def fault(self, text: str) -> tuple[int, str] | None:
+        """Return what of a statement the program would not run to the letter: its line, from 0, and why."""
+
+    @abstractmethod
+    def statement(self, text: str) -> str:
+        """Return a statement of a migration as the program runs it to the letter."""
 
     @abstractmethod
     def now(self) -> str:
@@ -224,21 +239,21 @@ class ScriptDialect(ABC):
     def require(self, problem: str, condition: str) -> str:
         """Return a statement that fails, with a message, unless a condition holds."""
 
-    @abstractmethod
-    def has_table(self, name: str) -> str:
-        """Return a condition: there is a table of that name, in lower case."""
-
-    @abstractmethod
-    def present(self) -> str:
-        """Return the query for what there is, as `AtomicBackend.present` asks it."""
-
-    @abstractmethod
-    def before(self, direction: str) -> str:
+    def before(self, direction: str) -> str:  # noqa: ARG002  # what one engine has to note
         """Return what notes, before a migration's statements, what must still hold after them."""
+        return ""
 
     @abstractmethod
     def after(self, direction: str) -> str:
         """Return what fails unless that holds."""
+
+    def literal(self, value: str) -> str:
+        """Return a text as a literal."""
+        return "'{}'".format(value.replace("'", "''"))
+
+    def has_table(self, name: str) -> str:
+        """Return a condition: there is a table of that name, in whichever case."""
+        return f"EXISTS (SELECT 1 FROM {self.tables} = {self.literal(name.lower())})"
 
 
 class Engine(ABC):

@@ -21,7 +21,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import command_about
-from poker_therapist.migrations.header import blank, directives, is_compatible, misplaced
+from poker_therapist.migrations.header import blank, directives, is_compatible, misplaced, unreadable
 from poker_therapist.migrations.order import in_order, natural
 
 # A statement ends its transaction by itself with one of these; the backend alone may.
@@ -170,9 +170,9 @@ class SQLMigration(Migration):
         """
         text = (self.apply_sql if direction == "apply" else self.rollback_sql) or ""
         said = [one for one in directives(text) if one.key == "transactional" and one.is_exact]
-        if self.file is not None and (wrong := next(filter(None, (one.fault for one in said)), "")):
-            place = self.place(direction)
-            raise InvalidMigration(f"{place}: {wrong}", migration_id=self.id, file=place)
+        if self.file is not None and (wrong := next((one for one in said if one.fault), None)):
+            place, why = self.place(direction), f":{wrong.line}: {wrong.fault}"
+            raise InvalidMigration(place + why, migration_id=self.id, file=place, line=wrong.line)
         return all(one.value.lower() != "false" for one in said) if said else unless_said
 
     def is_transactional(self, direction: str) -> bool:
@@ -227,6 +227,7 @@ class SQLMigration(Migration):
         if headers and self.file is not None:
             of_comments = (*directives(text), *misplaced(text, [(one.text, one.line) for one in statements]))
             found += [(one.line, one.fault) for one in of_comments if one.fault]
+            found += unreadable(text, self.split)
         return sorted(found)
 
     def names_made(self, *, unless_there: bool = False) -> set[str]:
@@ -390,7 +391,7 @@ def _files(source: str) -> Iterable[Path]:
     """Return the migrations of one source, without their rollbacks."""
     expanded = _expand_sources([glob.escape(source) if Path(source).is_dir() else source])
     paths = [Path(path) for _, names in expanded for path in names]
-    for path in paths:
+    for path in (one for one in paths if one.name[0] != "."):  # macOS writes ._001_x.sql beside 001_x.sql
         if path.name != escaped(path.name):  # yoyo prints it as it is
             raise InvalidMigration(
                 f"{shown(path)} has control characters in its name: rename it", file=shown(path)

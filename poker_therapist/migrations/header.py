@@ -6,8 +6,8 @@ an ordinary comment, `-- transaction: false` is refused.
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 KNOWN = ("depends", "transactional", "out-of-order", "compatible")
 _MEANT = {
@@ -98,6 +98,17 @@ def misplaced(text: str, statements: Sequence[tuple[str, int]]) -> list[Directiv
             ends[-1] = end
     places = zip(ends, (*begins[1:], len(text)), strict=True)
     return [one for begin, end in places for one in _directives(text, begin, end)]
+
+
+def unreadable(text: str, split: Callable[[str], Sequence[Any]]) -> list[tuple[int, str]]:
+    """Return the line of what hides statements that come after it, and what to do."""
+    found = []
+    if "\0" in text:  # at which one engine stops, and which the other refuses
+        found.append((text.index("\0"), "holds a NUL character: delete it"))
+    if "/*" in text and [one.text for one in split(f"{text}\n;SELECT 1")[-1:]] != ["SELECT 1"]:
+        why = "this comment has no end, so what comes after it would not be run: end it"
+        found.append((text.rfind("/*"), why))
+    return [(text.count("\n", 0, place) + 1, why) for place, why in found]
 
 
 def _directives(text: str, begin: int, end: int, *, in_header: bool = False) -> Iterator[Directive]:

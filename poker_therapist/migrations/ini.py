@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -81,6 +82,16 @@ def ini_value(file: Path, option: str, *, is_given: bool) -> str | None:
             ) from None
         return value
     return None
+
+
+def where_to_write(file: Path, option: str, value: str) -> str:
+    """Return what to do with which line of an ini file, so that it says something for one run."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    is_there, is_section = rf"\s*{option}\s*[=:]", r"\[DEFAULT\]"
+    said = [number for number, line in enumerate(lines, 1) if re.match(is_there, line, re.IGNORECASE)]
+    start = [number for number, line in enumerate(lines, 1) if re.match(is_section, line)]
+    how = f"change line {said[0]}" if said else f"add a line below line {start[0]}" if start else "add a line"
+    return f"{how} of {file.absolute()} for this run: `{option} = {value}`"
 
 
 def _read_all(

@@ -1,82 +1,99 @@
-"""Which rows a rollback would delete: those of the tables that its text drops or empties."""
+"""How many rows and values a rollback would lose: what `effects.losses` reads in its text, counted."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from poker_therapist.errors import MigrationError, escaped
+from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
+from poker_therapist.location import command_about
+from poker_therapist.migrations.clauses import PART, plain, unquoted
+from poker_therapist.migrations.effects import losses
+from poker_therapist.migrations.tracking import Lost
 
-_NAME = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
-_TABLE = rf"{_NAME}(?:\s*\.\s*{_NAME})?"
-_TABLES = rf"(?P<tables>{_TABLE}(?:\s*\*?\s*,\s*(?:ONLY\s+)?{_TABLE})*)"
-# Texts and comments say nothing of tables; quoted names do.
-_SILENT = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
-_EMPTIES = re.compile(
-    rf"(?:DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?){_TABLES}"
-    rf"|(?:WITH\b.*\)\s*)?DELETE\s+FROM\s+(?:ONLY\s+)?(?P<rows_of>{_TABLE})(?P<part>.*\b(?:WHERE|USING)\b)?",
-    re.IGNORECASE | re.DOTALL,
-)
-_RENAMES = re.compile(
-    rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?({_TABLE})\s+RENAME\s+TO\s+({_NAME})", re.IGNORECASE
-)
-_COPIES = re.compile(r"(?:INSERT|REPLACE|UPDATE|MERGE|WITH|CREATE)\b", re.IGNORECASE)
-_READS = re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?({_TABLE})", re.IGNORECASE)
 _MOST = 1_000_000
+_DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ({PART})(?: DROP COLUMN ({PART}))?;")
 
 
-def emptied(statements: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the tables, as they are written, that statements drop or empty without having copied their rows.
-
-    With each comes whether a condition selects the rows that go. That a table is rebuilt, or its rows are put
-    where they were before, loses nothing.
-    """
-    copied, renamed = set[str](), dict[str, str]()
-    for statement in statements:
-        text = _SILENT.sub(" ", statement).strip()
-        if found := _EMPTIES.match(text):
-            for name in re.findall(_TABLE, found["tables"] or found["rows_of"]):
-                name = renamed.get(_plain(name), name)  # noqa: PLW2901  # what it was called before
-                if _plain(name) not in copied:
-                    yield name, bool(found["part"])
-        elif found := _RENAMES.match(text):
-            renamed[_plain(found[2])] = renamed.get(_plain(found[1]), found[1])
-        elif _COPIES.match(text):
-            copied |= {_plain(renamed.get(_plain(name), name)) for name in _READS.findall(text)}
+def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
+    """Wait for whoever migrates; refuse to roll back what was chosen before that, or would lose unallowed."""
+    with backend.translating_errors(), backend.migration_lock():
+        with backend.one_transaction():
+            applied, interrupted = backend.chosen_among or (backend.applied(), backend.interrupted())
+            later = (backend.applied().keys() - applied) | (backend.interrupted() - interrupted)
+        if later:
+            raise MigrationError(
+                f"somebody else has migrated {backend.name} meanwhile ({escaped(', '.join(sorted(later)))}): "
+                f"look with `{command_about(replace(backend.location, yoyo=None), 'status')}`, and run the "
+                "command again"
+            )
+        loss = described_loss(backend, migrations) if backend.allow_loss else ""
+    if loss:
+        backend.allow_loss(loss, migrations[-1].id)
 
 
-def _plain(name: str) -> str:
-    """Return the last part of a name, without quotes and in lower case."""
-    last: str = re.findall(_NAME, name)[-1]
-    return last.strip('[]`"').replace('""', '"').lower()
-
-
-def rows_lost(backend: Any, migrations: Iterable[Any]) -> dict[str, int]:
-    """Return the tables that hold rows now and that rolling some migrations back would drop or empty."""
-    lost: dict[str, int] = {}
+def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
+    """Return what rolling some migrations back, one after the other, would lose now; empty if nothing."""
+    found: dict[tuple[str, str], str] = {}
     with backend.translating_errors():
-        there = {name.lower() for name in backend.list_tables()}
-        for migration in migrations:
-            for name, is_part in emptied(one.text for one in migration.statements("rollback")):
-                if (plain := _plain(name)) in there and plain not in lost:
-                    # To count more would take long, which is not for a question.
-                    count_sql = f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {_MOST}) AS counted"
-                    ((count,),) = backend.connection.execute(count_sql).fetchall()
-                    lost |= {f"{plain} at most" if is_part else plain: count} if count else {}
-    return lost
+        statements = [one for migration in migrations for one in migration.statements("rollback")]
+        # Of all there is: how its name is written, if a schema need not be.
+        written = {
+            (plain(drops[1]), plain(drops[2] or "")): (drops[1], drops[2] or "")
+            for drops in map(_DROPS.fullmatch, backend.present().values())
+            if drops
+        }
+        # What is lost whole is said once.
+        for lost in sorted(losses(statements), key=lambda one: (one.column != "", one.is_part)):
+            if lost.other:
+                found[lost.other, ""] = f"what `{escaped(lost.other)}` takes with it, which is not counted"
+            for table, column in _places(backend, lost, written):
+                if found.keys().isdisjoint({(table, column), (table, "")}):
+                    found |= _counted(backend, table, column, is_part=lost.is_part)
+    return ", ".join(found.values())
 
 
-def described(rows: Mapping[str, int]) -> str:
-    """Return how many rows of which tables there are."""
-    more = {_MOST: " or more"}
-    return ", ".join(
-        f"{count:,}{more.get(count, '')} row{'s' * (count != 1)} of {escaped(name)}"
-        for name, count in rows.items()
-    )
+def _places(
+    backend: Any, lost: Lost, written: Mapping[tuple[str, str], tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the tables and columns that are meant, as SQL."""
+    if lost.schema:
+        names = backend.query("tables_of_schema", (unquoted(lost.schema),))
+        yield from (
+            (".".join(map(backend.quote_identifier, (unquoted(lost.schema), *name))), "") for name in names
+        )
+    parts = re.findall(PART, lost.table)
+    if not parts:
+        return
+    name = plain(parts[-1])
+    columns = [one for table, one in written if table == name and one] if lost.kept else [lost.column]
+    for column in columns:
+        if lost.kept and lost.kept.keeps_first(column):
+            continue
+        if parts[1:]:
+            quoted = map(backend.quote_identifier, map(unquoted, parts))
+            yield ".".join(quoted), column and str(backend.quote_identifier(column))
+        elif place := written.get((name, column)):
+            yield place
 
 
-def refusal(rows: Mapping[str, int], ways: Sequence[str]) -> MigrationError:
-    """Return the error for a rollback that nobody has allowed to delete rows."""
+def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], str]:
+    """Return how many rows or values there are, by what they are; nothing if there are none."""
+    condition = f"WHERE counted.{column} IS NOT NULL " if column else ""
+    # To count more would take long, which is not for a question.
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} AS counted {condition}LIMIT {_MOST}) AS those"
+    try:
+        with backend.translating_errors():
+            ((count,),) = backend.connection.execute(sql).fetchall()
+    except SchemaMissing:  # it is to be made, or to be dropped, where it is not
+        return {}
+    name = ".".join(map(plain, re.findall(PART, f"{table}.{column}" if column else table)))
+    many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
+    return {(table, column): f"{many} of {escaped(name)}{' at most' if is_part else ''}"} if count else {}
+
+
+def refusal(loss: str, ways: Sequence[str]) -> MigrationError:
+    """Return the error for a rollback that nobody has allowed to lose rows or values."""
     return MigrationError(
-        f"this rollback would delete {described(rows)}, so nothing was changed: "
-        f"if they may go, {', or '.join(ways)}"
+        f"this rollback would delete {loss}, so nothing was changed: if that may go, {', or '.join(ways)}"
     )

@@ -5,16 +5,18 @@ The original is not written. Rows are compared inside the database, so that memo
 
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from poker_therapist.errors import InvalidInput, PokerTherapistError
+from poker_therapist.errors import InvalidInput, PokerTherapistError, counted
 from poker_therapist.location import redacted
-from poker_therapist.migrations.compare import Side
+from poker_therapist.migrations.catalog import Difference, differences
+from poker_therapist.migrations.compare import RowDifference, Side
 from poker_therapist.migrations.compatible import broken_promises
+from poker_therapist.migrations.effects import effects
 from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
 from poker_therapist.migrations.files import SQLMigration
 
@@ -33,6 +35,8 @@ class Verdict(StrEnum):
     ADOPTED = "adopted"
     # Something else, or the rollback fails.
     IRREVERSIBLE = "irreversible"
+    # It was stopped in the middle before, and what it did to rows is not known.
+    UNJUDGED = "not judged"
 
 
 @dataclass(slots=True)
@@ -72,9 +76,8 @@ class Rehearsal:
     @property
     def is_safe(self) -> bool:
         """Whether every migration works, keeps its promise and gives at least schema and rows back."""
-        return not any(
-            one.verdict in (None, Verdict.IRREVERSIBLE) or one.broken_promises for one in self.migrations
-        )
+        lesser = (None, Verdict.IRREVERSIBLE, Verdict.UNJUDGED)
+        return not any(one.verdict in lesser or one.broken_promises for one in self.migrations)
 
 
 def rehearse(
@@ -116,10 +119,14 @@ def rehearse(
                 raise InvalidInput(f"{redacted(to) or repr(to)} {what}: pending are {there}")
             pending = pending[: ids.index(named[0]) + 1]
         backend.require_in_order(pending)
+        begun = backend.interrupted()
     with engine.rehearsal_copy({one.id: one for one in files}) as work:
         done: list[Rehearsed] = []
         for number, migration in enumerate(pending):
-            steps = _Steps(work, migration, partial(_report, progress, number, len(pending)))
+            report = partial(_report, progress, number, len(pending))
+            steps = _Steps(work, migration, report)
+            if migration.id in begun:
+                steps = _StepsToFinish(work, migration, report, {one.id: one for one in files})
             done.append(steps.run(queries, owners))
             if done[-1].verdict is None or not work.return_to_after():
                 break
@@ -196,13 +203,16 @@ class _Steps:
 
     def _judge(self) -> None:
         """Compare the state after rolling back with the state before applying."""
-        schema = self.copy.schema_differences()
-        rows = self.copy.row_differences() if self._can_change_rows() else []
+        schema = self._schema_differences()
+        rows = self._row_differences()
         for side, table, count in self.copy.tables_on_one_side():
+            if side is Side.BEFORE and table.lower() in self._made_before():
+                continue
+            rows_of = counted(count, f"row of {table} is", f"rows of {table} are")
             how = "missing" if side is Side.BEFORE else "left over"
-            self.result.reasons.append(f"after rollback {count:,} rows of {table} are {how}")
+            self.result.reasons.append(f"after rollback {rows_of} {how}")
         self.result.reasons += [str(part) for part in (*schema, *rows)]
-        texts = self.copy.texts_laid_out_differently()
+        texts = self._texts_laid_out_differently()
         if schema or any(part.column is None for part in rows):
             self.result.verdict = Verdict.IRREVERSIBLE
         elif rows or texts:
@@ -211,3 +221,85 @@ class _Steps:
                 self.result.reasons.append(f"the SQL text of {', '.join(texts)} is laid out differently")
         else:
             self.result.verdict = Verdict.EXACT
+        if self.result.verdict is not Verdict.IRREVERSIBLE and (reason := self._unjudged()):
+            self.result.reasons.append(reason)
+            self.result.verdict = Verdict.UNJUDGED
+
+    def _schema_differences(self) -> list[Difference]:
+        """Return how the schema differs from what it was before."""
+        return self.copy.schema_differences()
+
+    def _row_differences(self) -> list[RowDifference]:
+        """Return how the rows differ from what they were before."""
+        return self.copy.row_differences() if self._can_change_rows() else []
+
+    def _texts_laid_out_differently(self) -> list[str]:
+        """Return what has the same meaning as before and another SQL text."""
+        return self.copy.texts_laid_out_differently()
+
+    def _made_before(self) -> set[str]:
+        """Return the tables that an earlier run may have made."""
+        return set()
+
+    def _unjudged(self) -> str:
+        """Return what of the state before is not known; empty if it was kept."""
+        return ""
+
+
+class _StepsToFinish(_Steps):
+    """The same for one that was stopped in the middle before: what was there before it is built again."""
+
+    def __init__(
+        self,
+        copy: RehearsalCopy,
+        migration: SQLMigration,
+        progress: Callable[[str], None],
+        files: Mapping[str, SQLMigration],
+    ) -> None:
+        super().__init__(copy, migration, progress)
+        self.files = files
+        self.unknown_because = ""
+        self.changes_rows = any(effects(migration.statements("apply")))
+        with copy.backend() as backend:
+            self.is_in_copy = migration.id in backend.interrupted()
+
+    def _schema_differences(self) -> list[Difference]:
+        if not self.is_in_copy:
+            return super()._schema_differences()
+        with self.copy.backend() as backend:
+            try:
+                expected = backend.build(backend.history(self.files))
+                found = differences(replace(expected, settings={}), backend.describe(expected))
+            except PokerTherapistError as error:
+                self.unknown_because = f"{error}"
+                return []
+            made = (self.migration.names_made() & backend.present().keys()) - expected.names()
+        made -= {one.about.lower() for one in found}
+        return found + [Difference(name, None, "present") for name in sorted(made)]
+
+    def _row_differences(self) -> list[RowDifference]:
+        return [] if self.is_in_copy and self.changes_rows else super()._row_differences()
+
+    def _texts_laid_out_differently(self) -> list[str]:
+        return [] if self.is_in_copy else super()._texts_laid_out_differently()
+
+    def _made_before(self) -> set[str]:
+        made = self.migration.names_made()
+        return {name.removeprefix("table ") for name in made if name.startswith("table ")}
+
+    def _unjudged(self) -> str:
+        if not self.is_in_copy:
+            return (
+                "it was stopped in the middle, which a scratch schema is not: finishing it was not tried. "
+                "Rehearse it where nobody else is connected"
+            )
+        if self.unknown_because:
+            return (
+                f"what was there before it was stopped in the middle cannot be built: {self.unknown_because}"
+            )
+        if self.changes_rows:
+            return (
+                "it was stopped in the middle, and what its first run did to rows is not known: whether its "
+                "rollback gives those back that were there before was not judged; the schema was"
+            )
+        return ""

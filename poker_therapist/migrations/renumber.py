@@ -69,7 +69,8 @@ def renumber(
 
 def _read(folder: Path) -> dict[str, SQLMigration]:
     """Return the migrations of a folder, whatever else may be wrong with them."""
-    paths = [path for path in folder.glob("*.sql") if not path.name.endswith(".rollback.sql")]
+    names = [path for path in folder.glob("*.sql") if path.name[0] != "."]
+    paths = [path for path in names if not path.name.endswith(".rollback.sql")]
     return {
         path.stem: SQLMigration(path.stem, path, str(folder), _text(path).removeprefix("\ufeff"), None)
         for path in paths

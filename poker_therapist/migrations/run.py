@@ -57,7 +57,7 @@ def roll_back(
     sources: Sequence[str],
     *,
     to: str | None = None,
-    allow_loss: Callable[[dict[str, int], str], None] | None,
+    allow_loss: Callable[[str, str], None] | None,
     say: Callable[[str], object],
 ) -> Run:
     """Roll back the migration that was applied last, or `to` and what was applied after it.
@@ -66,8 +66,8 @@ def roll_back(
         engine: the database.
         sources: folders of migrations; what has no file there any more is rolled back by its kept text.
         to: the id of a migration, or how it begins.
-        allow_loss: called with the tables and counts of the rows that would be deleted, and the last id to
-            be rolled back; raises to refuse. None allows it.
+        allow_loss: called with what rows and values would be deleted, and the last id to be rolled back;
+            raises to refuse. None allows it.
         say: called with a line for each thing that is done.
 
     Raises:

@@ -2,31 +2,55 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from poker_therapist.errors import InvalidInput
-from poker_therapist.migrations.files import rollback_file
+from poker_therapist.errors import InvalidInput, file_error
+from poker_therapist.migrations.files import rollback_file, shown
+from poker_therapist.migrations.order import natural
 
+# Folders of the engines, side by side with a pair of the same id in each, and what may lie beside them.
+TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
 # What a migration starts with; the tests demand that it be replaced.
 REASON = "Why this change, in a sentence or two."
+MOST_DIGITS = 4  # more are a date, and dates have gaps
 
 _APPLY = f"-- {REASON}\n{{depends}}"
 _ROLLBACK = f"-- {REASON} What does the rollback lose?\n"
+_ID = re.compile(r"(\D*)(\d+)[_.-]*(.*)", re.DOTALL)
 
 
-def new_migration(description: str, folder: Path) -> list[Path]:
-    """Write the next pair for each engine, valid and empty, and return the files.
+def with_twins(folders: Iterable[Path], *, optional: bool = False) -> list[Path]:
+    """Return some folders, each folder of an engine with that of the other beside it.
+
+    Args:
+        folders: of migrations.
+        optional: whether to name those as well that add to an engine's.
+    """
+    names, found = (*TWINS, *OPTIONAL) if optional else TWINS, {}
+    for folder in folders:
+        own = folder.absolute().name
+        for name in names if own in names else (own,):
+            one = folder.absolute().with_name(name) if own in names else folder
+            if name == own or one.is_dir():
+                found[one.resolve()] = one
+    return list(found.values())
+
+
+def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
+    """Write the next pair, valid and empty, for each engine, and return the files.
+
+    It goes to the first folder and to its twins, and comes after all that any of the folders has.
 
     Args:
         description: what it does, a verb first: "add session mood" becomes 005_add_session_mood.
-        folder: where the engines' folders are, `sql_migrations`.
+        folders: of migrations that are applied together; there is one at least.
 
     Raises:
-        InvalidInput: the description has no verb and noun, a migration of that name is there already, or
-            there is no such folder.
+        InvalidInput: the description has no verb and noun, or a migration of that name is there already.
+        StorageError: a file cannot be written.
     """
-    if not (folder / "sqlite").is_dir():
-        raise InvalidInput(f"there is no folder {folder / 'sqlite'}: run this in a checkout")
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", plain.lower())
     if len(words) < 2:
@@ -34,25 +58,33 @@ def new_migration(description: str, folder: Path) -> list[Path]:
     name = "_".join(words)
     if len(name) > 100:
         raise InvalidInput(f"{len(name)} letters are too long for a name: say it in a few words")
-    engines = [folder / "sqlite", folder / "postgresql"]
-    known = {engine: sorted(_ids(engine)) for engine in engines}
-    if same := [one for ids in known.values() for one in ids if one.partition("_")[2] == name]:
+    known = {folder: _ids(folder) for folder in with_twins(folders)}
+    engines = list(known)[: len(with_twins(folders[:1]))]
+    numbered = {one: found for ids in known.values() for one in ids if (found := _ID.fullmatch(one))}
+    if same := [one for one, found in numbered.items() if found[3] == name]:
         raise InvalidInput(f"there is {same[0]} already: choose another name")
-    number = 1 + max((int(one[:3]) for ids in known.values() for one in ids), default=0)
+    own = [numbered[one] for folder in engines for one in known[folder] if one in numbered]
+    prefix, digits = max(((one[1], one[2]) for one in own), key=lambda one: int(one[1]), default=("", "000"))
+    number = 1 + max((int(one[2]) for one in numbered.values() if one[1] == prefix), default=0)
+    if len(digits) > MOST_DIGITS:
+        number = max(number, int(f"{datetime.now(UTC):%Y%m%d%H%M%S}"[: len(digits)]))
     written = []
-    for engine, ids in known.items():
-        engine.mkdir(exist_ok=True)
-        path = engine / f"{number:03}_{name}.sql"
-        depends = f"-- depends: {ids[-1]}\n" if ids else ""
+    for engine in engines:
+        path = engine / f"{prefix}{number:0{len(digits)}}_{name}.sql"
+        beside = [one for one in known if one == engine or one.absolute().name not in (*TWINS, *OPTIONAL)]
+        before = sorted((one for folder in beside for one in known[folder]), key=natural)
+        depends = f"-- depends: {before[-1]}\n" if before else ""
         for file, text in ((path, _APPLY.format(depends=depends)), (rollback_file(path), _ROLLBACK)):
-            with file.open("x", encoding="utf-8") as new:  # nor through a link
-                new.write(text)
+            try:
+                with file.open("x", encoding="utf-8") as new:  # nor through a link
+                    new.write(text)
+            except OSError as error:
+                raise file_error(error, f"cannot write {shown(file)}") from error
             written.append(file)
     return written
 
 
-def _ids(engine: Path) -> list[str]:
-    """Return the ids of an engine's migrations that carry a number."""
-    return [
-        path.stem for path in engine.glob("[0-9][0-9][0-9]_*.sql") if not path.name.endswith(".rollback.sql")
-    ]
+def _ids(folder: Path) -> list[str]:
+    """Return the ids of a folder's migrations, hooks left out."""
+    names = [path.stem for path in folder.glob("*.sql") if not path.name.endswith(".rollback.sql")]
+    return [name for name in names if not name.startswith((".", "post-apply"))]

@@ -5,27 +5,33 @@ it asks what the command would ask. It records as the command does: yoyo's rows,
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from yoyo import internalmigrations
 
-from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
+from poker_therapist.errors import InvalidInput, InvalidMigration, PokerTherapistError, escaped
 from poker_therapist.location import command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.loss import described_loss
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL)
 
 # What the script says where it stops.
+MISSING = "there is no database here: correct the path, and run this file as its first lines say"
 STATE = "this database is not where the plan was made: nothing of this migration was done; plan again"
 LOST = "this would take away what no migration has made: poker-therapist apply names it; nothing was kept"
 BROKEN = "a row would refer to no row of its parent: correct the migration; nothing of it was kept"
+
+# What is said of a kept text beside its checksum: that it was begun, or that its migration was applied since.
+_BEGUN, _OTHER = " begun", " other"
 
 
 class _Recorder:
@@ -50,6 +56,7 @@ class _Script:
         self.backend = backend
         self.applied = set(backend.applied())
         self.interrupted = backend.interrupted()
+        self.texts = dict(_texts(backend))
         self.made = sorted(made)
         self.lines: list[str] = []
         tables = set(backend.list_tables()) if backend.exists() else set()
@@ -58,8 +65,9 @@ class _Script:
 
     def add(self, *statements: str) -> None:
         for one in statements:
-            if one:
-                self.lines += [one if one.rstrip().endswith(";") else f"{one}\n;", ""]
+            if one:  # a semicolon in a comment at its end ends nothing
+                is_ended = one.rstrip().endswith(";") and "--" not in one.rpartition("\n")[2]
+                self.lines += [one if is_ended else f"{one}\n;", ""]
 
     def query(self, name: str, *expressions: str) -> None:
         """Add a query of ours."""
@@ -74,7 +82,7 @@ class _Script:
     def migration(self, one: PlannedMigration) -> None:
         """Add a migration: the order of events is that of `AtomicBackend`."""
         migration, direction = one.migration, one.direction
-        statements = [each.statement.text for each in one.statements]
+        statements = list(self._statements(one))
         how = "in one transaction" if one.is_transactional else "outside of a transaction"
         self.lines += [f"-- {escaped(migration.id)}: {direction}, {how}", f"-- {one.file}", ""]
         self._begin(one)
@@ -98,18 +106,34 @@ class _Script:
             self.add("COMMIT;")
         self.add(self.dialect.close)
 
+    def _statements(self, one: PlannedMigration) -> Iterator[str]:
+        """Yield the statements of a migration, each as the program runs it to the letter.
+
+        Raises:
+            InvalidMigration: one cannot be written so; with its place.
+        """
+        for statement in (each.statement for each in one.statements):
+            if fault := self.dialect.fault(statement.text):
+                line = statement.line + fault[0]
+                raise InvalidMigration(
+                    f"{one.file}:{line}: {self.dialect.program} would not run this to the letter: {fault[1]}",
+                    migration_id=one.migration.id,
+                    file=one.file,
+                    line=line,
+                )
+            yield self.dialect.statement(statement.text)
+
     def _begin(self, one: PlannedMigration) -> None:
         """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
         dialect, backend = self.dialect, self.backend
-        there = dialect.has_table(backend.migration_table)
-        self.add(dialect.begin, dialect.require(STATE, there if self.has_record else f"NOT ({there})"))
-        if self.has_record:
-            ids = ", ".join(map(dialect.literal, sorted(self.applied))) or "NULL"
-            column = backend.quote_identifier("migration_id")
-            count = f"(SELECT count(*) FROM {backend.migration_table_quoted}"
-            condition = f"{count}) = {len(self.applied)}"
-            condition += f" AND {count} WHERE {column} IN ({ids})) = {len(self.applied)}"
-            self.add(dialect.require(STATE, condition))
+        self.add(dialect.begin)
+        for table, is_there, same in (
+            (backend.migration_table, self.has_record, self._same_applied()),
+            ("_migration_text", self.has_texts, self._same_texts()),
+        ):
+            there = dialect.has_table(table)
+            self.add(dialect.require(STATE, there if is_there else f"NOT ({there})"))
+            self.add(dialect.require(STATE, same) if is_there else "")
         if one.direction == "apply" and one.migration.id not in self.interrupted:
             for kind, _, name in (
                 each.partition(" ") for each in one.migration.names_made(unless_there=True)
@@ -130,10 +154,31 @@ class _Script:
             self.query("create_texts")
             self.has_texts = True
 
+    def _same_applied(self) -> str:
+        """Return a condition: the ids that are applied are those of the plan, and what was run since."""
+        ids = ", ".join(map(self.dialect.literal, sorted(self.applied))) or "NULL"
+        rows = f"(SELECT count(*) FROM {self.backend.migration_table_quoted}"
+        chosen = f"{rows} WHERE {self.backend.quote_identifier('migration_id')} IN ({ids}))"
+        return f"{rows}) = {len(self.applied)} AND {chosen} = {len(self.applied)}"
+
+    def _same_texts(self) -> str:
+        """Return a condition: what is kept is what was kept for the plan, or has been by the script since."""
+        literal, record = self.dialect.literal, self.backend.migration_table_quoted
+        table = literal(self.backend.migration_table)
+        rows = f"(SELECT count(*) FROM _migration_text AS kept WHERE kept.migration_table = {table}"
+        same_time = f"{record}.migration_id = kept.migration_id AND {self.dialect.recorded} = kept.applied_at"
+        state = (
+            "kept.migration_id || ' ' || coalesce(kept.checksum, '') || CASE\n"
+            f"WHEN kept.applied_at IS NULL THEN {literal(_BEGUN)}\n"
+            f"WHEN EXISTS (SELECT 1 FROM {record} WHERE {same_time}) THEN '' ELSE {literal(_OTHER)} END"
+        )
+        known = ", ".join(literal(f"{name} {what}") for name, what in sorted(self.texts.items())) or "NULL"
+        return f"{rows}) = {len(self.texts)} AND {rows} AND {state} NOT IN ({known})) = 0"
+
     def _note(self, table: str) -> list[str]:
         """Return what notes what there is."""
         make = f"CREATE TEMPORARY TABLE {table} (name TEXT, dropping TEXT);"
-        return [make, f"INSERT INTO {table} {self.dialect.present()}"]
+        return [make, f"INSERT INTO {table} {self.dialect.present}"]
 
     def _require_ours(self) -> list[str]:
         """Return what refuses to take away what no migration has made, as `AtomicBackend` does."""
@@ -167,6 +212,7 @@ class _Script:
             if self.has_adopted:
                 self.query("drop_adopted", table, name)
             self.applied.discard(migration.id)
+            self.texts.pop(migration.id, None)
         elif not migration.is_hook:
             self.yoyo(backend.mark_migration_sql, values)
             rows = f"FROM {backend.migration_table_quoted} WHERE migration_id = {name}"
@@ -176,16 +222,31 @@ class _Script:
 
     def _keep(self, one: SQLMigration, applied_at: str) -> None:
         literal = self.dialect.literal
+        self.texts[one.id] = one.checksum + (_BEGUN if applied_at == "NULL" else "")
         texts = [literal(one.checksum), literal(one.apply_sql)]
         texts.append("NULL" if one.rollback_sql is None else literal(one.rollback_sql))
         self.query("keep_text", literal(self.backend.migration_table), literal(one.id), applied_at, *texts)
 
 
-def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
+def _texts(backend: AtomicBackend) -> Iterator[tuple[str, str]]:
+    """Yield the ids of what is kept, and the checksum of each, with whether it was begun or applied anew."""
+    applied = backend.applied()
+    for name, kept in backend.records().items():
+        state = _BEGUN if kept.applied_at is None else "" if kept.applied_at == applied.get(name) else _OTHER
+        yield name, (kept.checksum or "") + state
+
+
+def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: str = "plan.sql") -> str:
     """Return a plan as the text of one SQL file; an empty plan as a comment alone.
 
+    Args:
+        dialect: of the database's engine.
+        planned: what is to be run.
+        file: how the file will be called.
+
     Raises:
-        InvalidInput: a migration has no file, only a text in the database.
+        InvalidInput: a migration has no file, only a text in the database; or a text has a NUL character.
+        InvalidMigration: the program would not run a statement to the letter.
     """
     backend = dialect.backend
     first = f"-- {escaped(backend.name)}: "
@@ -195,6 +256,8 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
     if gone := next((one.id for one in migrations if one.file is None), None):
         # What a database keeps may be anybody's, and these programs run commands of the shell.
         raise InvalidInput(f"{escaped(gone)} has no file here, and a script is made of files: restore them")
+    if odd := next((one for one in migrations if "\0" in one.apply_sql + (one.rollback_sql or "")), None):
+        raise InvalidInput(f"{odd.place()}, or its rollback, holds a NUL character: no script can hold it")
     history = backend.history({one.id: one for one in migrations if one.file is not None})
     made = {name for one in (*history, *migrations) for name in one.names_made()}
     with suppress(PokerTherapistError), backend.translating_errors():
@@ -202,9 +265,17 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration]) -> str:
     written = _Script(dialect, backend, made)
     words = ", ".join(f"{one.direction} {escaped(one.migration.id)}" for one in planned)
     backup = escaped(command_about(backend.location, "backup"))
-    written.lines += [first + words, f"-- Back the database up first: `{backup}` does.", ""]
+    written.lines += [first + words, f"-- Back the database up first: `{backup}` does.", "-- Run it with:"]
+    written.lines += [f"--     {escaped(call)}" for call in dialect.calls(file)]
+    back = [one.migration for one in planned if one.direction == "rollback"]
+    if lost := back and described_loss(backend, back):
+        at = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+        written.lines.append(f"-- This deletes {lost}, as counted at {at} (UTC).")
+    written.lines.append("")
     written.add(dialect.head())
     for one in planned:
         written.migration(one)
-    written.add(dialect.tail())
+    count = sum(not one.is_hook for one in migrations)
+    done = "rolled back" if back else "applied"
+    written.lines.append(dialect.tail(f"done: {count} migration{'s' * (count != 1)} {done}"))
     return "\n".join(written.lines).rstrip() + "\n"

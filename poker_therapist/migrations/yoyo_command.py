@@ -32,8 +32,8 @@ from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapis
 from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
-from poker_therapist.migrations.loss import described, refusal
+from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value, where_to_write
+from poker_therapist.migrations.loss import refusal
 
 
 class YoyoCommandMixin(AtomicBackend):
@@ -62,16 +62,22 @@ class YoyoCommandMixin(AtomicBackend):
         if not _is_on(command.f_locals["config"], "allow_data_loss"):
             self.allow_loss = functools.partial(self._require_consent, args)
 
-    def _require_consent(self, args: Any, rows: dict[str, int], last: str) -> None:
+    def _require_consent(self, args: Any, loss: str, last: str) -> None:
         """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
         if not args.batch_mode and sys.stdin.isatty():
-            if utils.confirm(f"This deletes {described(rows)}. Go on?", default="n"):
+            if utils.confirm(f"This deletes {loss}. Go on?", default="n"):
                 return
-            raise refusal(rows, ["run the command again"])
-        way = f"run `{command_about(replace(self.location, yoyo=None), 'rollback', '--to', last, '--yes')}`"
-        if args.command_name != "rollback":
-            way += f" and then `{command_about(self.location, 'apply')}`"
-        raise refusal(rows, [way, "put `allow_data_loss = on` into the ini file for this run"])
+            raise refusal(loss, ["run the command again"])
+        ini, ways = _ini_of(args), list[str]()
+        if self.migration_table == default_migration_table:  # poker-therapist has no other
+            call = command_about(replace(self.location, yoyo=None), "rollback", "--to", last, "--yes")
+            again = command_about(self.location, "apply")
+            ways.append(f"run `{call}`" + f" and then `{again}`" * (args.command_name != "rollback"))
+        if ini:
+            ways.append(where_to_write(Path(ini), "allow_data_loss", "on"))
+        elif not ways:
+            ways.append("write [DEFAULT] and `allow_data_loss = on` into a file, and name that with --config")
+        raise refusal(loss, ways)
 
     def _ours(self, migrations: Any) -> MigrationList:
         """Return migrations as we read them, where yoyo's documented `read_migrations` has read them."""

@@ -20,6 +20,8 @@ from poker_therapist.errors import (
     MigrationFailed,
     PokerTherapistError,
     SchemaMissing,
+    counted,
+    escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about, locate
 from poker_therapist.migrations.atomic import AtomicBackend
@@ -93,10 +95,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         deadline, pause = time.monotonic() + self.location.timeout, 0.005
         while not self.query("try_lock", (key,))[0][0]:
             if time.monotonic() > deadline:
+                waited = counted(self.location.timeout, "second")
                 raise DatabaseBusy(
-                    f"somebody else has been migrating {self.name} for {self.location.timeout:g} seconds: "
+                    f"somebody else has been migrating {self.name} for {waited}{self._holder(key)}: "
                     f"wait until that is done, and look with `{command_about(self.location, 'status')}`"
                 )
+            if pause < 0.25 <= pause * 1.5:  # after half a second
+                waits = f"waiting for up to {counted(self.location.timeout, 'second')}"
+                self.tell_operator(f"somebody else is migrating{self._holder(key)}: {waits}")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         try:
@@ -113,7 +119,11 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
         ((key,),) = self.query("lock_key_of", (self.migration_table,))
-        return bool(self.query("is_locked", (key,))[0][0])
+        return bool(self.query("holders", (key,)))
+
+    def _holder(self, key: int) -> str:
+        """Return who has a lock, in brackets; nothing if that is not known."""
+        return "".join(f" ({escaped(holder)})" for (holder,) in self.query("holders", (key,)))
 
     def _reset_session(self) -> None:
         """Reset, in its transaction, what a migration has set: a role, a search path, timeouts."""

@@ -5,6 +5,12 @@ SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = current_schema();
 
+-- name: tables_of_schema(schema_name)
+SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+WHERE relation.relkind IN ('r', 'p') AND NOT relation.relispartition AND namespace.nspname = :schema_name
+ORDER BY relation.relname;
+
 -- name: lock_key_of(migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
 SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.' || :migration_table, 0);
@@ -12,11 +18,19 @@ SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.
 -- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);
 
--- name: is_locked(key)
--- Of a key of 64 bits, pg_locks shows each half by itself.
-SELECT count(*) > 0 AS is_locked
+-- name: holders(key)
+-- Who has the lock. Of a key of 64 bits, pg_locks shows each half by itself.
+SELECT
+    concat(
+        'process ',
+        held.pid,
+        ' of the server',
+        ', from ' || host(activity.client_addr),
+        ', ' || nullif(activity.application_name, '')
+    ) AS holder
 FROM pg_locks AS held
 INNER JOIN pg_database AS here ON held.database = here.oid
+LEFT JOIN pg_stat_activity AS activity ON held.pid = activity.pid
 WHERE
     here.datname = current_database()
     AND held.locktype = 'advisory'

@@ -32,6 +32,7 @@ from poker_therapist.errors import (
     SchemaMissing,
     SchemaTooNew,
     StorageError,
+    counted,
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
@@ -320,7 +321,10 @@ def _explaining(
             kind, advice = DatabaseFull, "make room; nothing was changed"
         elif "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
             advice = "find the session that keeps a transaction open in pg_stat_activity"
-            kind, advice = DatabaseBusy, f"it stayed locked for {location.timeout:g} seconds; {advice}"
+            kind, advice = (
+                DatabaseBusy,
+                f"it stayed locked for {counted(location.timeout, 'second')}; {advice}",
+            )
         elif "permission denied" in reason or "must be owner" in reason:
             advice = "connect as the role that owns the tables; nothing was changed"
         elif kind is DatabaseUnreadable:

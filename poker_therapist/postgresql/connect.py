@@ -29,6 +29,7 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageError,
     TransactionConflict,
+    counted,
     escape_driver_error,
     escaped,
 )
@@ -91,7 +92,9 @@ class WatchedConnection(psycopg.Connection[Any]):
             psycopg.OperationalError: always.
         """
         self.close()
-        raise psycopg.OperationalError(f"the server has not answered for {self._longest_silence():g} seconds")
+        raise psycopg.OperationalError(
+            f"the server has not answered for {counted(self._longest_silence(), 'second')}"
+        )
 
 
 _Kind = TypeVar("_Kind", bound=WatchedConnection)

@@ -24,7 +24,7 @@ from psycopg import pq
 
 from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
-from poker_therapist.errors import DatabaseBusy, StorageClosed
+from poker_therapist.errors import DatabaseBusy, StorageClosed, counted
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.postgresql.connect import WatchedConnection, connect
 
@@ -182,8 +182,9 @@ class Pool:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DatabaseBusy(
-                    f"all {self.location.connections} connections to {self.location.name} were in use for "
-                    f"{self.location.timeout:g} seconds: allow more with ?connections=, or keep blocks short"
+                    f"every connection to {self.location.name} ({self.location.connections} at most) was in "
+                    f"use for {counted(self.location.timeout, 'second')}: allow more with ?connections=, or "
+                    "keep blocks short"
                 )
             with contextlib.suppress(Empty):
                 lease.wake.get(timeout=min(left, _LOOK_AGAIN))  # type: ignore[union-attr]  # it is set above

@@ -1,6 +1,7 @@
 """Where a statement of PostgreSQL ends; psql judges alike."""
 
 import re
+from collections.abc import Iterator
 
 from poker_therapist.migrations.files import Statement
 
@@ -32,18 +33,15 @@ def split(text: str) -> list[Statement]:
     statements: list[Statement] = []
     begin: int | None = None  # of the statement, after blanks and comments
     words: list[str] = []  # the first few of it
-    brackets = blocks = place = counted = 0
+    brackets = blocks = counted = 0
     line = 1
-    while token := _TOKEN.search(text, place):
-        place = token.end()
+    for token in tokens(text):
         if token["comment"]:
-            if token["comment"] == "/*":
-                place = _end_of_comment(text, place)
             continue
         found = token[0].lower()
         if found == ";" and brackets <= 0 and not blocks:
             if begin is not None:
-                statements.append(Statement(text[begin:place], line))
+                statements.append(Statement(text[begin : token.end()], line))
             begin, words, brackets = None, [], 0
             continue
         if begin is None:
@@ -61,10 +59,18 @@ def split(text: str) -> list[Statement]:
     return statements
 
 
-def _end_of_comment(text: str, place: int) -> int:
-    """Return where a comment ends that has begun before `place`; comments nest."""
-    depth = 1
-    while depth and (found := _COMMENT_ENDS.search(text, place)):
-        depth += 1 if found[0] == "/*" else -1
-        place = found.end()
-    return len(text) if depth else place
+def tokens(text: str) -> Iterator[re.Match[str]]:
+    """Yield what a text is made of, without blanks and comments; of a comment without its end, the beginning.
+
+    Comments nest. A quote, or what dollar signs begin, that has no end comes as a character of its own.
+    """
+    place = 0
+    while token := _TOKEN.search(text, place):
+        place, depth = token.end(), int(token["comment"] == "/*")
+        while depth and (found := _COMMENT_ENDS.search(text, place)):
+            depth += 1 if found[0] == "/*" else -1
+            place = found.end()
+        if depth:
+            place = len(text)
+        if depth or not token["comment"]:
+            yield token

@@ -85,7 +85,7 @@ class Transaction:
         cursor = self.live.kept_cursor
         if self._mode is Mode.READ_THEN_WRITE:
             self._locked = True  # or perhaps, if Ctrl-C comes now
-            cursor.execute(_QUERIES["lock_player"], (_lock_key(player),), prepare=True)
+            cursor.execute(_QUERIES["lock_player"], (lock_key(player),), prepare=True)
         cursor.execute(_BEGIN[self._mode])
         self.begun = True
 
@@ -190,7 +190,7 @@ class Transaction:
                 self._lease.discard()
 
 
-def _lock_key(player: Any) -> int:
+def lock_key(player: Any) -> int:
     """Return the key of a player's lock, which nobody else's is likely to be."""
     digest = hashlib.blake2b(f"poker-therapist player {player}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)

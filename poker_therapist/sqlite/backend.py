@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 from yoyo import default_migration_table
 from yoyo.backends.core.sqlite3 import SQLiteBackend
 
 from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
-from poker_therapist.location import SQLiteLocation, command_about, locate
+from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
+from poker_therapist.new_files import Claim
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backup import back_up, found_backups, holds_rows, prune
 from poker_therapist.sqlite.catalog import build_judged, describe_beside
@@ -29,6 +30,9 @@ from poker_therapist.sqlite.connect import (
     end_watch,
     find_file,
     is_there,
+    is_written,
+    locate_parsed,
+    locked,
     open_connection,
     translate_error,
 )
@@ -53,10 +57,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take yoyo's parsed URL, or a `SQLiteLocation`; open nothing yet, so that looking writes nothing."""
-        self.location: SQLiteLocation = uri if isinstance(uri, SQLiteLocation) else _locate(uri)
+        self.location: SQLiteLocation = uri if isinstance(uri, SQLiteLocation) else locate_parsed(uri)
         self.migration_table = migration_table
         self.DatabaseError = sqlite3.DatabaseError
         self._opened: sqlite3.Connection | None = None
+        self._claim = Claim(self.location.path)
         self._backed_up = False
         self._backup: Path | None = None  # made by this run, which has changed nothing yet
 
@@ -93,6 +98,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 self._backup, self._backed_up = None, False
             self.__exit__()
             self._opened = None
+            self._claim.release()
 
     def exists(self) -> bool:
         """Return whether there is a file."""
@@ -101,18 +107,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     @override
     def is_being_changed(self) -> bool:
         # Only of a migration that no transaction holds does anything show before it is done.
-        if not self.interrupted():
-            return False
-        ((timeout,),) = self.connection.execute("PRAGMA busy_timeout").fetchall()
-        self.connection.execute("PRAGMA busy_timeout = 0")
-        try:
-            self.connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-        finally:
-            self.connection.rollback()
-            self.connection.execute(f"PRAGMA busy_timeout = {timeout}")
-        return False
+        return bool(self.interrupted()) and (self._claim.is_of_others() or is_written(self.connection))
 
     def create_database(self) -> None:
         """Make an empty file, for its owner alone, if there is none."""
@@ -132,8 +127,16 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if self.is_rehearsal:
             self._end_in_time()
         self.connection.execute("PRAGMA foreign_keys = OFF")
-        self.connection.execute("BEGIN IMMEDIATE")
+        begin, undo = partial(self.connection.execute, "BEGIN IMMEDIATE"), self.connection.rollback
+        if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of somebody's
+            raise locked()
         self._in_transaction = True
+
+    @override
+    def _keep(self, one: SQLMigration, applied_at: str | None) -> None:
+        super()._keep(one, applied_at)
+        if applied_at is None:
+            self._claim.take()
 
     def _end_in_time(self) -> None:
         """Let statements end that may never do so: after far longer than a migration of such a file takes."""
@@ -441,10 +444,3 @@ class ForeignKeys:
         for (index,) in self._query("unique_indexes", (parent,)):
             unique.append({(name or "").lower() for (name,) in self._query("index_columns", (index,))})
         return wanted in unique
-
-
-def _locate(uri: Any) -> SQLiteLocation:
-    options = f"?{urlencode(uri.args, errors='surrogateescape')}" if uri.args else ""
-    location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
-    assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
-    return location

@@ -15,6 +15,11 @@ WHERE migration_table = :migration_table AND migration_id IS NOT NULL AND apply_
 SELECT name FROM sqlite_schema
 WHERE type = 'table';
 
+-- name: tables_of_schema(schema_name)
+-- SQLite has none that could be dropped.
+SELECT name FROM sqlite_schema
+WHERE name IS NULL AND :schema_name IS NULL;
+
 -- name: user_tables()
 -- Tables that hold somebody's data, not the bookkeeping of SQLite, yoyo or ours.
 SELECT name FROM sqlite_schema

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError
+from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError, counted
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.engine import BackupFile, Holding
 from poker_therapist.new_files import new_file, private_folders, time_for_names
@@ -245,7 +245,7 @@ def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
             deadline = time.monotonic() + location.timeout
         elif time.monotonic() > deadline:
             raise DatabaseBusy(
-                f"{location.path} stayed locked for {location.timeout:g} seconds: "
+                f"{location.path} stayed locked for {counted(location.timeout, 'second')}: "
                 "find the program that keeps a transaction open"
             )
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import (
@@ -25,10 +25,19 @@ from poker_therapist.errors import (
     SchemaMissing,
     StorageClosed,
     StorageError,
+    counted,
     escape_driver_error,
     escaped,
 )
-from poker_therapist.location import SQLiteLocation, command_about
+from poker_therapist.location import SQLiteLocation, command_about, locate
+
+
+def locate_parsed(uri: Any) -> SQLiteLocation:
+    """Return the location in a URL that yoyo has parsed."""
+    options = f"?{urlencode(uri.args, errors='surrogateescape')}" if uri.args else ""
+    location = locate(f"sqlite://{uri.hostname or ''}/{uri.database or ''}{options}")
+    assert isinstance(location, SQLiteLocation)  # noqa: S101  # for the type
+    return location
 
 
 def is_there(path: Path) -> bool:
@@ -284,7 +293,7 @@ _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ v
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseBusy,
-        "{path} stayed locked for {timeout:g} seconds: find the program that keeps a transaction open",
+        "{path} stayed locked for {waited}{holder}: somebody is migrating it, or keeps a transaction open",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnly,
@@ -352,7 +361,44 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     else:
         kind, sentence = StorageError, "{path}: {reason}"
     path, status = escaped(str(location.path)), escaped(command_about(location, "status"))
-    return kind(sentence.format(path=path, reason=reason, timeout=location.timeout, status=status))
+    waited = counted(location.timeout, "second")
+    holder = _holder(location.path) if kind is DatabaseBusy else ""
+    return kind(sentence.format(path=path, reason=reason, waited=waited, holder=holder, status=status))
+
+
+def locked() -> sqlite3.OperationalError:
+    """Return the error of SQLite's for what somebody else keeps locked."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+def is_written(connection: sqlite3.Connection) -> bool:
+    """Return whether somebody else has the write lock."""
+    ((timeout,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    finally:
+        connection.rollback()
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+    return False
+
+
+def _holder(path: Path) -> str:
+    """Return which process has the write lock, where Linux knows (https://sqlite.org/walformat.html)."""
+    with contextlib.suppress(OSError, ValueError):
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        for file, byte in ((Path(f"{path}-shm"), 120), (path, 0x40000001)):
+            inode = str(file.stat().st_ino) if file.exists() else ""
+            for _, kind, _, access, process, place, first, last in (one for one in locks if len(one) == 8):
+                is_it = (kind, access, place.rpartition(":")[2]) == ("POSIX", "WRITE", inode)
+                if is_it and int(first) <= byte <= int(last) and int(process) > 0:
+                    name = Path(f"/proc/{process}/comm").read_text().strip()
+                    return f" by process {process} ({escaped(name)})"
+    return ""
 
 
 @contextlib.contextmanager

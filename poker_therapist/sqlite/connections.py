@@ -50,6 +50,8 @@ class SQLiteDatabase(Database):
     """An open SQLite file."""
 
     location: SQLiteLocation
+    threads = 4
+    writers = 1
 
     def __init__(self, location: SQLiteLocation, queries: Sequence[Path], *, create: bool) -> None:
         """Check that the file can be opened; create an empty one, readable by its owner alone, if `create`.
@@ -185,6 +187,8 @@ class SQLiteDatabase(Database):
                 if session.token is not token:  # rolled back by another thread: this would commit by itself
                     raise StorageError(FAILED)
                 changed = session.execute(self._queries[query], values).rowcount
+                if changed < 0:  # Python does not count what begins with WITH
+                    (changed,) = session.execute("SELECT changes()").fetchone()
         except _DRIVER_ERRORS as error:
             self._raise(error, session)
         if token is not None and (session.token is not token or session.open_transaction() is None):
@@ -193,6 +197,23 @@ class SQLiteDatabase(Database):
 
     # Running it later gains nothing.
     execute_later = execute
+
+    @override
+    def execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> Sequence[int]:
+        with self.transaction(Mode.WRITE):
+            session = self._session()
+            token = session.token
+            try:
+                with session.lock:
+                    # What is kept has the transaction; what is only looked at cannot be written.
+                    if session.token is not token or (token is None and self._here.session is session):
+                        raise StorageError(FAILED)
+                    session.connection.executemany(self._queries[query], rows)
+                    (last,) = session.execute("SELECT last_insert_rowid()").fetchone()
+            except _DRIVER_ERRORS as error:
+                self._raise(error, session)
+        # Nobody else writes meanwhile, so SQLite numbers them one by one.
+        return range(last - len(rows) + 1, last + 1)
 
     @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:

@@ -13,7 +13,7 @@ from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.sqlite import backup, rehearsal, restore, transfer
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.connect import watched
+from poker_therapist.sqlite.connect import find_file, watched
 from poker_therapist.sqlite.script import SQLiteScript
 from poker_therapist.tables import StoredTable
 
@@ -49,6 +49,8 @@ class SQLiteEngine(Engine):
     @override
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
         backend = self.backend()
+        if backend.exists():  # which refuses a path without its folder
+            find_file(self.location.path, create=False)
         known = {one.id for one in backend.read(sources)}
         return backup.list_backups(self.location, known, backend.migration_table)
 

@@ -1,22 +1,37 @@
 """A plan as a script for the program sqlite3."""
 
+import os
+import re
+import shlex
 import sqlite3
 from pathlib import Path
 
 from poker_therapist.compat import override
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import ScriptDialect
-from poker_therapist.migrations.script import BROKEN, LOST, STATE
+from poker_therapist.migrations.script import BROKEN, LOST, MISSING, STATE
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 
-_PRESENT = read_queries(Placeholders.SQLITE, Path(__file__).with_name("backend.sql"))["present"]
 _ROWS = 'SELECT "table", rowid, parent FROM'
+# What is in a .sqliterc must change neither what is run nor what is said. Silent: a PRAGMA shows its value.
+_SETTINGS = (
+    "echo off", "changes off", "eqp off", "stats off", "timer off", "headers off", "timeout 10000", "bail on"
+)  # fmt: skip
+_SILENT, _SHOWING = ".mode off\n", "\n.mode list"
+_QUOTED = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/""", re.DOTALL | re.X
+)
+# What the program would take for the end of a statement, or for a comment; and for NULL.
+_TAKEN = re.compile(
+    r"^[ \t]*(?P<line>/|go)[ \t]*$ | \A(?P<hash>\#) | [?:@] | (?<![\w$])\$\w", re.I | re.M | re.X
+)
 
 
 class SQLiteScript(ScriptDialect):
     """`sqlite3 FILE < SCRIPT`."""
 
+    program = "sqlite3"
     # Inside a transaction the first does nothing, as with the backend.
     begin = "PRAGMA foreign_keys = OFF;\nBEGIN IMMEDIATE;"
     user = "'sqlite3'"
@@ -25,6 +40,8 @@ class SQLiteScript(ScriptDialect):
         ", ".join(f"hex(randomblob({size}))" for size in (4, 2, 2, 2, 6))
     )
     recorded = "applied_at_utc"
+    tables = "main.sqlite_schema WHERE type = 'table' AND lower(name)"
+    present = read_queries(Placeholders.SQLITE, Path(__file__).with_name("backend.sql"))["present"]
 
     def __init__(self, backend: AtomicBackend) -> None:
         """Ask the database whether its foreign keys can be checked; an app's own may not."""
@@ -39,25 +56,57 @@ class SQLiteScript(ScriptDialect):
                 self._keys = False
 
     @override
+    def calls(self, file: str) -> list[str]:
+        path = self.backend.location.path
+        # The program would make a file that is missing, for everybody to read.
+        opened = shlex.quote(f"{path.as_uri()}?mode=rw")
+        run = f"sqlite3 -batch -init {os.devnull} {opened} < {shlex.quote(file)}"
+        if self.backend.exists() and path.stat().st_size:
+            return [run]
+        return [f"(umask 077; sqlite3 -batch {shlex.quote(str(path))} 'PRAGMA user_version = 0')", run]
+
+    @override
     def head(self) -> str:
         checks = "".join(
             f" WHEN {self.literal(one)} THEN RAISE(ABORT, {self.literal(one)})"
-            for one in (STATE, LOST, BROKEN)
+            for one in (MISSING, STATE, LOST, BROKEN)
         )
+        there = self.require(MISSING, "(SELECT page_count FROM pragma_page_count) > 0")
+        settings = "".join(f".{one}\n" for one in _SETTINGS)
         return (
-            ".bail on\nPRAGMA busy_timeout = 10000;\nPRAGMA secure_delete = ON;\n"
+            f"{settings}{_SILENT}PRAGMA secure_delete = ON;{_SHOWING}\n"
             "CREATE TEMPORARY TABLE plan_problem (name TEXT);\n"
             "CREATE TEMPORARY TRIGGER plan_stops BEFORE INSERT ON plan_problem\n"
-            f"BEGIN SELECT CASE new.name{checks} END; END;"
+            f"BEGIN SELECT CASE new.name{checks} END; END;\n{there}"
         )
 
     @override
-    def tail(self) -> str:
-        return "DROP TABLE temp.plan_problem;"
+    def tail(self, done: str) -> str:
+        return f"DROP TABLE temp.plan_problem;\nSELECT {self.literal(done)};"
 
     @override
-    def literal(self, value: str) -> str:
-        return "'{}'".format(value.replace("'", "''"))
+    def fault(self, text: str) -> tuple[int, str] | None:
+        if not sqlite3.complete_statement(f"{text}\n;"):
+            return 0, "this statement has no end: it would take what comes after it for a part of it"
+
+        def blanked(found: re.Match[str]) -> str:
+            mark = " " if found[0][0] in "-/" else "0"
+            return mark + "\n" * found[0].count("\n") + mark
+
+        code = _QUOTED.sub(blanked, text)
+        if not (found := _TAKEN.search(code)):
+            return None
+        line = code.count("\n", 0, found.start())
+        if found["line"] or found["hash"]:
+            return (
+                line,
+                f"it would take a line of {found[0].strip()!r} for one of its own: write it elsewhere",
+            )
+        return line, f"it would take {found[0]} for a parameter without a value: write the value"
+
+    @override
+    def statement(self, text: str) -> str:
+        return f"{_SILENT}{text}{_SHOWING}" if text[:6].upper() == "PRAGMA" else text
 
     @override
     def now(self) -> str:
@@ -68,15 +117,6 @@ class SQLiteScript(ScriptDialect):
     @override
     def require(self, problem: str, condition: str) -> str:
         return f"INSERT INTO temp.plan_problem SELECT {self.literal(problem)} WHERE NOT ({condition});"
-
-    @override
-    def has_table(self, name: str) -> str:
-        named = f"lower(name) = {self.literal(name.lower())}"
-        return f"EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND {named})"
-
-    @override
-    def present(self) -> str:
-        return _PRESENT
 
     @override
     def before(self, direction: str) -> str:

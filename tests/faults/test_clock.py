@@ -85,6 +85,7 @@ def test_what_is_saved_again_has_its_last_value_and_its_first_time(
 
     assert storage.get_patterns_by_type(USER, "tilt") == {
         "bad_beat": {
+            "id": 1,
             "value": "second",
             "confidence": 0.5,
             "created_at": first,

@@ -4,9 +4,8 @@ import inspect
 import json
 import re
 import shutil
-import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poker_therapist import InvalidInput, PatternStorage, PokerTherapistError, get_pattern_storage
+from poker_therapist import InvalidInput, NewContext, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.errors import escaped
 from poker_therapist.location import locate
 from poker_therapist.migrations.scaffold import new_migration
-from poker_therapist.values import MAX_KEY_LENGTH
+from poker_therapist.values import JSON, MAX_KEY_LENGTH
 from tests.helpers import players
 from tests.helpers.cli import command
 from tests.helpers.engines import execute, fetch_all
@@ -109,16 +108,24 @@ REFUSED = ["", "\0", "benign\0'; --", "half \ud800 of a character"]
 
 
 def takes_text(annotation: Any) -> bool:
-    """Return whether a parameter is a text, or a value that may be one."""
-    return annotation is str or str in typing.get_args(annotation)
+    """Return whether a parameter is a text, a value that may be one, or holds some."""
+    return annotation is str or str in typing.get_args(annotation) or annotation in WRAPPED
+
+
+# What takes several texts, and how one is passed.
+WRAPPED: dict[Any, Callable[[str], Any]] = {
+    Mapping[str, JSON]: lambda text: {text: "benign"},
+    Iterable[NewContext]: lambda text: [{"key": text, "value": "benign"}],
+}
+HARMLESS: dict[Any, Any] = {float: 0.5}
 
 
 def places() -> list[tuple[str, str]]:
     """Return the names of all public methods that take a text, and of the parameters that do."""
     return [
         (name, parameter.name)
-        for name, method in vars(PatternStorage).items()
-        if isinstance(method, types.FunctionType) and not name.startswith("_")
+        for name, method in inspect.getmembers(PatternStorage, inspect.isfunction)
+        if not name.startswith("_")
         for parameter in inspect.signature(method, eval_str=True).parameters.values()
         if takes_text(parameter.annotation)
     ]
@@ -132,11 +139,16 @@ def call(storage: PatternStorage, place: tuple[str, str], user: int, text: str) 
     """Call a method with a text in one place, and something harmless wherever it needs something."""
     name, where = place
     method = getattr(storage, name)
-    arguments: dict[str, Any] = {where: text}
+    arguments: dict[str, Any] = {}
     for parameter in inspect.signature(method, eval_str=True).parameters.values():
-        if parameter.name not in arguments and parameter.default is parameter.empty:
-            assert parameter.annotation is int or takes_text(parameter.annotation), f"{parameter} of {name}?"
-            arguments[parameter.name] = user if parameter.annotation is int else "benign"
+        kind = parameter.annotation
+        if parameter.name == where or parameter.default is parameter.empty:
+            given = HARMLESS | {int: user}
+            assert kind in given or takes_text(kind), f"{parameter} of {name}?"
+            pass_text = WRAPPED.get(kind, str)
+            arguments[parameter.name] = given.get(
+                kind, pass_text(text if parameter.name == where else "benign")
+            )
     return method(**arguments)
 
 
@@ -193,7 +205,10 @@ class Judge:
             for other in OTHERS:
                 if other[1] == place[1]:
                     found = call(self.storage, other, 1000, text)
-                    assert found == 1 if other[0].startswith("clear") else "benign" in repr(found), other
+                    changes = other[0].startswith(("clear", "delete", "set"))
+                    assert found == 1 if changes else "benign" in repr(found), other
+                    if changes:  # for the next one
+                        call(self.storage, place, 1000, text)
 
     def _rows(self) -> set[tuple[Any, ...]]:
         return {
@@ -239,6 +254,10 @@ def test_every_method_that_takes_a_text_is_tried() -> None:
         ("get_insights", "insight_type"),
         ("recall", "session_id"),
         ("clear_user_context", "session_id"),
+        ("clear_user_insights", "insight_type"),
+        ("delete_pattern", "pattern_key"),
+        ("save_patterns", "patterns"),
+        ("save_contexts", "items"),
     } <= set(places())
 
 
@@ -316,10 +335,12 @@ def test_a_description_that_looks_like_something_else_becomes_a_plain_name(
 ) -> None:
     """The files of a new migration, in their folders; or it is refused."""
     made = 0
-    (tmp_path / "sql_migrations" / "sqlite").mkdir(parents=True)
+    folders = [tmp_path / "sql_migrations" / name for name in ("sqlite", "postgresql")]
+    for folder in folders:
+        folder.mkdir(parents=True)
     for text in PAYLOADS:
         with suppress(InvalidInput):
-            new_migration(text, tmp_path / "sql_migrations")
+            new_migration(text, folders)
             made += 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -12,9 +12,9 @@ from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.migrations.status import MigrationStatus, read_status
 from poker_therapist.testing import run_killed_at
-from tests.helpers.cli import refused
+from tests.helpers.cli import command, refused
 from tests.helpers.crashing import run_yoyo
-from tests.helpers.engines import is_server, run_sql
+from tests.helpers.engines import is_server, run_sql, sqlite_only
 from tests.helpers.postgresql import IN_PARTS, LOSES_ROWS, MIGRATIONS, ROWS, migrate, yoyo_in_child
 from tests.helpers.project import Project
 from tests.helpers.snapshots import everything, interrupted
@@ -294,3 +294,42 @@ def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was
     )
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.applied() == ["001_add_hands", "003_add_tables"]
+
+
+@sqlite_only
+def test_what_says_that_it_is_under_way_goes_with_the_process(three: Project) -> None:
+    """A killed one leaves a private folder; whoever comes next removes it."""
+    stop(three, "apply")
+    assert len(list(three.folder.glob("*.migrating-*"))) == 1
+    assert three.yoyo("apply").returncode == 0
+    assert list(three.folder.glob("*.migrating-*")) == []
+
+
+def test_finishing_it_is_rehearsed(project: Project) -> None:
+    """Its rollback is compared with what was there before it began; what is not known of that is said."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    call = ("rehearse", "--json", "-d", str(project.database), "--sources", "sql")
+    failing = "SELECT * FROM nowhere;"
+
+    def rehearsed(apply: str, rollback: str) -> tuple[str, list[str], int]:
+        """Stop an apply before its end, then rehearse the rest."""
+        header = "-- depends: 001_add_hands\n-- transactional: false\n"
+        project.write("002_add_seats", f"{header}{apply}{failing}", rollback)
+        project.yoyo("apply")
+        assert interrupted(project.database) == ["002_add_seats"]
+        project.write("002_add_seats", f"{header}{apply}", rollback)
+        ran = command(*call, folder=project.folder)
+        (found,) = ran.json["migrations"]
+        assert project.yoyo("apply").returncode == 0
+        assert project.yoyo("rollback").returncode == 0
+        project.run_sql("DROP TABLE IF EXISTS seats; DELETE FROM hands;")
+        return found["verdict"], found["reasons"], ran.code
+
+    made = "CREATE TABLE IF NOT EXISTS seats (id INTEGER); CREATE INDEX IF NOT EXISTS by_id ON hands (id);"
+    gone = "DROP INDEX IF EXISTS by_id;"
+    assert rehearsed(made.partition(";")[2], gone) == ("exact", [], 0)
+    assert rehearsed(made, f"{gone} DROP TABLE IF EXISTS seats;") == ("exact", [], 0)
+    assert rehearsed(made, gone) == ("irreversible", ["table seats is there and should not be"], 4)
+    verdict, (reason,), code = rehearsed(f"{made} DELETE FROM hands;", f"{gone} DROP TABLE IF EXISTS seats;")
+    assert (verdict, code) == ("not judged", 4)
+    assert "what its first run did to rows is not known" in reason

@@ -33,7 +33,12 @@ FILES = {
     str(ROOT / name)
     for name in (
         "ownership.py",
-        "storage.py",
+        "storage/__init__.py",
+        "storage/base.py",
+        "storage/context.py",
+        "storage/insights.py",
+        "storage/patterns.py",
+        "storage/players.py",
         "sqlite/connect.py",
         "sqlite/connections.py",
         "sqlite/transaction.py",
@@ -211,6 +216,10 @@ def block_that_raises(storage: PatternStorage, key: str) -> None:
         raise Raised
 
 
+def many_saves(storage: PatternStorage, key: str) -> None:
+    storage.save_patterns(USER, "t", {f"{key} a": 1, f"{key} b": 2})
+
+
 def recall(storage: PatternStorage, key: str) -> None:
     storage.recall(USER)
 
@@ -223,6 +232,7 @@ SCENARIOS: dict[Scenario, list[set[str]]] = {
     nested_block: [set(), {"a", "b"}],
     nested_block_that_goes_on: [set(), {"a", "b"}, {"a", "b", "x", "y"}],
     block_that_raises: [set()],
+    many_saves: [set(), {"a", "b"}],
     recall: [set()],
 }
 

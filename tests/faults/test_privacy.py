@@ -204,7 +204,7 @@ def _plain(patterns: Any) -> list[tuple[str, Any, float]]:
 
 
 def _without_time(insights: Any) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "created_at"} for row in insights]
+    return [{name: row[name] for name in ("type", "data", "importance")} for row in insights]
 
 
 def play(players: list[Player], steps: int) -> None:

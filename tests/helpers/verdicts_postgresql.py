@@ -61,13 +61,13 @@ SCHEMA_EXACT = {
     "a value that stays": Case(
         "UPDATE hands SET note = upper(note);",
         "UPDATE hands SET note = lower(note) WHERE id <> 2;",
-        ("hands.note: 1 values differ, such as '2': 'flop' became 'FLOP'",),
+        ("hands.note: 1 value differs, such as '2': 'flop' became 'FLOP'",),
         {"hands": 3},
     ),
     "the sign of a zero, the layout of JSON": Case(
         "UPDATE odd SET a = 0.0, b = '{\"a\":1}';",
         "SELECT 1;",
-        ("odd.a: 1 values differ, such as '1': '-0' became '0'", "odd.b: 1 values differ, such as '1': "),
+        ("odd.a: 1 value differs, such as '1': '-0' became '0'", "odd.b: 1 value differs, such as '1': "),
         {"odd": 1},
         "CREATE TABLE odd (id INT PRIMARY KEY, a FLOAT, b JSON);"
         "INSERT INTO odd VALUES (1, '-0', '{\"a\": 1}')",
@@ -75,7 +75,7 @@ SCHEMA_EXACT = {
     "where the ids go on": Case(
         "INSERT INTO hands (note) VALUES ('preflop');",
         "DELETE FROM hands WHERE note = 'preflop';",
-        ("hands_id_seq.last_value: 1 values differ, such as 3 became 4",),
+        ("hands_id_seq.last_value: 1 value differs, such as 3 became 4",),
         {"hands": 1},
     ),
 }
@@ -93,7 +93,7 @@ IRREVERSIBLE = {
     "one of two equal rows": Case(
         "SELECT 1;",
         "DELETE FROM notes WHERE ctid = '(0,1)';",
-        ("notes: 1 rows are not the same, such as only before: 'a'",),
+        ("notes: 1 row is not the same, such as only before: 'a'",),
     ),
     "a table with its rows": Case(
         "DROP TABLE notes;",
@@ -143,8 +143,8 @@ IRREVERSIBLE = {
         "UPDATE pots SET id = 1.00 WHERE id = 1;",
         "SELECT 1;",
         (
-            "pots: 1 rows are not the same, such as only before: '1.0'",
-            "pots: 1 rows are not the same, such as only after: '1.00'",
+            "pots: 1 row is not the same, such as only before: '1.0'",
+            "pots: 1 row is not the same, such as only after: '1.00'",
         ),
         {"pots": 2},
         "CREATE TABLE pots (id NUMERIC PRIMARY KEY, size INT); INSERT INTO pots VALUES (1.0, 9), (2, 8)",
@@ -154,7 +154,7 @@ IRREVERSIBLE = {
         "UPDATE pots SET size = 8 WHERE id = '2'; DELETE FROM pots WHERE id = '1';",
         (
             "column pots.id is text NOT NULL, not integer NOT NULL",
-            "pots: 1 rows are not the same, such as only before: '1'",
+            "pots: 1 row is not the same, such as only before: '1'",
         ),
         {"pots": 1},
         "CREATE TABLE pots (id INT PRIMARY KEY, size INT); INSERT INTO pots VALUES (1, 9), (2, 8)",

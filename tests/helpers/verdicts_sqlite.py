@@ -46,7 +46,7 @@ SCHEMA_EXACT = {
     "a value that stays": Case(
         "UPDATE hands SET note = upper(note);",
         "UPDATE hands SET note = lower(note) WHERE id <> 2;",
-        ("hands.note: 1 values differ, such as 2: 'flop' became 'FLOP'",),
+        ("hands.note: 1 value differs, such as 2: 'flop' became 'FLOP'",),
         {"hands": 3},
     ),
     "two columns": Case(
@@ -61,13 +61,13 @@ SCHEMA_EXACT = {
     "a value of another type": Case(
         "UPDATE hands SET note = CAST(note AS BLOB) WHERE id = 3;",
         "SELECT 1;",
-        ("hands.note: 1 values differ, such as 3: 'turn' became b'turn'",),
+        ("hands.note: 1 value differs, such as 3: 'turn' became b'turn'",),
         {"hands": 1},
     ),
     "a sequence value": Case(
         "INSERT INTO hands (note) VALUES ('preflop');",
         "DELETE FROM hands WHERE note = 'preflop';",
-        ("sqlite_sequence.seq: 1 values differ, such as 'hands': 3 became 4",),
+        ("sqlite_sequence.seq: 1 value differs, such as 'hands': 3 became 4",),
         {"hands": 1, "sqlite_sequence": 1},
     ),
     "another layout": Case(
@@ -79,7 +79,7 @@ SCHEMA_EXACT = {
     "a first sequence value": Case(
         "INSERT INTO seats (name) VALUES ('button');",
         "DELETE FROM seats;",
-        ("sqlite_sequence.seq: 1 values differ, such as only after: 'seats'",),
+        ("sqlite_sequence.seq: 1 value differs, such as only after: 'seats'",),
         {"seats": 1, "sqlite_sequence": 1},
         "CREATE TABLE seats (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);",
     ),
@@ -98,7 +98,7 @@ IRREVERSIBLE = {
     "rows that are left over": Case(
         "INSERT INTO hands VALUES (9, 'preflop', 1.0);",
         "UPDATE sqlite_sequence SET seq = 3;",
-        ("hands: 1 rows are not the same, such as only after: 9", "applying again it failed"),
+        ("hands: 1 row is not the same, such as only after: 9", "applying again it failed"),
         {"hands": 1, "sqlite_sequence": 1},
     ),
     "a table with its rows": Case(

@@ -147,6 +147,19 @@ def test_what_has_been_edited(game: Project, empty: Path) -> None:
     assert command("status", *call, folder=game.folder).code == 0
 
 
+def test_what_has_been_edited_in_a_folder_that_yoyo_would_take_apart(tmp_path: Path, empty: Path) -> None:
+    """yoyo reads a % as the start of a setting, divides at blanks, and takes the rest for a pattern."""
+    project = Project(tmp_path / "100% of #1? größe [x] it's")
+    project.write_two()
+    call = ("apply", "-d", str(project.database), "--sources", project.sql)
+    assert command(*call, folder=empty).code == 0
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY); -- edited")
+
+    ran = command(*call, folder=empty)
+    assert len(paste(ran.error, empty)) == 2
+    assert command(*call, folder=empty).code == 0
+
+
 def test_what_depends_on_another(game: Project, empty: Path) -> None:
     call = ("-d", str(game.database), "--sources", game.sql)
     command("apply", *call, folder=empty)

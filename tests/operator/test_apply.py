@@ -136,7 +136,8 @@ def test_yoyo_wants_its_ini_to_allow_it(played: Project) -> None:
     for call in (("rollback",), ("rollback", "--all"), ("reapply",), ("develop",)):
         message = played.refuses(*call)
         assert "this rollback would delete 1 row of bets" in message
-        assert "put `allow_data_loss = on` into the ini file for this run" in message
+        assert "`poker-therapist rollback --to 00" in message
+        assert ".ini" not in message
     assert len(played.applied()) == 2
 
     played.loses_rows = True
@@ -145,6 +146,35 @@ def test_yoyo_wants_its_ini_to_allow_it(played: Project) -> None:
     assert played.query("SELECT count(*) FROM hands") == [(0,)]
     played.loses_rows = False
     assert played.yoyo("rollback", "--all").returncode == 0
+
+
+@pytest.mark.parametrize("said", ["", "allow_data_loss = off\n"])
+def test_the_line_of_the_ini_that_allows_it_is_named(said: str, played: Project) -> None:
+    """As it is to be written; where yoyo has a table of its own, that is the only way."""
+    ini = played.folder / "yoyo.ini"
+    url = played.url_for(played.atomic, "").replace("%", "%%")
+    head = ["# ours", "[DEFAULT]", "batch_mode = on", "sources = sql", f"database = {url}"]
+    ini.write_text("\n".join([*head, said]))
+    message = played.bare_yoyo("rollback").stderr
+
+    how, line = ("change line 6", 6) if said else ("add a line below line 2", 3)
+    assert f"{how} of {ini} for this run: `allow_data_loss = on`" in message
+    lines = ini.read_text().splitlines()
+    lines[line - 1 : line - 1 + bool(said)] = ["allow_data_loss = on"]
+    ini.write_text("\n".join(lines))
+    assert played.bare_yoyo("rollback").returncode == 0
+    assert len(played.applied()) == 1
+
+
+def test_with_a_table_of_its_own_only_an_ini_allows_it(two_migrations: Project) -> None:
+    """For `poker-therapist` has none."""
+    url = two_migrations.url_for(two_migrations.atomic, "")
+    own = ("--no-config-file", "-b", "-d", url, "--migration-table", "_mine", "sql")
+    two_migrations.bare_yoyo("apply", *own)
+    two_migrations.run_sql("INSERT INTO bets VALUES (1)")
+
+    message = two_migrations.bare_yoyo("rollback", *own).stderr
+    assert "may go, write [DEFAULT] and `allow_data_loss = on` into a file, and name that with" in message
 
 
 def test_what_the_ini_says_must_be_on_or_off(two_migrations: Project) -> None:

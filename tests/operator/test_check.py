@@ -257,6 +257,17 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             )
         ],
     ),
+    "a comment without its end": (
+        {
+            "002_add_bets.sql": f"{SECOND}\n\n/* No end. /*\nCREATE TABLE lost (id INTEGER);",
+            "002_add_bets.rollback.sql": "DROP TABLE bets; /* a */ -- the /* end\n",
+        },
+        ["002_add_bets.sql:6: this comment has no end, so what comes after it would not be run: end it"],
+    ),
+    "a folder with the name of a file": (
+        {"003_a_b.sql/x.txt": ""},
+        ["003_a_b.sql: is a folder, and ignored: rename it"],
+    ),
     "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
     "psql's": (
         {"002_add_bets.rollback.sql": "\\connect game\n\nSELECT 1;"},
@@ -331,11 +342,12 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
     _write(
         folder / "sql_migrations" / "postgresql",
         "001_add_hands",
-        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n;SELECT '\\x' \\gexec",
     )
 
     assert _said(folder, engine="postgresql") == [
         "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
+        "001_add_hands.sql:7: \\gexec is a command of the program psql and no SQL: remove it",
         (
             "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
             "migration of its "
@@ -352,6 +364,11 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
     assert "sql/001_add_hands.sql:2: `-- transactional:` below the first statement has no effect" in message
     project.write("001_add_hands", "-- Compatable: true\nCREATE TABLE hands (id INTEGER);")
     assert "write `-- compatible: true`" in project.refuses("apply")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);\n/* x\nCREATE TABLE bets (id INTEGER);")
+    assert "sql/001_add_hands.sql:2: this comment has no end" in project.refuses("apply")
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "-- x\nDROP \0TABLE hands;")
+    assert "sql/001_add_hands.rollback.sql:2: holds a NUL character" in project.refuses("apply")
+    assert project.is_untouched()
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);")
     assert project.yoyo("apply").returncode == 0
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);\n-- depends: 001_a\n")
@@ -361,7 +378,9 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
 def test_an_applied_file_with_such_a_comment_can_still_be_rolled_back(project: Project) -> None:
     """An earlier version of the code applied it."""
     project.write(
-        "001_add_hands", "-- Compatible: true or false\nCREATE TABLE hands (id INTEGER);", "DROP TABLE hands;"
+        "001_add_hands",
+        "-- Compatible: true or false\nCREATE TABLE hands (id INTEGER);",
+        "DROP TABLE hands; /* the end",
     )
     project.run_sql("CREATE TABLE hands (id INTEGER);")
     assert project.yoyo("mark").returncode == 0
@@ -455,6 +474,43 @@ def test_a_commit_that_is_none_is_one_message(since: str, committed: Path) -> No
 
     assert "name one" in message or "git cannot tell what " in message
     assert not (committed / "x").exists()
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"-- Hands.\n-- transactional: maybe\nSELECT 1;"])
+def test_what_cannot_be_read_is_there_for_what_depends_on_it(text: bytes, folder: Path) -> None:
+    """One finding is not made three: its twin and the one after it are sound."""
+    (folder / "sql_migrations" / "postgresql" / "001_add_hands.sql").write_bytes(text)
+    (said,) = _check(folder).lines
+
+    assert said.startswith("sql_migrations/postgresql/001_add_hands.sql:")
+    assert said.endswith((": is not UTF-8 (byte 0): save it in that encoding", "must be true or false"))
+
+
+def test_what_depends_on_nothing_that_is_there_is_one_finding(folder: Path) -> None:
+    """What depends on that is sound."""
+    path = folder / "sql_migrations" / "sqlite" / "001_add_hands.sql"
+    path.write_text(f"-- depends: 000_gone\n{FIRST}")
+
+    assert _said(folder) == [
+        "001_add_hands.sql:1: depends on 000_gone, which is not there: correct its header"
+    ]
+
+
+def test_hidden_files_are_ignored_by_all(project: Project) -> None:
+    """As `check` says of them: macOS writes one beside each file on a disk of another system."""
+    project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "DROP TABLE hands;")
+    for name in ("001_add_hands", "001_add_hands.rollback", "009_none"):
+        (project.sql / f"._{name}.sql").write_bytes(b"\0\5\26\7\xff")
+
+    assert project.yoyo("apply").stdout.splitlines()[-1] == "applied 001_add_hands"
+    for words in (("list",), ("status",), ("plan", "--rollback"), ("rehearse",)):
+        ran = command(*words, "-d", project.database, "--sources", "sql", folder=project.folder)
+        assert ran.code == 0
+        assert "._" not in ran.out
+    assert command("new", "add bets", "--sources", "sql", folder=project.folder).code == 0
+    assert "is the next one" in command(
+        *("renumber", "002_add_bets", "-d", project.database, "--sources", "sql"), folder=project.folder
+    ).out  # fmt: skip
 
 
 def test_a_folder_that_is_none_is_one_message(tmp_path: Path) -> None:

@@ -345,12 +345,13 @@ def test_an_ini_that_the_operator_names_is_taken_wherever_it_is(place: Path) -> 
     assert looked_at(mine, "--config", "yoyo.ini", "--no-config").code == 2
 
 
-def test_new_migrations_are_written_beside_the_named_ini(place: Path) -> None:
-    file = write_ini(folder_of(OPERATOR, place / "project"), owner=OPERATOR)
-    (file.parent / "sql_migrations" / "sqlite").mkdir(parents=True)
+def test_new_migrations_are_written_where_the_named_ini_says(place: Path) -> None:
+    project = folder_of(OPERATOR, place / "project")
+    (project / "sql").mkdir()
+    file = write_ini(project, owner=OPERATOR, sources=project / "sql")
 
     ran = command("new", "add mood", "--config", file, folder=place)
-    assert (ran.code, ran.lines[0]) == (0, "project/sql_migrations/sqlite/001_add_mood.sql")
+    assert (ran.code, ran.lines[0]) == (0, "project/sql/001_add_mood.sql")
 
 
 # Which database

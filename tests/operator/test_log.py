@@ -12,7 +12,7 @@ from tests.helpers.project import Project
 
 def log(project: Project, *options: str) -> list[dict[str, str]]:
     ran = command("log", "--json", "-d", str(project.database), *options, folder=project.folder)
-    assert (ran.code, ran.error) == (0, "")
+    assert (ran.code, ran.error) == (0 if ran.json["exists"] else 3, "")
     found: list[dict[str, str]] = ran.json["log"]
     return found
 

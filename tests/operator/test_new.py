@@ -23,6 +23,7 @@ FILES = [
 def checkout(tmp_path: Path) -> Path:
     """A checkout, as far as this command looks at it."""
     shutil.copytree(FOLDER, tmp_path / "sql_migrations" / "sqlite")
+    (tmp_path / "sql_migrations" / "postgresql").mkdir()
     (tmp_path / "yoyo.ini").write_text("[DEFAULT]\n")
     return tmp_path
 
@@ -70,7 +71,7 @@ def test_what_has_no_verb_and_noun_is_refused(description: str, checkout: Path) 
     message = refused("new", description, folder=checkout)
 
     assert message == f"{description!r} is no name for a migration: say verb and noun, add session mood"
-    assert not (checkout / "sql_migrations" / "postgresql").exists()
+    assert list((checkout / "sql_migrations" / "postgresql").iterdir()) == []
 
 
 @pytest.mark.parametrize("description", ["index reads", "Index  READS", "add seat note"])
@@ -87,7 +88,8 @@ def test_a_second_one_of_the_same_name_is_refused(description: str, checkout: Pa
 def test_outside_of_a_checkout_it_is_refused(tmp_path: Path) -> None:
     message = refused("new", "add seat note", folder=tmp_path)
 
-    assert message == f"there is no folder {tmp_path}/sql_migrations/sqlite: run this in a checkout"
+    folder = tmp_path / "sql_migrations" / "sqlite"
+    assert message == f"there is no folder {folder}: run this in a checkout, or name one with --sources"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +138,6 @@ def test_the_first_one_of_a_folder_has_the_number_1(tmp_path: Path) -> None:
 
 def test_a_migration_of_postgresql_alone_counts_too(checkout: Path) -> None:
     """The number is the next in both folders, so that twins carry the same id."""
-    (checkout / "sql_migrations" / "postgresql").mkdir()
     (checkout / "sql_migrations" / "postgresql" / f"{int(NEXT) + 2:03}_add_shards.sql").write_text(
         "-- there\n"
     )
@@ -144,3 +145,82 @@ def test_a_migration_of_postgresql_alone_counts_too(checkout: Path) -> None:
 
     assert ran.lines[0] == f"sql_migrations/sqlite/{int(NEXT) + 3:03}_add_seat_note.sql"
     assert (checkout / ran.lines[2]).read_text().endswith(f"-- depends: {int(NEXT) + 2:03}_add_shards\n")
+
+
+def _new(folder: Path, sources: str | None, *options: str) -> list[str]:
+    if sources is not None:
+        (folder / "yoyo.ini").write_text(f"[DEFAULT]\nsources = {sources}\n")
+    ran = command("new", "add hands", *options, folder=folder)
+    assert (ran.code, ran.error) == (0, ""), ran
+    assert [line.replace(".sql", ".rollback.sql") for line in ran.lines[::2]] == ran.lines[1::2]
+    return ran.lines[::2]
+
+
+_BOTH_002 = ["m/sqlite/002", "m/postgresql/002"]
+
+
+@pytest.mark.parametrize(
+    ("there", "sources", "written", "depends"),
+    [
+        (["sql/007_x"], "sql", ["sql/008"], ["007_x"]),
+        (["sql/0007_x"], "%(here)s/sql", ["sql/0008"], ["0007_x"]),
+        (["sql/x9_a", "sql/x10_b"], "sql", ["sql/x11"], ["x10_b"]),
+        (["sql/001_x", "more/004_y"], "sql more", ["sql/005"], ["004_y"]),
+        (["b/sql/003_x", "a/sql/"], "*/sql", ["a/sql/004"], ["003_x"]),
+        (["m/postgresql/001_x", "m/sqlite/"], "m/postgresql", _BOTH_002, ["", "001_x"]),
+        (["m/sqlite/001_x", "m/postgresql/001_y"], "m/sqlite m/postgresql", _BOTH_002, ["001_x", "001_y"]),
+        (["m/postgresql/001_x", "m/citus/c002_y"], "m/postgresql m/citus", ["m/postgresql/002"], ["001_x"]),
+        (["m/citus/c002_y"], "m/citus", ["m/citus/c003"], ["c002_y"]),
+        (["m/sqlite/001_x"], "m/sqlite", ["m/sqlite/002"], ["001_x"]),
+        (["my sql/"], "my sql", ["my sql/001"], [""]),
+    ],
+)  # fmt: skip
+def test_it_writes_where_the_sources_are(
+    there: list[str], sources: str, written: list[str], depends: list[str], tmp_path: Path
+) -> None:
+    """In the first folder and its twin, numbered as that is, after what any of them has."""
+    for name in there:
+        path = tmp_path / f"{name}.sql"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("-- x\n")
+    (tmp_path / "sql_migrations" / "sqlite").mkdir(parents=True)
+    found = _new(tmp_path, sources)
+
+    assert found == [f"{one}_add_hands.sql" for one in written]
+    for file, before in zip(found, depends, strict=True):
+        header = f"-- {REASON}\n" + (f"-- depends: {before}\n" if before else "")
+        assert (tmp_path / file).read_text() == header
+
+
+def test_numbers_that_are_dates_go_on_as_dates(tmp_path: Path) -> None:
+    """A folder of yoyo's own names, say."""
+    for last in ("20200101_01_x", "29990101_01_y"):
+        (tmp_path / "sql").mkdir(exist_ok=True)
+        (tmp_path / "sql" / f"{last}.sql").write_text("-- x\n")
+        (file,) = _new(tmp_path, "sql")
+        assert Path(file).name > f"{last}.sql"
+        assert len(Path(file).name) == len("20200101_add_hands.sql")
+        (tmp_path / file).unlink()
+
+
+def test_sources_that_are_given_count_more(tmp_path: Path) -> None:
+    for name in ("sql", "more"):
+        (tmp_path / name).mkdir()
+
+    assert _new(tmp_path, "sql", "--sources", "more") == ["more/001_add_hands.sql"]
+    assert _new(tmp_path, None, "--no-config", "--sources", "sql") == ["sql/001_add_hands.sql"]
+
+
+@pytest.mark.parametrize("words", [("new", "add hands"), ("check",), ("renumber", "001_x")])
+def test_sources_that_name_no_folder_are_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Each with a reason: nothing is there, or it is inside a package, which yoyo reads."""
+    seen = f"as seen from {tmp_path}: correct `sources` in {tmp_path}/yoyo.ini"
+    for sources, why in (
+        ("package:yoyo:tests", "package:yoyo:tests lies in a package"),
+        ("nowhere", f"there is no folder nowhere {seen}"),
+        ("no*where", f"there is no folder no*where {seen}"),
+    ):
+        (tmp_path / "yoyo.ini").write_text(f"[DEFAULT]\nsources = {sources}\n")
+        assert refused(*words, folder=tmp_path).startswith(why)
+    assert [path.name for path in tmp_path.iterdir()] == ["yoyo.ini"]

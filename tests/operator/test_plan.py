@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -198,7 +199,8 @@ def test_a_plan_shows_each_statement_and_writes_nothing(two_migrations: Project)
     )
     ran = _plan(two_migrations)
 
-    assert (ran.code, ran.error) == (0, "")
+    assert ran.code == 0
+    assert ran.error.startswith("There is no database" * (not is_server(two_migrations.database)))
     assert [line for line in ran.lines if "takes" not in line] == [
         "apply 001_add_hands, in one transaction",
         "  sql/001_add_hands.sql:1: CREATE TABLE hands (id INTEGER PRIMARY KEY);",
@@ -299,41 +301,48 @@ def _refused(project: Project, *arguments: str) -> str:
 
 
 def run_script(database: str | Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script with the engine's own program, which must end well only if all was done.
+    """Run a script as its first lines say, which must end well only if all was done.
 
     Where the program sqlite3 is not installed, Python's own SQLite runs it, told to stop at the first error.
     """
-    if is_server(database):
-        command_line = ["psql", "--no-psqlrc", "--dbname", str(database), "--file", "-"]
-    elif shutil.which("sqlite3"):
-        command_line = ["sqlite3", "-batch", str(database)]
-    else:
-        command_line = [sys.executable, "-c", _SQLITE3, str(database)]
-    return subprocess.run(
-        command_line,
-        input=script,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"LC_ALL": "C.UTF-8", "PGOPTIONS": "-c timezone=Asia/Kolkata"},
-        check=False,
-    )
+    calls = re.findall(r"^--     (.*)$", script, re.MULTILINE)
+    if not is_server(database) and not shutil.which("sqlite3"):
+        mode = "rwc" if len(calls) > 1 else "rw"
+        calls = [shlex.join((sys.executable, "-c", _SQLITE3, str(database), mode)) + " < plan.sql"]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "plan.sql").write_text(script, encoding="utf-8")
+        return subprocess.run(
+            ["bash", "-c", " && ".join(calls)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | {"LC_ALL": "C.UTF-8", "PGOPTIONS": "-c timezone=Asia/Kolkata", "HOME": folder},
+            check=False,
+        )
 
 
-def _assert_well(ran: subprocess.CompletedProcess[str]) -> None:
-    """Nothing was said, but what a migration itself lets the server say."""
-    assert (ran.returncode, re.sub(r".*: NOTICE: .*\n", "", ran.stderr)) == (0, "")
+def _assert_well(ran: subprocess.CompletedProcess[str], shown: str = "") -> None:
+    """Nothing was said, but the rows that migrations select, and at the end what was done."""
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.fullmatch(re.escape(shown) + r"done: \d+ migrations? (applied|rolled back)\n", ran.stdout)
 
 
 _SQLITE3 = """
-import sqlite3, sys
-bail, script = sys.stdin.read().partition(".bail on\\n")[1:]
-assert bail
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-try:
-    connection.executescript(script)
-except sqlite3.Error as error:
-    sys.exit(str(error))
+import os, sqlite3, sys
+os.umask(0o077)
+connection = sqlite3.connect("file:{}?mode={}".format(*sys.argv[1:]), isolation_level=None, uri=True)
+if sys.argv[2] == "rwc":
+    connection.execute("PRAGMA user_version = 0")
+statement = ""
+for line in sys.stdin:
+    if statement or (line.strip() and not line.startswith((".", "--"))):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            rows = connection.execute(statement).fetchall()
+            if not statement.startswith("PRAGMA"):
+                print(*("|".join(map(str, row)) for row in rows), sep="\\n", end="\\n" if rows else "")
+            statement = ""
 """
 
 
@@ -421,6 +430,8 @@ def test_the_script_leaves_what_apply_leaves(
     assert f"poker-therapist backup --database {shlex.quote(str(ours))}` does" in script
     ran = run_script(ours, script)
     _assert_well(ran)
+    if engine == "sqlite":
+        assert Path(ours).stat().st_mode & 0o777 == 0o600
     _yoyo(project, other, engine, "apply")
 
     _assert_same(ours, other)
@@ -492,13 +503,10 @@ def test_texts_are_kept_to_the_letter(project: Project) -> None:
     assert project.tables() == []
 
 
-def _run(project: Project, *arguments: str) -> None:
-    output = project.folder / "script.sql"
-    output.unlink(missing_ok=True)
-    ran = _plan(project, "--script", *arguments, "--output", str(output))
-    assert (ran.code, ran.out, ran.error) == (0, "", "")
-    done = run_script(project.database, output.read_text(encoding="utf-8"))
-    _assert_well(done)
+def _run(project: Project, *arguments: str, shown: str = "") -> None:
+    ran = _plan(project, "--script", *arguments)
+    assert (ran.code, ran.error) == (0, "")
+    _assert_well(run_script(project.database, ran.out), shown)
 
 
 def test_a_script_that_is_late_does_nothing(two_migrations: Project) -> None:
@@ -518,6 +526,153 @@ def test_a_script_that_is_late_does_nothing(two_migrations: Project) -> None:
     assert ran.returncode != 0
     assert "this database is not where the plan was made" in ran.stderr
     assert snapshots.everything(two_migrations.database) == before
+
+
+# What is run after the plan was made, and what undoes it; what cannot be undone makes another state each.
+SINCE = {
+    "INSERT INTO _migration_text VALUES ('_yoyo_migration', '009', NULL, 'a', 'b', 'c')": (
+        "DELETE FROM _migration_text WHERE migration_id = '009'"
+    ),
+    "UPDATE _migration_text SET checksum = 'x' || checksum": (
+        "UPDATE _migration_text SET checksum = substr(checksum, 2)"
+    ),
+    "UPDATE _migration_text SET applied_at = 'x' || applied_at": (
+        "UPDATE _migration_text SET applied_at = substr(applied_at, 2)"
+    ),
+    "UPDATE _migration_text SET applied_at = NULL": "",
+    "DELETE FROM _migration_text": "",
+    "DROP TABLE _migration_text": "",
+}
+
+
+def test_a_script_does_nothing_where_something_else_was_run_since(two_migrations: Project) -> None:
+    """The same ids are applied; one was interrupted, or another text was applied, by plain yoyo say."""
+    assert two_migrations.yoyo("apply", "--revision", "001").returncode == 0
+    script = _plan(two_migrations, "--script").out
+    for since, undoing in SINCE.items():
+        two_migrations.run_sql(since)
+        before = snapshots.everything(two_migrations.database)
+        ran = run_script(two_migrations.database, script)
+
+        assert ran.returncode != 0
+        assert "this database is not where the plan was made" in ran.stderr
+        assert ran.stdout == ""
+        assert snapshots.everything(two_migrations.database) == before
+        if undoing:
+            two_migrations.run_sql(undoing)
+
+
+def test_a_script_says_what_its_rollback_deletes(two_migrations: Project) -> None:
+    """As counted when it was made; nothing where nothing goes."""
+    assert two_migrations.yoyo("apply").returncode == 0
+    assert "deletes" not in _plan(two_migrations, "--script", "--rollback", "--to", "001").out
+    two_migrations.run_sql(
+        "INSERT INTO bets VALUES (7); INSERT INTO hands VALUES (1); INSERT INTO hands VALUES (2);"
+    )
+    script = _plan(two_migrations, "--script", "--rollback", "--to", "001").out
+    (said,) = [line for line in script.splitlines() if "deletes" in line]
+
+    assert re.fullmatch(
+        r"-- This deletes 1 row of bets, 2 rows of hands, as counted at [-0-9]+ [:0-9]+ \(UTC\)\.", said
+    )
+    assert script.index(said) < script.index("BEGIN")
+    _assert_well(run_script(two_migrations.database, script))
+    assert two_migrations.tables() == []
+
+
+@sqlite_only
+def test_a_script_makes_no_database_by_accident(two_migrations: Project) -> None:
+    """Its call leaves no file where the path is wrong; sqlite3 itself makes an empty one, and that is all."""
+    assert two_migrations.yoyo("apply", "--revision", "001").returncode == 0
+    script = _plan(two_migrations, "--script").out
+    two_migrations.database.unlink()
+    ran = run_script(two_migrations.database, script)
+
+    assert ran.returncode != 0
+    assert two_migrations.is_untouched()
+    if shutil.which("sqlite3"):
+        ran = subprocess.run(
+            ["sqlite3", two_migrations.database], input=script, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode != 0
+        assert "there is no database here" in ran.stderr
+        assert two_migrations.database.stat().st_size == 0
+
+
+def test_a_script_runs_each_statement_to_the_letter(project: Project) -> None:
+    """What its program would read otherwise; only what a migration selects is shown."""
+    if is_server(project.database):
+        text = (
+            'CREATE TABLE IF NOT EXISTS odd (a int, "DBNAME" int);\n'
+            "CREATE TABLE IF NOT EXISTS odd (a int);\nDO $$ BEGIN RAISE NOTICE 'x'; END $$;\n"
+            "INSERT INTO odd VALUES (1, 2);\n"
+            "SELECT (ARRAY[5,6,7])[a:\"DBNAME\"] AS x, (ARRAY[5,6])[:a]::text, ':HOST' /* :HOST */ FROM odd;"
+        )
+        shown = "   x   | array |"
+    else:
+        text = (
+            "CREATE TABLE odd (a TEXT DEFAULT '\n.quit\ngo\n/\n',\n.5 INTEGER);".replace(".5", "b")
+            + "\nPRAGMA table_info(odd);\nINSERT INTO odd (b) VALUES (\n.5 * 2\n);\nSELECT b FROM odd;"
+        )
+        shown = "1\n"
+    project.write("001_odd", text + "\n-- the end;", "DROP TABLE odd -- the end;")
+    project.write("002_more", "-- depends: 001_odd\nCREATE TABLE more (id INT);", "DROP TABLE more;")
+    script = _plan(project, "--script").out
+    ran = run_script(project.database, script)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(shown)
+    assert ran.stdout.splitlines()[-1] == "done: 2 migrations applied"
+    if is_server(project.database):
+        assert "{5,6}" in ran.stdout
+        assert ":HOST" in ran.stdout
+    assert project.applied() == ["001_odd", "002_more"]
+    _run(project, "--rollback", "--to", "001")
+    assert project.tables() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1;", 2, "this statement has no end"),
+        ("SELECT 8\n/\n4;", 3, "a line of '/'"),
+        ("SELECT 8 AS\n Go -- x\n;", 3, "a line of 'Go'"),
+        ("# x\nSELECT 1;", 2, "a line of '#'"),
+        ("SELECT '?', ?;", 2, "take ? for a parameter"),
+        ("SELECT\n:name;", 3, "take : for a parameter"),
+    ],
+)
+@sqlite_only
+def test_what_sqlite3_would_read_otherwise_makes_no_script(
+    text: str, line: int, why: str, project: Project
+) -> None:
+    project.write("001_odd", f"-- x\n{text}")
+    message = _refused(project, "--script")
+
+    assert message.startswith(f"sql/001_odd.sql:{line}: sqlite3 would not run this to the letter: ")
+    assert why in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("SELECT 1\n\\! touch x\n;", 3, r"take \! for a command"),
+        ("SELECT 1 \\gexec", 2, r"take \gexec for a command"),
+        ("SELECT 'no end;", 2, "a part of this ': end it"),
+        ("SELECT\n$a$ no end;", 3, "a part of this $: end it"),
+        ("SET standard_conforming_strings = off;", 2, "read texts otherwise"),
+        ("COPY a FROM STDIN;", 2, "COPY waits for rows"),
+    ],
+)
+@postgresql_only
+def test_what_psql_would_read_otherwise_makes_no_script(
+    text: str, line: int, why: str, project: Project
+) -> None:
+    project.write("001_odd", f"-- x\n{text}")
+    message = _refused(project, "--script")
+
+    assert message.startswith(f"sql/001_odd.sql:{line}: psql would not run this to the letter: ")
+    assert why in message
 
 
 def test_what_fails_in_a_script_leaves_nothing_of_its_migration(two_migrations: Project) -> None:

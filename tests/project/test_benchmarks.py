@@ -14,6 +14,7 @@ from benchmarks import (
     arms_sqlite,
     concurrency,
     growth,
+    many_tasks,
     opening,
     report,
     upgrade,
@@ -122,7 +123,7 @@ def test_growth_on_sqlite(plan: Plan) -> None:
         works.WORKS, 3
     )
     assert found["point_read_in_cache"]["n"] > 1
-    assert found["bulk"].keys() == {"save_pattern", "save_context"}
+    assert found["bulk"].keys() == {"save_pattern", "save_context", "save_patterns", "save_contexts"}
 
 
 def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
@@ -165,6 +166,15 @@ def test_many_at_once_lose_nothing_on_a_server(
 
     for kind in ("processes", "threads"):
         assert found[kind]["errors"] == found[kind]["lost_updates"] == NEITHER_LOST_NOR_FAILED
+
+
+def test_many_tasks_lose_nothing(plan: Plan) -> None:
+    """Neither coroutines nor threads fail or lose an update, and each is measured."""
+    found = many_tasks.sqlite(plan, with_rival=False)
+
+    arms = ["poker_therapist", "asyncio.to_thread"]
+    assert found["errors"] == found["lost_updates"] == dict.fromkeys(["threads", *arms], 0)
+    assert {number: list(by_arm) for number, by_arm in found["tasks"].items()} == {"1": arms, "10": arms}
 
 
 @pytest.mark.parametrize("count", [len(shipped_ids("sqlite")), 200])

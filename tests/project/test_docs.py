@@ -231,6 +231,18 @@ def _compare(shown: str, printed: str) -> None:
     )
 
 
+_CELL = """
+import ast, asyncio, sys, types
+code = compile(sys.argv[1], "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+asyncio.run(types.FunctionType(code, {})())
+"""
+
+
+def _cell(text: str, checkout: Path) -> None:
+    """Run a cell of a notebook, which may await."""
+    run([sys.executable, "-W", "error", "-c", _CELL, text], checkout)
+
+
 def _sql(text: str, checkout: Path) -> None:
     path = checkout / "for_sql.db"
     get_pattern_storage(path).close()
@@ -298,6 +310,7 @@ RUNNERS: dict[str, Callable[[str, Path], None]] = {
     "sh": _shell,
     "console": _console,
     "python": _python,
+    "ipython": _cell,
     "sql": _sql,
     "postgresql": _postgresql,
     "ini": _ini,
@@ -381,6 +394,7 @@ def test_a_block_in_an_unknown_language_fails(language: str, checkout: Path) -> 
         ("console", "$ false\n"),
         ("python", "print(1)  # 2\n"),
         ("python", "raise SystemExit(1)\n"),
+        ("ipython", "await None\n"),
         ("mermaid", "erDiagram\n    another {\n    }\n"),
         ("mermaid", _swapped("begin()", "back_up()")),
         ("mermaid", _swapped("keep_text()", "keep_nothing()")),
@@ -518,7 +532,8 @@ def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
 
 def test_make_test_runs_the_tests() -> None:
     """The word that the README promises runs pytest over everything."""
-    command = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "test"]
+    made = [f"--old-file=.venv/{name}installed" for name in ("", "integrations-")]
+    command = ["make", "--dry-run", "--no-print-directory", *made, "test"]
 
     assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
 

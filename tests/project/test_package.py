@@ -34,7 +34,8 @@ ERRORS, RECORDS = _classes_of(errors), _classes_of(records)
 
 def test_what_a_program_needs_can_be_imported_from_the_package() -> None:
     """Every error, what the methods take and return, and nothing that does not exist."""
-    expected = ERRORS | RECORDS | {"JSON", "PatternStorage", "__version__", "get_pattern_storage"}
+    names = {"JSON", "PatternStorage", "__version__", "as_datetime", "get_pattern_storage"}
+    expected = ERRORS | RECORDS | names
 
     assert set(poker_therapist.__all__) == expected
     assert {"Pattern", "Context", "Insight", "Recollection", "Export", "Forgotten"} <= RECORDS

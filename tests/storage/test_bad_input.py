@@ -3,7 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -81,6 +81,19 @@ def named(calls: dict[str, Call]) -> list[Any]:
             "export_user": lambda storage, user: storage.export_user(user),
             "forget_user": lambda storage, user: storage.forget_user(user),
             "forget_users": lambda storage, user: storage.forget_users([1, user]),
+            "save_patterns": lambda storage, user: storage.save_patterns(user, "tilt", {"bad_beat": 1}),
+            "save_contexts": lambda storage, user: storage.save_contexts(user, [{"key": "a", "value": 1}]),
+            "get_pattern_record": lambda storage, user: storage.get_pattern_record(user, "tilt", "bad_beat"),
+            "set_confidence": lambda storage, user: storage.set_confidence(user, "tilt", "bad_beat", 0),
+            "delete_pattern": lambda storage, user: storage.delete_pattern(user, "tilt", "bad_beat"),
+            "get_context_items": lambda storage, user: storage.get_context_items(user),
+            "delete_context": lambda storage, user: storage.delete_context(user, 1),
+            "get_foremost_insights": lambda storage, user: storage.get_foremost_insights(user),
+            "delete_insight": lambda storage, user: storage.delete_insight(user, 1),
+            "clear_user_insights": lambda storage, user: storage.clear_user_insights(user),
+            "list_pattern_types": lambda storage, user: storage.list_pattern_types(user),
+            "list_sessions": lambda storage, user: storage.list_sessions(user),
+            "count": lambda storage, user: storage.count(user),
         }
     ),
 )
@@ -109,29 +122,43 @@ KEYS: dict[str, dict[str, Call]] = {
         "save_pattern": lambda storage, key: storage.save_pattern(USER, key, "bad_beat", 1),
         "get_pattern": lambda storage, key: storage.get_pattern(USER, key, "bad_beat"),
         "get_patterns_by_type": lambda storage, key: storage.get_patterns_by_type(USER, key),
+        "save_patterns": lambda storage, key: storage.save_patterns(USER, key, {"bad_beat": 1}),
+        "get_pattern_record": lambda storage, key: storage.get_pattern_record(USER, key, "bad_beat"),
+        "set_confidence": lambda storage, key: storage.set_confidence(USER, key, "bad_beat", 0),
+        "delete_pattern": lambda storage, key: storage.delete_pattern(USER, key, "bad_beat"),
     },
     "pattern_key": {
         "save_pattern": lambda storage, key: storage.save_pattern(USER, "tilt", key, 1),
         "get_pattern": lambda storage, key: storage.get_pattern(USER, "tilt", key),
+        "get_pattern_record": lambda storage, key: storage.get_pattern_record(USER, "tilt", key),
+        "set_confidence": lambda storage, key: storage.set_confidence(USER, "tilt", key, 0),
+        "delete_pattern": lambda storage, key: storage.delete_pattern(USER, "tilt", key),
     },
     "context_key": {
         "save_context": lambda storage, key: storage.save_context(USER, key, 1),
         "get_context": lambda storage, key: storage.get_context(USER, key),
         "get_context of session": lambda storage, key: storage.get_context(USER, key, "monday"),
+        "get_context_items": lambda storage, key: storage.get_context_items(USER, key),
     },
     "session_id": {
         "save_context": lambda storage, key: storage.save_context(USER, "topic", 1, key),
         "get_context": lambda storage, key: storage.get_context(USER, "topic", key),
+        "get_context_items": lambda storage, key: storage.get_context_items(USER, "topic", key),
         "recall": lambda storage, key: storage.recall(USER, key),
         "clear_user_context": lambda storage, key: storage.clear_user_context(USER, key),
     },
     "insight_type": {
         "save_insight": lambda storage, key: storage.save_insight(USER, key, 1),
         "get_insights": lambda storage, key: storage.get_insights(USER, key),
+        "clear_user_insights": lambda storage, key: storage.clear_user_insights(USER, key),
     },
 }
 # Where None is a choice and no mistake.
-NONE_IS_ALL = {("session_id", method) for method in KEYS["session_id"]} | {("insight_type", "get_insights")}
+NONE_IS_ALL = {("session_id", method) for method in KEYS["session_id"]} | {
+    ("insight_type", "get_insights"),
+    ("insight_type", "clear_user_insights"),
+    ("context_key", "get_context_items"),
+}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +191,22 @@ BAD_SCORES = [math.nan, math.inf, -math.inf, -0.1, 1.1, math.nextafter(1, 2), 2,
         ("confidence", lambda storage, bad: storage.save_pattern(USER, "tilt", "bad_beat", 1, bad)),
         ("importance", lambda storage, bad: storage.save_insight(USER, "leak", 1, bad)),
         ("min_importance", lambda storage, bad: storage.get_insights(USER, min_importance=bad)),
+        ("confidence", lambda storage, bad: storage.save_patterns(USER, "tilt", {"a": 1}, bad)),
+        ("confidence", lambda storage, bad: storage.set_confidence(USER, "tilt", "bad_beat", bad)),
+        (
+            "min_confidence",
+            lambda storage, bad: storage.get_patterns_by_type(USER, "tilt", min_confidence=bad),
+        ),
+        ("min_confidence", lambda storage, bad: storage.recall(USER, min_confidence=bad)),
+        ("min_importance", lambda storage, bad: storage.recall(USER, min_importance=bad)),
+        ("min_importance", lambda storage, bad: storage.get_foremost_insights(USER, min_importance=bad)),
+        (
+            "importance of before",
+            lambda storage, bad: storage.get_foremost_insights(
+                USER,
+                before={"id": 1, "importance": bad},
+            ),
+        ),
     ],
 )
 def test_a_score_that_is_no_number_from_0_to_1(
@@ -192,6 +235,9 @@ def test_any_number_from_0_to_1_is_a_score_and_comes_back_exact(
         ("limit", lambda storage, bad: storage.get_insights(USER, limit=bad)),
         ("context_limit", lambda storage, bad: storage.recall(USER, context_limit=bad)),
         ("insight_limit", lambda storage, bad: storage.recall(USER, insight_limit=bad)),
+        ("limit", lambda storage, bad: storage.get_context_items(USER, limit=bad)),
+        ("limit", lambda storage, bad: storage.get_foremost_insights(USER, limit=bad)),
+        ("limit", lambda storage, bad: storage.list_users(limit=bad)),
     ],
 )
 def test_a_limit_that_is_no_count(filled: PatternStorage, name: str, call: Call, bad: Any) -> None:
@@ -209,6 +255,70 @@ def test_an_expiry_that_is_no_number_within_the_calendar(filled: PatternStorage,
     )
 
     assert "expires_minutes" in message
+
+
+@pytest.mark.parametrize("bad", [True, "7", 7.0, [7], 2**63, {"key": 7}], ids=shown)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("before", lambda storage, bad: storage.get_context_items(USER, before=bad)),
+        ("before", lambda storage, bad: storage.get_insights(USER, before=bad)),
+        ("before", lambda storage, bad: storage.get_insights(USER, before={"id": bad})),
+        ("before", lambda storage, bad: storage.get_foremost_insights(USER, before=bad)),
+        ("after", lambda storage, bad: storage.list_users(after=bad)),
+        ("context_id", lambda storage, bad: storage.delete_context(USER, bad)),
+        ("insight_id", lambda storage, bad: storage.delete_insight(USER, bad)),
+    ],
+)
+def test_an_id_that_is_none(filled: PatternStorage, name: str, call: Call, bad: Any) -> None:
+    assert refused(filled, call, bad).startswith(f"{name} ")
+
+
+MOMENT = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        MOMENT.replace(tzinfo=None),
+        MOMENT.isoformat(),
+        MOMENT.date(),
+        MOMENT.timestamp(),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+    ],
+    ids=shown,
+)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("created_at", lambda storage, bad: storage.save_context(USER, "topic", 1, created_at=bad)),
+        ("created_at", lambda storage, bad: storage.save_insight(USER, "leak", 1, created_at=bad)),
+        ("since", lambda storage, bad: storage.get_context_items(USER, since=bad)),
+        ("until", lambda storage, bad: storage.get_insights(USER, until=bad)),
+        ("since", lambda storage, bad: storage.get_patterns_by_type(USER, "tilt", since=bad)),
+    ],
+)
+def test_a_moment_that_is_no_aware_datetime_within_the_calendar(
+    filled: PatternStorage, name: str, call: Call, bad: Any
+) -> None:
+    assert refused(filled, call, bad).startswith(f"{name} must be a datetime with a time zone")
+
+
+def test_what_is_refused_is_said_with_what_it_must_be(filled: PatternStorage) -> None:
+    calls: dict[str, Call] = {
+        "session_id must be a non-empty string (got 7)": lambda storage, _: storage.recall(USER, bad(7)),
+        "context_key must be a non-empty string (got '')": lambda storage, _: storage.get_context(USER, ""),
+        "user_id must be an integer of at most 64 bits (got '7')": lambda storage, _: storage.count(bad("7")),
+        "confidence must be a number from 0 to 1 (got 2)": lambda storage, _: storage.save_pattern(
+            USER, "tilt", "bad_beat", 1, 2
+        ),
+    }
+
+    def bad(value: Any) -> Any:
+        return value
+
+    assert [refused(filled, call, None) for call in calls.values()] == list(calls)
 
 
 # Values
@@ -274,6 +384,10 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
             "save_pattern": lambda storage, value: storage.save_pattern(USER, "tilt", "bad_beat", value),
             "save_context": lambda storage, value: storage.save_context(USER, "topic", value),
             "save_insight": lambda storage, value: storage.save_insight(USER, "leak", value),
+            "save_patterns": lambda storage, value: storage.save_patterns(USER, "tilt", {"a": value}),
+            "save_contexts": lambda storage, value: storage.save_contexts(
+                USER, [{"key": "topic", "value": 1}, {"key": "topic", "value": value}]
+            ),
         }
     ),
 )

@@ -134,13 +134,17 @@ attempt(storage.save_context, 7, "topic", 1)
 attempt(storage.save_insight, 7, "leak", 1)
 attempt(storage.clear_user_patterns, 7)
 attempt(storage.forget_user, 7)
+attempt(storage.save_patterns, 7, "tilt", {"bad_beat": "calls"})
+attempt(storage.save_contexts, 7, [{"key": "topic", "value": 1}])
+attempt(storage.delete_pattern, 7, "tilt", "bad_beat")
+attempt(storage.set_confidence, 7, "tilt", "bad_beat", 0)
 attempt(storage.get_pattern, 7, "tilt", "bad_beat")
 storage.close()
 """,
         report,
     )
 
-    assert lines == ["raises", "ok", *["DatabaseReadOnly"] * 5, "raises"]
+    assert lines == ["raises", "ok", *["DatabaseReadOnly"] * 9, "raises"]
     assert everything(tmp_path / "RexVoice.db") == before
 
 
@@ -157,10 +161,17 @@ def test_a_folder_that_may_not_be_written_or_entered_is_named(
         """
 for name in ("read/new.db", "read/RexVoice.db", "closed/new.db", "closed/RexVoice.db", "secret.db"):
     attempt(get_pattern_storage, name)
+storage = get_pattern_storage("read/RexVoice.db")
+attempt(storage.list_users)
+attempt(storage.save_pattern, 7, "tilt", "bad_beat", "calls")
+attempt(storage.save_patterns, 7, "tilt", {"bad_beat": "calls"})
+attempt(storage.delete_pattern, 7, "tilt", "bad_beat")
 """,
         report,
     )
 
+    assert lines[5:] == ["ok", *["DatabaseReadOnly"] * 3]
+    lines = lines[:5]
     assert lines[:2] == ["DatabaseReadOnly", "ok"]  # what is there can be read
     assert set(lines[2:]) <= {"DatabaseNotFound", "DatabaseReadOnly", "DatabaseUnreadable"}
     assert len(lines) == 5

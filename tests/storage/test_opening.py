@@ -222,11 +222,25 @@ METHODS: dict[str, Callable[[PatternStorage], Any]] = {
     "forget_user": lambda storage: storage.forget_user(USER),
     "forget_users": lambda storage: storage.forget_users([USER]),
     "transaction": lambda storage: storage.transaction().__enter__(),
+    "save_patterns": lambda storage: storage.save_patterns(USER, "tilt", {"bad_beat": 2}),
+    "get_pattern_record": lambda storage: storage.get_pattern_record(USER, "tilt", "bad_beat"),
+    "list_pattern_types": lambda storage: storage.list_pattern_types(USER),
+    "set_confidence": lambda storage: storage.set_confidence(USER, "tilt", "bad_beat", 0),
+    "delete_pattern": lambda storage: storage.delete_pattern(USER, "tilt", "bad_beat"),
+    "save_contexts": lambda storage: storage.save_contexts(USER, [{"key": "topic", "value": 2}]),
+    "get_context_items": lambda storage: storage.get_context_items(USER),
+    "list_sessions": lambda storage: storage.list_sessions(USER),
+    "delete_context": lambda storage: storage.delete_context(USER, 1),
+    "get_foremost_insights": lambda storage: storage.get_foremost_insights(USER),
+    "delete_insight": lambda storage: storage.delete_insight(USER, 1),
+    "clear_user_insights": lambda storage: storage.clear_user_insights(USER),
+    "list_users": lambda storage: storage.list_users(),
+    "count": lambda storage: storage.count(USER),
 }
 
 
 def test_every_method_is_in_the_list_of_methods() -> None:
-    public = {name for name in vars(PatternStorage) if not name.startswith("_")}
+    public = {name for name in dir(PatternStorage) if not name.startswith("_")}
 
     assert set(METHODS) == public - {"close", "db_path"}
 

@@ -53,7 +53,7 @@ def test_a_stored_nothing_is_returned_and_not_the_default(storage: PatternStorag
 def test_a_confidence_is_1_unless_given(storage: PatternStorage, clock: Clock) -> None:
     storage.save_pattern(USER, "tilt", "bad_beat", "raises")
 
-    expected = {"value": "raises", "confidence": 1.0, "created_at": FIRST, "updated_at": FIRST}
+    expected = {"id": 1, "value": "raises", "confidence": 1.0, "created_at": FIRST, "updated_at": FIRST}
     assert storage.get_patterns_by_type(USER, "tilt") == {"bad_beat": expected}
 
 
@@ -242,7 +242,15 @@ def test_insights_are_filtered_and_come_newest_first(
 def test_an_insight_is_returned_whole(storage: PatternStorage, clock: Clock) -> None:
     storage.save_insight(USER, "leak", {"calls": "too wide"})
 
-    expected = {"type": "leak", "data": {"calls": "too wide"}, "importance": 0.5, "created_at": FIRST}
+    value = {"calls": "too wide"}
+    expected = {
+        "id": 1,
+        "type": "leak",
+        "value": value,
+        "data": value,
+        "importance": 0.5,
+        "created_at": FIRST,
+    }
     assert storage.get_insights(USER) == [expected]
 
 
@@ -261,12 +269,13 @@ def test_recall_returns_patterns_live_context_and_the_insights_that_matter_most(
         storage.save_insight(USER, "leak", data, importance)
     recalled = storage.recall(USER, session_id, insight_limit=3)
 
-    tilt = {"value": "raises", "confidence": 0.7, "created_at": FIRST, "updated_at": FIRST}
+    tilt = {"id": 1, "value": "raises", "confidence": 0.7, "created_at": FIRST, "updated_at": FIRST}
     assert recalled["patterns"]["tilt"]["bad_beat"] == tilt
     assert set(recalled["patterns"]) == {"tilt", "bluff"}
     assert [row["value"] for row in recalled["context"]] == context
-    said = {"key": "topic", "value": "m", "session_id": "monday", "created_at": FIRST, "expires_at": LATER}
-    assert recalled["context"][-1] == said
+    times = {"created_at": FIRST, "expires_at": LATER}
+    said = {"id": 1, "key": "topic", "value": "m", "session_id": "monday"} | times
+    assert {**recalled["context"][-1]} == said
     assert [insight["data"] for insight in recalled["insights"]] == ["high", "new", "old"]
 
 
@@ -366,7 +375,7 @@ def test_two_players_never_see_or_touch_each_other(storage: PatternStorage, othe
     assert storage.get_context(other, "topic") + storage.get_context(other, "topic", "monday") == []
     assert storage.get_insights(other) + storage.get_insights(other, "leak") == []
     for session in (None, "monday"):
-        assert storage.recall(other, session) == {"patterns": {}, "context": [], "insights": []}
+        assert not any(storage.recall(other, session).values())
         assert storage.clear_user_context(other, session) == 0
     assert storage.clear_user_patterns(other) == 0
     assert set(storage.forget_user(other).values()) == {0}

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -124,7 +124,7 @@ def newest_first(rows: list[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
     return sorted(last_added_first, key=lambda row: [row[name] for name in by], reverse=True)
 
 
-def without(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+def without(rows: Iterable[Any], *names: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in names} for row in rows]
 
 
@@ -154,6 +154,10 @@ class Operations(RuleBasedStateMachine):
 
     def is_live(self, row: dict[str, Any]) -> bool:
         return row["expires_at"] is None or datetime.fromisoformat(row["expires_at"]) > self.latest
+
+    def is_stored(self, row: dict[str, Any]) -> bool:
+        """Return whether a row is there for sure: what has expired may have been purged."""
+        return "expires_at" not in row or self.is_live(row)
 
     @rule(seconds=st.sampled_from([-60, 0.000001, 1, 60, 3600]))
     def time_passes(self, seconds: float) -> None:
@@ -185,9 +189,164 @@ class Operations(RuleBasedStateMachine):
 
     @rule(user=users, kind=keys, data=small_values, importance=scores)
     def save_insight(self, user: int, kind: str, data: Any, importance: float) -> None:
-        self.storage.save_insight(user, kind, data, importance)
-        row = {"user": user, "type": kind, "data": data, "importance": importance}
-        self.model.insights.append(row | {"created_at": self.now})
+        for value in (data, "as important"):
+            self.storage.save_insight(user, kind, value, importance)
+            row = {"user": user, "type": kind, "value": value, "data": value, "importance": importance}
+            self.model.insights.append(row | {"created_at": self.now})
+
+    @rule(
+        user=users,
+        kind=keys,
+        many=st.dictionaries(st.sampled_from(["a", "b", "A", "c"]), small_values),
+        confidence=scores,
+    )
+    def save_patterns(self, user: int, kind: str, many: dict[str, Any], confidence: float) -> None:
+        self.storage.save_patterns(user, kind, many, confidence)
+        for key, value in many.items():
+            row = self.model.patterns.setdefault((user, kind, key), {"created_at": self.now})
+            row.update(value=value, confidence=confidence, updated_at=self.now)
+
+    @rule(
+        user=users,
+        many=st.lists(st.tuples(keys, small_values, sessions, st.sampled_from([None, -1, 0, 1])), max_size=4),
+        ago=st.sampled_from([None, 0, 5]),
+    )
+    def save_contexts(
+        self, user: int, many: list[tuple[str, Any, str | None, float | None]], ago: float | None
+    ) -> None:
+        created = None if ago is None else self.clock.moment - timedelta(minutes=ago)
+        self.storage.save_contexts(
+            user,
+            [
+                {
+                    "key": key,
+                    "value": value,
+                    "session_id": session,
+                    "expires_minutes": minutes,
+                    "created_at": created,
+                }
+                for key, value, session, minutes in many
+            ],
+        )
+        for key, value, session, minutes in many:
+            expires_at = None
+            if minutes:
+                expires_at = (self.latest + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
+            row = {"user": user, "key": key, "value": value, "session_id": session}
+            at = (created or self.clock.moment).isoformat(timespec="microseconds")
+            self.model.context.append(row | {"created_at": at, "expires_at": expires_at})
+
+    @rule(user=users, kind=keys, key=keys, confidence=scores)
+    def set_confidence(self, user: int, kind: str, key: str, confidence: float) -> None:
+        row = self.model.patterns.get((user, kind, key))
+
+        assert self.storage.set_confidence(user, kind, key, confidence) == (row is not None)
+        if row is not None:
+            row["confidence"] = confidence
+
+    @rule(user=users, kind=keys, key=keys)
+    def delete_pattern(self, user: int, kind: str, key: str) -> None:
+        gone = self.model.patterns.pop((user, kind, key), None)
+
+        assert self.storage.delete_pattern(user, kind, key) == (gone is not None)
+
+    @rule(user=users, place=st.integers(0, 3))
+    def delete_the_so_manieth(self, user: int, place: int) -> None:
+        """Of context, and of insights by importance; the model finds its row at the same place."""
+        items = self.storage.get_context_items(user)
+        live = [row for row in newest_first(self.model.context) if row["user"] == user and self.is_live(row)]
+        if place < len(items):
+            assert self.storage.delete_context(user, items[place]["id"])
+            assert not self.storage.delete_context(user, items[place]["id"])
+            self.model.context = [row for row in self.model.context if row is not live[place]]
+        insights = self.storage.get_foremost_insights(user)
+        mine = newest_first([row for row in self.model.insights if row["user"] == user], "importance")
+        if place < len(insights):
+            assert self.storage.delete_insight(user, insights[place]["id"])
+            self.model.insights = [row for row in self.model.insights if row is not mine[place]]
+
+    @rule(user=users, kind=st.none() | keys)
+    def clear_insights(self, user: int, kind: str | None) -> None:
+        gone = [row for row in self.model.insights if row["user"] == user and kind in (None, row["type"])]
+
+        assert self.storage.clear_user_insights(user, kind) == len(gone)
+        self.model.insights = [row for row in self.model.insights if row not in gone]
+
+    @rule(
+        user=users,
+        key=st.none() | keys,
+        session=sessions,
+        size=st.integers(1, 3),
+        least=scores,
+        since=st.sampled_from([None, -120, 0]),
+        until=st.sampled_from([None, 0, 60]),
+    )
+    def pages_agree(
+        self,
+        user: int,
+        key: str | None,
+        session: str | None,
+        size: int,
+        least: float,
+        since: float | None,
+        until: float | None,
+    ) -> None:
+        first, end = (
+            None if bound is None else self.clock.moment + timedelta(seconds=bound)
+            for bound in (since, until)
+        )
+
+        def is_within(row: dict[str, Any]) -> bool:
+            at = datetime.fromisoformat(row["created_at"])
+            return (first is None or first <= at) and (end is None or at < end)
+
+        def pages(read: Callable[..., Any], **filters: Any) -> Iterator[Any]:
+            page = read(user, limit=size, **filters)
+            while page:
+                yield from page
+                page = read(user, limit=size, before=page[-1], **filters)
+
+        mine = [row for row in newest_first(self.model.insights) if row["user"] == user]
+        context = [
+            row
+            for row in newest_first(self.model.context)
+            if row["user"] == user
+            and key in (None, row["key"])
+            and session in (None, row["session_id"])
+            and self.is_live(row)
+            and is_within(row)
+        ]
+        of_type = [
+            row
+            for row in mine
+            if key in (None, row["type"]) and row["importance"] >= least and is_within(row)
+        ]
+        foremost = newest_first([row for row in mine[::-1] if row["importance"] >= least], "importance")
+        bounds = {"since": first, "until": end}
+        found = pages(self.storage.get_context_items, context_key=key, session_id=session, **bounds)
+        assert without(found, "id") == without(context, "user")
+        found = pages(self.storage.get_insights, insight_type=key, min_importance=least, **bounds)
+        assert without(found, "id", "data") == without(of_type, "user", "data")
+        found = pages(self.storage.get_foremost_insights, min_importance=least)
+        assert without(found, "id", "data") == without(foremost, "user", "data")
+
+    @rule(user=users)
+    def lists_agree(self, user: int) -> None:
+        sessions = [
+            row["session_id"]
+            for row in newest_first(self.model.context)
+            if row["user"] == user and self.is_live(row) and row["session_id"]
+        ]
+        types = {kind for whose, kind, _ in self.model.patterns if whose == user}
+        known = {whose for whose, _, _ in self.model.patterns}
+        known |= {row["user"] for row in self.model.insights + self.model.context if self.is_stored(row)}
+        counts = self.storage.count(user)
+
+        assert self.storage.list_sessions(user) == list(dict.fromkeys(sessions))
+        assert self.storage.list_pattern_types(user) == sorted(types)
+        assert known <= set(self.storage.list_users()) <= {7, 8, -9}
+        assert counts["user_patterns"] == sum(whose == user for whose, _, _ in self.model.patterns)
+        assert counts["user_insights"] == sum(row["user"] == user for row in self.model.insights)
 
     @rule(user=users)
     def clear_patterns(self, user: int) -> None:
@@ -264,7 +423,8 @@ class Operations(RuleBasedStateMachine):
             if (row["user"], row["type"]) == (user, key) and row["importance"] >= least
         ]
         assert same(self.storage.get_context(user, key, session, limit), context[:limit])
-        assert self.storage.get_insights(user, key, least, limit) == without(insights[:limit], "user")
+        found = self.storage.get_insights(user, key, least, limit)
+        assert without(found, "id") == without(insights[:limit], "user")
 
     @invariant()
     def everything_agrees(self) -> None:
@@ -278,9 +438,16 @@ class Operations(RuleBasedStateMachine):
                 if whose == user:
                     patterns.setdefault(kind, {})[key] = row
 
-            assert json.dumps(recalled["context"]) == json.dumps(without(newest_first(context), "user"))
-            assert recalled["insights"] == without(by_importance, "user")
-            assert recalled["patterns"] == patterns
+            found = without(recalled["context"], "id")
+            assert json.dumps(found) == json.dumps(without(newest_first(context), "user"))
+            assert without(recalled["insights"], "id") == without(by_importance, "user")
+            for insight in recalled["insights"][:1]:
+                rest = self.storage.get_foremost_insights(user, before=insight)
+                assert [insight, *rest] == recalled["insights"]
+            assert {
+                kind: dict(zip(of_kind, without(of_kind.values(), "id"), strict=True))
+                for kind, of_kind in recalled["patterns"].items()
+            } == patterns
             for kind, of_kind in patterns.items():
                 last_updated = newest_first(
                     [{"key": key, **row} for key, row in of_kind.items()], "updated_at"
@@ -288,7 +455,7 @@ class Operations(RuleBasedStateMachine):
                 by_type = self.storage.get_patterns_by_type(user, kind)
                 assert list(by_type) == list(recalled["patterns"][kind])
                 assert list(by_type) == [row["key"] for row in last_updated]
-                assert by_type == of_kind
+                assert dict(zip(by_type, without(by_type.values(), "id"), strict=True)) == of_kind
                 for key, row in of_kind.items():
                     assert same(self.storage.get_pattern(user, kind, key), row["value"])
 

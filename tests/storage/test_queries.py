@@ -13,13 +13,16 @@ from poker_therapist.postgresql.pool import Lease
 from poker_therapist.storage import get_pattern_storage
 from tests.helpers.engines import fetch_all, postgresql_only, sqlite_only
 from tests.helpers.players import TABLES
-from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE_MODULE
+from tests.helpers.queries import ON_POSTGRESQL, QUERIES, QUERIES_FILE, STORAGE
 
 # What the storage's own columns and a table's own keys may be looked up by.
 SEARCH = re.compile(r"SEARCH \w+ USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)\b")
 
 # A player has some hundred patterns of a type; an index on updated_at would be written to by every save.
-SORTED_IN_MEMORY = {"get_patterns_by_type", "recall_patterns"}
+SORTED_IN_MEMORY = {"get_patterns_by_type", "recall_patterns", "list_sessions"}
+
+# What is asked of each of the players' tables.
+VERBS = ("export", "delete", "count", "users_of")
 
 # Three hundred players with sixty rows of each kind; half of the context expires some day.
 FILL = """
@@ -47,14 +50,14 @@ MANY_OF_ONE = """
 def test_every_query_of_the_file_is_found_by_its_name() -> None:
     names = re.findall(r"^-- name: (\w+)", QUERIES_FILE.read_text(), re.MULTILINE)
 
-    assert len(names) > 20
+    assert {f"{verb}_{table}" for verb in VERBS for table in TABLES} <= set(names)
     assert sorted(QUERIES) == sorted(names)
 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_is_used_by_the_storage(name: str) -> None:
-    of_a_table = {f"{verb}_{table}" for verb in ("export", "delete") for table in TABLES}
-    assert f'"{name}"' in STORAGE_MODULE.read_text() or name in of_a_table
+    of_a_table = {f"{verb}_{table}" for verb in VERBS for table in TABLES}
+    assert any(f'"{name}"' in file.read_text() for file in STORAGE.glob("*.py")) or name in of_a_table
 
 
 @sqlite_only
@@ -63,9 +66,24 @@ def test_no_query_reads_a_whole_table_or_sorts_on_sqlite(storage: PatternStorage
     sql = QUERIES[name]
     plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
 
-    others = [step for step in plan if not SEARCH.match(step) and not step.startswith("LIST SUBQUERY")]
+    parts = ("LIST SUBQUERY", "MERGE (UNION ALL)", "LEFT", "RIGHT")  # of which none sorts
+    others = [step for step in plan if not SEARCH.match(step) and not step.startswith(parts)]
+    assert [step for step in plan if "rowid<" in step and "user_id=" not in step] == []
     assert [step for step in others if not (name in SORTED_IN_MEMORY and "TEMP B-TREE" in step)] == []
     assert plan or sql.startswith("INSERT")
+
+
+PAGES = [name for name, sql in QUERIES.items() if re.search(r"\bid <=? \?", sql)]
+
+
+@sqlite_only
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_begins_where_it_is_to_on_sqlite(storage: PatternStorage, name: str) -> None:
+    """And not at the newest row, with all that is before it read and left out."""
+    sql = QUERIES[name]
+    plan = [row[3] for row in fetch_all(storage, f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
+
+    assert "rowid<?" in next(step for step in plan if step.startswith("SEARCH"))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +118,14 @@ def test_postgresql_s_indexes_find_the_rows_of_every_query_in_their_order(
     assert reads or QUERIES[name].startswith("INSERT")
 
 
+@postgresql_only
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_begins_where_it_is_to_on_postgresql(full: psycopg.Connection, name: str) -> None:
+    conditions = [node.get("Index Cond", "") for node in plan_of(full, ON_POSTGRESQL[name], instead="off")]
+
+    assert re.search(r"\bid <=|ROW\(importance, id\) <", "".join(conditions))
+
+
 def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_postgresql_url: str) -> None:
     with get_pattern_storage(migrated_postgresql_url) as storage:
         database: Any = storage._database
@@ -117,12 +143,11 @@ def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_
 
 @postgresql_only
 def test_postgresql_has_no_index_that_no_query_needs(full: psycopg.Connection) -> None:
-    """But for one that is there to tell rows apart."""
     nodes = [node for sql in ON_POSTGRESQL.values() for node in plan_of(full, sql, instead="off")]
     found = full.execute("SELECT indexname FROM pg_indexes WHERE tablename = ANY(%s)", [list(TABLES)])
 
     unused = {name for (name,) in found} - {node.get("Index Name") for node in nodes}
-    assert unused == {"user_patterns_pkey"}
+    assert unused == set()
 
 
 def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> list[dict[str, Any]]:
@@ -148,11 +173,11 @@ def plan_of(connection: psycopg.Connection, sql: str, instead: str = "on") -> li
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_query_but_one_is_about_one_player_whom_it_names_first(name: str) -> None:
+def test_every_query_but_the_lists_of_players_is_about_one_player_whom_it_names_first(name: str) -> None:
     """So that a single shard answers it, and a block knows whose rows it is about."""
     one_player = re.search(r"WHERE\s+user_id = \$1\b|INSERT INTO \w+ \(\s*user_id,", ON_POSTGRESQL[name])
 
-    assert (one_player is None) == (name == "next_player_with_expired")
+    assert (one_player is None) == (name.startswith("users_of_") or name == "next_player_with_expired")
 
 
 @pytest.mark.parametrize(

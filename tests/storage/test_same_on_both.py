@@ -59,6 +59,15 @@ def everything(storage: PatternStorage) -> dict[str, str]:
         "insights": storage.get_insights(USER, limit=None),
         "insights of a type": storage.get_insights(USER, "a", 0.1),
         "patterns": [storage.get_patterns_by_type(USER, kind) for kind in KEYS],
+        "pattern": storage.get_pattern_record(USER, "a", "of each type"),
+        "items": storage.get_context_items(USER, since=MOMENTS[0], limit=None),
+        "items of a session": storage.get_context_items(USER, "a", "a", until=MOMENTS[0]),
+        "foremost": storage.get_foremost_insights(USER, min_importance=0.1, limit=None),
+        "after the fifth": storage.get_foremost_insights(
+            USER, before=next(iter(storage.get_foremost_insights(USER)[4:]), None)
+        ),
+        "lists": [storage.list_users(), storage.list_sessions(USER), storage.list_pattern_types(USER)],
+        "count": storage.count(USER),
     }
     return {name: repr(answer) for name, answer in answers.items()}
 
@@ -83,10 +92,10 @@ def test_keys_and_their_order(both: Both) -> None:
     """By their bytes; what the locale or the version of the system says of letters counts nowhere."""
     keys = random.Random(7).sample(KEYS, len(KEYS))
     for storage in both:
+        storage.save_patterns(USER, "of one type", {key: key for key in keys})
+        storage.save_contexts(USER, [{"key": key, "value": key, "session_id": key} for key in keys])
         for key in keys:
-            storage.save_pattern(USER, "of one type", key, key)
             storage.save_pattern(USER, key, "of each type", {key: key})
-            storage.save_context(USER, key, key, key)
             storage.save_insight(USER, key, key, 0.5)
     on_sqlite, on_postgresql = map(everything, both)
     exported = [row["key"] for row in both[1].export_user(USER)["patterns"] if row["type"] == "of one type"]
@@ -119,7 +128,12 @@ def test_subclasses_of_the_types_that_are_taken(both: Both) -> None:
             storage.save_pattern(Player(USER), Key("a"), Key("b"), Key("c"), Score(0.5))
             storage.save_context(Player(USER), Key("a"), [Key("b")], Key("c"), Score(1))
             storage.save_insight(Player(USER), Key("a"), {Key("b"): Key("c")}, Score(0.5))
+            storage.save_patterns(Player(USER), Key("m"), {Key("b"): Key("c"), "d": 1}, Score(0.5))
+            storage.save_contexts(
+                Player(USER),
+                [{"key": Key("m"), "value": Key("c"), "session_id": Key("s")}, {"key": "m", "value": 1}],
+            )
     on_sqlite, on_postgresql = map(everything, both)
 
     assert on_postgresql == on_sqlite
-    assert "'b': {'value': 'c', 'confidence': 0.5" in on_postgresql["recall"]
+    assert "'b': {'id': 1, 'value': 'c', 'confidence': 0.5" in on_postgresql["recall"]

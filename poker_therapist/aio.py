@@ -1,0 +1,417 @@
+"""The storage for asyncio: the methods of PatternStorage as coroutines.
+
+>>> async with open_storage("RexVoice.db") as storage:
+...     await storage.save_pattern(7, "tilt", "after_bad_beat", {"bets_up": 1.8})
+...     async with storage.transaction() as block:
+...         await block.save_insight(7, "advice", "Stop after two lost buy-ins.")
+
+A few threads of the storage's own run the calls, each with a connection, so that none keeps the loop waiting.
+"""
+
+import asyncio
+import functools
+import os
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from poker_therapist.compat import override
+from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageError
+from poker_therapist.location import OnConnect
+from poker_therapist.ownership import FAILED, current_task, left_elsewhere
+from poker_therapist.storage import PatternStorage
+from poker_therapist.workers import CLOSED, Call, Workers
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Method = Callable[Concatenate[PatternStorage, _P], _R]
+_Coroutine = Callable[Concatenate["_Methods", _P], Coroutine[Any, Any, _R]]
+
+
+def _reading(method: _Method[_P, _R], *, writes: bool = False) -> _Coroutine[_P, _R]:
+    """Return a method of the storage as a coroutine."""
+
+    @functools.wraps(method)
+    async def call(self: "_Methods", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        result: _R = await self._run(functools.partial(method, self._opened(), *args, **kwargs), writes)
+        return result
+
+    return call
+
+
+def _writing(method: _Method[_P, _R]) -> _Coroutine[_P, _R]:
+    """Return a method that writes: on SQLite one call writes at a time, and the others wait in the loop."""
+    return _reading(method, writes=True)
+
+
+class _Methods:
+    """What a storage and a block of it have in common."""
+
+    save_pattern = _writing(PatternStorage.save_pattern)
+    save_patterns = _writing(PatternStorage.save_patterns)
+    get_pattern = _reading(PatternStorage.get_pattern)
+    get_pattern_record = _reading(PatternStorage.get_pattern_record)
+    get_patterns_by_type = _reading(PatternStorage.get_patterns_by_type)
+    list_pattern_types = _reading(PatternStorage.list_pattern_types)
+    set_confidence = _writing(PatternStorage.set_confidence)
+    delete_pattern = _writing(PatternStorage.delete_pattern)
+    clear_user_patterns = _writing(PatternStorage.clear_user_patterns)
+    save_context = _writing(PatternStorage.save_context)
+    save_contexts = _writing(PatternStorage.save_contexts)
+    get_context = _reading(PatternStorage.get_context)
+    get_context_items = _reading(PatternStorage.get_context_items)
+    list_sessions = _reading(PatternStorage.list_sessions)
+    delete_context = _writing(PatternStorage.delete_context)
+    clear_user_context = _writing(PatternStorage.clear_user_context)
+    purge_expired = _writing(PatternStorage.purge_expired)
+    save_insight = _writing(PatternStorage.save_insight)
+    get_insights = _reading(PatternStorage.get_insights)
+    get_foremost_insights = _reading(PatternStorage.get_foremost_insights)
+    delete_insight = _writing(PatternStorage.delete_insight)
+    clear_user_insights = _writing(PatternStorage.clear_user_insights)
+    recall = _reading(PatternStorage.recall)
+    list_users = _reading(PatternStorage.list_users)
+    count = _reading(PatternStorage.count)
+    export_user = _reading(PatternStorage.export_user)
+    forget_user = _writing(PatternStorage.forget_user)
+    forget_users = _writing(PatternStorage.forget_users)
+
+    def _opened(self) -> PatternStorage:
+        """Return the synchronous storage, which workers use."""
+        raise NotImplementedError
+
+    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
+        """Let a worker do a call, and return its result."""
+        raise NotImplementedError
+
+
+class AsyncPatternStorage(_Methods):
+    """A storage whose methods are coroutines; PatternStorage says what each does.
+
+    Any number of tasks may use it at once, in the event loop that opened it. A call that is cancelled either
+    never happens, or has begun and is waited for: when the cancellation arrives nothing is open any more.
+    What a call is given is read in another thread: leave it unchanged until the call returns.
+    """
+
+    def __init__(self, open_sync: Callable[[], PatternStorage]) -> None:
+        self._open_sync = open_sync
+        self._workers: Workers | None = None
+        self._storage: PatternStorage | None = None
+        self._blocks: weakref.WeakSet[AsyncTransaction] = weakref.WeakSet()
+
+    async def _open(self) -> Self:
+        if self._workers is None:
+            self._workers = workers = Workers(asyncio.get_running_loop())
+            weakref.finalize(self, workers.stop).atexit = False
+            call = Call(workers.loop, functools.partial(_open, workers, self._open_sync))
+            workers.submit(call)
+            try:
+                self._storage = await call.wait()
+            except BaseException:
+                await self.close()
+                raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def db_path(self) -> Path | str:
+        """The path of the file as it was given, or the URL of the server's database without a password."""
+        return self._opened().db_path
+
+    def __repr__(self) -> str:
+        return f"<AsyncPatternStorage of {self._storage}>"
+
+    def transaction(self) -> "AsyncTransaction":
+        """Make a block all or nothing: `async with storage.transaction() as block`.
+
+        It is as `PatternStorage.transaction`, and belongs to the task that began it: all that this task
+        calls meanwhile is in the block, of `block` and of the storage alike. Other tasks go on beside it, and
+        do not see it. A task that was started inside the block may use `block`, and until the block has ended
+        nothing else of this storage. A block that is cancelled is rolled back, as one that raises.
+        """
+        return AsyncTransaction(self)
+
+    async def close(self) -> None:
+        """Refuse what has not begun, roll back open blocks, wait for calls that run, and close.
+
+        A second time does nothing.
+        """
+        if (workers := self._workers) is None:
+            return
+        self._require_loop(workers)
+        for block in tuple(self._blocks):
+            block.end(commit=False)
+        workers.stop()
+        await workers.join()
+
+    def _require_loop(self, workers: Workers) -> None:
+        if asyncio._get_running_loop() is not workers.loop:  # a forked child has none until it makes its own
+            raise StorageError(
+                "a storage that open_storage() has opened belongs to its event loop of asyncio: open another "
+                "one in this loop, thread or process"
+            )
+
+    def _usable(self) -> Workers:
+        """Return the workers; refuse another loop than theirs."""
+        if self._workers is None:
+            raise StorageClosed(CLOSED)
+        self._require_loop(self._workers)
+        return self._workers
+
+    @override
+    def _opened(self) -> PatternStorage:
+        if self._storage is None:
+            raise StorageClosed("the storage is not open: `async with open_storage(...) as storage` opens it")
+        return self._storage
+
+    @override
+    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
+        workers = self._usable()
+        if _innermost.get() is not None and (block := self._current()) is not None:
+            return await block._run(do, writes)
+        call = Call(workers.loop, do, writes=writes)
+        workers.submit(call)
+        return await call.wait()
+
+    def _current(self) -> "AsyncTransaction | None":
+        """Return the block of this storage that the running task is in.
+
+        Raises:
+            StorageError: it is in none, but was started inside one that another task goes on with.
+        """
+        for block in _around():
+            if block.storage is self and not block.is_over:
+                if block.owner() is current_task():
+                    return block
+                raise StorageError(
+                    "this task was started inside a transaction() of another one, which is still open and of "
+                    "which this would be no part: use what `async with storage.transaction() as block` gave"
+                )
+        return None
+
+
+def open_storage(
+    db_path: str | os.PathLike[str] = "RexVoice.db",
+    *,
+    migrate: bool = True,
+    on_connect: OnConnect | None = None,
+) -> AsyncPatternStorage:
+    """Return a storage that `async with` opens and closes, or `await` opens and `close` closes.
+
+    The arguments are those of `PatternStorage`. A thread of the storage's own opens and migrates it, and
+    `on_connect` is called in the thread whose connection it is.
+    """
+    return AsyncPatternStorage(
+        functools.partial(PatternStorage, db_path, migrate=migrate, on_connect=on_connect)
+    )
+
+
+def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternStorage:
+    """Open the synchronous storage, in a worker; the last one to end closes it."""
+    storage = open_sync()
+    workers.on_end = storage.close
+    database = storage._database
+    workers.allow(database.threads, database.writers, database.location.timeout)
+    return storage
+
+
+_innermost: ContextVar["AsyncTransaction | None"] = ContextVar("innermost", default=None)
+
+
+def _around() -> Iterator["AsyncTransaction"]:
+    """Yield the blocks that the running task is in, or was started in, from the inside."""
+    block = _innermost.get()
+    while block is not None:
+        yield block
+        block = block.around
+
+
+class _End(Exception):
+    """Tells a worker how a block ends, or a part of it; it is broken if a part within it has not ended."""
+
+    def __init__(self, depth: int, *, commit: bool, is_broken: bool = False) -> None:
+        super().__init__()
+        self.depth = depth
+        self.commit = commit
+        self.is_broken = is_broken
+
+
+class _Line:
+    """What leads to the worker that a block has for itself, and how many parts deep the block is there."""
+
+    def __init__(self) -> None:
+        self.inbox: SimpleQueue[Call | _End] = SimpleQueue()
+        self.depth = 0
+
+
+class AsyncTransaction(_Methods):
+    """What a block may use: one worker does its calls, in the order in which they are made.
+
+    Attributes:
+        storage: the storage.
+        owner: returns the task that began it.
+        around: the block around it, of whichever storage.
+    """
+
+    def __init__(self, storage: AsyncPatternStorage) -> None:
+        self.storage = storage
+        self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
+        self.around: AsyncTransaction | None = None
+        self._line = _Line()
+        self._depth = 1
+        self._has_ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may be done in it: before it has begun, and as soon as its end has."""
+        return self._has_ended or self._line.depth < self._depth
+
+    def transaction(self) -> "AsyncTransaction":
+        """Make a part of the block, which is rolled back by itself when it raises."""
+        self._require()
+        return AsyncTransaction(self.storage)
+
+    async def __aenter__(self) -> Self:
+        storage, workers, task = self.storage, self.storage._usable(), current_task()
+        if self._has_ended or not self.is_over or task is None:
+            raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
+        outer = storage._current()
+        if outer is not None:
+            self._line, self._depth = outer._line, outer._depth + 1
+        begun = Call(workers.loop)
+        serve = functools.partial(_serve, workers, storage._opened(), self._line.inbox, begun, self._depth)
+        self._call = Call(workers.loop, serve, writes=True)
+        if outer is not None:
+            self._line.inbox.put(self._call)
+        else:
+            workers.submit(self._call)
+            storage._blocks.add(self)
+        self.owner, self.around = weakref.ref(task), _innermost.get()
+        self._line.depth = self._depth
+        _innermost.set(self)
+        try:
+            await begun.wait(self._call)
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave(error)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        was_closed, is_here = self.is_over, self.owner() is current_task()
+        self.end(commit=error is None and is_here)
+        if is_here:
+            _innermost.set(self.around)
+        if isinstance(error, GeneratorExit):  # nothing may be awaited
+            return
+        try:
+            await self._call.wait()
+        except PokerTherapistError:
+            if error is None:
+                raise
+        if error is None and was_closed:
+            raise StorageClosed(CLOSED)
+        if error is None and not is_here:
+            raise left_elsewhere()
+
+    def end(self, *, commit: bool) -> None:
+        """Let the worker end the block, with all of its parts, unless it has ended."""
+        if not self.is_over:
+            self._has_ended = True
+            self._line.depth = self._depth - 1
+            self._line.inbox.put(_End(self._depth, commit=commit))
+
+    def __del__(self) -> None:
+        """Roll back what nobody can end any more."""
+        self.end(commit=False)
+
+    @override
+    def _opened(self) -> PatternStorage:
+        return self.storage._opened()
+
+    @override
+    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
+        self._require()
+        call = Call(self.storage._usable().loop, do)
+        self._line.inbox.put(call)
+        return await call.wait()
+
+    def _require(self) -> None:
+        """Refuse a task that is neither the owner nor started in this very block."""
+        if self.is_over:
+            raise StorageError("this transaction() has ended, or has not begun: begin another one")
+        if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):
+            raise StorageError(
+                "this transaction() belongs to another task, or that task is in a part of it: begin one of "
+                "this task's own with `async with storage.transaction() as block`"
+            )
+
+
+def _serve(
+    workers: Workers, storage: PatternStorage, inbox: SimpleQueue[Call | _End], begun: Call, depth: int
+) -> None:
+    """Do the calls of a block, in a worker, until it ends.
+
+    Args:
+        workers: which tell the loop.
+        storage: what the block is of.
+        inbox: brings the calls, and the end of this part or of one around it.
+        begun: is finished when the block has begun, or could not.
+        depth: in how many parts it is; 1 is the whole.
+    """
+    is_begun = False
+    try:
+        with storage.transaction():
+            is_begun = True
+            workers.finish(begun)
+            _do_calls(workers, inbox, depth)
+    except _End as end:
+        if end.depth < depth:
+            inbox.put(_End(end.depth, commit=end.commit, is_broken=True))
+        if end.depth < depth or end.commit:
+            raise StorageError(FAILED) from None
+    except BaseException as error:
+        if is_begun:
+            raise
+        begun.error = error
+        workers.finish(begun)
+
+
+def _do_calls(workers: Workers, inbox: SimpleQueue[Call | _End], depth: int) -> None:
+    """Do calls until the block is to be committed.
+
+    Raises:
+        _End: it is to be rolled back.
+    """
+    while True:
+        try:
+            item = inbox.get(timeout=0.25)
+        except Empty:
+            if workers.stop_without_loop():  # nobody can end the block any more
+                raise _End(1, commit=False) from None
+            continue
+        if isinstance(item, Call):
+            item.run()
+            workers.finish(item)
+        elif item.depth == depth and item.commit and not item.is_broken:
+            return
+        elif item.depth <= depth:
+            raise item

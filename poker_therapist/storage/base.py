@@ -1,0 +1,73 @@
+"""What the methods about patterns, context, insights and players share."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from poker_therapist import values
+from poker_therapist.database import Database, Mode
+from poker_therapist.errors import InvalidInput
+from poker_therapist.records import Insight, Pattern
+
+Item = TypeVar("Item")
+
+
+class Base:
+    """An open database, and a clock for expiry that does not go back."""
+
+    _database: Database
+    _latest = datetime.min.replace(tzinfo=UTC)
+
+    def _now(self) -> datetime:
+        """Return the time that expiry is compared with: the clock's, but never earlier than it was before.
+
+        So nothing that has been reported as expired comes back when the clock is set back.
+        """
+        self._latest = now = max(values.now(), self._latest)
+        return now
+
+    def _delete(self, *deletions: tuple[str, tuple[Any, ...]]) -> int:
+        """Run queries as one transaction; return how many rows the last one has deleted."""
+        deleted = 0
+        with self._database.transaction(Mode.WRITE):
+            for query, its_values in deletions:
+                deleted = self._database.execute(query, its_values)
+        return deleted
+
+
+def checked(items: Iterable[Item], make: Callable[[Item], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
+    if not isinstance(items, Iterable):
+        raise InvalidInput(f"items must be a list of dicts (got a {type(items).__name__})")
+    rows = []
+    for number, item in enumerate(items, 1):
+        try:
+            rows.append(make(item))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {number}: {error}") from error
+    return rows
+
+
+def with_values(rows: list[Any], column: int) -> Iterable[tuple[Any, Any]]:
+    """Return each row with the decoded value of one of its columns."""
+    return zip(rows, values.decode_all([row[column] for row in rows]), strict=True)
+
+
+def pattern(row: Any, value: Any) -> Pattern:
+    """Return the record of a row: its id, JSON, confidence and times."""
+    return {"id": row[0], "value": value, "confidence": row[2], "created_at": row[3], "updated_at": row[4]}
+
+
+def insights(rows: list[Any]) -> list[Insight]:
+    """Return the records of rows."""
+    return [
+        {
+            "id": row[0],
+            "type": row[1],
+            "value": value,
+            "data": value,
+            "importance": row[3],
+            "created_at": row[4],
+        }
+        for row, value in with_values(rows, 2)
+    ]

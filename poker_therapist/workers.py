@@ -1,0 +1,275 @@
+"""A few threads that do the calls of an event loop.
+
+No call keeps the loop waiting, and a call for which no thread is free waits in the loop. A call costs little:
+the threads take the next one themselves, and tell the loop of what they have finished all at once.
+
+The queues between loop and threads are deques and lists, whose methods are atomic: a signal can arrive
+anywhere, and could leave a lock locked.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from poker_therapist.errors import DatabaseBusy, StorageClosed
+
+CLOSED = "the storage is closed: open it again with open_storage()"
+
+
+class Call:
+    """A synchronous call that a coroutine waits for and a worker does.
+
+    Attributes:
+        do: what to do.
+        writes: whether it needs a permit to write.
+        since: when it was made, by the loop's clock.
+        result: what it has returned.
+        error: what it has raised.
+        is_done: whether the loop has heard of its end.
+    """
+
+    __slots__ = ("_future", "_loop", "_unclaimed", "do", "error", "is_done", "result", "since", "writes")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, do: Callable[[], Any] = lambda: None, *, writes: bool = False
+    ) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] = loop.create_future()
+        # Whoever takes the one item either does the call or withdraws it.
+        self._unclaimed = [True]
+        self.do = do
+        self.writes = writes
+        self.since = loop.time()
+        self.is_done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def claim(self) -> bool:
+        """Return whether nobody has claimed the call before."""
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
+
+    def run(self) -> None:
+        """Do it, in a worker, unless it was withdrawn."""
+        if self.claim():
+            try:
+                self.result = self.do()
+            except BaseException as error:  # it is raised where the call was made
+                self.error = error
+
+    def wake(self) -> None:
+        """Let the coroutine that waits for it go on."""
+        self.is_done = True
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, queued: "Call | None" = None) -> Any:
+        """Return its result.
+
+        One that is cancelled before a worker has begun it never happens. One that a worker has begun is
+        waited for, so that it has happened, or not, when the cancellation arrives.
+
+        Args:
+            queued: what a worker has to begin for it, if that is another call.
+        """
+        try:
+            await self._future
+        except BaseException as error:
+            if (queued or self).claim():
+                (queued or self).wake()
+                raise
+            if isinstance(error, GeneratorExit):  # nothing may be waited for
+                raise
+            while not self.is_done:
+                self._future = self._loop.create_future()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._future
+            raise
+        if self.error is not None:
+            try:
+                raise self.error
+            finally:
+                self.error = None  # which would hold this frame, and the frame holds it
+        return self.result
+
+
+_Inbox = SimpleQueue[object]
+
+
+class Workers:
+    """The threads, started when there is something to do, and what waits for them.
+
+    Attributes:
+        loop: whose calls they do.
+        is_closed: whether no call is taken any more.
+        on_end: called in the last thread that ends.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.is_closed = False
+        self.on_end: Callable[[], None] = lambda: None
+        self._most = 1
+        self._patience = 0.0
+        self._threads: list[threading.Thread] = []
+        self._inboxes: list[_Inbox] = []
+        self._idle: deque[_Inbox] = deque()
+        self._calls: deque[Call] = deque()
+        # Where fewer may write than there are threads, calls that write wait by themselves, for a permit.
+        self._writes = self._calls
+        self._permits: deque[None] = deque()
+        self._finished: deque[Call] = deque()
+        self._is_told = False
+        self._ended = asyncio.Event()
+        self._watch: asyncio.TimerHandle | None = None
+
+    def allow(self, threads: int, writers: int, timeout: float) -> None:
+        """Say how many threads there may be, how many may write, and for how many seconds a call may wait."""
+        self._most, self._patience = threads, max(timeout, 0.1)
+        if writers < threads:
+            self._permits.extend([None] * writers)
+            self._writes = deque()
+
+    # In the loop
+
+    def submit(self, call: Call) -> None:
+        """Give a call to a thread, or let it wait for one.
+
+        Raises:
+            StorageClosed: it is too late.
+        """
+        if self.is_closed:
+            raise StorageClosed(CLOSED)
+        (self._writes if call.writes else self._calls).append(call)
+        if self._watch is None and self._patience:
+            self._watch = self.loop.call_later(self._patience, self._look)
+        try:
+            self._idle.pop().put(None)
+        except IndexError:
+            if len(self._threads) < self._most:
+                inbox = _Inbox()
+                # A daemon: a storage that nobody closes must not keep the interpreter from ending.
+                thread = threading.Thread(target=self._work, args=[inbox], name="storage", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+                self._inboxes.append(inbox)
+
+    def _look(self) -> None:
+        """Refuse what has waited for too long; look again when the next has."""
+        self._watch = None
+        now = self.loop.time()
+        for call in sorted((*self._calls, *self._writes), key=lambda call: call.since):
+            if call.since + self._patience > now:
+                self._watch = self.loop.call_at(call.since + self._patience, self._look)
+                break
+            if call.claim():
+                call.error = DatabaseBusy(
+                    f"this waited for {self._patience:g} seconds for other tasks, which had all connections "
+                    "or kept a transaction() open: end blocks before they await something slow"
+                )
+                call.wake()
+
+    def stop(self) -> None:
+        """Let no call begin any more, and each thread end when it has done what it is doing."""
+        self.is_closed = True
+        for inbox in tuple(self._inboxes):
+            inbox.put(self)
+        if not self._inboxes:
+            self._ended.set()
+        for call in (*self._calls, *self._writes):
+            if call.claim():
+                call.error = StorageClosed(CLOSED)
+                call.wake()
+
+    async def join(self) -> None:
+        """Wait until all threads have ended."""
+        if self._watch is not None:
+            self._watch.cancel()
+        cancelled = None
+        while not self._ended.is_set():
+            try:
+                await self._ended.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        for thread in self._threads:
+            thread.join()  # it has said that it ends
+        if cancelled is not None:
+            raise cancelled
+
+    def _deliver(self) -> None:
+        self._is_told = False  # before it looks: whoever finishes later tells again
+        with contextlib.suppress(IndexError):
+            while True:
+                self._finished.popleft().wake()
+
+    # In the threads
+
+    def finish(self, call: Call) -> None:
+        """Tell the loop of the end of a call."""
+        self._finished.append(call)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._finished and not self._is_told:
+            self._is_told = True
+            self._call_soon(self._deliver)
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        try:
+            self.loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            self.stop_without_loop()
+
+    def stop_without_loop(self) -> bool:
+        """Let the threads end if the loop is closed, so that nobody waits for them; return whether it is."""
+        if self.loop.is_closed():
+            self._finished.clear()
+            with contextlib.suppress(RuntimeError):  # of a future that nobody can wait for any more
+                self.stop()
+        return self.loop.is_closed()
+
+    def _take(self) -> Call | None:
+        while self._permits and self._writes:
+            try:
+                self._permits.pop()
+            except IndexError:  # another thread was quicker
+                break
+            try:
+                return self._writes.popleft()
+            except IndexError:  # another thread was quicker; one more may have come, and found no permit
+                self._permits.append(None)
+        try:
+            return self._calls.popleft()
+        except IndexError:
+            return None
+
+    def _work(self, inbox: _Inbox) -> None:
+        while True:
+            call = self._take()
+            if call is not None:
+                self._tell()
+                call.run()
+                if call.writes and self._writes is not self._calls:
+                    self._permits.append(None)
+                self._finished.append(call)
+                continue
+            self._idle.append(inbox)  # before the loop hears of the last call, and makes the next
+            self._tell()
+            if self._calls or (self._writes and self._permits):  # who made it may have seen nobody idle
+                with contextlib.suppress(ValueError):  # or has woken this one
+                    self._idle.remove(inbox)
+                    continue
+            if inbox.get() is not None:
+                break
+        self._inboxes.remove(inbox)
+        if not self._inboxes:
+            try:
+                self.on_end()
+            finally:
+                self._call_soon(self._ended.set)

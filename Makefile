@@ -65,9 +65,10 @@ format: .venv/installed
 # Writes docs/api.md, and the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
 docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
+	$(BIN)/python docs/draw_rehearsal.py
 	$(BIN)/python docs/write_api.py
 
-# What only the tests of docs/INTEGRATIONS.md need: half a minute.
+# What only the tests of docs/integrations.md need: half a minute.
 .venv/integrations-installed: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,integrations]'
 	touch $@
@@ -77,7 +78,7 @@ docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
-# Writes benchmarks/results.json, docs/BENCHMARKS.md and its pictures; needs 8 GB of room in $TMPDIR.
+# Writes benchmarks/results.json, docs/benchmarks.md and its pictures; needs 8 GB of room in $TMPDIR.
 bench: .venv/bench-installed
 	$(BIN)/python -m benchmarks
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/BENCHMARKS.md, drawn from results.json."""
+"""The pictures of docs/benchmarks.md, drawn from results.json."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""docs/BENCHMARKS.md, made from results.json and from nothing else."""
+"""docs/benchmarks.md, made from results.json and from nothing else."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.results import Results
 
-PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 OURS, BEFORE = "poker_therapist", "raw on the schema of 004"
 SHORT = {OURS: "ours"}
 WIDTH = 110

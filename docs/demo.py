@@ -1,8 +1,13 @@
 """A short coaching session on the checkout's RexVoice.db; `make demo` runs it after `yoyo apply`."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
 
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
 
@@ -10,19 +15,32 @@ from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_sto
 DATABASE = Path(__file__).parents[1] / "RexVoice.db"
 PLAYER, SESSION = -52, "demo"
 
+NEXT = (
+    ("poker-therapist", "status"),
+    ("poker-therapist", "export", "--", str(PLAYER)),
+    ("poker-therapist", "plan", "--rollback"),
+)
+
 
 def main() -> None:
-    """Save what Rex notices of a player, and print what he remembers when they meet again."""
+    """Save what Rex notices of a player, and show what he remembers when they meet again."""
     try:
         with get_pattern_storage(DATABASE, migrate=False) as storage:
-            storage.forget_user(PLAYER)  # so that a second demo tells the same
+            storage.forget_user(PLAYER)  # so that a second demo shows the same
             print(f"\nRex and a made-up player, number {PLAYER}, in {storage.db_path}\n")
             _play(storage)
             _meet_again(storage)
     except PokerTherapistError as error:
         sys.exit(str(error))
-    print("\nNext: README.md does the same from Python, sql_migrations/README.md looks after the database;")
-    print("`yoyo rollback` takes its last migration back, and `yoyo apply` brings it in again.")
+    print("\nTry next:")
+    for command in NEXT:
+        print(f"  {_program(command[0])} {' '.join(command[1:])}")
+
+
+def _program(name: str) -> str:
+    """Return how to call a program of this environment from the working folder."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _play(storage: PatternStorage) -> None:
@@ -40,17 +58,25 @@ def _play(storage: PatternStorage) -> None:
 
 
 def _meet_again(storage: PatternStorage) -> None:
-    """Print what the storage recalls for a prompt."""
+    """Draw what the storage recalls for a prompt."""
     recalled = storage.recall(PLAYER, SESSION)
-    for kind, patterns in recalled["patterns"].items():
-        for key, pattern in patterns.items():
-            value, sure = json.dumps(pattern["value"]), f"{pattern['confidence']:.0%} sure"
-            print(f"  pattern  {kind}/{key}: {value}, {sure}")
+    tree = Tree("[bold]What Rex remembers[/]")
+    patterns = tree.add("[green]patterns[/]: what he believes, and how sure he is")
+    for kind, found in recalled["patterns"].items():
+        for key, pattern in found.items():
+            patterns.add(
+                f"{kind} / {key}: {escape(json.dumps(pattern['value']))}  {pattern['confidence']:.0%}"
+            )
+    context = tree.add("[green]context[/]: what was said, newest first")
     for said in recalled["context"]:
         until = f"until {said['expires_at'][11:16]} UTC" if said["expires_at"] else "for good"
-        print(f"  context  {said['key']}: {said['value']}, {until}")
+        context.add(f"{said['key']}: {escape(str(said['value']))}  {until}")
+    insights = tree.add("[green]insights[/]: what he concluded, the most important first")
     for insight in recalled["insights"]:
-        print(f"  insight  {insight['type']}: {insight['value']}, importance {insight['importance']}")
+        insights.add(
+            f"{insight['type']}: {escape(str(insight['value']))}  importance {insight['importance']}"
+        )
+    Console(highlight=False).print(tree)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ Every public method of `PatternStorage`: its parameters, errors and default limi
 and the indexes that each reads, as SQLite {version} plans it. [`make docs`](../Makefile) writes this page
 from the docstrings, from [`queries.sql`](../poker_therapist/queries.sql) and from `EXPLAIN QUERY PLAN`.
 
-`poker_therapist.aio.open_storage()` has the same methods as [coroutines](INTEGRATIONS.md#asyncio).
+`poker_therapist.aio.open_storage()` has the same methods as [coroutines](integrations.md#asyncio).
 The errors, as a tree: [`errors.py`](../poker_therapist/errors.py).
 """
 

@@ -1,7 +1,7 @@
 """The operator's commands: what yoyo does, and what it cannot. Run `poker-therapist --help`.
 
-Exit codes: 0 done, up to date; 1 an error, said in one message; 2 a wrong call; 3 migrations are pending;
-4 trouble: somebody must look.
+Exit codes: 0 done; 1 an error, in one message; 2 usage error; 3 migrations are pending; 4 something needs
+attention.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from types import ModuleType
 import click
 
 from poker_therapist import __version__
-from poker_therapist.cli.options import VARIABLE
+from poker_therapist.cli.options import CODES, VARIABLE, write_codes
 from poker_therapist.errors import PokerTherapistError, escaped
 from poker_therapist.location import hide_passwords
 from poker_therapist.migrations.yoyo_command import stop_on_sigterm, write_any_character
@@ -74,13 +74,15 @@ class _Commands(click.Group):
         found = getattr(COMMANDS[cmd_name](), _IN_PYTHON.get(cmd_name, cmd_name))
         return found if isinstance(found, click.Command) else None
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_codes(formatter, CODES)
+
 
 @click.group(
     "poker-therapist",
     cls=_Commands,
     invoke_without_command=True,
-    help="Look after Rex's memory: its migrations, its backups, and what it holds of players.",
-    epilog="Exit codes: 0 done, 1 error, 2 wrong call, 3 migrations pending, 4 trouble.",
+    help="Look after Rex's database: its migrations, its backups, and the data of players.",
 )
 @click.version_option(__version__, message="%(version)s", help="Print the version.")
 @click.pass_context

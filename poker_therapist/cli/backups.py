@@ -7,14 +7,14 @@ import click
 
 from poker_therapist import schema
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import FilePath, Where, as_json, say_which, takes_migrations
+from poker_therapist.cli.options import Command, FilePath, Where, as_json, say_which, takes_migrations
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError
 from poker_therapist.location import locate
 from poker_therapist.tables import TABLES
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist backup --database RexVoice.db --output monday.backup")
 @takes_migrations
 @click.option(
     "--output",
@@ -26,7 +26,7 @@ from poker_therapist.tables import TABLES
 @click.option("--list", "list_them", is_flag=True, help="Make none: list those beside an SQLite file.")
 @as_json
 def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool) -> None:
-    """Make a backup of the database, or list them.
+    """Make a backup of the database, or list the backups.
 
     Others may use the database meanwhile. The backup is checked.
     """
@@ -55,13 +55,13 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
     screen.say(str(engine_for(location).save_backup(output, folders)))
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist restore --database RexVoice.db monday.backup")
 @takes_migrations
 @click.argument("file", type=FilePath)
 def restore(where: Where, file: Path) -> None:
     """Restore the database from a backup.
 
-    FILE is the backup. The database is backed up first. Others may be connected.
+    FILE is the backup. It is checked first, and the database is backed up before it is replaced.
     """
     location, given = where.migrations(changes=True)
     replaced = engine_for(location).restore(file, schema.all_sources(location, given), TABLES)
@@ -74,16 +74,16 @@ def restore(where: Where, file: Path) -> None:
                 screen.say(f"{one.about} came with it and is of no migration: look at what it does")
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist copy RexVoice.db copy.db")
 @click.argument("source")
 @click.argument("target")
 def copy(source: str, target: str) -> None:
     """Copy all players to another database.
 
-    SOURCE is a path or URL, TARGET an empty database or a new file, of the other engine say.
+    SOURCE is a path or URL. TARGET is an empty database or a new file, of either engine.
 
-    All of it or nothing, with the same ids, and compared row by row before it counts. What others save in
-    SOURCE meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
+    All rows are copied or none, with the same ids, and compared before the commit. What others save in SOURCE
+    meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
     """
     places = locate(source), locate(target)
     say_which(places[1], "as given")

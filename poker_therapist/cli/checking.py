@@ -11,6 +11,7 @@ from poker_therapist import schema
 from poker_therapist.cli import screen
 from poker_therapist.cli.options import (
     TROUBLE,
+    Command,
     FilePath,
     Where,
     as_json,
@@ -31,7 +32,11 @@ from poker_therapist.migrations.script import script as write_script
 from poker_therapist.new_files import new_file
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    example="poker-therapist check",
+    codes={0: "nothing is wrong, apart from notes", 4: "something is wrong"},
+)
 @takes_ini
 @click.argument("folders", nargs=-1, type=FilePath)
 @click.option(
@@ -41,11 +46,9 @@ from poker_therapist.new_files import new_file
 def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json: bool) -> int:
     """Check the files of migrations, without a database.
 
-    For a hook, and for CI. FOLDERS are folders of migrations. Unless given: what the ini file names, else
-    those that come with this version. With one of sqlite, postgresql and citus goes what lies beside it of
-    the others.
-
-    Exit code 0: nothing is wrong, but for notes; 4: something is.
+    For a commit hook and for CI. FOLDERS are folders of migrations. Unless given: those that the ini file
+    names, else those of this version. A folder named sqlite, postgresql or citus is checked together with
+    those beside it.
     """
     ini = where.ini()
     sources = sources_of(ini, is_given=where.config is not None) if ini else []
@@ -71,7 +74,7 @@ def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json
     return TROUBLE if is_wrong else 0
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist plan --database RexVoice.db")
 @takes_migrations
 @click.option("--rollback", is_flag=True, help="What rollback would run.")
 @click.option(
@@ -87,8 +90,8 @@ def plan(
 ) -> None:
     """Show what apply or rollback would run.
 
-    Each statement with its place, and what it does to data; on PostgreSQL also which table it locks. Its text
-    alone says so, and nothing is written, also where there is no database yet.
+    It prints each statement with its file and line, and what it does to data; on PostgreSQL also which table
+    it locks. This is read from the text. Nothing is run or written.
     """
     if output is not None and not script:
         raise click.UsageError("--output goes with --script")

@@ -10,6 +10,7 @@ from poker_therapist.cli import screen
 from poker_therapist.cli.options import (
     PENDING,
     TROUBLE,
+    Command,
     Where,
     as_json,
     takes_database,
@@ -25,15 +26,22 @@ from poker_therapist.migrations.log import read_log
 from poker_therapist.migrations.scaffold import new_migration
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    example="poker-therapist status --database RexVoice.db",
+    codes={
+        0: "up to date",
+        3: "migrations are pending, or somebody is applying them",
+        4: "something needs attention",
+    },
+)
 @takes_migrations
 @as_json
 def status(where: Where, *, as_json: bool) -> int:
     """Say where a database stands.
 
-    That is: the state of each migration, and whether the schema is what they build. Nothing is written.
-
-    Exit code 0: up to date; 3: migrations are pending, or under way; 4: trouble.
+    It prints the state of each migration, and every difference between the schema and what the migrations
+    build. Nothing is written.
     """
     location, folders = where.migrations()
     found = schema.read_status(location, folders)
@@ -62,23 +70,28 @@ def status(where: Where, *, as_json: bool) -> int:
     return code
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    example="poker-therapist rehearse --database RexVoice.db",
+    codes={0: "every migration works and can be undone", 4: "one does not, or is irreversible"},
+)
 @takes_migrations
 @click.option("--to", metavar="ID", help="The last migration to try.")
 @as_json
 def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
     """Try the pending migrations on a copy.
 
-    Each is applied to a copy of this database, rolled back and applied again. The database itself is not
-    written to.
+    On a copy of the database each pending migration is applied, rolled back and applied again. The database
+    itself is not changed.
 
-    The verdict on each: exact (going back gives every byte of schema
-    and rows), schema-exact (the same schema and rows, some values differ), adopted (it found tables that no
-    migration made: it goes back by backup), irreversible, or not judged (it was stopped in the middle before,
-    and what its first run did to rows is not known).
-
-    Exit code 0: each works and goes back; 4: not so.
-    """
+    \b
+    Verdicts:
+      exact         the rollback restores schema and rows to the letter
+      schema-exact  the same schema and rows; some values differ
+      adopted       it found tables; only the backup goes back
+      irreversible  the rollback loses something
+      not judged    it was stopped in the middle before
+    """  # noqa: D301  # Click's mark for lines that are not filled
     location, folders = where.migrations()
     with screen.progress() as progress:
         found = schema.rehearse(location, to=to, sources=folders, progress=progress)
@@ -107,14 +120,15 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
     return 0 if found.is_safe else TROUBLE
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist apply --database RexVoice.db")
 @takes_migrations
 @click.option("--to", metavar="ID", help="This one alone and what it depends on, as REVISION with yoyo.")
 @as_json
 def apply(where: Where, *, to: str | None, as_json: bool) -> None:
     """Apply the pending migrations.
 
-    Each is applied whole or not at all. An SQLite file is created if there is none.
+    Each is applied whole or not at all. On SQLite a backup is made first, and the file is created if there is
+    none.
     """
     location, given = where.migrations(changes=True)
     folders = schema.sources_for(location, given)
@@ -123,7 +137,7 @@ def apply(where: Where, *, to: str | None, as_json: bool) -> None:
         _print_done(location.name, "applied", done.seconds, done.backup)
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist rollback --database RexVoice.db --to 004")
 @takes_migrations
 @click.option(
     "--to", metavar="ID", help="This one and all that was applied after it. Unless given: the last applied."
@@ -133,8 +147,8 @@ def apply(where: Where, *, to: str | None, as_json: bool) -> None:
 def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """Roll back the migration that was applied last.
 
-    With --to that one, and all that was applied after it. Where this would delete rows it asks, or wants
-    --yes where nobody can be asked.
+    With --to, that one and everything that was applied after it. A rollback that would lose rows or values
+    asks first; where nobody can be asked it needs --yes. On SQLite a backup is made first.
     """
     location, given = where.migrations(changes=True)
 
@@ -152,15 +166,18 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
         _print_done(location.name, "rolled_back", done.seconds, done.backup)
 
 
-@click.command("list")
+@click.command(
+    "list",
+    cls=Command,
+    example="poker-therapist list --database RexVoice.db",
+    codes={3: "there is no database"},
+)
 @takes_migrations
 @as_json
 def list_(where: Where, *, as_json: bool) -> int:
     """List the migrations: applied, pending or interrupted.
 
-    A is applied, U is unapplied, I is interrupted; beside it stands where the files are.
-
-    Exit code 3: there is no database.
+    A is applied, U is unapplied, I is interrupted. Beside each is the folder of its files.
     """
     location, given = where.migrations()
     with engine_for(location).backend() as backend:
@@ -176,15 +193,15 @@ def list_(where: Where, *, as_json: bool) -> int:
     return 0 if exists else PENDING
 
 
-@click.command()
+@click.command(
+    cls=Command, example="poker-therapist log --database RexVoice.db", codes={3: "there is no database"}
+)
 @takes_database
 @as_json
 def log(where: Where, *, as_json: bool) -> int:
     """Show who migrated what, when and where.
 
-    What was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
-
-    Exit code 3: there is no database.
+    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
     """
     location = where.location()
     with engine_for(location).backend() as backend:
@@ -198,16 +215,16 @@ def log(where: Where, *, as_json: bool) -> int:
     return 0 if exists else PENDING
 
 
-@click.command()
+@click.command(cls=Command, example='poker-therapist new "add session mood"')
 @takes_sources
 @click.argument("description")
 def new(where: Where, description: str) -> None:
     """Write the empty files of the next migration.
 
-    That is: a pair, numbered and linked to the one before, in the first folder that the ini file names or
-    --sources, and in that of the other engine beside it.
+    It writes a pair, numbered and linked to the one before, into the first folder of --sources or of the ini
+    file, and into that of the other engine beside it.
 
-    DESCRIPTION is what it does, verb first: "add session mood".
+    DESCRIPTION says what the migration does, verb first.
     """
     for path in new_migration(description, where.folders()):
         screen.say(shown(path))

@@ -4,7 +4,7 @@ import functools
 import glob
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,19 @@ import click
 from yoyo import default_migration_table
 
 from poker_therapist import schema
+from poker_therapist.compat import override
 from poker_therapist.errors import InvalidInput, escaped
 from poker_therapist.location import Location, PostgreSQLLocation, locate
 from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
 
 PENDING, TROUBLE = 3, 4
+CODES = {
+    0: "done",
+    1: "an error; the message says what to do",
+    2: "usage error",
+    PENDING: "migrations are pending",
+    TROUBLE: "something needs attention",
+}
 VARIABLE = "POKER_THERAPIST_DATABASE"
 
 FilePath = click.Path(path_type=Path)
@@ -40,6 +48,38 @@ _SOURCES_OPTION = click.option(
     help="A folder of migrations; may be repeated. Unless given: what the ini file names, else what comes "
     "with this version.",
 )
+
+
+class Command(click.Command):
+    """A command whose help ends with an example and a table of its exit codes."""
+
+    def __init__(
+        self, *arguments: Any, example: str, codes: Mapping[int, str] | None = None, **options: Any
+    ) -> None:
+        """Set up the command.
+
+        Args:
+            arguments: as of Click's class.
+            example: a call that works.
+            codes: what its exit codes mean, where that is not what it is everywhere.
+            options: as of Click's class.
+        """
+        super().__init__(*arguments, **options)
+        self.example = example
+        everywhere = {code: CODES[code] for code in (0, 1, 2)}
+        self.codes = dict(sorted((everywhere | dict(codes or {})).items()))
+
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            formatter.write(f"{'':>{formatter.current_indent}}{self.example}\n")
+        write_codes(formatter, self.codes)
+
+
+def write_codes(formatter: click.HelpFormatter, codes: Mapping[int, str]) -> None:
+    """Write a table of exit codes into a help."""
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(code), means) for code, means in codes.items()])
 
 
 @dataclass(frozen=True, slots=True)

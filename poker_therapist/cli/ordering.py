@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import Where, takes_migrations
+from poker_therapist.cli.options import Command, Where, takes_migrations
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import InvalidInput, PokerTherapistError, escaped
 from poker_therapist.migrations.files import shown
@@ -15,14 +15,14 @@ from poker_therapist.migrations.renumber import renumber as renumber_files
 from poker_therapist.migrations.scaffold import with_twins
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist renumber 006_add_session_mood")
 @takes_migrations
 @click.argument("migration", metavar="ID")
 def renumber(where: Where, migration: str) -> None:
     """Make a pending migration the next one.
 
-    Its files of all engines are renamed, what it depends on is written anew, and so is what names it. Those
-    that depend on it follow it. Refused for one that is released, or applied in the database.
+    Its files for all engines are renamed, and its dependency and what names it are rewritten. Migrations that
+    depend on it follow it. One that is released, or applied in the database, is refused.
     """
     folders = with_twins(where.folders(), optional=True)
     location = where.location()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from poker_therapist.cli import screen
-from poker_therapist.cli.options import FilePath, Where, takes_database
+from poker_therapist.cli.options import Command, FilePath, Where, takes_database
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import escaped
 from poker_therapist.location import Location, locate
@@ -19,16 +19,17 @@ from poker_therapist.tables import TABLES
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
 
-@click.command(context_settings=_NEGATIVE_NUMBERS)
+@click.command(
+    context_settings=_NEGATIVE_NUMBERS, cls=Command, example="poker-therapist export 7 --output player.json"
+)
 @takes_database
 @click.argument("user", type=int)
 @click.option("--output", "-o", type=FilePath, metavar="FILE", help="A new file; printed unless given.")
 def export(where: Where, user: int, *, output: Path | None) -> None:
-    """Write all that is remembered of a player, as JSON.
+    """Write everything that is stored about a player, as JSON.
 
-    USER is the player's number. The order stays the same from one export to the next.
-
-    The app's own tables, an e-mail address in `users` say, are not reached.
+    USER is the player's id; one below zero stands behind --. The app's own tables, such as `users`, are not
+    read.
     """
     with _storage(where.name()) as storage:
         found = storage.export_user(user)
@@ -39,17 +40,16 @@ def export(where: Where, user: int, *, output: Path | None) -> None:
         file.write(f"{screen.json_text(found, 'utf-8')}\n".encode())
 
 
-@click.command(context_settings=_NEGATIVE_NUMBERS)
+@click.command(context_settings=_NEGATIVE_NUMBERS, cls=Command, example="poker-therapist forget 7 --yes")
 @takes_database
 @click.argument("users", type=int, nargs=-1, required=True, metavar="USER...")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--backups", is_flag=True, help="Delete the backups that hold a player, too.")
 def forget(where: Where, users: tuple[int, ...], *, yes: bool, backups: bool) -> None:
-    """Delete all that is remembered of players.
+    """Delete everything that is stored about players.
 
-    Every trace of it in the database file goes, too. USER... are the players' numbers.
-
-    The app's own tables, an e-mail address in `users` say, are not reached.
+    On SQLite its bytes are erased from the file, too. USER... are the players' ids; one below zero stands
+    behind --. The app's own tables, such as `users`, are not changed.
     """
     name, each = where.name(changes=True), list(dict.fromkeys(users))
     location = locate(name)
@@ -84,10 +84,10 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
             screen.say(f"{path} still holds player {user}; --backups deletes such backups")
 
 
-@click.command()
+@click.command(cls=Command, example="poker-therapist purge --database RexVoice.db")
 @takes_database
 def purge(where: Where) -> None:
-    """Delete the context of all players that has expired."""
+    """Delete the expired context of all players."""
     with _storage(where.name(changes=True)) as storage:
         screen.say(f"{storage.purge_expired()} expired")
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TextIO
 
 from poker_therapist.errors import escaped
@@ -16,19 +17,25 @@ from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
 from poker_therapist.migrations.log import LogEntry
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
-from poker_therapist.migrations.status import State, Status
+from poker_therapist.migrations.status import MigrationStatus, State, Status
+
+# Three styles that read on a dark and on a light background: yellow is lost on white, blue on black.
+GOOD, NOTICE, BAD = "green", "magenta", "bold red"
 
 STYLES: dict[str, str] = {
-    "readable": "green",
-    "A": "green",
-    "U": "yellow",
-    "done": "green",
-    State.APPLIED: "green",
-    State.PENDING: "yellow",
-    Verdict.EXACT: "green",
-    Verdict.SCHEMA_EXACT: "yellow",
-    Verdict.ADOPTED: "yellow",
+    "readable": GOOD,
+    "A": GOOD,
+    "U": NOTICE,
+    "done": GOOD,
+    State.APPLIED: GOOD,
+    State.PENDING: NOTICE,
+    Verdict.EXACT: GOOD,
+    Verdict.SCHEMA_EXACT: NOTICE,
+    Verdict.ADOPTED: NOTICE,
 }
+
+# Seconds after which a bar also says how long it will take.
+_SHORT = 2
 
 
 @contextmanager
@@ -37,11 +44,17 @@ def progress() -> Iterator[Progress]:
     if (console := _console(sys.stderr)) is None:
         yield no_progress
         return
-    import rich.progress
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+    class TimeLeft(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = task.time_remaining if (task.elapsed or 0) > _SHORT else None
+            return Text("" if left is None else f"{timedelta(seconds=int(left))} left")
+
+    name = TextColumn("{task.description}", markup=False)
+    bar_column = BarColumn(style="dim", complete_style=GOOD, pulse_style=GOOD)
+    with Progress(name, bar_column, TimeElapsedColumn(), TimeLeft(), console=console, transient=True) as bar:
         task = bar.add_task("copying", total=None)
         yield lambda doing, done, total: bar.update(
             task, description=escaped(doing), completed=done, total=total
@@ -49,51 +62,58 @@ def progress() -> Iterator[Progress]:
 
 
 def print_status(location: Location, found: Status) -> None:
-    """Print where a database stands, the summary last."""
+    """Print where a database stands, the summary last; on a terminal what needs attention comes first."""
     apply = command_about(location, "apply")
     print_rows(
         ("migration", "state", "applied at (UTC)"),
-        [(one.id, one.state, (one.applied_at or "")[:19]) for one in found.migrations],
+        [
+            (one.id, one.state, (one.applied_at or "")[:19])
+            for one in sorted(found.migrations, key=_urgency if _is_watched(sys.stdout) else lambda _: 0)
+        ],
     )
     for one in found.migrations:
         if one.note:
             _print(
                 one.note if one.note.startswith(one.id) else f"{escaped(one.id)}: {one.note}",
-                "yellow" if one.is_compatible else STYLES.get(one.state, "red"),
+                NOTICE if one.is_compatible else STYLES.get(one.state, BAD),
             )
     for difference in found.drift:
-        _print(f"drift: {difference}", "red")
+        _print(f"drift: {difference}", BAD)
     if found.mending:
         _print(
             "A program from before these migrations, such as the earlier app, was opened on this database "
             "and has made again what they drop. Update it; this mends the schema:",
-            "yellow",
+            NOTICE,
         )
         for statement in found.mending:
-            _print(f"    {statement}", "yellow")
+            _print(f"    {statement}", NOTICE)
     if found.drift_unknown_because:
-        _print(found.drift_unknown_because, "yellow")
+        _print(found.drift_unknown_because, NOTICE)
     if not found.exists:
-        _print(_missing(location), "yellow")
+        _print(_missing(location), NOTICE)
     elif found.is_trouble and found.drift_unknown_because and not found.drift:
-        _print(f"{location.name}: not judged, see above.", "red")
+        _print(f"{location.name}: not judged, see above.", BAD)
     elif found.is_trouble:
-        _print(f"{location.name}: trouble, see above.", "red")
+        _print(f"{location.name}: trouble, see above.", BAD)
     elif found.is_changing:
-        _print(f"{location.name}: somebody is migrating it; ask again when that is done.", "yellow")
+        _print(f"{location.name}: somebody is migrating it; ask again when that is done.", NOTICE)
     elif found.pending:
         _print(
             f"{location.name}: {len(found.pending)} pending; `{apply}` applies them.",
-            "yellow",
+            NOTICE,
         )
     else:
-        _print(f"{location.name}: up to date.", "green")
+        _print(f"{location.name}: up to date.", GOOD)
+
+
+def _urgency(migration: MigrationStatus) -> int:
+    return {State.PENDING: 1, State.APPLIED: 2}.get(migration.state, 0)
 
 
 def print_rehearsal(location: Location, found: Rehearsal) -> None:
     """Print the verdicts, then the reasons, the summary last."""
     if not found.migrations:
-        _print(f"{location.name}: nothing is pending, so there is nothing to rehearse.", "green")
+        _print(f"{location.name}: nothing is pending, so there is nothing to rehearse.", GOOD)
         return
     print_rows(
         ("migration", "verdict", "seconds", "rows changed"),
@@ -109,28 +129,28 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
     )
     for one in found.migrations:
         for reason in one.reasons:
-            _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, "red"))
+            _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, BAD))
         for why in one.broken_promises:
-            _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", "red")
+            _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", BAD)
     if found.fallback_reason:
-        _print(found.fallback_reason, "yellow")
+        _print(found.fallback_reason, NOTICE)
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
         adopted = any(one.verdict is Verdict.ADOPTED for one in found.migrations)
         how = " or, where it adopted tables, goes back by backup" if adopted else ""
-        _print(f"Every migration works, and can be rolled back{how}.", "green")
+        _print(f"Every migration works, and can be rolled back{how}.", GOOD)
     if failed:
-        _print(f"{failed[0]} fails: see above.", "red")
+        _print(f"{failed[0]} fails: see above.", BAD)
     if lost:
-        _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", "red")
+        _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", BAD)
 
 
 def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
     """Print each statement that would be run, with its place, and under it what it does."""
     if not planned:
-        _print(f"{location.name}: nothing to run.", "green")
+        _print(f"{location.name}: nothing to run.", GOOD)
     for one in planned:
         how = "in one transaction" if one.is_transactional else "each statement by itself"
         found = f"; it finds {escaped(', '.join(one.found))}, which its rollback will not drop"
@@ -138,15 +158,15 @@ def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
         for each in one.statements:
             _print(f"  {one.file}:{each.statement.line}: {escaped(str(each.statement))}")
             for does in each.effects:
-                _print(f"      {escaped(does)}", "yellow")
+                _print(f"      {escaped(does)}", NOTICE)
             for lock in each.locks:
-                _print(f"      {escaped(str(lock))}", "yellow" if lock.blocks else None)
+                _print(f"      {escaped(str(lock))}", NOTICE if lock.blocks else None)
 
 
 def print_log(location: Location, entries: list[LogEntry]) -> None:
     """Print what was done with migrations, oldest first."""
     if not entries:
-        _print(f"{location.name}: no migration was applied or rolled back yet.", "yellow")
+        _print(f"{location.name}: no migration was applied or rolled back yet.", NOTICE)
         return
     rows = [
         (
@@ -175,7 +195,7 @@ def tell_if_missing(location: Location, *, exists: bool) -> None:
 def print_backups(location: Location, found: list[BackupFile]) -> None:
     """Print the backups that lie beside a database."""
     if not found:
-        _print(f"No backup lies beside {location.name}.", "yellow")
+        _print(f"No backup lies beside {location.name}.", NOTICE)
         return
     print_rows(
         ("file", "state", "made at (UTC)", "bytes", "before", "schema version"),
@@ -232,29 +252,53 @@ def _is_watched(stream: TextIO) -> bool:
 
 
 def _print(line: str, style: str | None = None) -> None:
-    """Print a line, coloured on a terminal that shows colours, and never broken in a pipe."""
+    """Print a line, coloured on a terminal that shows colours, and never broken in a pipe.
+
+    A terminal breaks a line between words, but not one with a command, which is pasted as one line.
+    """
     line = escaped(line, keeping="\n")
-    if console := _console(sys.stdout, soft_wrap=True, highlight=False, emoji=False):
-        console.print(line, style=style, markup=False)
+    if console := _console(sys.stdout, highlight=False, emoji=False):
+        console.print(line, style=style, markup=False, soft_wrap="`" in line)
     else:
         print(line)
 
 
 def print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print a table on a terminal, its second column coloured; in a pipe, a line each with tabs between."""
+    """Print a table on a terminal, its second column coloured; in a pipe, a line each with tabs between.
+
+    On a terminal that is too narrow for a column the last ones stand below the first, a line each.
+    """
     rows = [tuple(escaped(str(item)) for item in row) for row in rows]
     console = _console(sys.stdout, highlight=False, markup=False, emoji=False)
     if console is None:
         for row in rows:
             print("\t".join(row).rstrip())
         return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*titles)
+    shown = len(titles)
+    while shown > 2 and _least_width((titles, *rows), shown) > console.width:
+        shown -= 1
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title in titles[:shown]:
+        table.add_column(title, overflow="fold")
     for name, state, *rest in rows:
-        table.add_row(name, Text(state, style=STYLES.get(state, "red")), *rest)
+        below = zip(titles[shown:], rest[shown - 2 :], strict=True)
+        lines = [Padding(f"{title}: {item}", (0, 0, 0, 2)) for title, item in below if item]
+        styled = Text(state, style=STYLES.get(state, BAD))
+        table.add_row(Group(name, *lines), styled, *rest[: shown - 2])
     console.print(table)
+
+
+def _least_width(rows: tuple[tuple[str, ...], ...], shown: int) -> int:
+    """Return the least width of a terminal for so many columns of a table, with no word broken."""
+    columns = zip(*rows, strict=True)
+    widest = [max(len(word) for text in column for word in ("", *text.split())) for column in columns]
+    return sum(widest[:shown]) + 3 * (shown - 1)
 
 
 def _console(stream: TextIO, **options: Any) -> Any:

@@ -3,7 +3,7 @@
 yoyo runs a migration's statements on one connection and records it on another, under a lock that is a row of
 a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. Whatever
 kills the process, the database undoes what was not committed and nobody holds a lock any more.
-docs/MIGRATIONS.md draws the order of events.
+docs/migrations.md draws the order of events.
 """
 
 import logging

@@ -238,7 +238,7 @@ class PostgreSQLDatabase(Database):
         """Let new rows overwrite the space of the deleted ones.
 
         Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
-        as long as those are kept: see docs/SCALING.md.
+        as long as those are kept: see docs/postgresql.md.
         """
         tables = ", ".join(table.name for table in TABLES)
         try:

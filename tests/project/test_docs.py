@@ -44,10 +44,12 @@ PAGES = sorted(
     for page in folder.glob("*.md")
 )
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-MIGRATIONS = ROOT / "docs" / "MIGRATIONS.md"
+MIGRATIONS = ROOT / "docs" / "migrations.md"
+BESIDE_YOYO = ROOT / "docs" / "yoyo.md"
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 OPERATOR = ROOT / "sql_migrations" / "README.md"
 ARCHITECTURE = ROOT / "docs" / "STORAGE_ARCHITECTURE.md"
-SCALING = ROOT / "docs" / "SCALING.md"
+ON_POSTGRESQL = ROOT / "docs" / "postgresql.md"
 SQL = Path("sql_migrations", "sqlite")
 SERVER = "postgresql://"
 ON_SERVER = ["yoyo", "-c", "yoyo.postgresql.ini"]
@@ -57,13 +59,18 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-# A word that works for minutes, or that would run this test again, is looked up and not run.
+# A word that works for minutes, or that would run this test again, is looked up and not run. What pip would
+# install is only tried, without the network.
 _PRELUDE = """
 make() {
     case $1 in
         test | check | bench) command make --dry-run --old-file=.venv/installed "$@" > /dev/null ;;
         *) command make --no-print-directory --old-file=.venv/installed "$@" ;;
     esac
+}
+pip() {
+    shift
+    python -m pip install --quiet --dry-run --no-index --no-deps --no-build-isolation "$@"
 }
 """
 
@@ -119,7 +126,9 @@ def run_block(block: Block, checkout: Path) -> None:
             with file.open("w" if lead[1] == "Instead of what is in " else "a", encoding="utf-8") as opened:
                 opened.write(_as_of_now(block.text))
         else:
-            language = "postgresql" if (block.language, block.page) == ("sql", SCALING) else block.language
+            language = (
+                "postgresql" if (block.language, block.page) == ("sql", ON_POSTGRESQL) else block.language
+            )
             assert language in RUNNERS, f"no test knows how to run a block of {language!r}"
             RUNNERS[language](_made_real(block.text, checkout), checkout)
     except Exception as error:
@@ -418,8 +427,8 @@ def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> Non
 IN_EXPORT = (
     "    created_at,\n    expires_at{}\nFROM conversation_context\nWHERE user_id = :user_id\nORDER BY id;"
 )
-EXPLAINED = f"\n**`{NEXT}_add_session_mood`** notes the mood.\n\n*Back:* the moods are lost.\n"
-NEXT_HEADING = "\n## What has been applied?"
+EXPLAINED = f"\n**`{NEXT}_add_session_mood`** notes the mood.\n\n*Rollback:* the moods are lost.\n"
+NEXT_HEADING = "\n## Apply"
 BY_HAND = {
     "poker_therapist/tables.py": (
         '"session_id", "created_at", "expires_at"\n',
@@ -463,7 +472,7 @@ def test_a_new_migration_changes_no_test(checkout: Path) -> None:
 
 def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
     """With what the page grants, the storage does all that it can; and nobody can change the schema."""
-    (grants,) = [block.text for block in blocks(SCALING) if block.language == "sql"]
+    (grants,) = [block.text for block in blocks(ON_POSTGRESQL) if block.language == "sql"]
     role = f"{conninfo_to_dict(server)['dbname']}_role"
     get_pattern_storage(server).close()
     with psycopg.connect(server, autocommit=True) as owner:
@@ -505,8 +514,12 @@ def test_the_demo_tells_the_same_twice(checkout: Path) -> None:
     printed = [run(["bash", "-c", f"{_PRELUDE} make demo"], checkout) for _ in range(2)]
 
     first, second = (re.sub(r"\d\d:\d\d UTC", "", text[text.index("Rex and") :]) for text in printed)
-    assert "pattern  tilt/after_bad_beat" in first
+    assert "tilt / after_bad_beat: " in first
     assert first == second
+    commands = re.findall(r"^  (\S*/poker-therapist .*)$", first, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        run(["bash", "-c", command], checkout)
 
 
 def test_the_demo_without_a_database_says_what_to_do(checkout: Path) -> None:
@@ -524,6 +537,19 @@ def test_make_test_runs_the_tests() -> None:
     command = ["make", "--dry-run", "--no-print-directory", *made, "test"]
 
     assert run(command, ROOT) == ".venv/bin/python -m pytest\n"
+
+
+def test_the_pictures_of_a_rehearsal_are_current(checkout: Path) -> None:
+    """They show what the command prints on a terminal, but for the times that it takes."""
+    run([sys.executable, "docs/draw_rehearsal.py"], checkout)
+    texts = [
+        re.sub(r"[\d,.]+", "N", " ".join(re.findall(r">([^<]*)</text>", picture.read_text(encoding="utf-8"))))
+        for folder in (ROOT, checkout)
+        for picture in sorted((folder / "docs").glob("rehearsal-*.svg"))
+    ]
+
+    assert len(texts) == 4
+    assert len(set(texts)) == 1, "run `make docs`"
 
 
 def test_the_schema_in_the_docs_is_current(checkout: Path) -> None:
@@ -584,7 +610,7 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
 
 def test_each_difference_from_plain_yoyo_names_its_test() -> None:
     """No row of the table is a mere claim."""
-    table = MIGRATIONS.read_text(encoding="utf-8").partition("| yoyo alone |")[2].splitlines()[2:]
+    table = BESIDE_YOYO.read_text(encoding="utf-8").partition("| yoyo alone |")[2].splitlines()[2:]
 
     assert len(table) > 10
     assert [row for row in table if not re.search(r"\| (`test_\w+` ?)+ \|$", row)] == []
@@ -953,12 +979,12 @@ _OPEN = "import poker_therapist; poker_therapist.get_pattern_storage('RexVoice.d
 @pytest.mark.slow
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
-    """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
+    """What the page quotes is what one reads in that trouble, and its commands end it."""
     said = SYMPTOMS[heading](checkout)
 
     assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
-    remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
+    remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
     for block in remedy:
         run_block(block, checkout)
     if remedy:
@@ -972,12 +998,12 @@ def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path)
 def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
     heading: str, checkout: Path, server: str
 ) -> None:
-    """What the operator's page quotes is what one reads in that trouble, and its commands end it."""
+    """What the page quotes is what one reads in that trouble, and its commands end it."""
     said = SYMPTOMS_ON_SERVER[heading](checkout)
 
     assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
-    remedy = [block for block in blocks(OPERATOR) if block.heading == heading]
+    remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
     for block in remedy:
         run_block(block, checkout)
     if remedy:
@@ -988,6 +1014,6 @@ def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
 
 def test_every_trouble_of_the_page_is_tried() -> None:
     """No heading under Troubleshooting is without a test."""
-    troubles = OPERATOR.read_text(encoding="utf-8").partition("## Troubleshooting\n")[2]
+    troubles = TROUBLESHOOTING.read_text(encoding="utf-8").partition("## On SQLite")[2]
 
     assert [*SYMPTOMS, *SYMPTOMS_ON_SERVER] == re.findall("^### (.*)$", troubles, re.MULTILINE)

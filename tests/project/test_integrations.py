@@ -1,4 +1,4 @@
-"""The examples of docs/INTEGRATIONS.md, each run by the real framework; the extra `integrations` has them."""
+"""The examples of docs/integrations.md, each run by the real framework; the extra `integrations` has them."""
 
 import asyncio
 import importlib
@@ -17,7 +17,7 @@ import pytest
 from poker_therapist import get_pattern_storage
 from tests.helpers.checkout import ROOT
 
-PAGE = (ROOT / "docs" / "INTEGRATIONS.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.slow  # a framework takes a second to import
 

@@ -9,7 +9,7 @@ import re
 from poker_therapist.migrations.clauses import NAME
 from poker_therapist.migrations.effects import Lock, code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
-from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, tokens
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, is_open, tokens
 
 # From the weakest to the strongest, and what each blocks.
 _BLOCKS = {
@@ -104,7 +104,10 @@ def fault(text: str, is_whole: bool) -> str:
     line = code(text)
     if is_whole and (found := _OUTSIDE.match(line)):
         return f"no transaction may hold {found[0]}: {OUTSIDE_TRANSACTION}"
-    words = (text[one.start() :].split(maxsplit=1)[0] for one in tokens(text) if one[0] == "\\")
-    if word := next((one for one in words if one != "\\."), ""):  # which ends the rows of COPY
-        return f"{word} is a command of the program psql and no SQL: remove it"
+    for one in tokens(text):
+        word = text[one.start() :].split(maxsplit=1)[0].rstrip(";")
+        if is_open(one):
+            return f"what begins with this {one[0]} has no end: end it"
+        if one[0] == "\\" and word != "\\.":  # which ends the rows of COPY
+            return f"{word} is a command of the program psql and no SQL: remove it"
     return NO_ROWS if COPIES_ROWS.match(line) else ""

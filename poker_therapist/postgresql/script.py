@@ -11,7 +11,7 @@ from poker_therapist.compat import override
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.postgresql.backend import TABLE_TIMEOUT, AtomicPostgreSQLBackend
-from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, tokens
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, is_open, tokens
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _PRESENT = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("backend.sql"))["present"]
@@ -23,7 +23,6 @@ _SETTINGS = (
 )
 # What begins a variable of psql's after a colon.
 _VARIABLE = re.compile(r"[\w'\"{\x80-\U0010ffff]")
-_OPENS = re.compile(r"['\"] | \$(?:[^\W\d]\w*)?\$ | /\*", re.X)
 _STRINGS = "standard_conforming_strings"
 
 
@@ -77,11 +76,11 @@ class PostgreSQLScript(ScriptDialect):
         why, place = NO_ROWS if COPIES_ROWS.match(text) else "", 0
         for token in () if why else tokens(text):
             if token[0] == "\\":
-                word = text[token.start() :].split(maxsplit=1)[0]
+                word = text[token.start() :].split(maxsplit=1)[0].rstrip(";")
                 why = f"it would take {word} for a command of its own: remove it"
             elif token[0].lower() == _STRINGS:
                 why = f"it would read texts otherwise after {token[0]}: leave that as it is"
-            elif token["comment"] or (len(token[0]) == 1 and _OPENS.match(text, token.start())):
+            elif is_open(token):
                 why = f"it would take all that comes after it for a part of this {token[0]}: end it"
             if why:
                 place = token.start()

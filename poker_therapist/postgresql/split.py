@@ -22,6 +22,7 @@ _TOKEN = re.compile(
 COPIES_ROWS = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
 NO_ROWS = "COPY waits for rows that no file of SQL brings: use INSERT"
 _COMMENT_ENDS = re.compile(r"/\*|\*/")
+_OPENS = re.compile(r"['\"] | \$(?:[^\W\d]\w*)?\$", re.VERBOSE)
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
 
 
@@ -76,3 +77,10 @@ def tokens(text: str) -> Iterator[re.Match[str]]:
             place = len(text)
         if depth or not token["comment"]:
             yield token
+
+
+def is_open(token: re.Match[str]) -> bool:
+    """Return whether a token begins a text, a name or a comment that has no end."""
+    return token["comment"] is not None or bool(
+        len(token[0]) == 1 and _OPENS.match(token.string, token.start())
+    )

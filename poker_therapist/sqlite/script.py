@@ -12,6 +12,7 @@ from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.migrations.script import BROKEN, LOST, MISSING, STATE
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
+from poker_therapist.sqlite.tokens import has_end
 
 _ROWS = 'SELECT "table", rowid, parent FROM'
 # What is in a .sqliterc must change neither what is run nor what is said. Silent: a PRAGMA shows its value.
@@ -86,7 +87,7 @@ class SQLiteScript(ScriptDialect):
 
     @override
     def fault(self, text: str) -> tuple[int, str] | None:
-        if not sqlite3.complete_statement(f"{text}\n;"):
+        if not has_end(text):
             return 0, "this statement has no end: it would take what comes after it for a part of it"
 
         def blanked(found: re.Match[str]) -> str:

@@ -1,6 +1,7 @@
 """SQL as words, so that layout, comments, quotes of names and case of keywords make no difference."""
 
 import re
+import sqlite3
 from collections.abc import Sequence
 
 from sqlparse import lexer, tokens
@@ -27,8 +28,15 @@ _OUTSIDE = re.compile(r"VACUUM\b|DETACH\b|PRAGMA (?:\w+\.)?(?:journal_mode|synch
 _NO_EFFECT = re.compile(r"PRAGMA (?:\w+\.)?foreign_keys ?[=(]", re.IGNORECASE)
 
 
+def has_end(text: str) -> bool:
+    """Return whether a statement is whole: no text, name, comment or trigger in it is without its end."""
+    return "\0" in text or sqlite3.complete_statement(f"{text}\n;")
+
+
 def fault(text: str, is_whole: bool) -> str:
-    """Return what to do about a statement that a transaction may not hold, or where it does nothing."""
+    """Return what to do about a statement without its end or its effect, or that no transaction may hold."""
+    if not has_end(text):
+        return "this statement has no end: look for a quote, a bracket or an END that is missing"
     line = code(text) if is_whole else ""
     if found := _OUTSIDE.match(line):
         return f"no transaction may hold {found[0].rstrip(' =(')}: {OUTSIDE_TRANSACTION}"

@@ -264,6 +264,17 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["002_add_bets.sql:6: this comment has no end, so what comes after it would not be run: end it"],
     ),
+    "a text without its end": (
+        {
+            "002_add_bets.sql": f"{SECOND}INSERT INTO bets\nVALUES ('1);",
+            "002_add_bets.rollback.sql": "DROP [b;",
+        },
+        [
+            f"002_add_bets{half}: this statement has no end: look for a quote, a bracket or an END that is "
+            "missing"
+            for half in (".rollback.sql:1", ".sql:4")
+        ],
+    ),
     "a folder with the name of a file": (
         {"003_a_b.sql/x.txt": ""},
         ["003_a_b.sql: is a folder, and ignored: rename it"],
@@ -342,12 +353,14 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
     _write(
         folder / "sql_migrations" / "postgresql",
         "001_add_hands",
-        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n;SELECT '\\x' \\gexec",
+        "-- x\n-- transactional: false\nVACUUM;\ncopy hands FROM stdin;\n1\n\\.\n;"
+        "SELECT '\\x' \\gexec;\nSELECT $a$ $b$",
     )
 
     assert _said(folder, engine="postgresql") == [
         "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
         "001_add_hands.sql:7: \\gexec is a command of the program psql and no SQL: remove it",
+        "001_add_hands.sql:8: what begins with this $ has no end: end it",
         (
             "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
             "migration of its "

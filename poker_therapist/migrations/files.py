@@ -445,7 +445,5 @@ def link(migrations: dict[str, SQLMigration]) -> None:
     try:
         TopologicalSorter({name: migrations[name].depends_on for name in migrations}).prepare()
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise InvalidMigration(
-            f"these depend on each other in a circle: {circle}: correct one `-- depends:`"
-        ) from error
+        circle = f"these depend on each other in a circle: {' -> '.join(reversed(error.args[1]))}"
+        raise InvalidMigration(f"{circle}: correct one `-- depends:`") from error

@@ -6,10 +6,10 @@ the text that the storage keeps, and a column of any type as that type.
 """
 
 import hashlib
-import marshal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice, zip_longest
+from marshal import dumps
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, StorageError
 from poker_therapist.migrations.atomic import AtomicBackend
@@ -187,7 +187,7 @@ def _digest(rows: list[Row]) -> bytes:
 
     Version 2 of marshal's format writes out each value, and none as a reference to an equal one before it.
     """
-    return hashlib.sha256(marshal.dumps(rows, 2)).digest()
+    return hashlib.sha256(dumps(rows, 2)).digest()
 
 
 def _equal(mine: Row | None, copied: Row | None) -> bool:

@@ -167,9 +167,9 @@ class AtomicBackend(Bookkeeping, ABC):
             migrations: what is to be applied.
             again: it is applied already, and will be rolled back before.
         """
-        self.require_known(migrations, again=again)
         ids = {one.id for one in migrations}
         applied = self.applied().keys() if ids else set()
+        self.require_known(migrations, applied - ids if again else applied)
         done = applied | self.interrupted() if ids else set()
         done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():

@@ -8,7 +8,7 @@ import getpass
 import socket
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,22 +108,18 @@ class Bookkeeping(DatabaseBackend, ABC):
             if text.is_interrupted or (name in applied and text.is_text_of(applied[name]))
         ]
 
-    def require_known(self, chosen: Collection[SQLMigration], *, again: bool) -> None:
+    def require_known(self, chosen: Collection[SQLMigration], applied: Set[str]) -> None:
         """Raise SchemaTooNew if what is to be applied would come beside what is applied and has no file.
 
         That is, a later one of the same folder: one that depends on what has a file.
-
-        Args:
-            chosen: what is to be applied.
-            again: all of it that is applied will be rolled back before.
         """
         pending = [one.id for one in chosen if one.file is not None and not one.is_hook]
         files = {one.id for one in (*self._known, *chosen) if one.file is not None}
-        gone = files | ({one.id for one in chosen} if again else set()) | self.interrupted()
-        kept = {one.id: one for one in self.kept_migrations()} if pending else {}
-        unknown = [name for name, one in kept.items() if name not in gone and ancestors(one, kept) & files]
-        if unknown:
-            raise SchemaTooNew.beside(self.name, pending, sorted(unknown, key=natural))
+        if pending and (others := applied - files):
+            kept = {one.id: one for one in self.kept_migrations()}
+            unknown = [name for name in others & kept.keys() if ancestors(kept[name], kept) & files]
+            if unknown:
+                raise SchemaTooNew.beside(self.name, pending, sorted(unknown, key=natural))
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
         """Return what is applied of ours, as it was: its files, and the kept text of what has none."""

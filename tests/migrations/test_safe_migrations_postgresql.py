@@ -358,9 +358,25 @@ def test_schemas_and_migration_tables_are_migrated_side_by_side(two_migrations: 
     ]
 
 
-def test_ctrl_c_undoes_the_migration_and_says_so(two_migrations: ServerProject) -> None:
+@pytest.mark.parametrize(
+    ("transactional", "number", "said", "tables"),
+    [
+        (
+            "true",
+            signal.SIGINT,
+            "yoyo: stopped while applying 002_add_bets: all that it did was undone\n",
+            [],
+        ),
+        ("false", signal.SIGTERM, "yoyo: 002_add_bets: it was stopped in the middle: finish it", ["bets"]),
+    ],
+)
+def test_a_signal_ends_the_statement_and_what_is_left_is_said(
+    transactional: str, number: int, said: str, tables: list[str], two_migrations: ServerProject
+) -> None:
     two_migrations.write(
-        "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets ();\nSELECT pg_sleep(60);"
+        "002_add_bets",
+        f"-- transactional: {transactional}\n-- depends: 001_add_hands\n"
+        "CREATE TABLE bets ();\nSELECT pg_sleep(60);",
     )
     child = os.fork()
     if not child:
@@ -371,14 +387,12 @@ def test_ctrl_c_undoes_the_migration_and_says_so(two_migrations: ServerProject) 
         two_migrations.url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
     )
     (command,) = psutil.Process(child).children()
-    command.send_signal(signal.SIGINT)
+    command.send_signal(number)
     os.waitpid(child, 0)
 
-    assert (
-        "stopped; a migration that was not finished has been undone"
-        in (two_migrations.folder / "said").read_text()
-    )
-    assert (two_migrations.tables(), two_migrations.applied()) == (["hands"], ["001_add_hands"])
+    assert said in (two_migrations.folder / "said").read_text()
+    assert two_migrations.tables() == sorted(["hands", *tables])
+    assert two_migrations.applied() == ["001_add_hands"]
     assert locks(two_migrations.url) == []
 
 

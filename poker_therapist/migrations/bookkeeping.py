@@ -17,7 +17,7 @@ from typing import Any
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 
-from poker_therapist.errors import PokerTherapistError
+from poker_therapist.errors import MigrationError, PokerTherapistError
 from poker_therapist.migrations.files import KEPT_IN_DATABASE, AppliedRecord, Split, SQLMigration, split
 from poker_therapist.migrations.order import in_order, natural
 
@@ -119,7 +119,7 @@ class Bookkeeping(DatabaseBackend, ABC):
         with self.translating_errors():
             if self.exists() and "_migration_adopted" in self.list_tables():
                 for name, table in self.query("adopted_tables", (self.migration_table,)):
-                    found.setdefault(name, []).append(table)
+                    found.setdefault(str(name), []).append(str(table))
         return found
 
     def in_rollback_order(self, migrations: Iterable[SQLMigration]) -> list[SQLMigration]:
@@ -131,8 +131,14 @@ class Bookkeeping(DatabaseBackend, ABC):
 
     def _prepare(self) -> None:
         """Create yoyo's tables and ours."""
-        if internalmigrations.needs_upgrading(self):
-            internalmigrations.upgrade(self)
+        try:
+            if internalmigrations.needs_upgrading(self):
+                internalmigrations.upgrade(self)
+        except (AssertionError, TypeError) as error:  # with which yoyo refuses what it does not know
+            raise MigrationError(
+                f"{self.name} records in {self.version_table} no version that this yoyo knows: "
+                "install the yoyo-migrations that has made it, or correct that table"
+            ) from error
         self.query("create_texts")
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
@@ -140,7 +146,12 @@ class Bookkeeping(DatabaseBackend, ABC):
             values = {"migration_hash": migration.hash, "migration_id": migration.id}
             values["when"] = self._time_of(migration, operation)
             self.execute(self.format_sql(self.mark_migration_sql), values)
-            self._keep(migration, self.applied()[migration.id])
+            if (applied_at := self.applied().get(migration.id)) is None:
+                raise MigrationError(
+                    f"{self.migration_table} has not taken {migration.id} as a text: correct its columns",
+                    migration_id=migration.id,
+                )
+            self._keep(migration, applied_at)
         self.log_migration(migration, operation)
 
     def _time_of(self, migration: SQLMigration, operation: str) -> datetime:

@@ -30,6 +30,7 @@ class Bookkeeping(DatabaseBackend, ABC):
 
     location: Any  # each engine says of which kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
+    unreadable = ""  # what this user may not read of it, and so is not seen
     _known: Sequence[SQLMigration] = ()  # all that were read, for a part of them may rest on another
 
     @property

@@ -145,7 +145,16 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
         cursor = psycopg.RawCursor(self.connection)
-        cursor.execute(_QUERIES[name], values)
+        try:
+            cursor.execute(_QUERIES[name], values)
+        except psycopg.errors.InsufficientPrivilege as error:
+            if name != "kept_texts" or self._in_transaction:
+                raise
+            self.unreadable = (
+                f"whether a file was edited, or a migration interrupted, is not seen ({reason_of(error)}): "
+                "grant this role SELECT on _migration_text"
+            )
+            return []
         return cursor.fetchall() if cursor.description else []
 
     @override

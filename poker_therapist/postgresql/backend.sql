@@ -28,6 +28,16 @@ WHERE
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
 
+-- name: session()
+SELECT
+    current_setting('search_path') AS search_path,
+    current_setting('role') AS role_name;
+
+-- name: set_session(search_path, role_name)
+SELECT
+    set_config('search_path', :search_path, FALSE),
+    set_config('role', :role_name, FALSE);
+
 -- name: current_schema()
 SELECT current_schema();
 

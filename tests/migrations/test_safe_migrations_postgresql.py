@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -289,6 +290,28 @@ def test_what_a_migration_sets_for_its_session_ends_with_it(
     assert len(project.query("SELECT DISTINCT * FROM seen")) == 1
 
 
+@pytest.mark.parametrize("transactional", ["true", "false"])
+def test_what_the_app_sets_for_its_sessions_holds_for_each_migration(
+    transactional: str, reader: str, project: ServerProject
+) -> None:
+    """A role and a search path by `on_connect`: all tables and records are where the first are."""
+    project.run_sql(f"CREATE SCHEMA rex; GRANT ALL ON SCHEMA rex TO {reader}")
+    header = f"-- transactional: {transactional}\n"
+    project.write("001_a", f"{header}RESET ROLE;\nRESET search_path;", f"{header}RESET ALL;")
+    project.write("002_b", f"{header}-- depends: 001_a\nCREATE TABLE b ();", f"{header}DROP TABLE b;")
+
+    def connected(connection: psycopg.Connection) -> None:
+        connection.execute(f"SET ROLE {reader}; SET search_path = rex".encode())
+
+    with AtomicPostgreSQLBackend(replace(server_location(project.url), on_connect=connected)) as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(project.sql)])))
+        assert project.query(
+            "SELECT DISTINCT schemaname, tableowner FROM pg_tables WHERE schemaname IN ('public', 'rex')"
+        ) == [("rex", reader)]
+        backend.rollback_migrations(backend.to_rollback(backend.read([str(project.sql)])))
+    assert applied(project.url, "rex") == []
+
+
 def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
     two_migrations: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,10 +322,13 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
         "002_add_bets", "-- depends: 001_add_hands\n\nALTER TABLE hands ADD COLUMN note TEXT;"
     )
     with psycopg.connect(two_migrations.url) as player:
-        player.execute("SELECT * FROM hands")
-        message = two_migrations.refuses("apply")
+        player.execute("SELECT id FROM hands WHERE 'secret' <> '' AND id > 7 AND 'trick\x1b' <> $$it$$")
+        message = two_migrations.refuses("apply", options="&timeout=1")
 
         assert message.startswith("sql/002_add_bets.sql:3: postgresql://")
+        pid = player.info.backend_pid
+        assert f"It has waited for session {pid} (idle in transaction, transaction since " in message
+        assert message.endswith("): SELECT id FROM hands WHERE ? <> ? AND id > ? AND ? <> ?\n")
         assert "stayed locked (canceling statement due to lock timeout)" in message
         assert "pg_stat_activity" in message
     assert two_migrations.yoyo("apply").returncode == 0

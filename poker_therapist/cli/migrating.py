@@ -65,8 +65,16 @@ def status(where: Where, *, as_json: bool) -> int:
 @click.command()
 @takes_migrations
 @click.option("--to", metavar="ID", help="The last migration to try.")
+@click.option(
+    "--max-lock",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long players may wait.",
+)
 @as_json
-def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
+def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) -> int:
     """Try the pending migrations on a copy.
 
     Each is applied to a copy of this database, rolled back and applied again. The database itself is not
@@ -76,7 +84,9 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
     and rows), schema-exact (the same schema and rows, some values differ), adopted (it found tables that no
     migration made: it goes back by backup), or irreversible.
 
-    Exit code 0: each works and none is irreversible; 4: not so.
+    What others would wait for, and for how long, is measured on the rows of the copy.
+
+    Exit code 0: each works, none is irreversible and nobody waits for longer than --max-lock; 4: not so.
     """
     location, folders = where.migrations()
     with screen.progress() as progress:
@@ -96,14 +106,16 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
                         "verdict": one.verdict or "failed",
                         "reasons": one.reasons,
                         "broken_promises": one.broken_promises,
+                        "locks": {way: report.as_json() for way, report in one.locks.items()},
                     }
                     for one in found.migrations
                 ],
             }
         )
     else:
-        screen.print_rehearsal(location, found)
-    return 0 if found.is_safe else TROUBLE
+        screen.print_rehearsal(location, found, max_lock)
+    waits = any(report.too_long(max_lock) for one in found.migrations for report in one.locks.values())
+    return 0 if found.is_safe and not waits else TROUBLE
 
 
 @click.command()

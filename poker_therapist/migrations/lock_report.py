@@ -52,7 +52,7 @@ class StatementReport:
         parts += [f"reads all of {table}" for table in self.scanned]
         for table, counts in self.rows.items():
             parts += [f"{count:,} rows of {table} {how}" for how, count in counts.items() if count]
-        return f"line {self.line}, {self.seconds:.2f} s: {', '.join(parts) or 'nothing that others use'}"
+        return f"line {self.line}, {self.seconds:.2f} s" + (f": {', '.join(parts)}" if parts else "")
 
 
 @dataclass(slots=True)

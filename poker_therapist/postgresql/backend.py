@@ -317,6 +317,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         built = list(migrations)
         if self._in_transaction:
             with AtomicPostgreSQLBackend(self.location, self.migration_table) as other:
+                # What this session has locked is not to be had before it ends.
+                other.query("set_lock_timeout", ("250ms",))
                 return other.build(built)
         self.begin()
         try:

@@ -26,6 +26,8 @@ WHERE
     here.datname = current_database()
     AND held.locktype = 'relation'
     AND held.granted
+    AND CAST(held.relation AS BIGINT) >= 16384 -- none of the catalogs
+    AND (of_table.indrelid IS NULL OR held.mode = 'AccessExclusiveLock')
     AND held.pid = CAST(:pid AS INTEGER);
 
 -- name: counters()

@@ -87,9 +87,9 @@ class LockReport:
         self.waits = list(longest.values())
         self._held.clear()
 
-    def forget(self) -> None:
-        """Note that a transaction was undone, and will be tried again."""
-        self.statements.clear()
+    def forget(self, keeping: int = 0) -> None:
+        """Note that a transaction was undone, and perhaps will be tried again."""
+        del self.statements[keeping:]
         self._held.clear()
 
     def too_long(self, most: float) -> list[Wait]:

@@ -95,6 +95,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
             self._report.release(now)
 
     def _execute_in_transaction(self, text: str) -> None:
+        before = len(self._report.statements)
         self.connection.execute("BEGIN")
         try:
             self._observed(text)
@@ -102,7 +103,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         except BaseException:
             if not is_lost(self.connection):
                 self.connection.execute("ROLLBACK")
-            self._forget()
+            self._forget(before)
             raise
         self._end()
 
@@ -165,9 +166,9 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         self._state = None
         self._seen.clear()
 
-    def _forget(self) -> None:
+    def _forget(self, keeping: int = 0) -> None:
         if self._state is not None:
-            self._report.forget()
+            self._report.forget(keeping)
         self._state = None
         self._seen.clear()
 

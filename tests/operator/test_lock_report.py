@@ -27,6 +27,7 @@ SETUP = """
     CREATE UNIQUE INDEX by_id ON hands (id);
     ALTER TABLE hands ADD CONSTRAINT noted CHECK (note <> '') NOT VALID;
     CREATE TABLE bets (hand INT);
+    CREATE TABLE parent (id INT);
     INSERT INTO bets VALUES (1);
     CREATE TRIGGER again BEFORE UPDATE ON hands FOR EACH ROW
     EXECUTE FUNCTION suppress_redundant_updates_trigger();
@@ -66,6 +67,15 @@ KINDS = [
     Kind("REINDEX INDEX by_id", EVERYBODY, scanned=True),
     Kind("REINDEX TABLE hands", EVERYBODY, scanned=True),
     Kind("LOCK TABLE hands", EVERYBODY),
+    Kind("TRUNCATE bets, ONLY hands", EVERYBODY, rewritten=True),
+    Kind("DROP TABLE bets, hands", EVERYBODY),
+    Kind("LOCK bets, hands IN SHARE ROW EXCLUSIVE MODE", WRITERS),
+    Kind("ALTER TABLE hands INHERIT parent", EVERYBODY),
+    Kind("CREATE TABLE kid () INHERITS (hands)", MAINTENANCE),
+    Kind("CREATE PUBLICATION news FOR TABLE bets, hands", MAINTENANCE),
+    Kind("COMMENT ON COLUMN hands.id IS 'number'", MAINTENANCE),
+    Kind("COMMENT ON TRIGGER again ON hands IS 'again'"),
+    Kind("ANALYZE bets (hand), hands", MAINTENANCE),
     Kind("LOCK TABLE hands IN EXCLUSIVE MODE", WRITERS),
     Kind("CREATE INDEX by_note ON hands (note)", WRITERS, scanned=True),
     Kind(

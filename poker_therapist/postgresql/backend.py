@@ -1,6 +1,7 @@
 """The PostgreSQL half of the atomic backend: one connection, an advisory lock that is polled."""
 
 import re
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,14 +175,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 pause = min(pause * 2, 5.0)
         return attempt()
 
-    def _watch(self, delay: float = 0.0) -> "LockWatch":
+    def _watch(self) -> "LockWatch":
         from poker_therapist.postgresql.waiting import LockWatch
 
         def pid() -> int | None:
             opened = self._opened
             return None if opened is None or is_lost(opened) else opened.pgconn.backend_pid
 
-        return LockWatch(self.location, pid, self.tell_operator, delay)
+        return LockWatch(self.location, pid, self.tell_operator)
 
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
@@ -267,15 +268,27 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         building: Any = nullcontext("")
         watch: Any = nullcontext()
         if _INDEXES.match(text):
-            from poker_therapist.migrations.effects import code
             from poker_therapist.postgresql import concurrently
 
-            line = code(text)
-            building = concurrently.building(self.connection, line, TABLE_TIMEOUT, self.tell_operator)
-            watch = self._watch(delay=_SECONDS_UNTOLD) if concurrently.ANY.search(line) else watch
+            line = concurrently.on_one_line(text)
+            building = concurrently.building(self, line, TABLE_TIMEOUT)
+            watch = self._watch_later() if concurrently.ANY.search(line) else watch
         with watch, building as instead:
             if (cursor := self.connection.execute((instead or text).encode())).description:
                 self.show_rows(cursor)
+
+    @contextmanager
+    def _watch_later(self) -> Iterator[None]:
+        """Tell for whom a statement waits that no limit ends, after some seconds."""
+        with ExitStack() as stack:
+            timer = threading.Timer(_SECONDS_UNTOLD, lambda: stack.enter_context(self._watch()))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+                timer.join()
 
     @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:

@@ -5,9 +5,8 @@ INVALID: no query uses it, every save keeps it up, and IF NOT EXISTS takes it fo
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -15,9 +14,11 @@ from psycopg import sql
 
 from poker_therapist.migrations.effects import NAME
 from poker_therapist.postgresql.connect import is_idle, is_lost
-from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+_BLANK_OR_TEXT = re.compile(
+    r"""(?: \s | --[^\n]* | /\*.*?\*/ )+ | (?P<text> '[^']*' | (?P<tag>\$\w*\$).*?(?P=tag) ) | "[^"]*" """,
+    re.VERBOSE | re.DOTALL,
+)
 _CREATES = re.compile(
     rf"CREATE (?:UNIQUE )?INDEX (CONCURRENTLY )?(?:IF NOT EXISTS )?(?:(?!ON ){NAME} ?)?ON (?:ONLY )?{NAME}",
     re.I,
@@ -38,27 +39,34 @@ class _Index(NamedTuple):
     is_transient: bool
 
 
+def on_one_line(text: str) -> str:
+    """Return a statement on one line, without comments, and with nothing in its texts."""
+
+    def shortened(found: re.Match[str]) -> str:
+        return "''" if found["text"] else found[0] if found[0][0] == '"' else " "
+
+    return _BLANK_OR_TEXT.sub(shortened, text).strip()
+
+
 @contextmanager
-def building(
-    connection: psycopg.Connection[Any], line: str, limit: str, tell: Callable[[str], None]
-) -> Iterator[str]:
+def building(backend: Any, line: str, limit: str) -> Iterator[str]:
     """Let a statement about an index be run, in the block, so that it leaves no INVALID one.
 
     Args:
-        connection: on which it is run.
-        line: the statement on one line, as `effects.code` returns it.
+        backend: runs it.
+        line: the statement, as `on_one_line` returns it.
         limit: our own limit to the wait for a lock, which does not hold where nobody else is kept waiting.
-        tell: called with a sentence about what is done beside it.
 
     Yields:
         what is to be run in its place; empty if it is to be run as it is.
     """
+    connection: psycopg.Connection[Any] = backend.connection
     is_concurrent = ANY.search(line) is not None and is_idle(connection)
     waits = is_concurrent and connection.execute("SHOW lock_timeout").fetchone() == (limit,)
     if waits:
         connection.execute("SET lock_timeout = 0")
     try:
-        if (found := _DETACHES.match(line)) and _ask(connection, "is_detaching", found[2]):
+        if (found := _DETACHES.match(line)) and backend.query("is_detaching", (found[2],)):
             yield f"ALTER TABLE {found[1]} DETACH PARTITION {found[2]} FINALIZE"
             return
         created, again = _CREATES.match(line), _REINDEXES.match(line)
@@ -67,36 +75,33 @@ def building(
             return
         scope = created[3] if created else again[2] if again else None
         kind = "TABLE" if created else again[1].upper() if again else ""
-        before = _invalid(connection, kind, scope)
+        before = _invalid(backend, kind, scope)
         for one in before:
-            named = created and created[2] and _ask(connection, "is_named", created[2], one.name)
+            named = created and created[2] and backend.query("is_named", (created[2], one.name))
             if named or (again and one.is_transient and kind in ("INDEX", "TABLE")):
-                tell(f"{one.name} is INVALID, left by an earlier try: it is dropped first")
+                backend.tell_operator(f"{one.name} is INVALID, left by an earlier try: it is dropped first")
                 _drop(connection, one, is_concurrent=is_concurrent)
         try:
             yield ""
         except psycopg.Error:
             if is_concurrent and not is_lost(connection):
                 with suppress(psycopg.Error):  # the next try finds it
-                    connection.execute("SELECT set_config('lock_timeout', %s, FALSE)", (limit,))
-                    for one in set(_invalid(connection, kind, scope)) - set(before):
+                    if waits:
+                        backend.query("set_lock_timeout", (limit,))
+                    for one in set(_invalid(backend, kind, scope)) - set(before):
                         _drop(connection, one, is_concurrent=True)
             raise
-        if is_concurrent and (left := set(_invalid(connection, kind, scope)) - set(before)):
+        if is_concurrent and (left := set(_invalid(backend, kind, scope)) - set(before)):
             raise psycopg.DataError(f"the index {min(one.name for one in left)} is INVALID: run it again")
     finally:
         if waits and is_idle(connection):
-            connection.execute("SELECT set_config('lock_timeout', %s, FALSE)", (limit,))
+            backend.query("set_lock_timeout", (limit,))
 
 
-def _invalid(connection: psycopg.Connection[Any], kind: str, scope: str | None) -> list[_Index]:
-    return [_Index(*row) for row in _ask(connection, "invalid_indexes", kind, scope)]
+def _invalid(backend: Any, kind: str, scope: str | None) -> list[_Index]:
+    return [_Index(*row) for row in backend.query("invalid_indexes", (kind, scope))]
 
 
 def _drop(connection: psycopg.Connection[Any], index: _Index, *, is_concurrent: bool) -> None:
     how = "DROP INDEX CONCURRENTLY IF EXISTS {}" if is_concurrent else "DROP INDEX IF EXISTS {}"
     connection.execute(sql.SQL(how).format(sql.Identifier(index.schema, index.name)))
-
-
-def _ask(connection: psycopg.Connection[Any], name: str, *values: Any) -> list[Any]:
-    return psycopg.RawCursor(connection).execute(_QUERIES[name], values).fetchall()

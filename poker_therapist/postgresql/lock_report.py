@@ -132,7 +132,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
             was, now = before.get(oid), self._state.get(oid)
             if was is None or now is None or was == now:
                 continue
-            file, scans, read, *counts = (after - one for one, after in zip(was, now, strict=True))
+            scans, *counts, file, read = (after - one for one, after in zip(was, now, strict=True))
             found.rewritten += [name] if file else []
             found.scanned += [name] if scans > 0 and read > 0 else []
             rows = {how: count for how, count in zip(_CHANGES, counts, strict=True) if count > 0}

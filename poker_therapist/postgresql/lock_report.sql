@@ -31,13 +31,13 @@ WHERE
     AND held.pid = CAST(:pid AS INTEGER);
 
 -- name: counters()
--- Of this transaction: the file of each table, its scans, and its rows read, inserted, updated and deleted.
+-- Of this transaction: for each table its scans, rows inserted, updated and deleted, its file, and rows read.
 SELECT
-    CAST(relid AS BIGINT) AS oid,
-    CAST(coalesce(pg_relation_filenode(relid), 0) AS BIGINT) AS file,
+    relid,
     seq_scan,
-    coalesce(seq_tup_read, 0) AS seq_tup_read,
     n_tup_ins,
     n_tup_upd,
-    n_tup_del
+    n_tup_del,
+    CAST(coalesce(pg_relation_filenode(relid), 0) AS BIGINT) AS file,
+    coalesce(seq_tup_read, 0) AS seq_tup_read
 FROM pg_stat_xact_user_tables;

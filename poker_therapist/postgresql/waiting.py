@@ -31,11 +31,7 @@ class LockWatch(threading.Thread):
     """
 
     def __init__(
-        self,
-        location: PostgreSQLLocation,
-        pid: Callable[[], int | None],
-        tell: Callable[[str], None],
-        delay: float = 0.0,
+        self, location: PostgreSQLLocation, pid: Callable[[], int | None], tell: Callable[[str], None]
     ) -> None:
         """Prepare to look.
 
@@ -43,11 +39,10 @@ class LockWatch(threading.Thread):
             location: where the session is.
             pid: returns the server's process of the session; None while there is none.
             tell: called, in another thread, with a sentence.
-            delay: seconds before the first look.
         """
         super().__init__(daemon=True)
         self.found = ""
-        self._location, self._pid, self._tell, self._delay = location, pid, tell, delay
+        self._location, self._pid, self._tell = location, pid, tell
         self._ended = threading.Event()
 
     def __enter__(self) -> "LockWatch":
@@ -60,12 +55,10 @@ class LockWatch(threading.Thread):
 
     def run(self) -> None:
         """Look until the block ends; that nobody can look must not stop the migration."""
-        if self._ended.wait(self._delay):
-            return
         with suppress(Exception), closing(open_connection(self._location)) as connection:
             pause, told, last = 0.01, 0.0, set[int]()
             while not self._ended.wait(pause):
-                pause = min(pause * 1.5, 1.0)
+                pause = 1.0 if self.found else min(pause * 1.5, 0.1)  # shorter than any wait for a lock
                 pid = self._pid()
                 rows = pid and psycopg.RawCursor(connection).execute(_BLOCKERS, (pid,)).fetchall()
                 if rows:

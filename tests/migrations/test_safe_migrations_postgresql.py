@@ -316,7 +316,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
     two_migrations: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everybody who comes after the migration would wait as well; who is in the way can be found."""
-    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "50ms")
+    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "300ms")
     assert two_migrations.yoyo("apply", "-m", "001").returncode == 0
     two_migrations.write(
         "002_add_bets", "-- depends: 001_add_hands\n\nALTER TABLE hands ADD COLUMN note TEXT;"

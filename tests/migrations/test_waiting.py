@@ -18,8 +18,8 @@ INVALID = "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE 
 @pytest.fixture
 def pairs(postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pairs:
     """A folder, and a database with a table in which two rows are the same; nobody waits long."""
-    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "50ms")
-    monkeypatch.setattr(backend_module, "_SECONDS_UNTOLD", 0.2)
+    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "300ms")
+    monkeypatch.setattr(backend_module, "_SECONDS_UNTOLD", 0.5)
     run_sql(postgresql_url, "CREATE TABLE hands (id INT); INSERT INTO hands VALUES (1), (1)")
     return Pairs(tmp_path / "sql", postgresql_url)
 

@@ -90,7 +90,7 @@ WHERE NOT pg_trigger.tgisinternal;
 -- name: invalid_indexes(kind, scope)
 -- Of a table, of the table of an index, of a schema, or of the whole database. Not those of partitioned
 -- tables: such an index is not valid until each partition has its part of it. The names of what REINDEX
--- CONCURRENTLY has left are PostgreSQL's own.
+-- CONCURRENTLY has left are PostgreSQL's own; a twin is valid, and differs in its name alone.
 WITH wanted AS (
     SELECT
         CAST(:kind AS TEXT) AS kind,
@@ -101,7 +101,17 @@ SELECT
     CAST(relation.oid AS BIGINT) AS oid,
     CAST(namespace.nspname AS TEXT) AS schema_name,
     CAST(relation.relname AS TEXT) AS name,
-    relation.relname ~ '_cc(new|old)[0-9]*$' AS is_transient
+    relation.relname ~ '_cc(new|old)[0-9]*$' AS is_transient,
+    (
+        SELECT count(*) > 0
+        FROM pg_index AS twin
+        INNER JOIN pg_class AS named_otherwise ON twin.indexrelid = named_otherwise.oid
+        WHERE
+            twin.indrelid = this.indrelid
+            AND twin.indisvalid
+            AND replace(pg_get_indexdef(twin.indexrelid), quote_ident(named_otherwise.relname) || ' ON ', '')
+            = replace(pg_get_indexdef(this.indexrelid), quote_ident(relation.relname) || ' ON ', '')
+    ) AS has_twin
 FROM wanted
 CROSS JOIN pg_index AS this
 INNER JOIN pg_class AS relation ON this.indexrelid = relation.oid

@@ -31,12 +31,13 @@ ANY = re.compile(r"\bCONCURRENTLY\b", re.I)
 
 
 class _Index(NamedTuple):
-    """An index that is not valid, what it is called with its schema, and whether it is REINDEX's own."""
+    """An index that is not valid; whether it is REINDEX's own, and whether a valid one is like it."""
 
     oid: int
     schema: str
     name: str
     is_transient: bool
+    has_twin: bool
 
 
 def on_one_line(text: str) -> str:
@@ -64,44 +65,56 @@ def building(backend: Any, line: str, limit: str) -> Iterator[str]:
     is_concurrent = ANY.search(line) is not None and is_idle(connection)
     waits = is_concurrent and connection.execute("SHOW lock_timeout").fetchone() == (limit,)
     if waits:
-        connection.execute("SET lock_timeout = 0")
+        backend.query("set_lock_timeout", ("0",))
     try:
         if (found := _DETACHES.match(line)) and backend.query("is_detaching", (found[2],)):
             yield f"ALTER TABLE {found[1]} DETACH PARTITION {found[2]} FINALIZE"
-            return
-        created, again = _CREATES.match(line), _REINDEXES.match(line)
-        if created is None and again is None:
+        elif created := _CREATES.match(line):
+            with _leaving_none(backend, "TABLE", created[3], created[2] or "", is_concurrent=is_concurrent):
+                yield ""
+        elif again := _REINDEXES.match(line):
+            with _leaving_none(backend, again[1].upper(), again[2], None, is_concurrent=is_concurrent):
+                yield ""
+        else:
             yield ""
-            return
-        scope = created[3] if created else again[2] if again else None
-        kind = "TABLE" if created else again[1].upper() if again else ""
-        before = _invalid(backend, kind, scope)
-        for one in before:
-            named = created and created[2] and backend.query("is_named", (created[2], one.name))
-            if named or (again and one.is_transient and kind in ("INDEX", "TABLE")):
-                backend.tell_operator(f"{one.name} is INVALID, left by an earlier try: it is dropped first")
-                _drop(connection, one, is_concurrent=is_concurrent)
-        try:
-            yield ""
-        except psycopg.Error:
-            if is_concurrent and not is_lost(connection):
-                with suppress(psycopg.Error):  # the next try finds it
-                    if waits:
-                        backend.query("set_lock_timeout", (limit,))
-                    for one in set(_invalid(backend, kind, scope)) - set(before):
-                        _drop(connection, one, is_concurrent=True)
-            raise
-        if is_concurrent and (left := set(_invalid(backend, kind, scope)) - set(before)):
-            raise psycopg.DataError(f"the index {min(one.name for one in left)} is INVALID: run it again")
     finally:
         if waits and is_idle(connection):
             backend.query("set_lock_timeout", (limit,))
+
+
+@contextmanager
+def _leaving_none(
+    backend: Any, kind: str, scope: str | None, name: str | None, *, is_concurrent: bool
+) -> Iterator[None]:
+    """Drop the INVALID indexes that earlier tries of a statement have left, and what it leaves itself."""
+    before = _invalid(backend, kind, scope)
+    known = {one.oid for one in before}
+    for one in before:
+        if name and backend.query("is_named", (name, one.name)):
+            _drop(backend, one, is_concurrent=is_concurrent)
+        elif one.is_transient and kind in ("INDEX", "TABLE") and is_concurrent:
+            _drop(backend, one, is_concurrent=True)
+    try:
+        yield
+    except psycopg.Error:
+        if is_concurrent and not is_lost(backend.connection):
+            with suppress(psycopg.Error):  # the next try finds it
+                for one in _invalid(backend, kind, scope):
+                    if one.oid not in known:
+                        _drop(backend, one, is_concurrent=True)
+        raise
+    for one in _invalid(backend, kind, scope) if is_concurrent else ():
+        if one.oid not in known:
+            raise psycopg.DataError(f"the index {one.name} is INVALID: run it again")
+        if name == "" and one.has_twin:  # of which PostgreSQL has chosen the name
+            _drop(backend, one, is_concurrent=True)
 
 
 def _invalid(backend: Any, kind: str, scope: str | None) -> list[_Index]:
     return [_Index(*row) for row in backend.query("invalid_indexes", (kind, scope))]
 
 
-def _drop(connection: psycopg.Connection[Any], index: _Index, *, is_concurrent: bool) -> None:
+def _drop(backend: Any, index: _Index, *, is_concurrent: bool) -> None:
+    backend.tell_operator(f"{index.name} is INVALID, left by a try that failed: it is dropped")
     how = "DROP INDEX CONCURRENTLY IF EXISTS {}" if is_concurrent else "DROP INDEX IF EXISTS {}"
-    connection.execute(sql.SQL(how).format(sql.Identifier(index.schema, index.name)))
+    backend.connection.execute(sql.SQL(how).format(sql.Identifier(index.schema, index.name)))

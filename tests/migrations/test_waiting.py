@@ -112,10 +112,26 @@ def test_an_invalid_index_is_built_again(
     told = list[str]()
     run(pairs, direction, told.append)
 
-    assert told[0] == "once is INVALID, left by an earlier try: it is dropped first"
+    assert told[0] == "once is INVALID, left by a try that failed: it is dropped"
     assert query(postgresql_url, INVALID) == []
     with pytest.raises(psycopg.errors.UniqueViolation):
         run_sql(postgresql_url, "INSERT INTO hands VALUES (1), (1)")
+
+
+def test_what_a_try_without_a_name_has_left_goes_when_the_index_is_built(
+    pairs: Pairs, postgresql_url: str
+) -> None:
+    """PostgreSQL gives the next one another name; an index of another kind that is INVALID stays."""
+    for text in (UNIQUE.format("CONCURRENTLY"), UNIQUE.format("CONCURRENTLY").replace("(id)", "(id DESC)")):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            run_sql(postgresql_url, text)
+    run_sql(postgresql_url, "DELETE FROM hands")
+    assert query(postgresql_url, f"{INVALID} ORDER BY 1") == [("hands_id_idx",), ("hands_id_idx1",)]
+    pairs.write("001_once", f"-- transactional: false\n{UNIQUE.format('CONCURRENTLY')}")
+    told = pairs.apply()
+
+    assert told[0] == "hands_id_idx is INVALID, left by a try that failed: it is dropped"
+    assert query(postgresql_url, INVALID) == [("hands_id_idx1",)]
 
 
 @pytest.mark.parametrize("index", ["CONCURRENTLY once", "CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS once"])

@@ -73,16 +73,29 @@ def status(where: Where, *, as_json: bool) -> int:
 @click.command(
     cls=Command,
     example="poker-therapist rehearse --database RexVoice.db",
-    codes={0: "every migration works and can be undone", 4: "one does not, or is irreversible"},
+    codes={
+        0: "every migration works and can be undone",
+        4: "one does not, is irreversible, or lets others wait for longer than --max-lock",
+    },
 )
 @takes_migrations
 @click.option("--to", metavar="ID", help="The last migration to try.")
+@click.option(
+    "--max-lock",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long players may wait.",
+)
 @as_json
-def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
+def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) -> int:
     """Try the pending migrations on a copy.
 
     On a copy of the database each pending migration is applied, rolled back and applied again. The database
     itself is not changed.
+
+    What others would wait for, and for how long, is measured on the rows of the copy, too.
 
     \b
     Verdicts:
@@ -110,14 +123,16 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
                         "verdict": one.verdict or "failed",
                         "reasons": one.reasons,
                         "broken_promises": one.broken_promises,
+                        "locks": {way: report.as_json() for way, report in one.locks.items()},
                     }
                     for one in found.migrations
                 ],
             }
         )
     else:
-        screen.print_rehearsal(location, found)
-    return 0 if found.is_safe else TROUBLE
+        screen.print_rehearsal(location, found, max_lock)
+    waits = any(report.too_long(max_lock) for one in found.migrations for report in one.locks.values())
+    return 0 if found.is_safe and not waits else TROUBLE
 
 
 @click.command(cls=Command, example="poker-therapist apply --database RexVoice.db")

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from poker_therapist.errors import escaped
 from poker_therapist.location import Location, command_about
 from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
+from poker_therapist.migrations.lock_report import MAINTENANCE
 from poker_therapist.migrations.log import LogEntry
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
@@ -110,7 +111,7 @@ def _urgency(migration: MigrationStatus) -> int:
     return {State.PENDING: 1, State.APPLIED: 2}.get(migration.state, 0)
 
 
-def print_rehearsal(location: Location, found: Rehearsal) -> None:
+def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> None:
     """Print the verdicts, then the reasons, the summary last."""
     if not found.migrations:
         _print(f"{location.name}: nothing is pending, so there is nothing to rehearse.", GOOD)
@@ -134,6 +135,7 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
             _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", BAD)
     if found.fallback_reason:
         _print(found.fallback_reason, NOTICE)
+    _print_locks(found, max_lock)
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
@@ -145,6 +147,18 @@ def print_rehearsal(location: Location, found: Rehearsal) -> None:
         _print(f"{failed[0]} fails: see above.", BAD)
     if lost:
         _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", BAD)
+
+
+def _print_locks(found: Rehearsal, max_lock: float) -> None:
+    """Print for what others would wait, and which statement took longest."""
+    for one in found.migrations:
+        for way, report in one.locks.items():
+            about = f"{escaped(one.id)}, {way}"
+            if waits := [escaped(str(wait)) for wait in report.waits if wait.who != MAINTENANCE]:
+                longest = max(report.statements, key=lambda statement: statement.seconds)
+                _print(f"{about}: {'; '.join(waits)} (longest: {escaped(str(longest))})")
+            for wait in report.too_long(max_lock):
+                _print(f"{about}: {escaped(str(wait))}, longer than --max-lock {max_lock:g}", BAD)
 
 
 def print_plan(location: Location, planned: list[PlannedMigration]) -> None:

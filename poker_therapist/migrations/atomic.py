@@ -53,6 +53,7 @@ class AtomicBackend(Bookkeeping, ABC):
 
     has_transactional_ddl = True
     report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
+    report_stopped: Callable[[str], None] = staticmethod(logger.warning)  # tells what a signal has left
     shows_rows = False  # whether the rows that a migration selects are reported
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read

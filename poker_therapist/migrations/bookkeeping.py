@@ -17,7 +17,7 @@ from typing import Any
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
 
-from poker_therapist.errors import PokerTherapistError, SchemaTooNew
+from poker_therapist.errors import MigrationError, PokerTherapistError, SchemaTooNew
 from poker_therapist.migrations.files import KEPT_IN_DATABASE, AppliedRecord, Split, SQLMigration, split
 from poker_therapist.migrations.order import ancestors, in_order, natural
 
@@ -32,6 +32,7 @@ class Bookkeeping(DatabaseBackend, ABC):
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     # What was applied, and what interrupted, when it was chosen what to roll back.
     chosen_among: tuple[Collection[str], Collection[str]] | None = None
+    unreadable = ""  # what this user may not read of it, and so is not seen
     _known: Sequence[SQLMigration] = ()  # all that were read, for a part of them may rest on another
 
     @property
@@ -134,7 +135,7 @@ class Bookkeeping(DatabaseBackend, ABC):
         with self.translating_errors():
             if self.exists() and "_migration_adopted" in self.list_tables():
                 for name, table in self.query("adopted_tables", (self.migration_table,)):
-                    found.setdefault(name, []).append(table)
+                    found.setdefault(str(name), []).append(str(table))
         return found
 
     def in_rollback_order(self, migrations: Iterable[SQLMigration]) -> list[SQLMigration]:
@@ -147,8 +148,14 @@ class Bookkeeping(DatabaseBackend, ABC):
 
     def _prepare(self) -> None:
         """Create yoyo's tables and ours."""
-        if internalmigrations.needs_upgrading(self):
-            internalmigrations.upgrade(self)
+        try:
+            if internalmigrations.needs_upgrading(self):
+                internalmigrations.upgrade(self)
+        except (AssertionError, TypeError) as error:  # with which yoyo refuses what it does not know
+            raise MigrationError(
+                f"{self.name} records in {self.version_table} no version that this yoyo knows: "
+                "install the yoyo-migrations that has made it, or correct that table"
+            ) from error
         self.query("create_texts")
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
@@ -156,7 +163,12 @@ class Bookkeeping(DatabaseBackend, ABC):
             values = {"migration_hash": migration.hash, "migration_id": migration.id}
             values["when"] = self._time_of(migration, operation)
             self.execute(self.format_sql(self.mark_migration_sql), values)
-            self._keep(migration, self.applied()[migration.id])
+            if (applied_at := self.applied().get(migration.id)) is None:
+                raise MigrationError(
+                    f"{self.migration_table} has not taken {migration.id} as a text: correct its columns",
+                    migration_id=migration.id,
+                )
+            self._keep(migration, applied_at)
         self.log_migration(migration, operation)
 
     def _time_of(self, migration: SQLMigration, operation: str) -> datetime:

@@ -14,6 +14,7 @@ from poker_therapist.migrations.catalog import Catalog, Difference, differences
 from poker_therapist.migrations.compare import RowComparison, RowDifference, Side
 from poker_therapist.migrations.effects import Lock
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.lock_report import LockReport
 from poker_therapist.tables import StoredTable
 
 # Called with what is being done, how much of it is done and how much there is.
@@ -30,9 +31,11 @@ class RehearsalCopy(ABC):
 
     Attributes:
         fallback_reason: why the copy is of a lesser kind than it could be; empty if it is not.
+        lock_report: of what the last `backend` does.
     """
 
     fallback_reason: str = ""
+    lock_report: LockReport
 
     @property
     @abstractmethod

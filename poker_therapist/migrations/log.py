@@ -4,7 +4,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from poker_therapist.errors import MigrationError, StorageError
+from poker_therapist.errors import MigrationError, StorageError, escaped
+from poker_therapist.location import command_about
 
 _MOST_CHARACTERS = 255  # yoyo's columns hold no more
 
@@ -35,6 +36,8 @@ def record_failure(backend: Any, migration: Any, operation: str, error: BaseExce
     What it did has been undone by then. Nothing of the error's text is kept, for it may repeat a player's
     row. Where there is no log yet, or nothing can be written, nothing is recorded: what counts is the error.
     """
+    if not isinstance(error, Exception):
+        backend.report_stopped(escaped(_what_is_left(backend, migration, operation)))
     if isinstance(error, StorageError):  # no room, no right, no server, or nobody's turn: it has not begun
         return
     place = "stopped"
@@ -49,6 +52,20 @@ def record_failure(backend: Any, migration: Any, operation: str, error: BaseExce
                 backend.execute(backend.format_sql(backend.log_migration_sql), values)
                 comment = f"{operation}: {place}"[:_MOST_CHARACTERS]
                 backend.query("comment_log", (comment, values["id"]))
+
+
+def _what_is_left(backend: Any, migration: Any, operation: str) -> str:
+    """Return what a signal, such as Ctrl-C, has left of a migration."""
+    doing = {"apply": "applying", "rollback": "rolling back"}[operation]
+    with suppress(Exception):
+        if migration.id in backend.interrupted():
+            return f"{migration.id}: {backend.how_to_finish(migration.id)}"
+        is_done = (migration.id in backend.applied()) == (operation == "apply")
+        if migration.is_hook and not migration.is_transactional(operation):
+            return f"stopped while {doing} {migration.id}: what its last statements do has not been done"
+        when, undone = ("after", "") if is_done else ("while", ": all that it did was undone")
+        return f"stopped {when} {doing} {migration.id}{undone}"
+    return f"stopped while {doing} {migration.id}: see `{command_about(backend.location, 'status')}`"
 
 
 def read_log(backend: Any) -> list[LogEntry]:

@@ -19,6 +19,7 @@ from poker_therapist.migrations.compatible import broken_promises
 from poker_therapist.migrations.effects import effects
 from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.lock_report import LockReport
 
 # Statements that cannot change a row: where a migration has no others, none is compared.
 _OF_NO_ROWS = re.compile(r"(?:CREATE|DROP)\s+(?:UNIQUE\s+)?(?:INDEX|VIEW)\b|SET\s", re.IGNORECASE)
@@ -49,6 +50,7 @@ class Rehearsed:
         verdict: what rolling it back gives; None if applying it failed.
         reasons: why the verdict is no better, or what failed.
         broken_promises: why code that does not know it could not go on, though it says so.
+        locks: for how long others would wait, by direction: apply and rollback.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Rehearsed:
     verdict: Verdict | None = None
     reasons: list[str] = field(default_factory=list)
     broken_promises: list[str] = field(default_factory=list)
+    locks: dict[str, LockReport] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -194,11 +197,14 @@ class _Steps:
     def _apply(self) -> None:
         start = time.perf_counter()
         with self.copy.backend() as backend:
+            locks = self.copy.lock_report
             backend.apply_one(self.migration)
+        self.result.locks.setdefault("apply", locks)
         self.result.seconds = self.result.seconds or time.perf_counter() - start
 
     def _roll_back(self) -> None:
         with self.copy.backend() as backend:
+            self.result.locks["rollback"] = self.copy.lock_report
             backend.rollback_one(self.migration)
 
     def _judge(self) -> None:

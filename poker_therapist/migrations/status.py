@@ -90,6 +90,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
     files = {one.id: one for one in backend.read(sources)}
     found, changing = read_states(backend, files)
     drift, drift_unknown_because = _drift(backend, files) if backend.applied() and not changing else ([], "")
+    drift_unknown_because = "\n".join(filter(None, (backend.unreadable, drift_unknown_because)))
     again = {one.about.lower() for one in drift if one.expected is None}
     if again:
         again &= {name for one in backend.history(files) for name in one.names_made()}
@@ -137,7 +138,8 @@ def read_states(
             note = _GOES_ON if goes_on else f"its text is kept: `{undo}` can undo it"
             found.append(MigrationStatus(name, state, applied[name], note, goes_on))
         else:
-            state, note = State.APPLIED, "by plain yoyo: not verified"
+            note = "not verified" if backend.unreadable else "by plain yoyo: not verified"
+            state = State.APPLIED
             if text is not None and text.checksum and text.applied_at == applied[name]:
                 note = ""
                 if name in before:

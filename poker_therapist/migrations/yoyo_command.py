@@ -50,6 +50,7 @@ class YoyoCommandMixin(AtomicBackend):
         write_any_character()
         stop_on_sigterm()
         self.report, self.shows_rows = print, True
+        self.report_stopped = lambda message: print(f"yoyo: {message}", file=sys.stderr)
         migrate.read_migrations = self._read_migrations
         migrate.migrations_to_revision = self._up_to_revision
         self._function = args.func
@@ -274,7 +275,7 @@ def _report(
     A password in the arguments that were given to the command, or in its database, is not printed.
     """
     if isinstance(error, KeyboardInterrupt):
-        print("yoyo: stopped; a migration that was not finished has been undone", file=sys.stderr)
+        print("yoyo: stopped", file=sys.stderr)
         return
     ours = isinstance(error, PokerTherapistError)
     said = ""

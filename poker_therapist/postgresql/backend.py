@@ -1,11 +1,14 @@
 """The PostgreSQL half of the atomic backend: one connection, an advisory lock that is polled."""
 
+import re
+import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from secrets import SystemRandom
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -29,15 +32,33 @@ from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.postgresql.catalog import describe
-from poker_therapist.postgresql.connect import configure, is_lost, open_connection, reason_of, translate_error
+from poker_therapist.postgresql.connect import (
+    configure,
+    is_idle,
+    is_lost,
+    open_connection,
+    reason_of,
+    translate_error,
+)
 from poker_therapist.postgresql.scratch import build, require_one_schema
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
 from poker_therapist.sqlfile import Placeholders, read_queries
+
+if TYPE_CHECKING:
+    from poker_therapist.postgresql.waiting import LockWatch
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
 # How long a migration may wait for a table: everybody who comes after it waits, too.
 TABLE_TIMEOUT = "5s"
+# What is worth another try: a lock that was waited for too long, or by two for each other.
+_LOCKED = ("55P03", "40P01")
+# So long a statement that no limit ends may wait before it is told for whom.
+_SECONDS_UNTOLD = 5.0
+_INDEXES = re.compile(
+    r"(?:CREATE|REINDEX|ALTER)\b(?=.*\b(?:INDEX|CONCURRENTLY)\b)", re.IGNORECASE | re.DOTALL
+)
+_Result = TypeVar("_Result")
 
 
 class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
@@ -52,6 +73,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self.DatabaseError = psycopg.DatabaseError
         self._opened: psycopg.Connection[Any] | None = None
         self._home: str | None = None
+        self._given: Sequence[str] = ()
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -64,6 +86,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             opened.prepare_threshold = None
             self._opened = opened
             self._home = self._schema()
+            if self.location.on_connect is not None:
+                self._given = self.query("session")[0]
             if self._home is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
@@ -115,6 +139,56 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 # this lock.
                 self.connection.execute("DISCARD ALL")
                 configure(self.connection, self.location)
+            if self.location.on_connect is not None:  # what that has set is gone, too
+                self.__exit__()
+                self._opened = None
+
+    @override
+    def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
+        apply = super().apply_one
+        self._patiently(lambda: apply(migration, force, mark), is_whole=migration.use_transactions)
+
+    @override
+    def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
+        roll_back, is_whole = super().rollback_one, migration.is_transactional("rollback")
+        self._patiently(lambda: roll_back(migration, force), is_whole=is_whole)
+
+    def _patiently(self, attempt: Callable[[], _Result], *, is_whole: bool) -> _Result:
+        """Try again what a lock has ended, after pauses that grow, until the location's timeout is over.
+
+        Whoever comes after a statement that waits for a table waits behind it: they go on in the pauses.
+        """
+        deadline, pause = 0.0, 0.1
+        watch: LockWatch | None = None
+        with ExitStack() as stack:
+            while is_whole:
+                try:
+                    return attempt()
+                except PokerTherapistError as error:
+                    cause = error.__cause__
+                    if not (isinstance(cause, psycopg.Error) and cause.sqlstate in _LOCKED):
+                        raise
+                    if self._opened is not None and not is_idle(self._opened):  # a transaction of its own
+                        raise
+                    if watch and time.monotonic() > deadline:
+                        if watch.found:
+                            error.args = (f"{error}\nIt has waited for {watch.found}",)
+                        raise
+                if watch is None:
+                    deadline = time.monotonic() + self.location.timeout
+                    watch = stack.enter_context(self._watch())
+                time.sleep(SystemRandom().uniform(pause / 2, pause))
+                pause = min(pause * 2, 5.0)
+        return attempt()
+
+    def _watch(self) -> "LockWatch":
+        from poker_therapist.postgresql.waiting import LockWatch
+
+        def pid() -> int | None:
+            opened = self._opened
+            return None if opened is None or is_lost(opened) else opened.pgconn.backend_pid
+
+        return LockWatch(self.location, pid, self.tell_operator)
 
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
@@ -129,6 +203,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Reset, in its transaction, what a migration has set: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
+        if self._given:  # by the app's on_connect
+            self.query("set_session", self._given)
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -155,11 +231,24 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
         cursor = psycopg.RawCursor(self.connection)
-        cursor.execute(_QUERIES[name], values)
+        try:
+            cursor.execute(_QUERIES[name], values)
+        except psycopg.errors.InsufficientPrivilege as error:
+            if name != "kept_texts" or self._in_transaction:
+                raise
+            self.unreadable = (
+                f"whether a file was edited, or a migration interrupted, is not seen ({reason_of(error)}): "
+                "grant this role SELECT on _migration_text"
+            )
+            return []
         return cursor.fetchall() if cursor.description else []
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        is_alone = not migration.is_transactional(direction)
+        self._patiently(lambda: self._run_once(migration, statement, direction), is_whole=is_alone)
+
+    def _run_once(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         if COPIES_ROWS.match(statement.text):
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {NO_ROWS}\n    {statement}",
@@ -168,8 +257,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 line=statement.line,
             )
         try:
-            if (cursor := self.connection.execute(statement.text.encode())).description:
-                self.show_rows(cursor)
+            self._execute(statement.text)
         except psycopg.Error as error:
             position = int(error.diag.statement_position or 1) - 1
             line = statement.line + statement.text.count("\n", 0, position)
@@ -185,6 +273,32 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 file=migration.place(direction),
                 line=line,
             ) from error
+
+    def _execute(self, text: str) -> None:
+        building: Any = nullcontext("")
+        watch: Any = nullcontext()
+        if _INDEXES.match(text):
+            from poker_therapist.postgresql import concurrently
+
+            line = concurrently.on_one_line(text)
+            building = concurrently.building(self, line, TABLE_TIMEOUT)
+            watch = self._watch_later() if concurrently.ANY.search(line) else watch
+        with watch, building as instead:
+            if (cursor := self.connection.execute((instead or text).encode())).description:
+                self.show_rows(cursor)
+
+    @contextmanager
+    def _watch_later(self) -> Iterator[None]:
+        """Tell for whom a statement waits that no limit ends, after some seconds."""
+        with ExitStack() as stack:
+            timer = threading.Timer(_SECONDS_UNTOLD, lambda: stack.enter_context(self._watch()))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+                timer.join()
 
     @override
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
@@ -226,6 +340,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         built = list(migrations)
         if self._in_transaction:
             with AtomicPostgreSQLBackend(self.location, self.migration_table) as other:
+                # What this session has locked is not to be had before it ends.
+                other.query("set_lock_timeout", ("250ms",))
                 return other.build(built)
         self.begin()
         try:

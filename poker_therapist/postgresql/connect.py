@@ -288,6 +288,11 @@ def is_lost(connection: psycopg.Connection[Any]) -> bool:
     return connection.closed or connection.pgconn.status != pq.ConnStatus.OK
 
 
+def is_idle(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a connection can be used, and is in no transaction."""
+    return not is_lost(connection) and connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+
 @contextmanager
 def translating_errors(location: PostgreSQLLocation) -> Iterator[None]:
     """Raise an error of this package for one that the driver raises in a block."""

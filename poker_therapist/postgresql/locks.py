@@ -5,6 +5,7 @@ command.
 """
 
 import re
+from collections.abc import Iterator
 
 from poker_therapist.migrations.clauses import NAME
 from poker_therapist.migrations.effects import Lock, code
@@ -32,7 +33,8 @@ _KINDS = tuple(
         (rf"DROP INDEX (?:IF EXISTS )?{NAME}", "ACCESS EXCLUSIVE"),
         (rf"REINDEX (?:\(.*?\) )?\w+ CONCURRENTLY {NAME}", "SHARE UPDATE EXCLUSIVE"),
         (rf"REINDEX (?:\(.*?\) )?\w+ {NAME}", "ACCESS EXCLUSIVE"),
-        (rf"ALTER INDEX (?:IF EXISTS )?{NAME} RENAME", "SHARE UPDATE EXCLUSIVE"),
+        (rf"ALTER INDEX (?:IF EXISTS )?{NAME} (?:RENAME|(?:RE)?SET ?\()", "SHARE UPDATE EXCLUSIVE"),
+        (rf"ALTER SEQUENCE (?:IF EXISTS )?{NAME} (?!RENAME|SET|OWNER TO)", "SHARE ROW EXCLUSIVE"),
         (rf"ALTER (?:INDEX|VIEW|MATERIALIZED VIEW|SEQUENCE) (?:IF EXISTS )?{NAME}", "ACCESS EXCLUSIVE"),
         (rf"DROP (?:TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE) (?:IF EXISTS )?{NAME}", "ACCESS EXCLUSIVE"),
         (rf"CREATE (?:OR REPLACE )?(?:CONSTRAINT )?TRIGGER{_ON}", "SHARE ROW EXCLUSIVE"),
@@ -40,8 +42,10 @@ _KINDS = tuple(
         (rf"CREATE (?:OR REPLACE )?RULE .*? TO {NAME}", "ACCESS EXCLUSIVE"),
         (rf"CREATE OR REPLACE VIEW {NAME}", "ACCESS EXCLUSIVE"),
         (rf"CREATE STATISTICS .*? FROM {NAME}", "SHARE UPDATE EXCLUSIVE"),
-        (rf"COMMENT ON (?:TABLE|INDEX|VIEW|COLUMN) {NAME}", "SHARE UPDATE EXCLUSIVE"),
-        (rf"COMMENT ON (?:CONSTRAINT|TRIGGER){_ON}", "SHARE UPDATE EXCLUSIVE"),
+        (rf"COMMENT ON (?:TABLE|INDEX|VIEW) {NAME}", "SHARE UPDATE EXCLUSIVE"),
+        (rf"COMMENT ON COLUMN {NAME} ?\.", "SHARE UPDATE EXCLUSIVE"),
+        (rf"CREATE PUBLICATION .*? FOR TABLE (?:ONLY )?{NAME}", "SHARE UPDATE EXCLUSIVE"),
+        (rf"CREATE .*?\) ?INHERITS ?\( ?{NAME}", "SHARE UPDATE EXCLUSIVE"),
         (rf"REFRESH MATERIALIZED VIEW CONCURRENTLY {NAME}", "EXCLUSIVE"),
         (rf"REFRESH MATERIALIZED VIEW {NAME}", "ACCESS EXCLUSIVE"),
         (rf"TRUNCATE (?:TABLE )?(?:ONLY )?{NAME}", "ACCESS EXCLUSIVE"),
@@ -65,7 +69,12 @@ _WEAK_ACTIONS = tuple(
 )
 _REFERENCES = re.compile(rf"\bREFERENCES {NAME}", re.I)
 _PARTITION_OF = re.compile(rf"CREATE (?:\w+ )?TABLE (?:IF NOT EXISTS )?{NAME} PARTITION OF {NAME}", re.I)
-_LOCK_TABLE = re.compile(rf"LOCK (?:TABLE )?(?:ONLY )?{NAME}(?: IN ([A-Z ]+?) MODE)?", re.I)
+_LOCK_TABLE = re.compile(rf"LOCK (?:TABLE )?(?:ONLY )?{NAME}", re.I)
+_LOCK_MODE = re.compile(r" IN ([A-Z ]+?) MODE", re.I)
+_NEXT = re.compile(rf" ?\*?(?: ?\([^()]*\))? ?, ?(?:ONLY )?{NAME}", re.I)
+_WITH_LIST = re.compile(r"(?:DROP|TRUNCATE|LOCK|ANALYZE|VACUUM|CREATE PUBLICATION)\b", re.I)
+_PARTITION = re.compile(rf"(?:AT|DE)TACH PARTITION {NAME}(?! .*CONCURRENTLY)", re.I)
+_INHERIT = re.compile(rf"INHERIT {NAME}", re.I)
 _OUTSIDE = re.compile(
     r"(?:CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY|REINDEX .*\bCONCURRENTLY"
     r"|REINDEX (?:SYSTEM|DATABASE|SCHEMA)|VACUUM|(?:CREATE|DROP) (?:DATABASE|TABLESPACE)|ALTER SYSTEM"
@@ -84,15 +93,29 @@ def locks(line: str) -> list[Lock]:
     if alters := _ALTER_TABLE.match(line):
         modes = [_of_action(action) for action in re.split(r" ?, ?(?![^()]*\))", alters[2])]
         found.append((max(modes, key=list(_BLOCKS).index), alters[1]))
+        if partition := _PARTITION.match(alters[2]):
+            found.append(("ACCESS EXCLUSIVE", partition[1]))
+        elif parent := _INHERIT.match(alters[2]):
+            found.append(("SHARE UPDATE EXCLUSIVE", parent[1]))
     elif stated := _LOCK_TABLE.match(line):
-        found.append(((stated[2] or "ACCESS EXCLUSIVE").upper(), stated[1]))
+        mode = _LOCK_MODE.search(line)
+        found += [(mode[1].upper() if mode else "ACCESS EXCLUSIVE", name) for name in _named(stated)]
     elif parent := _PARTITION_OF.match(line):
         found.append(("ACCESS EXCLUSIVE", parent[2]))
-    elif kind := next(((mode, match[1]) for one, mode in _KINDS if (match := one.match(line))), None):
-        found.append(kind)
+    elif kind := next(((mode, match) for one, mode in _KINDS if (match := one.match(line))), None):
+        found += [(kind[0], name) for name in _named(kind[1])]
     if line[:6].upper() in ("CREATE", "ALTER "):
         found += [("SHARE ROW EXCLUSIVE", name) for name in _REFERENCES.findall(line)]
     return [Lock(mode, table, _BLOCKS[mode]) for mode, table in dict.fromkeys(found) if mode in _BLOCKS]
+
+
+def _named(first: re.Match[str]) -> Iterator[str]:
+    """Yield the name that was found, and those of the list that it begins."""
+    yield first[1]
+    end = first.end()
+    while _WITH_LIST.match(first.string) and (found := _NEXT.match(first.string, end)):
+        yield found[1]
+        end = found.end()
 
 
 def _of_action(action: str) -> str:

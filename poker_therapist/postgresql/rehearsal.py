@@ -25,10 +25,12 @@ from poker_therapist.migrations.catalog import Catalog, differences
 from poker_therapist.migrations.compare import RowDifference
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.lock_report import LockReport
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.lock_report import ObservedBackend
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -86,7 +88,8 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     @override
     def backend(self) -> AtomicPostgreSQLBackend:
-        return AtomicPostgreSQLBackend(self._location)
+        self.lock_report = LockReport()
+        return ObservedBackend(self._location, self.lock_report)
 
     @override
     def keep_before(self) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from poker_therapist.errors import file_error
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.engine import RehearsalCopy
+from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.lock_report import WRITERS, LockReport, StatementReport
 from poker_therapist.new_files import PrivateFolder, private_folder, private_folders
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -51,6 +54,36 @@ def rehearsal_copy(location: SQLiteLocation) -> Iterator["SQLiteRehearsalCopy"]:
         raise file_error(error, f"cannot write copies beside {location.path}") from error
 
 
+class _ObservedBackend(AtomicSQLiteBackend):
+    """A backend of a copy that reports for how long it holds the one write lock that a file has."""
+
+    def __init__(self, location: SQLiteLocation, report: LockReport) -> None:
+        super().__init__(location)
+        self._report, self._started = report, 0.0
+
+    @override
+    def begin(self) -> None:
+        super().begin()
+        self._started = time.perf_counter()
+
+    @override
+    def commit(self) -> None:
+        super().commit()
+        if self._report.statements:
+            self._report.hold(WRITERS, "the database", self._started)
+            self._report.release(time.perf_counter())
+
+    @override
+    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        start, before = time.perf_counter(), self._changes()
+        super().run(migration, statement, direction)
+        now, after = time.perf_counter(), self._changes()
+        self._report.statements.append(StatementReport(statement.line, now - start))
+        if not self.connection.in_transaction and before != after:  # it has held the lock by itself
+            self._report.hold(WRITERS, "the database", start)
+            self._report.release(now)
+
+
 class SQLiteRehearsalCopy(RehearsalCopy):
     """A copy that migrations change, one from before the last and one from after it."""
 
@@ -68,7 +101,8 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 
     @override
     def backend(self) -> AtomicSQLiteBackend:
-        backend = AtomicSQLiteBackend(self._location)
+        self.lock_report = LockReport()
+        backend = _ObservedBackend(self._location, self.lock_report)
         backend.is_rehearsal = True
         return backend
 

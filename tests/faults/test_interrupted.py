@@ -1,7 +1,9 @@
 """What no transaction holds is stopped in the middle: it is finished or rolled back before anything else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yoyo.scripts.init
@@ -17,6 +19,7 @@ from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command, refused
 from tests.helpers.crashing import run_yoyo
 from tests.helpers.engines import is_server, run_sql, sqlite_only
+from tests.helpers.pairs import Pairs
 from tests.helpers.postgresql import IN_PARTS, LOSES_ROWS, MIGRATIONS, ROWS, migrate, yoyo_in_child
 from tests.helpers.project import Project
 from tests.helpers.snapshots import everything, interrupted
@@ -363,3 +366,48 @@ def test_finishing_it_is_rehearsed(project: Project) -> None:
     verdict, (reason,), code = rehearsed(f"{made} DELETE FROM hands;", f"{gone} DROP TABLE IF EXISTS seats;")
     assert (verdict, code) == ("not judged", 4)
     assert "what its first run did to rows is not known" in reason
+
+
+def stopping(run: Callable[..., None], stop: type[BaseException]) -> Callable[..., None]:
+    """Return what runs a statement, and raises then what a signal raises."""
+
+    def stopped(*arguments: Any) -> None:
+        run(*arguments)
+        raise stop
+
+    return stopped
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("transactional", [True, False])
+def test_what_a_signal_leaves_is_said_truly(
+    transactional: bool, stop: type[BaseException], database: str, tmp_path: Path
+) -> None:
+    """Nothing of what a transaction holds; of the rest, how it is finished, in both directions."""
+    pairs = Pairs(tmp_path / "sql", database)
+    header = "" if transactional else UNPROTECTED
+    pairs.write(
+        "001_seat",
+        f"{header}CREATE TABLE IF NOT EXISTS seats (id INT);\nSELECT 1;",
+        "SELECT 1;\nDROP TABLE IF EXISTS seats;",
+    )
+    for direction, doing in (("apply", "applying"), ("rollback", "rolling back")):
+        told = list[str]()
+        with pairs.backend() as backend:
+            backend.create_database()
+            backend.report_stopped = told.append
+            # It comes when the first statement is done.
+            backend.run = stopping(backend.run, stop)  # type: ignore[method-assign]
+            found = backend.read([str(pairs.folder)])
+            with pytest.raises(stop):
+                (backend.apply_migrations if direction == "apply" else backend.rollback_migrations)(found)
+        (said,) = told
+        if transactional:
+            assert said == f"stopped while {doing} 001_seat: all that it did was undone"
+            assert interrupted(database) == []
+        else:
+            assert said.startswith("001_seat: it")
+            assert f" with `poker-therapist {direction} --to 001_seat --database" in said
+            assert interrupted(database) == ["001_seat"]
+        if direction == "apply":
+            pairs.apply()

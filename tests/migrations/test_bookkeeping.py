@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import MigrationFailed
+from tests.helpers.cli import command
 from tests.helpers.engines import postgresql_only, query, run_sql, sqlite_only
 from tests.helpers.pairs import Pairs
+from tests.helpers.project import Project
 
 
 def test_a_rollback_drops_its_own_text_and_no_other_table_s(database: str, tmp_path: Path) -> None:
@@ -45,6 +47,61 @@ def test_each_migration_that_is_applied_or_rolled_back_is_reported_once(
     assert pairs.apply() == ["nothing to apply: the database is up to date"]
     assert pairs.roll_back() == ["rolled back 002_note_it", "rolled back 001_add_it"]
     assert pairs.roll_back() == ["nothing to roll back"]
+
+
+# In the order in which `SELECT *` gives them, those that are read to decide something.
+READ = {
+    "_yoyo_migration": ("migration_hash", "migration_id", "applied_at_utc"),
+    "_yoyo_version": ("version",),
+    "_yoyo_log": ("created_at_utc", "operation"),
+    "_migration_text": (
+        "migration_table",
+        "migration_id",
+        "applied_at",
+        "checksum",
+        "apply_sql",
+        "rollback_sql",
+    ),
+    "_migration_adopted": ("migration_table", "migration_id", "table_name"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", READ)
+def test_what_nobody_records_is_no_traceback(table: str, engine: str, project: Project) -> None:
+    """A NULL, or bytes, in a table that has lost its constraints: each command ends in a message or works."""
+    project.run_sql("CREATE TABLE hands (id INTEGER)")
+    project.write("001_add_hands", "CREATE TABLE IF NOT EXISTS hands (id INTEGER);", "DROP TABLE hands;")
+    project.write("002_add_bets", "CREATE TABLE bets (id INTEGER);", "DROP TABLE bets;")
+    assert project.yoyo("apply").returncode == 0
+    sql = ["--sources", "sql"]
+    kept = [name for name in READ if name != table]
+    project.run_sql(";".join(f"CREATE TABLE kept{name} AS SELECT * FROM {name}" for name in READ))
+    codes = set[int]()
+    for column in READ[table]:
+        # On SQLite a column of any type takes bytes.
+        odd = [f"UPDATE {table} SET {column} = {value}" for value in ("NULL", "x'00ff'")]
+        if engine == "postgresql":
+            odd = odd[:1]
+        if engine == "postgresql" and column == "migration_id":
+            odd = [f"ALTER TABLE {table} ALTER {column} TYPE BYTEA USING '\\x00ff'"]
+        for change in odd:
+            project.run_sql(
+                f"DROP TABLE {table}; CREATE TABLE {table} AS SELECT * FROM kept{table}; {change};"
+                + ";".join(
+                    f"DELETE FROM {name}; INSERT INTO {name} SELECT * FROM kept{name}" for name in kept
+                )
+            )
+            for words in (
+                ["log"],
+                ["status", *sql],
+                ["rollback", "--to", "001", "--yes", *sql],
+                ["apply", *sql],
+            ):
+                ran = command(*words, "-d", str(project.database), folder=project.folder)
+                codes.add(ran.code)
+                assert ran.error.count("poker-therapist: ") == (ran.code == 1), ran
+    assert codes <= {0, 1, 3, 4}
 
 
 # What breaks a foreign key, and how SQLite notices that something has changed

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -289,20 +290,45 @@ def test_what_a_migration_sets_for_its_session_ends_with_it(
     assert len(project.query("SELECT DISTINCT * FROM seen")) == 1
 
 
+@pytest.mark.parametrize("transactional", ["true", "false"])
+def test_what_the_app_sets_for_its_sessions_holds_for_each_migration(
+    transactional: str, reader: str, project: ServerProject
+) -> None:
+    """A role and a search path by `on_connect`: all tables and records are where the first are."""
+    project.run_sql(f"CREATE SCHEMA rex; GRANT ALL ON SCHEMA rex TO {reader}")
+    header = f"-- transactional: {transactional}\n"
+    project.write("001_a", f"{header}RESET ROLE;\nRESET search_path;", f"{header}RESET ALL;")
+    project.write("002_b", f"{header}-- depends: 001_a\nCREATE TABLE b ();", f"{header}DROP TABLE b;")
+
+    def connected(connection: psycopg.Connection) -> None:
+        connection.execute(f"SET ROLE {reader}; SET search_path = rex".encode())
+
+    with AtomicPostgreSQLBackend(replace(server_location(project.url), on_connect=connected)) as backend:
+        backend.apply_migrations(backend.to_apply(backend.read([str(project.sql)])))
+        assert project.query(
+            "SELECT DISTINCT schemaname, tableowner FROM pg_tables WHERE schemaname IN ('public', 'rex')"
+        ) == [("rex", reader)]
+        backend.rollback_migrations(backend.to_rollback(backend.read([str(project.sql)])))
+    assert applied(project.url, "rex") == []
+
+
 def test_a_table_that_somebody_keeps_locked_is_not_waited_for_long(
     two_migrations: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everybody who comes after the migration would wait as well; who is in the way can be found."""
-    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "50ms")
+    monkeypatch.setattr(backend_module, "TABLE_TIMEOUT", "300ms")
     assert two_migrations.yoyo("apply", "-m", "001").returncode == 0
     two_migrations.write(
         "002_add_bets", "-- depends: 001_add_hands\n\nALTER TABLE hands ADD COLUMN note TEXT;"
     )
     with psycopg.connect(two_migrations.url) as player:
-        player.execute("SELECT * FROM hands")
-        message = two_migrations.refuses("apply")
+        player.execute("SELECT id FROM hands WHERE 'secret' <> '' AND id > 7 AND 'trick\x1b' <> $$it$$")
+        message = two_migrations.refuses("apply", options="&timeout=1")
 
         assert message.startswith("sql/002_add_bets.sql:3: postgresql://")
+        pid = player.info.backend_pid
+        assert f"It has waited for session {pid} (idle in transaction, transaction since " in message
+        assert message.endswith("): SELECT id FROM hands WHERE ? <> ? AND id > ? AND ? <> ?\n")
         assert "stayed locked (canceling statement due to lock timeout)" in message
         assert "pg_stat_activity" in message
     assert two_migrations.yoyo("apply").returncode == 0
@@ -358,9 +384,25 @@ def test_schemas_and_migration_tables_are_migrated_side_by_side(two_migrations: 
     ]
 
 
-def test_ctrl_c_undoes_the_migration_and_says_so(two_migrations: ServerProject) -> None:
+@pytest.mark.parametrize(
+    ("transactional", "number", "said", "tables"),
+    [
+        (
+            "true",
+            signal.SIGINT,
+            "yoyo: stopped while applying 002_add_bets: all that it did was undone\n",
+            [],
+        ),
+        ("false", signal.SIGTERM, "yoyo: 002_add_bets: it was stopped in the middle: finish it", ["bets"]),
+    ],
+)
+def test_a_signal_ends_the_statement_and_what_is_left_is_said(
+    transactional: str, number: int, said: str, tables: list[str], two_migrations: ServerProject
+) -> None:
     two_migrations.write(
-        "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets ();\nSELECT pg_sleep(60);"
+        "002_add_bets",
+        f"-- transactional: {transactional}\n-- depends: 001_add_hands\n"
+        "CREATE TABLE bets ();\nSELECT pg_sleep(60);",
     )
     child = os.fork()
     if not child:
@@ -371,14 +413,12 @@ def test_ctrl_c_undoes_the_migration_and_says_so(two_migrations: ServerProject) 
         two_migrations.url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
     )
     (command,) = psutil.Process(child).children()
-    command.send_signal(signal.SIGINT)
+    command.send_signal(number)
     os.waitpid(child, 0)
 
-    assert (
-        "stopped; a migration that was not finished has been undone"
-        in (two_migrations.folder / "said").read_text()
-    )
-    assert (two_migrations.tables(), two_migrations.applied()) == (["hands"], ["001_add_hands"])
+    assert said in (two_migrations.folder / "said").read_text()
+    assert two_migrations.tables() == sorted(["hands", *tables])
+    assert two_migrations.applied() == ["001_add_hands"]
     assert locks(two_migrations.url) == []
 
 

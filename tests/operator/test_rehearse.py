@@ -107,7 +107,15 @@ def test_json_says_the_same_as_the_text(old: Path) -> None:
     assert f"{found['room_in_bytes']:,} bytes" in text.lines[-2]
     assert [one["id"] for one in found["migrations"]] == IDS
     for one, line in zip(found["migrations"], text.lines, strict=False):
-        assert one.keys() == {"id", "seconds", "rows_changed", "verdict", "reasons", "broken_promises"}
+        assert one.keys() == {
+            "id",
+            "seconds",
+            "rows_changed",
+            "verdict",
+            "reasons",
+            "broken_promises",
+            "locks",
+        }
         assert line.startswith(f"{one['id']}\t{one['verdict']}\t")
         assert all(f"{one['id']}: {reason}" in text.lines for reason in one["reasons"])
         assert one["seconds"] > 0

@@ -35,6 +35,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.sqlite import backup
 from tests.helpers import old_app
 from tests.helpers.checkout import ROOT, copy_checkout, environment
+from tests.helpers.cli import command as run_command
 from tests.helpers.engines import execute, with_options
 from tests.helpers.migrating import IDS, NEXT
 
@@ -478,7 +479,19 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
     with psycopg.connect(server, autocommit=True) as owner:
         owner.execute(grants.replace("rex_app", role).encode())
         try:
-            with get_pattern_storage(with_options(server, f"options=-c%20role%3D{role}")) as opened:
+            app = with_options(server, f"options=-c%20role%3D{role}")
+            told = run_command("status", "-d", app, folder=ROOT)
+            assert told.code == 4
+            assert told.lines[-2].startswith(
+                "drift cannot be judged, for nothing can be built here (permission"
+            )
+            assert "not verified" not in told.out
+            owner.execute(f"REVOKE SELECT ON _migration_text FROM {role}".encode())
+            told = run_command("status", "-d", app, folder=ROOT)
+            assert told.code == 4
+            assert "is not seen (permission denied for table _migration_text)" in told.lines[-3]
+            assert told.out.count("\tapplied\t") == len(IDS)
+            with get_pattern_storage(app) as opened:
                 with opened.transaction():
                     opened.save_pattern(7, "tilt", "after_bad_beat", 1)
                     opened.save_pattern(7, "tilt", "after_bad_beat", 2)

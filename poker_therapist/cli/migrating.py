@@ -75,7 +75,7 @@ def status(where: Where, *, as_json: bool) -> int:
     example="poker-therapist rehearse --database RexVoice.db",
     codes={
         0: "every migration works and can be undone",
-        4: "one does not, is irreversible, or lets others wait for longer than --max-lock",
+        4: "one does not, is irreversible, or makes others wait too long",
     },
 )
 @takes_migrations

@@ -53,7 +53,7 @@ def _plain(name: str) -> str:
 def rows_lost(backend: Any, migrations: Iterable[Any]) -> dict[str, int]:
     """Return the tables that hold rows now and that rolling some migrations back would drop or empty."""
     lost: dict[str, int] = {}
-    with backend.translating_errors():
+    with backend.translating_errors(), backend.migration_names():
         there = {name.lower() for name in backend.list_tables()}
         for migration in migrations:
             for name, is_part in emptied(one.text for one in migration.statements("rollback")):

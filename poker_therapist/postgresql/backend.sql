@@ -1,13 +1,13 @@
 -- What the PostgreSQL backend asks.
 
--- name: all_tables()
+-- name: all_tables(schema)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = current_schema();
+WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = :schema;
 
--- name: lock_key_of(migration_table)
+-- name: lock_key_of(schema, migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
-SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.' || :migration_table, 0);
+SELECT hashtextextended(concat('migrations of ', CAST(:schema AS TEXT), '.', CAST(:migration_table AS TEXT)), 0);
 
 -- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);
@@ -27,9 +27,6 @@ WHERE
 -- name: set_lock_timeout(duration)
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
-
--- name: current_schema()
-SELECT current_schema();
 
 -- name: present(schema_name)
 -- The index of a constraint goes with that, and has its name.

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -33,6 +33,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
+from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
 # Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
 _PATIENCE: dict[str, Any] = {
@@ -56,6 +57,9 @@ class WatchedConnection(psycopg.Connection[Any]):
     """
 
     location: PostgreSQLLocation | None = None
+    home: Home | None = None
+    # Of the process that serves it: with a pooler between, of the one that serves the transaction.
+    served_by: int | None = None
 
     @override
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
@@ -128,12 +132,12 @@ Adapters.adapters.register_loader("json", TextLoader)
 Adapters.adapters.register_loader("timestamptz", TimestampLoader)
 
 
-Settings = tuple[tuple[str, str], ...]
+Settings = tuple[tuple[str, str | tuple[str, ...]], ...]
 
 
 def settings_of(location: PostgreSQLLocation) -> Settings:
     """Return the settings of every session of ours."""
-    settings = (
+    return (
         ("TimeZone", "UTC"),
         ("DateStyle", "ISO"),
         ("client_encoding", "UTF8"),
@@ -141,28 +145,46 @@ def settings_of(location: PostgreSQLLocation) -> Settings:
         ("extra_float_digits", "1"),
         # In milliseconds; 0 would be to wait for ever.
         ("lock_timeout", f"{max(location.timeout * 1000, 1):.0f}"),
+        ("search_path", SAFE_PATH),
     )
-    return settings + ((("search_path", location.schema),) if location.schema else ())
 
 
 def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation, more: Settings = ()) -> None:
     """Give a connection the settings of every session of ours, and some more, in one round trip."""
-    settings = (*settings_of(location), *more)
     # SET and not set_config(): a new session would have to look the function up, which takes longer.
-    psycopg.ClientCursor(connection).execute(
-        "; ".join(f"SET {name} = %s" for name, _ in settings), [value for _, value in settings]
-    )
+    psycopg.ClientCursor(connection).execute(*as_statements("SET", (*settings_of(location), *more)))
+
+
+def as_statements(how: str, settings: Settings) -> tuple[str, list[str]]:
+    """Return the statements that make some settings, by `SET` or `SET LOCAL`, and their values."""
+    several = [(name, (value,) if isinstance(value, str) else value) for name, value in settings]
+    statements = (f"{how} {name} = {', '.join(['%s'] * len(values))}" for name, values in several)
+    return "; ".join(statements), [value for _, values in several for value in values]
 
 
 def open_connection(location: PostgreSQLLocation) -> WatchedConnection:
-    """Return a new connection; see `connect`."""
-    return connect(location, WatchedConnection)
+    """Return a new connection whose search path is that of a migration; see `connect`."""
+    connection = connect(location, WatchedConnection)
+    if connection.home is not None:
+        connection.execute(set_path(connection.home.path).encode())
+    return connection
 
 
-def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()) -> _Kind:
+def connect(
+    location: PostgreSQLLocation,
+    kind: type[_Kind],
+    more: Callable[[Home], Settings] = lambda _: (),
+    home: Home | None = None,
+) -> _Kind:
     """Return a new connection with our settings and some more, each statement of which commits by itself.
 
     A server that is starting is waited for.
+
+    Args:
+        location: where to.
+        kind: the class of the connection.
+        more: returns the settings beside those of every session, for where the tables are.
+        home: where they are; it is found out unless it is given.
 
     Raises:
         psycopg.Error: whatever the driver says; `translate_error` turns it into one of our errors.
@@ -170,21 +192,24 @@ def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()
     start = time.monotonic()
     while True:
         try:
-            return _connect_once(location, kind, more)
+            return _connect_once(location, kind, more, home)
         except psycopg.OperationalError as error:
             if time.monotonic() - start >= min(location.timeout, _seconds_to_wait(str(error))):
                 raise
         time.sleep(0.05)
 
 
-def _connect_once(location: PostgreSQLLocation, kind: type[_Kind], more: Settings) -> _Kind:
+def _connect_once(
+    location: PostgreSQLLocation, kind: type[_Kind], more: Callable[[Home], Settings], home: Home | None
+) -> _Kind:
     connection = _open_once(location, kind)
     connection.location = location
     try:
         if location.on_connect is not None:
             location.on_connect(connection)
             connection.row_factory = tuple_row
-        configure(connection, location, more)
+        connection.home = home = home or find_home(connection, location)
+        configure(connection, location, more(home))
     except BaseException:
         connection.close()
         raise

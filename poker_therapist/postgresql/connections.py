@@ -20,6 +20,7 @@ from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageEr
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
+from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -48,13 +49,13 @@ class PostgreSQLDatabase(Database):
             StorageError: there is no such server or database, or it refuses this user.
         """
         self.location = location
-        # Where both engines cannot use the same SQL, this one's own file has it.
-        self._queries = read_queries(
-            Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql")
-        )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._with_connection(lambda _: None, reads=False)
+        home = self._with_connection(lambda connection: connection.home, reads=False)
+        self.home = home or Home(None)
+        # Where both engines cannot use the same SQL, this one's own file has it.
+        read = read_queries(Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql"))
+        self._queries = {name: self.home.qualified(query) for name, query in read.items()}
         _databases.add(self)
 
     # Statements
@@ -232,10 +233,11 @@ class PostgreSQLDatabase(Database):
         Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
         as long as those are kept: see docs/SCALING.md.
         """
-        tables = ", ".join(table.name for table in TABLES)
+        tables = ", ".join(quoted(self.home.schema or "public", table.name) for table in TABLES)
         try:
             # https://www.postgresql.org/docs/current/sql-vacuum.html
-            self._run(f"VACUUM {tables}", (), _count, reads=False)
+            # Others at the tables need not wait for the ends of the files to be cut off.
+            self._run(f"VACUUM (TRUNCATE FALSE) {tables}", (), _count, reads=False)
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
@@ -374,7 +376,8 @@ def _after_fork_in_child() -> None:
     for database in list(_databases):
         closed = database._pool.closed
         database._here = _PerThread()
-        database._pool = Pool(database.location)
+        home, database._pool = database._pool.home, Pool(database.location)
+        database._pool.home = home
         database._pool.closed = closed
 
 

@@ -6,6 +6,7 @@ from poker_therapist.compat import override
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.postgresql.backend import TABLE_TIMEOUT, AtomicPostgreSQLBackend
+from poker_therapist.postgresql.home import set_path
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _PRESENT = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("backend.sql"))["present"]
@@ -26,12 +27,11 @@ class PostgreSQLScript(ScriptDialect):
         """Ask the database for what a session of ours has."""
         assert isinstance(backend, AtomicPostgreSQLBackend)  # noqa: S101  # for the type
         self.backend: AtomicPostgreSQLBackend = backend
-        ((self._key,),) = backend.query("lock_key_of", (backend.migration_table,))
-        ((self._home,),) = backend.query("current_schema")
-        ((path,),) = backend.connection.execute("SHOW search_path").fetchall()
+        self._home, path = backend.schema, set_path(backend.home.path)
+        ((self._key,),) = backend.query("lock_key_of", (self._home, backend.migration_table))
         self._settings = (
             "SET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\nSET DateStyle = 'ISO';\n"
-            f"SET TimeZone = 'UTC';\nSET lock_timeout = '{TABLE_TIMEOUT}';\nSET search_path = {path};"
+            f"SET TimeZone = 'UTC';\nSET lock_timeout = '{TABLE_TIMEOUT}';\n{path};"
         )
         self.reset = f"RESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;\n{self._settings}"
         self.close = f"{self.reset}\nDISCARD TEMPORARY;"
@@ -63,7 +63,7 @@ class PostgreSQLScript(ScriptDialect):
     @override
     def has_table(self, name: str) -> str:
         named = f"lower(tablename) = {self.literal(name.lower())}"
-        return f"EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND {named})"
+        return f"EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = {self.literal(self._home)} AND {named})"
 
     @override
     def present(self) -> str:

@@ -72,6 +72,8 @@ def execute_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ())
 def _with_query(storage: PatternStorage, sql: str) -> Database:
     database: Any = storage._database
     mark = "$1" if is_server(database.location.name) else "?"
+    if mark == "$1":
+        sql = database.home.qualified(sql)
     database._queries = {**database._queries, "asked by a test": sql.replace("?1", mark)}
     return cast(Database, database)
 

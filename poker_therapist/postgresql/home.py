@@ -1,0 +1,174 @@
+"""Where the tables of a PostgreSQL database are, and what stands between them and a session.
+
+Whoever may create in a schema can put a function or an operator there that fits a call better than
+PostgreSQL's own, and have it called by whoever has that schema on the path. So our own statements name the
+schema of each table, and their path has nothing but `pg_catalog`; temporary tables come last.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from poker_therapist.errors import DatabaseUnreadable, StorageError, escaped
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.sqlfile import Placeholders, read_queries
+from poker_therapist.tables import TABLES
+
+_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+SAFE_PATH = ("pg_catalog", "pg_temp")
+_OURS = tuple(table.name for table in TABLES)
+_BOOKKEEPING = ("_yoyo_migration", "_migration_text", "_migration_adopted", "_yoyo_log", "_yoyo_version")
+TABLE_NAMES = (*_OURS, *_BOOKKEEPING)
+_UNQUALIFIED = re.compile(
+    rf"(\b(?:FROM|INTO|JOIN|UPDATE|TABLE(?: IF NOT EXISTS)?) )({'|'.join(TABLE_NAMES)})\b"
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a session finds the tables.
+
+    Attributes:
+        schema: theirs; None if there is no schema that they could be in.
+        others: the other schemas that a migration finds things in.
+        is_distributed: whether Citus has spread them over several servers.
+    """
+
+    schema: str | None
+    others: tuple[str, ...] = ()
+    is_distributed: bool = False
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The search path of a migration, whose statements make things in the first schema."""
+        return (*((self.schema,) if self.schema else ()), *self.others, "pg_temp")
+
+    def qualified(self, statement: str) -> str:
+        """Return a statement of ours with the schema before each of the tables."""
+        schema = quoted(self.schema or "public")
+        return _UNQUALIFIED.sub(lambda found: f"{found[1]}{schema}.{found[2]}", statement)
+
+
+def quoted(*names: str) -> str:
+    """Return a name, with that of its schema, as a statement has it."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def set_path(path: Iterable[str], local: str = "") -> str:
+    """Return the statement that sets the search path of a session, or of a transaction with `LOCAL `."""
+    return f"SET {local}search_path = {', '.join(map(quoted, path))}"
+
+
+def find_home(
+    connection: psycopg.Connection[Any], location: PostgreSQLLocation, history: str = "_yoyo_migration"
+) -> Home:
+    """Return where the tables are: with their history, wherever along the path that is.
+
+    A connection with a pooler between has been given no settings, and keeps none.
+
+    Raises:
+        StorageError: there is more than one history, or it is not to be read here.
+    """
+    wanted = dict.fromkeys((location.schema, location.schema.lower())) if location.schema else ()
+    begin = ["BEGIN READ ONLY", *([set_path(wanted, "LOCAL ")] if wanted else [])]
+    begin += ["SELECT pg_catalog.current_schemas(false)", set_path(SAFE_PATH, "LOCAL ")]
+    cursor = psycopg.RawCursor(connection)
+    cursor.execute("; ".join(begin))
+    while cursor.description is None and cursor.nextset():
+        pass
+    ((path,),) = cursor.fetchall()
+    if wanted:
+        path = path[:1]
+    try:
+        names = [history, *_OURS, *_BOOKKEEPING, "pg_dist_partition", "pg_dist_node"]
+        schemas = [*path, "pg_catalog"]
+        made = cursor.execute(_QUERIES["made"], (schemas, names, schemas)).fetchall()
+        tables = {(schema, name) for schema, name, kind in made}
+        for schema, name, kind in made:
+            if kind in "vmf" and name in (history, *_BOOKKEEPING):
+                raise DatabaseUnreadable(
+                    f"{escaped(schema)}.{name} in {location.name} is no table: somebody has put it there; drop it"
+                )
+        is_distributed = _is_distributed(cursor, location, tables, made)
+    finally:
+        connection.rollback()
+    holding = [schema for schema in path if any((schema, name) in tables for name in (history, *names[:-2]))]
+    ours = [
+        schema
+        for schema in holding
+        if (schema, history) in tables
+        and any((schema, name) in tables for name in (*_OURS, "_migration_text"))
+    ]
+    if len(ours) > 1:
+        ways = " or ".join(f"?schema={schema}" for schema in map(escaped, ours))
+        raise StorageError(
+            f"{location.name} has the memory twice, in the schemas {escaped(' and '.join(ours))}: say {ways} "
+            "in the URL, and drop the one that is empty"
+        )
+    home = next(iter((*ours, *holding, *path)), None)
+    return Home(home, tuple(one for one in path if one != home), is_distributed)
+
+
+def _is_distributed(
+    cursor: "psycopg.RawCursor[Any]",
+    location: PostgreSQLLocation,
+    tables: Collection[tuple[str, str]],
+    made: Iterable[tuple[str, str, str]],
+) -> bool:
+    """Return whether Citus has distributed our tables.
+
+    Raises:
+        StorageError: this is not the coordinator of its cluster.
+    """
+    for schema in (schema for schema, _, kind in made if kind == "function"):
+        function = quoted(schema, "citus_is_coordinator")
+        if cursor.execute(f"SELECT {function}()".encode()).fetchone() == (False,):
+            found = None
+            if (schema, "pg_dist_node") in tables:
+                nodes = quoted(schema, "pg_dist_node")
+                query = f"SELECT nodename, nodeport FROM {nodes} WHERE groupid = 0 LIMIT 1"
+                found = cursor.execute(query.encode()).fetchone()
+            coordinator = f", {escaped(str(found[0]))}:{found[1]}" if found else ""
+            raise StorageError(
+                f"{location.name} is a worker of a Citus cluster, where rows would get ids out of their order: "
+                f"connect to the coordinator{coordinator}"
+            )
+    for schema, name in tables:
+        if name == "pg_dist_partition":
+            query = (
+                f"SELECT count(*) FROM {quoted(schema, name)} AS one INNER JOIN pg_class "
+                "ON pg_class.oid = one.logicalrelid WHERE pg_class.relname = ANY($1)"
+            )
+            ((count,),) = cursor.execute(query.encode(), (list(_OURS),)).fetchall()
+            return bool(count)
+    return False
+
+
+def require_no_shadows(
+    connection: psycopg.Connection[Any], location: PostgreSQLLocation, path: Iterable[str], text: str
+) -> None:
+    """Refuse to run statements for which another role has made what they would call unawares.
+
+    Args:
+        connection: where they would be run; its path is the safe one.
+        location: the database.
+        path: the search path that they would have.
+        text: the statements.
+
+    Raises:
+        StorageError: naming what was made, and by whom.
+    """
+    schemas = [schema for schema in path if schema != "pg_temp"]
+    words = {word.lower() for word in re.findall(r"\w+", text)}
+    cursor = psycopg.RawCursor(connection)
+    for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
+        if not name or name in words:
+            raise StorageError(
+                f"{escaped(what)} in {location.name} is of the role {escaped(owner)}, and would be called in the "
+                f"place of PostgreSQL's own: drop it, and take from that role the right to create in the schema "
+                f"(REVOKE CREATE ON SCHEMA {escaped(', '.join(map(quoted, schemas)))} FROM PUBLIC)"
+            )

@@ -1,0 +1,73 @@
+-- Where the tables are, and what could stand in the way.
+
+-- name: made(schemas, names, same_schemas)
+-- What some schemas hold of what is looked for; of what others could have made nothing is read or called.
+SELECT
+    CAST(namespace.nspname AS TEXT) AS schema_name,
+    CAST(relation.relname AS TEXT) AS name,
+    CAST(relation.relkind AS TEXT) AS kind
+FROM pg_class AS relation
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+INNER JOIN pg_roles AS owner ON relation.relowner = owner.oid
+WHERE
+    (relation.relname NOT LIKE 'pg\_dist\_%' OR owner.rolsuper)
+    AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND namespace.nspname = any(CAST(:schemas AS TEXT []))
+    AND relation.relname = any(CAST(:names AS TEXT []))
+UNION ALL
+SELECT
+    CAST(namespace.nspname AS TEXT) AS schema_name,
+    CAST(function.proname AS TEXT) AS name,
+    'function' AS kind
+FROM pg_proc AS function
+INNER JOIN pg_namespace AS namespace ON function.pronamespace = namespace.oid
+INNER JOIN pg_roles AS owner ON function.proowner = owner.oid
+WHERE
+    function.proname = 'citus_is_coordinator'
+    AND owner.rolsuper
+    AND namespace.nspname = any(CAST(:same_schemas AS TEXT []));
+
+-- name: shadows(function_schemas, operator_schemas)
+-- What roles other than this one and superusers have made that a statement could find in the place of what is
+-- PostgreSQL's own: a function whose arguments fit a call better; an operator.
+WITH stranger AS (
+    SELECT
+        other.oid,
+        CAST(other.rolname AS TEXT) AS owner
+    FROM pg_roles AS other
+    INNER JOIN pg_roles AS me ON me.rolname = current_user
+    WHERE
+        NOT other.rolsuper
+        AND other.oid <> me.oid
+        AND (me.rolsuper OR NOT pg_has_role(me.oid, other.oid, 'USAGE'))
+)
+
+SELECT
+    CAST(made.proname AS TEXT) AS name,
+    'function ' || CAST(CAST(made.oid AS REGPROCEDURE) AS TEXT) AS what,
+    stranger.owner
+FROM pg_proc AS made
+INNER JOIN pg_namespace AS namespace ON made.pronamespace = namespace.oid
+INNER JOIN stranger ON made.proowner = stranger.oid
+WHERE
+    namespace.nspname = any(CAST(:function_schemas AS TEXT []))
+    AND EXISTS (
+        SELECT FROM pg_proc AS own INNER JOIN pg_namespace AS catalog ON own.pronamespace = catalog.oid
+        WHERE catalog.nspname = 'pg_catalog' AND own.proname = made.proname
+    )
+    AND NOT EXISTS (
+        SELECT FROM pg_proc AS own INNER JOIN pg_namespace AS catalog ON own.pronamespace = catalog.oid
+        WHERE
+            catalog.nspname = 'pg_catalog'
+            AND own.proname = made.proname
+            AND own.proargtypes = made.proargtypes
+    )
+UNION ALL
+SELECT
+    '' AS name,
+    'operator ' || CAST(CAST(made.oid AS REGOPERATOR) AS TEXT) AS what,
+    stranger.owner
+FROM pg_operator AS made
+INNER JOIN pg_namespace AS namespace ON made.oprnamespace = namespace.oid
+INNER JOIN stranger ON made.oprowner = stranger.oid
+WHERE namespace.nspname = any(CAST(:operator_schemas AS TEXT []));

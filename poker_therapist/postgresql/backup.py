@@ -164,7 +164,11 @@ def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Rel
     for text in (*(one.apply_sql for one in applied), *(one.apply_sql or "" for one in kept)):
         found = [made[1] for one in backend.split(text) if (made := _MAKES.match(one.text))]
         names += [name[1:-1].replace('""', '"') if name[0] == '"' else name.lower() for name in found]
-    return psycopg.RawCursor(backend.connection).execute(_QUERIES["relations"], (backend.schema, names)).fetchall()
+    return (
+        psycopg.RawCursor(backend.connection)
+        .execute(_QUERIES["relations"], (backend.schema, names))
+        .fetchall()
+    )
 
 
 def _named_by_time(backend: AtomicPostgreSQLBackend, before: str = "") -> Path:

@@ -220,4 +220,6 @@ def identity(location: PostgreSQLLocation) -> Hashable:
     """Return which schema of which database of which server it is, whatever address leads to it."""
     with translating_errors(location), closing(connect(location, WatchedConnection)) as connection:
         schema = connection.home.schema if connection.home else None
-        return cast(Hashable, psycopg.RawCursor(connection).execute(_QUERIES["identity"], (schema,)).fetchone())
+        return cast(
+            Hashable, psycopg.RawCursor(connection).execute(_QUERIES["identity"], (schema,)).fetchone()
+        )

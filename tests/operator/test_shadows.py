@@ -5,27 +5,31 @@ fits a call better than PostgreSQL's own, or has the name of one of our tables.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
+import poker_therapist
 from poker_therapist import get_pattern_storage
+from poker_therapist.sqlfile import Placeholders, read_queries
 from tests.helpers.cli import command
 from tests.helpers.engines import query, run_sql
 from tests.helpers.postgresql import name_of
-from tests.helpers.queries import ON_POSTGRESQL
+from tests.helpers.project import ServerProject
 
-ROOM = Path(__file__).parents[2] / "poker_therapist" / "postgresql"
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """This one alone."""
+    return "postgresql"
+
 
 # A function that notes who calls it, for each of these lists of arguments.
 FUNCTIONS = {
     "hashtextextended": ["text, integer"],
     "substr": ["varchar, integer, integer", "text, bigint, integer"],
-    "format": ["text, name", "text, name, name", "unknown, name"],
+    "format": ["text, name", "text, name, name"],
     "lower": ["name", "varchar"],
     "quote_ident": ["name", "varchar"],
     "count": ["varchar"],
@@ -83,14 +87,16 @@ def called(url: str) -> set[str]:
     return {what for (what,) in query(url, "SELECT what FROM public.called")}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("programs")
 def test_nothing_that_another_role_has_made_is_called_by_who_opens_saves_or_looks(
     postgresql_url: str, stranger: str, tmp_path: Path
 ) -> None:
     get_pattern_storage(postgresql_url).close()
     run_sql(postgresql_url, shadows(stranger))
-    with pytest.raises(psycopg.errors.RaiseException if False else psycopg.Error):
-        run_sql(postgresql_url, "SELECT 'a'::varchar || NULL::name; SELECT 1 / 0")  # the trap is a trap
-    assert called(postgresql_url) == set()
+    run_sql(postgresql_url, "SELECT 'a'::varchar = 'b'::varchar, lower('a'::name)")
+    assert called(postgresql_url) == {"=", "lower"}
+    run_sql(postgresql_url, "TRUNCATE public.called")
     with get_pattern_storage(postgresql_url) as storage:
         storage.save_pattern(7, "tilt", "bad_beat", 1)
         with storage.transaction():
@@ -98,11 +104,51 @@ def test_nothing_that_another_role_has_made_is_called_by_who_opens_saves_or_look
         storage.purge_expired()
         assert storage.export_user(7)
         assert storage.forget_user(8)
-    words = ["--database", postgresql_url]
-    for deed in (["status"], ["log"], ["list"], ["apply"], ["export", "7"], ["copy", postgresql_url, "copy.db"]):
-        command(*deed, *([] if deed[0] == "copy" else words), folder=tmp_path)
-    if shutil.which("pg_dump"):
-        command("backup", *words, "--output", "one.backup", folder=tmp_path)
-        command("restore", *words, "one.backup", folder=tmp_path)
-
+    back = "rollback --to 005_order_by_id --yes"
+    deeds = ["status", "log", "apply", "export 7", "backup --output one.backup", "restore one.backup", back]
+    codes = [command(*deed.split(), "--database", postgresql_url, folder=tmp_path).code for deed in deeds]
+    assert codes == [0, 0, 0, 0, 0, 0, 1]
+    assert command("copy", postgresql_url, "copy.db", folder=tmp_path).code == 0
+    drops = "DO $$ DECLARE one TEXT; BEGIN FOR one IN SELECT oid::REGOPERATOR FROM pg_operator WHERE "
+    drops += "oprnamespace = 'public'::REGNAMESPACE LOOP EXECUTE 'DROP OPERATOR ' || one; END LOOP; END $$"
+    run_sql(postgresql_url, drops)
+    for deed in (back, "rehearse", "apply"):  # which the operators would be called by
+        ran = command(*deed.split(), "--database", postgresql_url, folder=tmp_path)
+        assert ran.code == 0, ran.error
     assert called(postgresql_url) == set()
+
+
+def test_a_migration_that_would_call_what_another_role_has_made_is_not_run(
+    project: ServerProject, stranger: str
+) -> None:
+    """Of functions, one that the migration names; an operator in any case, for it may be called unnamed."""
+    project.run_sql(
+        f"SET ROLE {stranger}; CREATE FUNCTION lower(name) RETURNS TEXT LANGUAGE sql AS 'SELECT NULL'"
+    )
+    project.write("001_add_hands", "CREATE TABLE hands (id INT);", "DROP TABLE hands;")
+    assert project.yoyo("apply").returncode == 0
+    project.write("002_fill", "-- depends: 001_add_hands\nSELECT Lower(current_user);", "SELECT 1;")
+    message = project.refuses("apply")
+
+    assert message.startswith("function public.lower(name) in ")
+    assert f" is of the role {stranger}, " in message
+    assert 'REVOKE CREATE ON SCHEMA "public" FROM PUBLIC' in message
+    assert project.applied() == ["001_add_hands"]
+
+    project.run_sql(
+        f"DROP FUNCTION lower(name); SET ROLE {stranger}; CREATE OPERATOR >= "
+        "(FUNCTION = float8ge, LEFTARG = double precision, RIGHTARG = double precision)"
+    )
+    assert "operator public.>=(double precision,double precision) in" in project.refuses("apply")
+
+    project.run_sql("DROP OPERATOR public.>= (double precision, double precision)")
+    assert project.yoyo("apply").returncode == 0
+
+
+@pytest.mark.parametrize("file", sorted(Path(poker_therapist.__file__).parent.rglob("*.sql")), ids=str)
+def test_every_function_of_a_statement_of_ours_is_named_with_its_schema(file: Path) -> None:
+    if file.parent.name == "sqlite" or "sql_migrations" in file.parts:
+        return
+    for name, statement in read_queries(Placeholders.POSTGRESQL, file).items():
+        called = set(re.findall(r"(?<![\w.])[a-z_]\w*(?=\()", statement))
+        assert called <= {"any", "cast", "coalesce", "greatest", "least", "nullif"}, name

@@ -13,10 +13,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, islice, takewhile
+from itertools import groupby, takewhile
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psycopg
 from psycopg import pq
@@ -37,8 +37,10 @@ from poker_therapist.errors import (
 from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.migrations.header import is_compatible
 from poker_therapist.new_files import new_file, private_folders, time_for_names
+from poker_therapist.postgresql import dumped
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
+from poker_therapist.postgresql.dumped import is_row
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -64,11 +66,6 @@ _ENTRY = re.compile(
 _COPIED = rb"COPY \S+\.%s \((.*)\) FROM stdin;\n"
 # What COPY writes for these characters.
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_is_row = b"\\.\n".__ne__  # in what follows such a line
-# What only psql understands, what an older server does not know, and settings that the session has already.
-_LEFT_OUT = re.compile(
-    rb"\\(un)?restrict |SET (lock|transaction)_timeout = 0;|SELECT pg_catalog\.set_config\('search_path'"
-)
 _Relations = list[tuple[str, str]]  # kinds, and quoted names
 
 
@@ -144,7 +141,7 @@ def _rows(script: IO[bytes], table: bytes) -> list[dict[str, str | None]] | None
     if found is None:
         return None
     columns = found[1].decode().split(", ")
-    rows = (map(_value, row[:-1].split(b"\t")) for row in takewhile(_is_row, script))
+    rows = (map(_value, row[:-1].split(b"\t")) for row in takewhile(is_row, script))
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
@@ -239,6 +236,7 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
             f"{file} is of the schema {', '.join(sorted(schemas))}, not of {schema}: "
             f"add schema={min(schemas)} to the URL of the database"
         )
+    dumped.require_harmless(backend.connection, schema, file, script)
 
 
 def _replace(
@@ -253,7 +251,7 @@ def _replace(
     for kind, group in groupby(relations, key=itemgetter(0)):
         # No CASCADE: what others have made upon it, a view say, is not ours to drop.
         backend.connection.execute(f"DROP {kind} {', '.join(name for _, name in group)}".encode())
-    _run_script(backend.connection, script)
+    dumped.run(backend.connection, script)
     shipped = {one.id for one in backend.read(sources[:1])}
     for migration in backend.read(sources):
         if migration.id not in shipped and migration.id in backend.applied():  # a dump does not distribute
@@ -278,28 +276,6 @@ def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
-
-
-def _run_script(connection: psycopg.Connection[Any], script: IO[bytes]) -> None:
-    """Run what pg_restore has written for psql.
-
-    The rows are frozen, so that a transaction that waited for a table, with a snapshot from before, sees them
-    and not an empty table.
-    """
-    script.seek(0)
-    statements = bytearray()
-    with connection.cursor() as cursor:
-        for line in script:
-            if line.startswith(b"COPY ") and line.endswith(b" FROM stdin;\n"):
-                cursor.execute(bytes(statements))
-                statements.clear()
-                with cursor.copy(line.replace(b" FROM stdin;", b" FROM stdin WITH (FREEZE)")) as copy:
-                    rows = takewhile(_is_row, script)
-                    while some := b"".join(islice(rows, 100)):  # one by one would take several times as long
-                        copy.write(some)
-            elif not _LEFT_OUT.match(line):
-                statements += line
-        cursor.execute(bytes(statements))
 
 
 @contextmanager

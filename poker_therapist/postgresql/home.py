@@ -91,7 +91,7 @@ def find_home(
         for schema, name, kind in made:
             if kind in "vmf" and name in (history, *_BOOKKEEPING):
                 raise DatabaseUnreadable(
-                    f"{escaped(schema)}.{name} in {location.name} is no table: somebody has put it there; drop it"
+                    f"{escaped(schema)}.{name} in {location.name} is no table: somebody put it there; drop it"
                 )
         is_distributed = _is_distributed(cursor, location, tables, made)
     finally:
@@ -134,8 +134,8 @@ def _is_distributed(
                 found = cursor.execute(query.encode()).fetchone()
             coordinator = f", {escaped(str(found[0]))}:{found[1]}" if found else ""
             raise StorageError(
-                f"{location.name} is a worker of a Citus cluster, where rows would get ids out of their order: "
-                f"connect to the coordinator{coordinator}"
+                f"{location.name} is a worker of a Citus cluster, whose ids would be out of order: connect "
+                f"to the coordinator{coordinator}"
             )
     for schema, name in tables:
         if name == "pg_dist_partition":
@@ -168,7 +168,14 @@ def require_no_shadows(
     for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
         if not name or name in words:
             raise StorageError(
-                f"{escaped(what)} in {location.name} is of the role {escaped(owner)}, and would be called in the "
-                f"place of PostgreSQL's own: drop it, and take from that role the right to create in the schema "
-                f"(REVOKE CREATE ON SCHEMA {escaped(', '.join(map(quoted, schemas)))} FROM PUBLIC)"
+                f"{escaped(what)} in {location.name} is of the role {escaped(owner)}, and would be called in "
+                "the place of PostgreSQL's own: drop it, and take from that role the right to create in the "
+                f"schema (REVOKE CREATE ON SCHEMA {escaped(', '.join(map(quoted, schemas)))} FROM PUBLIC)"
             )
+
+
+def strangers_among(connection: psycopg.Connection[Any], names: Iterable[tuple[str, str]]) -> list[str]:
+    """Return which of some names, each with a schema's, are functions and types of other roles."""
+    listed = sorted(map(".".join, names))
+    found = psycopg.RawCursor(connection).execute(_QUERIES["strangers"], (listed,)).fetchall()
+    return [name for (name,) in found]

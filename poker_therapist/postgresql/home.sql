@@ -27,6 +27,33 @@ WHERE
     AND owner.rolsuper
     AND namespace.nspname = any(CAST(:same_schemas AS TEXT []));
 
+-- name: strangers(names)
+-- What of these names, with their schemas, is another role's: a function, a type or an operator's.
+WITH stranger AS (
+    SELECT other.oid
+    FROM pg_roles AS other
+    INNER JOIN pg_roles AS me ON me.rolname = current_user
+    WHERE
+        NOT other.rolsuper
+        AND other.oid <> me.oid
+        AND (me.rolsuper OR NOT pg_has_role(me.oid, other.oid, 'USAGE'))
+),
+
+made AS (
+    SELECT pronamespace AS namespace, CAST(proname AS TEXT) AS name, proowner AS owner FROM pg_proc
+    UNION ALL
+    SELECT typnamespace, CAST(typname AS TEXT), typowner FROM pg_type
+    WHERE typtype <> 'c' AND typelem = 0
+    UNION ALL
+    SELECT collnamespace, CAST(collname AS TEXT), collowner FROM pg_collation
+)
+
+SELECT CAST(namespace.nspname AS TEXT) || '.' || made.name
+FROM made
+INNER JOIN pg_namespace AS namespace ON made.namespace = namespace.oid
+INNER JOIN stranger ON made.owner = stranger.oid
+WHERE CAST(namespace.nspname AS TEXT) || '.' || made.name = any(CAST(:names AS TEXT []));
+
 -- name: shadows(function_schemas, operator_schemas)
 -- What roles other than this one and superusers have made that a statement could find in the place of what is
 -- PostgreSQL's own: a function whose arguments fit a call better; an operator.

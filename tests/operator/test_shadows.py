@@ -61,7 +61,8 @@ OPERATORS = {
 def shadows(role: str) -> str:
     """Return the statements by which a role makes all of them."""
     made = ["CREATE TABLE called (by NAME, what TEXT); GRANT ALL ON called TO PUBLIC"]
-    body = "LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.called VALUES (current_user, '{}'); RETURN NULL; END $$"
+    body = "LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.called VALUES (current_user, '{}'); "
+    body += "RETURN NULL; END $$"
     for name, several in FUNCTIONS.items():
         for arguments in several:
             result = "BOOLEAN" if "try" in name or "citus" in name else "TEXT"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import string
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from poker_therapist.errors import InvalidInput, InvalidMigration, escaped
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
+# Names the server itself, where the app reaches it through a pooler in transaction mode.
+MIGRATION_DATABASE = "POKER_THERAPIST_MIGRATION_DATABASE"
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
 
 # One letter before a colon is a drive of Windows, and no scheme.
@@ -28,9 +29,6 @@ _DOUBTFUL = (
 
 # A server without a scheme: a path that reads like this can begin with ./ or be absolute.
 _NO_PATH = r"(?is)(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)"
-
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
 
 # Takes a connection of sqlite3's or psycopg's.
 OnConnect = Callable[[Any], object]
@@ -102,6 +100,7 @@ class PostgreSQLLocation:
         schema: where the tables are; what the server's `search_path` says unless given.
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
+        pooler: in which mode a pooler between works, if the URL says so: `transaction` or `session`.
         on_connect: called with each new connection, before its settings are made.
         sources: the folders of its migrations, where commands in messages have to say so.
         yoyo: with which options the yoyo command was called, if it runs.
@@ -115,6 +114,7 @@ class PostgreSQLLocation:
     schema: str | None = None
     timeout: float = 30.0
     connections: int = 10
+    pooler: str = ""
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
     yoyo: tuple[str, ...] | None = field(default=None, compare=False)
@@ -163,6 +163,24 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
 def yoyo_url(location: Location) -> str:
     """Return the URL of a database for the yoyo command, without a password."""
     return location.url.replace("://", "+atomic://", 1)
+
+
+def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
+    """Return where a database is migrated and administered, which takes a session of its own.
+
+    Raises:
+        InvalidInput: a pooler is between that gives none, and the environment does not say how to get past.
+    """
+    if location.pooler != "transaction":
+        return location
+    named = os.environ.get(MIGRATION_DATABASE)
+    found = locate(named) if named else None
+    if isinstance(found, PostgreSQLLocation) and found.pooler != "transaction":
+        return replace(found, sources=location.sources, yoyo=location.yoyo, on_connect=location.on_connect)
+    raise InvalidInput(
+        f"{location.name} is reached through a pooler in transaction mode, which gives no session to migrate "
+        f"or administer it in: name the server itself with --database, or in {MIGRATION_DATABASE}"
+    )
 
 
 def require_own(location: Location, folders: Iterable[Path]) -> None:
@@ -314,6 +332,9 @@ def _locate_server(name: str) -> PostgreSQLLocation:
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
         raise options.refusal("connections", connections, "a number from 1 to 999")
+    pooler = options.pop("pooler", "")
+    if pooler not in ("", "session", "transaction"):
+        raise options.refusal("pooler", pooler, "transaction or session, as the pooler's own mode")
     schema = options.pop("schema", None)
     if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
         raise options.refusal("schema", schema, "a name of letters, digits and _")
@@ -347,9 +368,8 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         if key not in secret
     }
     whole = {**defaults, **public}
-    if schema:  # as the server does with a name that is not quoted
-        schema = schema.translate(_LOWER)
-    ours = {"timeout": patience, "connections": connections} | ({"schema": schema} if schema else {})
+    ours = {"timeout": patience, "connections": connections}
+    ours |= {key: value for key, value in (("schema", schema), ("pooler", pooler)) if value}
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
@@ -358,6 +378,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         schema,
         timeout,
         int(connections),
+        pooler,
     )
 
 

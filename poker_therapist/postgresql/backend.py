@@ -21,7 +21,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     SchemaMissing,
 )
-from poker_therapist.location import PostgreSQLLocation, command_about, locate
+from poker_therapist.location import PostgreSQLLocation, command_about, for_migrations, locate
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
@@ -61,7 +61,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take yoyo's parsed URL, or a `PostgreSQLLocation`; connect only when something is asked."""
-        self.location: PostgreSQLLocation = uri if isinstance(uri, PostgreSQLLocation) else _locate(uri)
+        self.location = for_migrations(uri if isinstance(uri, PostgreSQLLocation) else _locate(uri))
         self.migration_table = migration_table
         self.DatabaseError = psycopg.DatabaseError
         self._opened: psycopg.Connection[Any] | None = None

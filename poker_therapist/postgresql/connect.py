@@ -47,6 +47,15 @@ _PATIENCE: dict[str, Any] = {
 # statement is still running; and so long may that connection be silent.
 SILENCE = 60.0
 _SILENCE_OF_PROBE = 10.0
+# Of a statement outside of a transaction that goes through a pooler it is not known which process runs it.
+_STATE = (
+    "SELECT CASE WHEN %s::int IS NULL THEN 'unknown' ELSE "
+    "(SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %s) END"
+)
+NEEDS_POOLER = (
+    "{name} is behind a pooler that gives every transaction another session, as PgBouncer does in its "
+    "transaction mode: add pooler=transaction to the URL, and migrate past the pooler"
+)
 
 
 class WatchedConnection(psycopg.Connection[Any]):
@@ -58,8 +67,9 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     location: PostgreSQLLocation | None = None
     home: Home | None = None
-    # Of the process that serves it: with a pooler between, of the one that serves the transaction.
+    # The number of the server's process: with a pooler between, of that which serves the transaction.
     served_by: int | None = None
+    silence: float | None = None
 
     @override
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
@@ -76,17 +86,20 @@ class WatchedConnection(psycopg.Connection[Any]):
                 is_idle = not self._is_active()
 
     def _longest_silence(self) -> float:
-        return SILENCE if self.location else _SILENCE_OF_PROBE
+        return self.silence or (SILENCE if self.location else _SILENCE_OF_PROBE)
+
+    def ask_pid(self) -> int:
+        """Return the number of the server's process; a pooler tells each client a number of its own."""
+        return int(self.execute("SELECT pg_catalog.pg_backend_pid()").fetchall()[0][0])
 
     def _is_active(self) -> bool:
         """Return whether the server answers another connection, and says that the statement still runs."""
         found = None
         if self.location is not None:
-            pid = self.pgconn.backend_pid
             with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
-                found = probe.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+                found = probe.execute(_STATE, (self.served_by, self.served_by)).fetchone()
         # With track_activities turned off it says "disabled": such a statement is waited for.
-        return found is not None and not str(found[0]).startswith("idle")
+        return found is not None and found[0] is not None and not str(found[0]).startswith("idle")
 
     def _give_up(self) -> NoReturn:
         """Close the connection.
@@ -151,15 +164,14 @@ def settings_of(location: PostgreSQLLocation) -> Settings:
 
 def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation, more: Settings = ()) -> None:
     """Give a connection the settings of every session of ours, and some more, in one round trip."""
-    # SET and not set_config(): a new session would have to look the function up, which takes longer.
-    psycopg.ClientCursor(connection).execute(*as_statements("SET", (*settings_of(location), *more)))
+    connection.execute(settings_as_sql("SET", (*settings_of(location), *more)).encode())
 
 
-def as_statements(how: str, settings: Settings) -> tuple[str, list[str]]:
-    """Return the statements that make some settings, by `SET` or `SET LOCAL`, and their values."""
-    several = [(name, (value,) if isinstance(value, str) else value) for name, value in settings]
-    statements = (f"{how} {name} = {', '.join(['%s'] * len(values))}" for name, values in several)
-    return "; ".join(statements), [value for _, values in several for value in values]
+def settings_as_sql(how: str, settings: Settings) -> str:
+    """Return the statements that make some settings, by `SET` or `SET LOCAL`."""
+    # Not set_config(): a new session would have to look the function up, which takes longer.
+    several = ((name, (value,) if isinstance(value, str) else value) for name, value in settings)
+    return "; ".join(f"{how} {name} = {str(values)[1:-1].rstrip(',')}" for name, values in several)
 
 
 def open_connection(location: PostgreSQLLocation) -> WatchedConnection:
@@ -208,12 +220,33 @@ def _connect_once(
         if location.on_connect is not None:
             location.on_connect(connection)
             connection.row_factory = tuple_row
-        connection.home = home = home or find_home(connection, location)
-        configure(connection, location, more(home))
+        if home is None:
+            home = find_home(connection, location)
+            if home.pid != connection.pgconn.backend_pid and not location.pooler:
+                _require_sessions(connection, location)
+        connection.home = home
+        if location.pooler == "transaction":
+            connection.prepare_threshold = None
+        else:
+            configure(connection, location, more(home))
+            connection.served_by = connection.ask_pid()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_sessions(connection: WatchedConnection, location: PostgreSQLLocation) -> None:
+    """Refuse a pooler between that gives each transaction whichever session is free.
+
+    Nothing else tells one apart from a pooler that gives each connection a session of its own: there, two
+    connections are served by two processes of the server, and always by the same.
+    """
+    with suppress(psycopg.Error), closing(_open_once(location, WatchedConnection)) as other:
+        other.silence = 0.5  # which waits for ever where only one may have a session
+        seen = [(connection.ask_pid(), other.ask_pid()) for _ in range(3)]
+        if len(set(seen)) > 1 or seen[0][0] == seen[0][1]:
+            raise StorageError(NEEDS_POOLER.format(name=location.name))
 
 
 def _open_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
@@ -269,6 +302,8 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
     "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
     "54": (InvalidInput, "a value is larger than a database can hold ({reason}): save it in parts"),
+    "26000": (StorageError, NEEDS_POOLER + " ({reason})"),
+    "42P05": (StorageError, NEEDS_POOLER + " ({reason})"),
     "XX001": (DatabaseUnreadable, "{name} is damaged ({reason}): restore a backup"),
     "XX002": (DatabaseUnreadable, "{name} has a damaged index ({reason}): run REINDEX"),
 }

@@ -78,7 +78,7 @@ class PostgreSQLDatabase(Database):
         sql = self._queries[query]
         transaction = self._open_transaction()
         if transaction is None:
-            self._with_connection(lambda connection: connection.kept_cursor.execute(sql, values), reads=False)
+            self._with_connection(lambda connection: _execute(connection, sql, values, _count), reads=False)
             return
         self._require_usable(transaction)
         if not transaction.begun:
@@ -93,7 +93,7 @@ class PostgreSQLDatabase(Database):
 
         def read(connection: Connection) -> list[list[Any]]:
             cursor = connection.kept_cursor
-            cursor.execute(BEGIN_READ)
+            connection.begin(BEGIN_READ)
             found = [cursor.execute(self._queries[query], values).fetchall() for query, values in calls]
             cursor.execute("COMMIT")
             return found
@@ -107,7 +107,7 @@ class PostgreSQLDatabase(Database):
         if (transaction := self._open_transaction()) is not None:
             return self._run_in(transaction, sql, values, result)
         return self._with_connection(
-            lambda connection: result(connection.kept_cursor.execute(sql, values)), reads=reads
+            lambda connection: _execute(connection, sql, values, result), reads=reads
         )
 
     def _with_connection(self, action: Callable[[Connection], _Found], *, reads: bool) -> _Found:
@@ -120,6 +120,9 @@ class PostgreSQLDatabase(Database):
                 lease.release()
             except BaseException as error:  # also a signal, wherever it arrived
                 lost = lease.connection is not None and is_lost(lease.connection)
+                if lease.connection is not None and lease.connection.is_pooled and not lost:
+                    with contextlib.suppress(psycopg.Error):
+                        lease.connection.rollback()
                 lease.release()
                 if not isinstance(error, _DRIVER_ERRORS):
                     raise
@@ -237,7 +240,8 @@ class PostgreSQLDatabase(Database):
         try:
             # https://www.postgresql.org/docs/current/sql-vacuum.html
             # Others at the tables need not wait for the ends of the files to be cut off.
-            self._run(f"VACUUM (TRUNCATE FALSE) {tables}", (), _count, reads=False)
+            vacuum = f"VACUUM (TRUNCATE FALSE) {tables}"
+            self._with_connection(lambda connection: connection.kept_cursor.execute(vacuum), reads=False)
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
@@ -353,6 +357,18 @@ class _Part(Part):
                     transaction.end("ROLLBACK")
             except psycopg.Error:  # then all of it can only be rolled back
                 transaction.is_whole = False
+
+
+def _execute(
+    connection: Connection, sql: str, values: Sequence[Any], result: Callable[[_Cursor], _Found]
+) -> _Found:
+    """Run a statement by itself."""
+    if not connection.is_pooled:
+        return result(connection.kept_cursor.execute(sql, values))
+    connection.begin("BEGIN")
+    found = result(connection.kept_cursor.execute(sql, values))
+    connection.kept_cursor.execute("COMMIT")
+    return found
 
 
 def _all(cursor: _Cursor) -> list[Any]:

@@ -36,11 +36,13 @@ class Home:
         schema: theirs; None if there is no schema that they could be in.
         others: the other schemas that a migration finds things in.
         is_distributed: whether Citus has spread them over several servers.
+        pid: the number of the server's process that has said so.
     """
 
     schema: str | None
     others: tuple[str, ...] = ()
     is_distributed: bool = False
+    pid: int = 0
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -75,12 +77,13 @@ def find_home(
     """
     wanted = dict.fromkeys((location.schema, location.schema.lower())) if location.schema else ()
     begin = ["BEGIN READ ONLY", *([set_path(wanted, "LOCAL ")] if wanted else [])]
-    begin += ["SELECT pg_catalog.current_schemas(false)", set_path(SAFE_PATH, "LOCAL ")]
+    begin += ["SELECT pg_catalog.current_schemas(false), pg_catalog.pg_backend_pid()"]
+    begin += [set_path(SAFE_PATH, "LOCAL ")]
     cursor = psycopg.RawCursor(connection)
     cursor.execute("; ".join(begin))
     while cursor.description is None and cursor.nextset():
         pass
-    ((path,),) = cursor.fetchall()
+    ((path, pid),) = cursor.fetchall()
     if wanted:
         path = path[:1]
     try:
@@ -110,7 +113,7 @@ def find_home(
             "in the URL, and drop the one that is empty"
         )
     home = next(iter((*ours, *holding, *path)), None)
-    return Home(home, tuple(one for one in path if one != home), is_distributed)
+    return Home(home, tuple(one for one in path if one != home), is_distributed, pid)
 
 
 def _is_distributed(

@@ -26,7 +26,13 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.postgresql.connect import Settings, WatchedConnection, connect
+from poker_therapist.postgresql.connect import (
+    Settings,
+    WatchedConnection,
+    connect,
+    settings_as_sql,
+    settings_of,
+)
 from poker_therapist.postgresql.home import Home
 
 # Each query has an index that holds its rows in their order, so one plan is right for all players, and the
@@ -113,14 +119,38 @@ class Connection(WatchedConnection):
 
     kept_cursor: "psycopg.RawCursor[Any]"
     _is_set_up = False
+    _settings = ""
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
+        if self.location and self.home and self.location.pooler == "transaction":
+            self._settings = settings_as_sql("SET LOCAL", settings_of(self.location) + _settings(self.home))
         self.kept_cursor = psycopg.RawCursor(self)
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(self.pgconn.socket, select.POLLIN)
         self._is_set_up = True
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether another session may serve each transaction."""
+        return bool(self._settings)
+
+    def begin(self, how: str, *, sees: bool = True) -> None:
+        """Begin a transaction, which has the settings of a session of ours.
+
+        Args:
+            how: the statement.
+            sees: whether it may have its snapshot now.
+        """
+        if not self._settings:
+            self.kept_cursor.execute(how)
+            return
+        asked = "; SELECT pg_catalog.pg_backend_pid()" if sees else ""
+        self.kept_cursor.execute(f"{how}; {self._settings}{asked}")
+        while self.kept_cursor.nextset():
+            pass
+        self.served_by = self.kept_cursor.fetchone()[0] if sees else None  # type: ignore[index]  # it is one row
 
     def is_usable(self) -> bool:
         """Return whether another lease can use it: it is set up, not lost and in no transaction."""

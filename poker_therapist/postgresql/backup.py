@@ -90,6 +90,8 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
         backend.migration_lock(),
     ):
         if relations := _relations(backend, sources):
+            if backend.home.is_distributed:
+                logger.warning("Citus has no common snapshot: each node's rows are of a moment of their own")
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
         f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "

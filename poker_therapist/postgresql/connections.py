@@ -22,6 +22,7 @@ from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
 from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
+from poker_therapist.postgresql.scrub import free_room
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
@@ -236,12 +237,12 @@ class PostgreSQLDatabase(Database):
         Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
         as long as those are kept: see docs/SCALING.md.
         """
-        tables = ", ".join(quoted(self.home.schema or "public", table.name) for table in TABLES)
+        tables = [quoted(self.home.schema or "public", table.name) for table in TABLES]
         try:
             # https://www.postgresql.org/docs/current/sql-vacuum.html
-            # Others at the tables need not wait for the ends of the files to be cut off.
-            vacuum = f"VACUUM (TRUNCATE FALSE) {tables}"
-            self._with_connection(lambda connection: connection.kept_cursor.execute(vacuum), reads=False)
+            self._with_connection(
+                lambda connection: free_room(connection, self.location, tables), reads=False
+            )
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"

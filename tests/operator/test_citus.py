@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import PatternStorage, StorageError, get_pattern_storage
-from poker_therapist.schema import bring_up_to_date
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.schema import bring_up_to_date, migrations_folder
 from tests.helpers.cli import command
 from tests.helpers.engines import fetch_all, run_sql
 from tests.helpers.postgresql import server_location
 from tests.helpers.queries import ON_POSTGRESQL
+from tests.migrations.test_citus_calls import LIKE_CITUS
 
 USER = 7
 DISTRIBUTED = """
@@ -80,6 +82,22 @@ def test_a_worker_is_refused_with_the_address_of_the_coordinator(postgresql_url:
         "CREATE OR REPLACE FUNCTION citus_is_coordinator() RETURNS BOOLEAN LANGUAGE sql AS 'SELECT true'",
     )
     get_pattern_storage(postgresql_url).close()
+
+
+def test_the_status_of_a_distributed_database_is_that_of_the_coordinator_s_schema(
+    migrated_postgresql_url: str, tmp_path: Path
+) -> None:
+    """Which a scratch schema beside it has, too, without being distributed."""
+    run_sql(migrated_postgresql_url, f"{DISTRIBUTED}{LIKE_CITUS}")
+    with AtomicPostgreSQLBackend(server_location(migrated_postgresql_url)) as backend:
+        folders = [str(migrations_folder(name)) for name in ("postgresql", "citus")]
+        backend.apply_migrations(backend.to_apply(backend.read(folders)))
+    run_sql(migrated_postgresql_url, "CREATE INDEX mine ON user_insights (importance)")
+    ran = command("status", "--database", migrated_postgresql_url, folder=tmp_path)
+
+    assert "c001_distribute_tables\tapplied" in ran.out
+    assert "index mine" in ran.out
+    assert ran.code == 4
 
 
 def test_a_distributed_database_is_not_rehearsed_on(migrated_postgresql_url: str, tmp_path: Path) -> None:

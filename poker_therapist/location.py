@@ -161,8 +161,17 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
 
 
 def yoyo_url(location: Location) -> str:
-    """Return the URL of a database for the yoyo command, without a password."""
-    return location.url.replace("://", "+atomic://", 1)
+    """Return the URL of a database for the yoyo command, without a password.
+
+    Of several servers, each with a port, yoyo cannot read a URL: there they stand behind the `?`.
+    """
+    url = location.url.replace("://", "+atomic://", 1)
+    found = re.fullmatch(r"([^/]+://(?:[^@/]*@)?)([^/?]*:\d+,[^/?]*|[^/?]*,[^/?]*:\d+)(/[^?]*)(\?.*)?", url)
+    if found is None:
+        return url
+    places = [re.fullmatch(r"\[?(.*?)\]?(?::(\d*))?", one) for one in found[2].split(",")]
+    hosts, ports = (",".join(one[part] or "" for one in places if one) for part in (1, 2))
+    return f"{found[1]}{found[3]}{found[4] + '&' if found[4] else '?'}host={hosts}&port={ports}"
 
 
 def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:

@@ -34,7 +34,9 @@ WITH relation AS (
     SELECT
         pg_class.oid,
         pg_class.relname,
-        pg_class.relkind
+        pg_class.relkind,
+        CASE WHEN pg_namespace.nspname = 'public' THEN '' ELSE quote_ident(pg_namespace.nspname) || '.' END
+        || quote_ident(pg_class.relname) AS found_as
     FROM pg_class
     INNER JOIN pg_namespace ON pg_class.relnamespace = pg_namespace.oid
     WHERE pg_namespace.nspname = :schema_name
@@ -50,12 +52,12 @@ SELECT
     ) AS name,
     format(
         CASE
-            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %I;'
-            WHEN relkind = 'v' THEN 'DROP VIEW %I;'
-            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %I;'
-            ELSE 'DROP INDEX %I;'
+            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
+            WHEN relkind = 'v' THEN 'DROP VIEW %s;'
+            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
+            ELSE 'DROP INDEX %s;'
         END,
-        relname
+        found_as
     ) AS dropping
 FROM relation
 WHERE
@@ -64,12 +66,12 @@ WHERE
 UNION ALL
 SELECT
     lower('column ' || relation.relname || '.' || pg_attribute.attname) AS name,
-    format('ALTER TABLE %I DROP COLUMN %I;', relation.relname, pg_attribute.attname) AS dropping
+    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, pg_attribute.attname) AS dropping
 FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
 WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
 UNION ALL
 SELECT
     lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,
-    format('DROP TRIGGER %I ON %I;', pg_trigger.tgname, relation.relname) AS dropping
+    format('DROP TRIGGER %I ON %s;', pg_trigger.tgname, relation.found_as) AS dropping
 FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
 WHERE NOT pg_trigger.tgisinternal;

@@ -228,7 +228,7 @@ class PostgreSQLDatabase(Database):
         if column not in LEGACY_ROWS.any_type or stored is None:
             return stored
         value = decode(stored)
-        return next(iter(value.values())) if isinstance(value, dict) else value
+        return next(iter(value.values()), value) if isinstance(value, dict) else value
 
     @override
     def scrub_deleted(self) -> None:

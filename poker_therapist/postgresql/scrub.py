@@ -20,8 +20,8 @@ def free_room(
 ) -> None:
     """Vacuum some tables, or let others do so.
 
-    Nobody waits in a queue, in which many would each vacuum the same table. Who finds another at a table comes
-    back, and is done when one has finished who began later than this.
+    Nobody waits in a queue, in which many would each vacuum the same table. Who finds another at a table
+    comes back, and is done when one has finished who began later than this.
 
     Raises:
         DatabaseBusy: a table stayed locked for longer than the timeout.

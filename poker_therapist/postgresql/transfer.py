@@ -49,7 +49,8 @@ def from_json(text: str | None) -> Any:
     if isinstance(value, dict):
         with suppress(KeyError, TypeError, ValueError):  # written by hand
             return bytes.fromhex(value["hex"]) if "hex" in value else float(value["real"])
-    return value
+        return text
+    return text if isinstance(value, list) else value
 
 
 class PostgreSQLReader(Reader):

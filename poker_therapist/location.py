@@ -12,8 +12,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from poker_therapist.errors import InvalidInput, InvalidMigration, escaped
 
 SQLITE_SCHEMES = ("sqlite", "sqlite+atomic")
-# Names the server itself, where the app reaches it through a pooler in transaction mode.
-MIGRATION_DATABASE = "POKER_THERAPIST_MIGRATION_DATABASE"
 POSTGRESQL_SCHEMES = ("postgresql", "postgresql+atomic", "postgresql+psycopg", "postgres")
 
 # One letter before a colon is a drive of Windows, and no scheme.
@@ -172,24 +170,6 @@ def yoyo_url(location: Location) -> str:
     places = [re.fullmatch(r"\[?(.*?)\]?(?::(\d*))?", one) for one in found[2].split(",")]
     hosts, ports = (",".join(one[part] or "" for one in places if one) for part in (1, 2))
     return f"{found[1]}{found[3]}{found[4] + '&' if found[4] else '?'}host={hosts}&port={ports}"
-
-
-def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
-    """Return where a database is migrated and administered, which takes a session of its own.
-
-    Raises:
-        InvalidInput: a pooler is between that gives none, and the environment does not say how to get past.
-    """
-    if location.pooler != "transaction":
-        return location
-    named = os.environ.get(MIGRATION_DATABASE)
-    found = locate(named) if named else None
-    if isinstance(found, PostgreSQLLocation) and found.pooler != "transaction":
-        return replace(found, sources=location.sources, yoyo=location.yoyo, on_connect=location.on_connect)
-    raise InvalidInput(
-        f"{location.name} is reached through a pooler in transaction mode, which gives no session to migrate "
-        f"or administer it in: name the server itself with --database, or in {MIGRATION_DATABASE}"
-    )
 
 
 def require_own(location: Location, folders: Iterable[Path]) -> None:

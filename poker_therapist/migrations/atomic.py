@@ -105,11 +105,6 @@ class AtomicBackend(Bookkeeping, ABC):
         """Keep other migrations away for a block, where the lock of a transaction is not enough."""
         yield
 
-    @contextmanager
-    def migration_names(self) -> Iterator[None]:
-        """Let statements of a block name tables as a migration does."""
-        yield
-
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now, where that can be seen."""
         return False

@@ -21,7 +21,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     SchemaMissing,
 )
-from poker_therapist.location import PostgreSQLLocation, command_about, for_migrations, locate
+from poker_therapist.location import PostgreSQLLocation, command_about, locate
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
@@ -40,6 +40,7 @@ from poker_therapist.postgresql.home import (
     TABLE_NAMES,
     Home,
     find_home,
+    for_migrations,
     quoted,
     require_no_shadows,
     set_path,

@@ -303,7 +303,7 @@ def _explaining(
         elif "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
             advice = "find the session that keeps a transaction open in pg_stat_activity"
             kind, advice = DatabaseBusy, f"it stayed locked for {location.timeout:g} seconds; {advice}"
-        elif "permission denied" in reason or "must be owner" in reason:
+        elif any(said in reason for said in ("permission denied", "must be owner", "row-level security")):
             advice = "connect as the role that owns the tables; nothing was changed"
         elif kind is DatabaseUnreadable:
             advice = "use another backup"

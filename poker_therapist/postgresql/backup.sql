@@ -10,5 +10,5 @@ INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE
     namespace.nspname = CAST(:schema AS TEXT)
     AND relation.relkind IN ('r', 'p', 'v', 'S')
-    AND relation.relname = any(CAST(:names AS TEXT []))
+    AND relation.relname = any(CAST(:names AS TEXT[]))
 ORDER BY kind DESC, relation.relname ASC;

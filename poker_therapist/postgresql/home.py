@@ -5,16 +5,17 @@ PostgreSQL's own, and have it called by whoever has that schema on the path. So 
 schema of each table, and their path has nothing but `pg_catalog`; temporary tables come last.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from poker_therapist.errors import DatabaseUnreadable, StorageError, escaped
-from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.errors import DatabaseUnreadable, InvalidInput, StorageError, escaped
+from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import TABLES
 
@@ -26,6 +27,9 @@ TABLE_NAMES = (*_OURS, *_BOOKKEEPING)
 _UNQUALIFIED = re.compile(
     rf"(\b(?:FROM|INTO|JOIN|UPDATE|TABLE(?: IF NOT EXISTS)?) )({'|'.join(TABLE_NAMES)})\b"
 )
+
+# Names the server itself, where the app reaches it through a pooler in transaction mode.
+MIGRATION_DATABASE = "POKER_THERAPIST_MIGRATION_DATABASE"
 
 
 @dataclass(frozen=True)
@@ -182,3 +186,21 @@ def strangers_among(connection: psycopg.Connection[Any], names: Iterable[tuple[s
     listed = sorted(map(".".join, names))
     found = psycopg.RawCursor(connection).execute(_QUERIES["strangers"], (listed,)).fetchall()
     return [name for (name,) in found]
+
+
+def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
+    """Return where a database is migrated and administered, which takes a session of its own.
+
+    Raises:
+        InvalidInput: a pooler is between that gives none, and the environment does not say how to get past.
+    """
+    if location.pooler != "transaction":
+        return location
+    named = os.environ.get(MIGRATION_DATABASE)
+    found = locate(named) if named else None
+    if isinstance(found, PostgreSQLLocation) and found.pooler != "transaction":
+        return replace(found, sources=location.sources, yoyo=location.yoyo, on_connect=location.on_connect)
+    raise InvalidInput(
+        f"{location.name} is reached through a pooler in transaction mode, which gives no session to migrate "
+        f"or administer it in: name the server itself with --database, or in {MIGRATION_DATABASE}"
+    )

@@ -12,8 +12,8 @@ INNER JOIN pg_roles AS owner ON relation.relowner = owner.oid
 WHERE
     (relation.relname NOT LIKE 'pg\_dist\_%' OR owner.rolsuper)
     AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND namespace.nspname = any(CAST(:schemas AS TEXT []))
-    AND relation.relname = any(CAST(:names AS TEXT []))
+    AND namespace.nspname = any(CAST(:schemas AS TEXT[]))
+    AND relation.relname = any(CAST(:names AS TEXT[]))
 UNION ALL
 SELECT
     CAST(namespace.nspname AS TEXT) AS schema_name,
@@ -25,7 +25,7 @@ INNER JOIN pg_roles AS owner ON function.proowner = owner.oid
 WHERE
     function.proname = 'citus_is_coordinator'
     AND owner.rolsuper
-    AND namespace.nspname = any(CAST(:same_schemas AS TEXT []));
+    AND namespace.nspname = any(CAST(:same_schemas AS TEXT[]));
 
 -- name: strangers(names)
 -- What of these names, with their schemas, is another role's: a function, a type or an operator's.
@@ -40,19 +40,31 @@ WITH stranger AS (
 ),
 
 made AS (
-    SELECT pronamespace AS namespace, CAST(proname AS TEXT) AS name, proowner AS owner FROM pg_proc
+    SELECT
+        pronamespace AS namespace,
+        CAST(proname AS TEXT) AS name,
+        proowner AS owner
+    FROM pg_proc
     UNION ALL
-    SELECT typnamespace, CAST(typname AS TEXT), typowner FROM pg_type
+    SELECT
+        typnamespace,
+        CAST(typname AS TEXT),
+        typowner
+    FROM pg_type
     WHERE typtype <> 'c' AND typelem = 0
     UNION ALL
-    SELECT collnamespace, CAST(collname AS TEXT), collowner FROM pg_collation
+    SELECT
+        collnamespace,
+        CAST(collname AS TEXT),
+        collowner
+    FROM pg_collation
 )
 
 SELECT CAST(namespace.nspname AS TEXT) || '.' || made.name
 FROM made
 INNER JOIN pg_namespace AS namespace ON made.namespace = namespace.oid
 INNER JOIN stranger ON made.owner = stranger.oid
-WHERE CAST(namespace.nspname AS TEXT) || '.' || made.name = any(CAST(:names AS TEXT []));
+WHERE CAST(namespace.nspname AS TEXT) || '.' || made.name = any(CAST(:names AS TEXT[]));
 
 -- name: shadows(function_schemas, operator_schemas)
 -- What roles other than this one and superusers have made that a statement could find in the place of what is
@@ -77,7 +89,7 @@ FROM pg_proc AS made
 INNER JOIN pg_namespace AS namespace ON made.pronamespace = namespace.oid
 INNER JOIN stranger ON made.proowner = stranger.oid
 WHERE
-    namespace.nspname = any(CAST(:function_schemas AS TEXT []))
+    namespace.nspname = any(CAST(:function_schemas AS TEXT[]))
     AND EXISTS (
         SELECT FROM pg_proc AS own INNER JOIN pg_namespace AS catalog ON own.pronamespace = catalog.oid
         WHERE catalog.nspname = 'pg_catalog' AND own.proname = made.proname
@@ -97,4 +109,4 @@ SELECT
 FROM pg_operator AS made
 INNER JOIN pg_namespace AS namespace ON made.oprnamespace = namespace.oid
 INNER JOIN stranger ON made.oprowner = stranger.oid
-WHERE namespace.nspname = any(CAST(:operator_schemas AS TEXT []));
+WHERE namespace.nspname = any(CAST(:operator_schemas AS TEXT[]));

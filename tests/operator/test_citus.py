@@ -12,11 +12,11 @@ import pytest
 from poker_therapist import PatternStorage, StorageError, get_pattern_storage
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.schema import bring_up_to_date, migrations_folder
+from tests.helpers.citus import LIKE_CITUS
 from tests.helpers.cli import command
 from tests.helpers.engines import fetch_all, run_sql
 from tests.helpers.postgresql import server_location
 from tests.helpers.queries import ON_POSTGRESQL
-from tests.migrations.test_citus_calls import LIKE_CITUS
 
 USER = 7
 DISTRIBUTED = """

@@ -13,13 +13,14 @@ import pytest
 
 from poker_therapist import (
     InvalidInput,
+    SchemaOutdated,
     StorageError,
     TransactionConflict,
     get_pattern_storage,
 )
-from poker_therapist.location import MIGRATION_DATABASE
 from poker_therapist.postgresql import connect
 from poker_therapist.postgresql.connect import open_connection
+from poker_therapist.postgresql.home import MIGRATION_DATABASE
 from tests.helpers.cli import command
 from tests.helpers.engines import fetch_all
 from tests.helpers.pooler import PROGRAM, keep_pooler
@@ -116,7 +117,11 @@ def test_a_slow_statement_is_waited_for(pooled: str, monkeypatch: pytest.MonkeyP
 
 
 def test_an_outdated_database_is_migrated_past_the_pooler(
-    pooler: Callable[[str], str], postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pooler: Callable[[str], str],
+    postgresql_url: str,
+    migrated_postgresql_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By whatever migrates it; where nobody has said how to get past, it is refused."""
     pooled = pooler(postgresql_url)
@@ -127,6 +132,9 @@ def test_an_outdated_database_is_migrated_past_the_pooler(
         ran = command(deed, "--database", pooled, folder=tmp_path)
         assert MIGRATION_DATABASE in ran.error
 
+    monkeypatch.setenv(MIGRATION_DATABASE, migrated_postgresql_url)  # another one
+    with pytest.raises(SchemaOutdated, match="which have been applied to another database: correct the addr"):
+        get_pattern_storage(pooled)
     monkeypatch.setenv(MIGRATION_DATABASE, postgresql_url)
     with get_pattern_storage(pooled) as storage:
         storage.save_pattern(USER, "tilt", "bad_beat", 1)

@@ -7,7 +7,9 @@ WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = :schema;
 
 -- name: lock_key_of(schema, migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
-SELECT hashtextextended(concat('migrations of ', :schema::TEXT, '.', :migration_table::TEXT), 0);
+SELECT hashtextextended(
+    'migrations of ' || CAST(:schema AS TEXT) || '.' || CAST(:migration_table AS TEXT), 0
+);
 
 -- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);

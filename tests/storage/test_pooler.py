@@ -100,9 +100,10 @@ def test_blocks_about_one_player_lose_nothing(pooled: str) -> None:
         def add_one(_: int) -> None:
             added = False
             while not added:
-                with suppress(TransactionConflict), storage.transaction():
-                    count = storage.get_pattern(USER, "tilt", "count")
-                    storage.save_pattern(USER, "tilt", "count", count + 1)
+                with suppress(TransactionConflict):
+                    with storage.transaction():
+                        count = storage.get_pattern(USER, "tilt", "count")
+                        storage.save_pattern(USER, "tilt", "count", count + 1)
                     added = True
 
         list(threads.map(add_one, range(80)))

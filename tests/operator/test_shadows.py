@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import poker_therapist
-from poker_therapist import get_pattern_storage
+from poker_therapist import DatabaseUnreadable, get_pattern_storage
 from poker_therapist.sqlfile import Placeholders, read_queries
 from tests.helpers.cli import command
 from tests.helpers.engines import query, run_sql
@@ -108,7 +108,7 @@ def test_nothing_that_another_role_has_made_is_called_by_who_opens_saves_or_look
     back = "rollback --to 005_order_by_id --yes"
     deeds = ["status", "log", "apply", "export 7", "backup --output one.backup", "restore one.backup", back]
     codes = [command(*deed.split(), "--database", postgresql_url, folder=tmp_path).code for deed in deeds]
-    assert codes == [0, 0, 0, 0, 0, 0, 1]
+    assert codes == [4, 0, 0, 0, 0, 0, 1]  # drift is not judged, and no migration is rolled back
     assert command("copy", postgresql_url, "copy.db", folder=tmp_path).code == 0
     drops = "DO $$ DECLARE one TEXT; BEGIN FOR one IN SELECT oid::REGOPERATOR FROM pg_operator WHERE "
     drops += "oprnamespace = 'public'::REGNAMESPACE LOOP EXECUTE 'DROP OPERATOR ' || one; END LOOP; END $$"
@@ -144,6 +144,22 @@ def test_a_migration_that_would_call_what_another_role_has_made_is_not_run(
 
     project.run_sql("DROP OPERATOR public.>= (double precision, double precision)")
     assert project.yoyo("apply").returncode == 0
+
+
+def test_what_stands_in_the_place_of_the_bookkeeping_is_not_read(postgresql_url: str, stranger: str) -> None:
+    """A view would be read with the rights of whoever reads it."""
+    run_sql(
+        postgresql_url,
+        f"""
+        SET ROLE {stranger}; CREATE TABLE called (by NAME, what TEXT); GRANT ALL ON called TO PUBLIC;
+        CREATE FUNCTION note() RETURNS TEXT LANGUAGE sql AS
+            $$ INSERT INTO public.called VALUES (current_user, 'view') RETURNING what $$;
+        CREATE VIEW _yoyo_migration AS SELECT note() AS migration_id;
+        """,
+    )
+    with pytest.raises(DatabaseUnreadable, match=r"public\._yoyo_migration in .* is no table"):
+        get_pattern_storage(postgresql_url)
+    assert called(postgresql_url) == set()
 
 
 @pytest.mark.parametrize("file", sorted(Path(poker_therapist.__file__).parent.rglob("*.sql")), ids=str)

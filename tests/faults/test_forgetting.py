@@ -121,7 +121,7 @@ def test_many_are_forgotten_at_once_and_nobody_waits_in_a_queue(migrated: str) -
     assert [forgotten["conversation_context"] for forgotten in counts] == [1] * 24
     ((size, dead),) = query(
         migrated,
-        "SELECT pg_table_size('conversation_context'), (SELECT count(*) FROM conversation_context)",
+        "SELECT pg_relation_size('conversation_context'), (SELECT count(*) FROM conversation_context)",
     )
     assert (size > 0, dead) == (True, 0)
 

@@ -39,7 +39,6 @@ from poker_therapist.postgresql.home import (
     SAFE_PATH,
     TABLE_NAMES,
     Home,
-    find_home,
     for_migrations,
     quoted,
     require_no_shadows,
@@ -78,7 +77,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             weakref.finalize(self, opened.close)
             # What was prepared for a table may not fit it after the next migration.
             opened.prepare_threshold = None
-            self.home = opened.home or find_home(opened, self.location, self.migration_table)
+            self.home = opened.home or Home(None)
             if self.home.schema is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(

@@ -52,6 +52,7 @@ _STATE = (
     "SELECT CASE WHEN %s::int IS NULL THEN 'unknown' ELSE "
     "(SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %s) END"
 )
+_PID = "SELECT pg_catalog.pg_backend_pid()"
 NEEDS_POOLER = (
     "{name} is behind a pooler that gives every transaction another session, as PgBouncer does in its "
     "transaction mode: add pooler=transaction to the URL, and migrate past the pooler"
@@ -90,7 +91,7 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     def ask_pid(self) -> int:
         """Return the number of the server's process; a pooler tells each client a number of its own."""
-        return int(self.execute("SELECT pg_catalog.pg_backend_pid()").fetchall()[0][0])
+        return int(self.execute(_PID).fetchall()[0][0])
 
     def _is_active(self) -> bool:
         """Return whether the server answers another connection, and says that the statement still runs."""
@@ -164,7 +165,12 @@ def settings_of(location: PostgreSQLLocation) -> Settings:
 
 def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation, more: Settings = ()) -> None:
     """Give a connection the settings of every session of ours, and some more, in one round trip."""
-    connection.execute(settings_as_sql("SET", (*settings_of(location), *more)).encode())
+    settings = settings_as_sql("SET", (*settings_of(location), *more))
+    cursor = connection.execute(f"{settings}; {_PID}".encode())
+    while cursor.nextset():
+        pass
+    if isinstance(connection, WatchedConnection):
+        ((connection.served_by,),) = cursor.fetchall()
 
 
 def settings_as_sql(how: str, settings: Settings) -> str:
@@ -229,7 +235,6 @@ def _connect_once(
             connection.prepare_threshold = None
         else:
             configure(connection, location, more(home))
-            connection.served_by = connection.ask_pid()
     except BaseException:
         connection.close()
         raise

@@ -7,7 +7,7 @@ schema of each table, and their path has nothing but `pg_catalog`; temporary tab
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sq
 SAFE_PATH = ("pg_catalog", "pg_temp")
 _OURS = tuple(table.name for table in TABLES)
 _BOOKKEEPING = ("_yoyo_migration", "_migration_text", "_migration_adopted", "_yoyo_log", "_yoyo_version")
+_IS_COORDINATOR = "citus_is_coordinator"
 TABLE_NAMES = (*_OURS, *_BOOKKEEPING)
 _UNQUALIFIED = re.compile(
     rf"(\b(?:FROM|INTO|JOIN|UPDATE|TABLE(?: IF NOT EXISTS)?) )({'|'.join(TABLE_NAMES)})\b"
@@ -69,9 +70,7 @@ def set_path(path: Iterable[str], local: str = "") -> str:
     return f"SET {local}search_path = {', '.join(map(quoted, path))}"
 
 
-def find_home(
-    connection: psycopg.Connection[Any], location: PostgreSQLLocation, history: str = "_yoyo_migration"
-) -> Home:
+def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation) -> Home:
     """Return where the tables are: with their history, wherever along the path that is.
 
     A connection with a pooler between has been given no settings, and keeps none.
@@ -91,23 +90,30 @@ def find_home(
     if wanted:
         path = path[:1]
     try:
-        names = [history, *_OURS, *_BOOKKEEPING, "pg_dist_partition", "pg_dist_node"]
-        schemas = [*path, "pg_catalog"]
-        made = cursor.execute(_QUERIES["made"], (schemas, names, schemas)).fetchall()
-        tables = {(schema, name) for schema, name, kind in made}
-        for schema, name, kind in made:
-            if kind in "vmf" and name in (history, *_BOOKKEEPING):
+        asked = {
+            quoted(schema, name) + ("()" if name == _IS_COORDINATOR else ""): (schema, name)
+            for schema in (*path, "pg_catalog")
+            for name in (*TABLE_NAMES, "pg_dist_partition", "pg_dist_node", _IS_COORDINATOR)
+        }
+        functions = [name for name, (_, plain) in asked.items() if plain == _IS_COORDINATOR]
+        names = [name for name in asked if name not in functions]
+        found = cursor.execute(_QUERIES["made"], (names, functions)).fetchall()
+        made = [(*asked[name], kind, owner) for name, kind, owner in found]
+        tables = {(schema, name) for schema, name, _, _ in made}
+        for schema, name, kind, _ in made:
+            if kind in "vmf" and name in _BOOKKEEPING:
                 raise DatabaseUnreadable(
                     f"{escaped(schema)}.{name} in {location.name} is no table: somebody put it there; drop it"
                 )
-        is_distributed = _is_distributed(cursor, location, tables, made)
+        of_citus = [one for one in made if one[1] not in TABLE_NAMES]
+        is_distributed = bool(of_citus) and _is_distributed(cursor, location, of_citus)
     finally:
         connection.rollback()
-    holding = [schema for schema in path if any((schema, name) in tables for name in (history, *names[:-2]))]
+    holding = [schema for schema in path if any((schema, name) in tables for name in TABLE_NAMES)]
     ours = [
         schema
         for schema in holding
-        if (schema, history) in tables
+        if (schema, "_yoyo_migration") in tables
         and any((schema, name) in tables for name in (*_OURS, "_migration_text"))
     ]
     if len(ours) > 1:
@@ -123,16 +129,17 @@ def find_home(
 def _is_distributed(
     cursor: "psycopg.RawCursor[Any]",
     location: PostgreSQLLocation,
-    tables: Collection[tuple[str, str]],
-    made: Iterable[tuple[str, str, str]],
+    made: Iterable[tuple[str, str, str, int]],
 ) -> bool:
-    """Return whether Citus has distributed our tables.
+    """Return whether Citus has distributed our tables; what is no superuser's is not Citus's.
 
     Raises:
         StorageError: this is not the coordinator of its cluster.
     """
-    for schema in (schema for schema, _, kind in made if kind == "function"):
-        function = quoted(schema, "citus_is_coordinator")
+    superusers = {oid for (oid,) in cursor.execute(_QUERIES["superusers"]).fetchall()}
+    tables = {(schema, name) for schema, name, _, owner in made if owner in superusers}
+    for schema in [schema for schema, name in tables if name == _IS_COORDINATOR]:
+        function = quoted(schema, _IS_COORDINATOR)
         if cursor.execute(f"SELECT {function}()".encode()).fetchone() == (False,):
             found = None
             if (schema, "pg_dist_node") in tables:

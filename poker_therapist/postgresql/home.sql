@@ -1,31 +1,24 @@
 -- Where the tables are, and what could stand in the way.
 
--- name: made(schemas, names, same_schemas)
--- What some schemas hold of what is looked for; of what others could have made nothing is read or called.
+-- name: made(relations, functions)
+-- What there is of what is looked for, and whose it is; nothing of it is read or called.
 SELECT
-    CAST(namespace.nspname AS TEXT) AS schema_name,
-    CAST(relation.relname AS TEXT) AS name,
-    CAST(relation.relkind AS TEXT) AS kind
-FROM pg_class AS relation
-INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-INNER JOIN pg_roles AS owner ON relation.relowner = owner.oid
-WHERE
-    (relation.relname NOT LIKE 'pg\_dist\_%' OR owner.rolsuper)
-    AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND namespace.nspname = any(CAST(:schemas AS TEXT[]))
-    AND relation.relname = any(CAST(:names AS TEXT[]))
+    asked.name,
+    CAST(relation.relkind AS TEXT) AS kind,
+    relation.relowner AS owner
+FROM unnest(CAST(:relations AS TEXT[])) AS asked (name)
+INNER JOIN pg_class AS relation ON relation.oid = to_regclass(asked.name)
 UNION ALL
 SELECT
-    CAST(namespace.nspname AS TEXT) AS schema_name,
-    CAST(function.proname AS TEXT) AS name,
-    'function' AS kind
-FROM pg_proc AS function
-INNER JOIN pg_namespace AS namespace ON function.pronamespace = namespace.oid
-INNER JOIN pg_roles AS owner ON function.proowner = owner.oid
-WHERE
-    function.proname = 'citus_is_coordinator'
-    AND owner.rolsuper
-    AND namespace.nspname = any(CAST(:same_schemas AS TEXT[]));
+    asked.name,
+    'function' AS kind,
+    function.proowner AS owner
+FROM unnest(CAST(:functions AS TEXT[])) AS asked (name)
+INNER JOIN pg_proc AS function ON function.oid = to_regprocedure(asked.name);
+
+-- name: superusers()
+SELECT oid FROM pg_roles
+WHERE rolsuper;
 
 -- name: strangers(names)
 -- What of these names, with their schemas, is another role's: a function, a type or an operator's.

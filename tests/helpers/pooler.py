@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -67,7 +68,7 @@ def keep_pooler(server: str, mode: str, **settings: object) -> Iterator[Callable
         **account,  # type: ignore[call-overload]  # as whom it runs
     ) as keeper:
         deadline = time.monotonic() + PATIENCE
-        while not folder.joinpath(f".s.PGSQL.{PORT}").exists():
+        while not _listens(folder / f".s.PGSQL.{PORT}"):
             assert keeper.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -84,6 +85,11 @@ def keep_pooler(server: str, mode: str, **settings: object) -> Iterator[Callable
             keeper.stdin.close()
             keeper.wait(PATIENCE)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql", "pgbouncer"])

@@ -155,3 +155,13 @@ def test_a_pooler_that_gives_each_connection_a_session_needs_no_option(migrated_
             assert storage.get_pattern(USER, "tilt", "bad_beat") == 1
         with closing(open_connection(server_location(url + "&pooler=session"))) as connection:
             assert connection.execute("SHOW search_path").fetchone() == ("public, pg_temp",)
+
+
+def test_the_commands_about_players_go_through_the_pooler(pooled: str, tmp_path: Path) -> None:
+    with get_pattern_storage(pooled) as storage:
+        storage.save_context(USER, "mood", "calm", expires_minutes=-1)
+    codes = [
+        command(*deed.split(), "--database", pooled, folder=tmp_path).code
+        for deed in ("export 7", "purge", "forget 7 --yes")
+    ]
+    assert codes == [0, 0, 0]

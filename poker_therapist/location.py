@@ -2,7 +2,6 @@
 
 import os
 import re
-import string
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,9 +27,6 @@ _DOUBTFUL = (
 
 # A server without a scheme: a path that reads like this can begin with ./ or be absolute.
 _NO_PATH = r"(?is)(?![A-Za-z]:[\\/]|/(?!/)|\.{1,2}[\\/]|\\\\).*(\w\w:/|:.*(@|%40)|pass\w*\s*=)"
-
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
 
 # Takes a connection of sqlite3's or psycopg's.
 OnConnect = Callable[[Any], object]
@@ -103,6 +99,7 @@ class PostgreSQLLocation:
         timeout: seconds to wait for a free connection, or for somebody else's migration.
         connections: how many connections the storage opens at most.
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
+        pooler: in which mode a pooler between works, if the URL says so: `transaction` or `session`.
         on_connect: called with each new connection, before its settings are made.
         sources: the folders of its migrations, where commands in messages have to say so.
         yoyo: with which options the yoyo command was called, if it runs.
@@ -117,6 +114,7 @@ class PostgreSQLLocation:
     timeout: float = 30.0
     connections: int = 10
     slow_ms: float | None = None
+    pooler: str = ""
     on_connect: OnConnect | None = field(default=None, compare=False, repr=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
     yoyo: tuple[str, ...] | None = field(default=None, compare=False)
@@ -164,10 +162,7 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
 
 
 def _yoyo_source(source: str) -> str:
-    """Return a folder of migrations for the yoyo command: as a pattern if there is a % in it.
-
-    yoyo puts what it is given into its settings, where a % begins something else.
-    """
+    """Return a folder of migrations for the yoyo command: a pattern if it has a %."""
     if "%" not in source:
         return source
     from glob import escape
@@ -176,16 +171,21 @@ def _yoyo_source(source: str) -> str:
 
 
 def yoyo_url(location: Location) -> str:
-    """Return the URL of a database for the yoyo command, without a password."""
-    return location.url.replace("://", "+atomic://", 1)
+    """Return the URL of a database for the yoyo command, without a password.
+
+    Of several servers, each with a port, yoyo cannot read a URL: there they stand behind the `?`.
+    """
+    url = location.url.replace("://", "+atomic://", 1)
+    found = re.fullmatch(r"([^/]+://(?:[^@/]*@)?)([^/?]*:\d+,[^/?]*|[^/?]*,[^/?]*:\d+)(/[^?]*)(\?.*)?", url)
+    if found is None:
+        return url
+    places = [re.fullmatch(r"\[?(.*?)\]?(?::(\d*))?", one) for one in found[2].split(",")]
+    hosts, ports = (",".join(one[part] or "" for one in places if one) for part in (1, 2))
+    return f"{found[1]}{found[3]}{found[4] + '&' if found[4] else '?'}host={hosts}&port={ports}"
 
 
 def require_own(location: Location, folders: Iterable[Path]) -> None:
-    """Refuse a folder of migrations that is named for another engine.
-
-    Raises:
-        InvalidMigration: with the right call.
-    """
+    """Refuse a folder of migrations that is named for another engine, by InvalidMigration with the right call."""
     known = {*SQLiteLocation.folders, *PostgreSQLLocation.folders}
     for folder in sorted(set(folders)):
         if folder.name in known.difference(location.folders):
@@ -338,6 +338,9 @@ def _locate_server(name: str) -> PostgreSQLLocation:
     connections = options.pop("connections", "10")
     if not re.fullmatch(r"[1-9]\d{0,2}", connections):
         raise options.refusal("connections", connections, "a number from 1 to 999")
+    pooler = options.pop("pooler", "")
+    if pooler not in ("", "session", "transaction"):
+        raise options.refusal("pooler", pooler, "transaction or session, as the pooler's own mode")
     schema = options.pop("schema", None)
     if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
         raise options.refusal("schema", schema, "a name of letters, digits and _")
@@ -362,18 +365,16 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
         )
     defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
-    secret = {
-        one.keyword.decode() for one in known if one.dispchar
-    }  # libpq's mark of what is not to be shown
+    # By libpq's mark of what is not to be shown.
+    secret = {one.keyword.decode() for one in known if one.dispchar}
     public = {
         key: redacted(str(value)) if "://" in str(value) else str(value)
         for key, value in given.items()
         if key not in secret
     }
     whole = {**defaults, **public}
-    if schema:  # as the server does with a name that is not quoted
-        schema = schema.translate(_LOWER)
-    ours = own | {"connections": connections} | ({"schema": schema} if schema else {})
+    ours = own | {"connections": connections}
+    ours |= {key: value for key, value in (("schema", schema), ("pooler", pooler)) if value}
     unusual = {key: value for key, value in ours.items() if (key, value) not in _USUAL}
     return PostgreSQLLocation(
         conninfo.make_conninfo("", **given),
@@ -383,6 +384,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         timeout,
         int(connections),
         slow_ms,
+        pooler,
     )
 
 

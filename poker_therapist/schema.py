@@ -110,7 +110,12 @@ def _bring_up_to_date(database: Database, *, migrate: bool, knows_all: bool) -> 
         with engine_for(location).backend() as backend:
             backend.apply_migrations(backend.to_apply(backend.read([str(folder) for folder in folders])))
         # SQLite's connection would prepare its first statement for the schema that it has read before.
-        _applied_ids(database)
+        if lacking := sorted(shipped - _applied_ids(database)):
+            raise SchemaOutdated(
+                f"{location.name} lacks {', '.join(lacking)}, which have been applied to another database: "
+                "correct the address by which it is migrated",
+                pending=lacking,
+            )
 
 
 def _applied_ids(database: Database) -> set[str]:

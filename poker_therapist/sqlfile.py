@@ -2,6 +2,7 @@
 
 A query starts with a header, `-- name: get_pattern(user_id, pattern_type)`, which names its parameters in the
 order in which they stand in the SQL as `:user_id`, `:pattern_type`. Comments below the header say why.
+A function's name, in lower case before a parenthesis, is one of `pg_catalog` on PostgreSQL.
 """
 
 import re
@@ -25,6 +26,8 @@ _TOKEN = re.compile(
     --[^\n]* | /\*.*?\*/ | '[^']*' | "[^"]*" | (\$\w*\$).*?\1     # a colon or a plus in these is text
     | ::                                                          # a cast
     | :(?P<parameter>[a-z_]\w*)
+    # On a server another role may have made a function of that name which fits a call better.
+    | (?<![\w.])(?P<function>(?-i:(?!(?:any|cast|coalesce|greatest|least|nullif)\()[a-z_]\w*)(?=\())
     # A unary plus keeps SQLite's planner off an index; PostgreSQL's would not find the column.
     | (?P<before>(?:\b(?:AND|BY|NOT|ON|OR|SELECT|WHEN|WHERE)\b|[(,=<>])\s*)\+(?=[a-z_"])
     """,
@@ -55,6 +58,8 @@ def _compile(place: str, declared: list[str], body: str, placeholders: Placehold
         if token["parameter"]:
             used.append(token["parameter"])
             return "?" if placeholders is Placeholders.SQLITE else f"${len(used)}"
+        if token["function"] and placeholders is Placeholders.POSTGRESQL:
+            return f"pg_catalog.{token[0]}"
         if token["before"] and placeholders is Placeholders.POSTGRESQL:
             return token["before"]
         return token[0]

@@ -16,6 +16,7 @@ import pytest
 from poker_therapist import PatternStorage, get_pattern_storage, values
 from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
+from tests.helpers.pooler import PROGRAM, keep_pooler
 from tests.helpers.project import Project, ServerProject
 from tests.helpers.server import Server, folder_in_memory, keep_server
 
@@ -74,6 +75,9 @@ def migrated(engine: str, request: pytest.FixtureRequest) -> str:
     """The path or URL of an empty, up-to-date database."""
     if engine == "postgresql":
         return str(request.getfixturevalue("migrated_postgresql_url"))
+    if engine == "pgbouncer":
+        through: Callable[[str], str] = request.getfixturevalue("pooler")
+        return through(request.getfixturevalue("migrated_postgresql_url"))
     path: Path = request.getfixturevalue("tmp_path") / "migrated" / "RexVoice.db"
     path.parent.mkdir()
     return str(shutil.copy(request.getfixturevalue("migrated_file"), path))
@@ -153,6 +157,15 @@ def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
         told = getattr(request.config, "workerinput", None)
         run = Run(**told["run"]) if told else stack.enter_context(begin_run())
         yield stack.enter_context(closing(Databases(run)))
+
+
+@pytest.fixture(scope="session")
+def pooler(databases: Databases) -> Iterator[Callable[[str], str]]:
+    """Return what leads a URL through a PgBouncer in transaction mode."""
+    if PROGRAM is None or "://" in databases.run.server:
+        pytest.skip("PgBouncer: NOT TESTED, it is not installed, or the server was named")
+    with keep_pooler(databases.run.open(), "transaction") as through:
+        yield through
 
 
 @pytest.fixture

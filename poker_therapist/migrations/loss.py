@@ -10,17 +10,17 @@ from poker_therapist.migrations.effects import losses
 from poker_therapist.migrations.tracking import Lost
 
 _MOST = 1_000_000
-_DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ({PART})(?: DROP COLUMN ({PART}))?;")
+_DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ((?:{PART}\.)?({PART}))(?: DROP COLUMN ({PART}))?;")
 
 
 def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
     """Return what rolling some migrations back, one after the other, would lose now; empty if nothing."""
     found: dict[tuple[str, str], str] = {}
-    with backend.translating_errors():
+    with backend.translating_errors(), backend.migration_names():
         statements = [one for migration in migrations for one in migration.statements("rollback")]
         # Of all there is: how its name is written, if a schema need not be.
         written = {
-            (plain(drops[1]), plain(drops[2] or "")): (drops[1], drops[2] or "")
+            (plain(drops[2]), plain(drops[3] or "")): (drops[1], drops[3] or "")
             for drops in map(_DROPS.fullmatch, backend.present().values())
             if drops
         }

@@ -251,7 +251,9 @@ def _counts(backend: AtomicBackend, tables: Sequence[StoredTable]) -> dict[str, 
     with backend.translating_errors():
         existing = set(backend.list_tables())
         return {
-            table.name: backend.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0]
+            table.name: backend.execute(
+                f"SELECT count(*) FROM {backend.quote_identifier(table.name)}"
+            ).fetchone()[0]
             for table in tables
             if table.name in existing
         }

@@ -33,12 +33,22 @@ from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import (
+    WatchedConnection,
     configure,
+    connect,
     is_idle,
     is_lost,
-    open_connection,
     reason_of,
     translate_error,
+)
+from poker_therapist.postgresql.home import (
+    SAFE_PATH,
+    TABLE_NAMES,
+    Home,
+    for_migrations,
+    quoted,
+    require_no_shadows,
+    set_path,
 )
 from poker_therapist.postgresql.scratch import build, require_one_schema
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
@@ -68,32 +78,34 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take yoyo's parsed URL, or a `PostgreSQLLocation`; connect only when something is asked."""
-        self.location: PostgreSQLLocation = uri if isinstance(uri, PostgreSQLLocation) else _locate(uri)
+        self.location = for_migrations(uri if isinstance(uri, PostgreSQLLocation) else _locate(uri))
         self.migration_table = migration_table
         self.DatabaseError = psycopg.DatabaseError
         self._opened: psycopg.Connection[Any] | None = None
-        self._home: str | None = None
-        self._given: Sequence[str] = ()
+        self.home = Home(None)
+        self._queries: dict[str, str] = {}
+        self._role = ""
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
         """The one connection, opened when it is first needed."""
         if self._opened is None:
             with self.translating_errors():
-                opened = open_connection(self.location)
+                opened = connect(self.location, WatchedConnection)
             weakref.finalize(self, opened.close)
             # What was prepared for a table may not fit it after the next migration.
             opened.prepare_threshold = None
-            self._opened = opened
-            self._home = self._schema()
-            if self.location.on_connect is not None:
-                self._given = self.query("session")[0]
-            if self._home is None:  # where every table would seem to be missing
+            self.home = opened.home or Home(None)
+            if self.home.schema is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
                     f"{self.name} lacks the schema that search_path names, or this role may not use it: "
                     "create it, or grant USAGE on it"
                 )
+            self._queries = {name: self.home.qualified(query) for name, query in _QUERIES.items()}
+            self._opened = opened
+            if self.location.on_connect is not None:
+                self._role = self.query("role_of")[0][0]
         return self._opened
 
     def __exit__(self, *error: object) -> None:
@@ -115,7 +127,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         It is asked for again and again. A session that waited for it inside a statement would hold a
         snapshot, for which CREATE INDEX CONCURRENTLY of whoever has the lock would wait: a deadlock.
         """
-        ((key,),) = self.query("lock_key_of", (self.migration_table,))
+        ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         deadline, pause = time.monotonic() + self.location.timeout, 0.005
         while not self.query("try_lock", (key,))[0][0]:
             if time.monotonic() > deadline:
@@ -192,7 +204,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     def is_being_changed(self) -> bool:
         """Return whether somebody migrates right now."""
-        ((key,),) = self.query("lock_key_of", (self.migration_table,))
+        ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         return bool(self.query("holders", (key,)))
 
     def _holder(self, key: int) -> str:
@@ -203,8 +215,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Reset, in its transaction, what a migration has set: a role, a search path, timeouts."""
         self.connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
         configure(self.connection, self.location)
-        if self._given:  # by the app's on_connect
-            self.query("set_session", self._given)
+        self._take_role()
+
+    def _take_role(self) -> None:
+        """Take the role again that the app's on_connect has taken."""
+        if self._role:
+            self.query("set_role", (self._role,))
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -226,13 +242,25 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     def list_tables(self, **_unused: Any) -> list[str]:
         """Return the names of all tables, as yoyo asks for them."""
-        return [name for (name,) in self.query("all_tables")]
+        return [name for (name,) in self.query("all_tables", (self.schema,))]
+
+    def quote_identifier(self, name: str) -> str:
+        """Return a name as a statement has it: that of a column, or of one of our tables with its schema."""
+        tables = (*TABLE_NAMES, self.migration_table, self.log_table, self.version_table, self.lock_table)
+        return quoted(self.schema, name) if name in tables else quoted(name)
+
+    @contextmanager
+    def migration_names(self) -> Iterator[None]:
+        """Let statements of a block find what a migration would find."""
+        self.connection.execute(set_path(self.home.path).encode())
+        yield
+        self.connection.execute(set_path(SAFE_PATH).encode())
 
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
         cursor = psycopg.RawCursor(self.connection)
         try:
-            cursor.execute(_QUERIES[name], values)
+            cursor.execute(self._queries[name], values)
         except psycopg.errors.InsufficientPrivilege as error:
             if name != "kept_texts" or self._in_transaction:
                 raise
@@ -306,8 +334,15 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @override
     def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
+        self._enter(statements)
         super()._run_unprotected(migration, statements, direction)
         self._reset_session()
+
+    def _enter(self, statements: Iterable[Statement], local: str = "") -> None:
+        """Give a migration its search path, unless others have made something for it to fall into."""
+        text = " ".join(statement.text for statement in statements)
+        require_no_shadows(self.connection, self.location, self.home.path, text)
+        self.connection.execute(set_path(self.home.path, local).encode())
 
     def _record(self, migration: SQLMigration, mark: bool = True, operation: str = "apply") -> None:
         self._reset_session()  # so that it is recorded where the others are
@@ -320,24 +355,30 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         """Refuse what only the commit would refuse, so that the message names the migration."""
+        self._enter(migration.statements(direction), "LOCAL ")
         yield
         try:
             self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             raise migration.failure(direction, f"{_detailed(error)}: correct the migration") from error
+        self.connection.execute(set_path(SAFE_PATH, "LOCAL ").encode())
 
     @override
     def describe(self, expected: Catalog) -> Catalog:
-        return describe(self.connection, str(self._schema())).only(expected.tables.keys(), expected)
+        # The server leaves out the schemas' names where they are on the path; so the operators there count.
+        require_no_shadows(self.connection, self.location, self.home.path, "")
+        return describe(self.connection, self.schema).only(expected.tables.keys(), expected)
 
     @override
     def present(self) -> dict[str, str]:
         # Not in the schema that a migration may have put first.
-        return dict(self.query("present", (self._home,)))
+        return dict(self.query("present", (self.schema,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build in a scratch schema, which is never committed."""
-        built = list(migrations)
+        # What distributes tables changes nothing that is compared, and would distribute those built here.
+        spreads = self.home.is_distributed
+        built = [one for one in migrations if not (spreads and "create_distributed_table" in one.apply_sql)]
         if self._in_transaction:
             with AtomicPostgreSQLBackend(self.location, self.migration_table) as other:
                 # What this session has locked is not to be had before it ends.
@@ -346,7 +387,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self.begin()
         try:
             require_one_schema(self.connection, built, kept=False)
-            return build(self.connection, str(self._schema()), built)
+            return build(self.connection, self.schema, built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DriftUnknown(
                 f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
@@ -357,9 +398,10 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()
 
-    def _schema(self) -> str | None:
-        schema: str | None = self.query("current_schema")[0][0]
-        return schema
+    @property
+    def schema(self) -> str:
+        """Where the tables are."""
+        return str(self.connection and self.home.schema)
 
 
 def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:

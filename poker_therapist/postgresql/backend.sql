@@ -1,9 +1,9 @@
 -- What the PostgreSQL backend asks.
 
--- name: all_tables()
+-- name: all_tables(schema)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = current_schema();
+WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = :schema;
 
 -- name: tables_of_schema(schema_name)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
@@ -11,9 +11,11 @@ INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE relation.relkind IN ('r', 'p') AND NOT relation.relispartition AND namespace.nspname = :schema_name
 ORDER BY relation.relname;
 
--- name: lock_key_of(migration_table)
+-- name: lock_key_of(schema, migration_table)
 -- Of this table in this schema; PostgreSQL itself keeps the locks of databases apart.
-SELECT hashtextextended('migrations of ' || coalesce(current_schema(), '') || '.' || :migration_table, 0);
+SELECT hashtextextended(
+    'migrations of ' || CAST(:schema AS TEXT) || '.' || CAST(:migration_table AS TEXT), 0
+);
 
 -- name: try_lock(key)
 SELECT pg_try_advisory_lock(:key);
@@ -42,18 +44,11 @@ WHERE
 -- How long a migration may wait for a table, and so keep others waiting behind it.
 SELECT set_config('lock_timeout', :duration, FALSE);
 
--- name: session()
-SELECT
-    current_setting('search_path') AS search_path,
-    current_setting('role') AS role_name;
+-- name: role_of()
+SELECT current_setting('role');
 
--- name: set_session(search_path, role_name)
-SELECT
-    set_config('search_path', :search_path, FALSE),
-    set_config('role', :role_name, FALSE);
-
--- name: current_schema()
-SELECT current_schema();
+-- name: set_role(role_name)
+SELECT set_config('role', :role_name, FALSE);
 
 -- name: present(schema_name)
 -- The index of a constraint goes with that, and has its name.
@@ -61,7 +56,9 @@ WITH relation AS (
     SELECT
         pg_class.oid,
         pg_class.relname,
-        pg_class.relkind
+        pg_class.relkind,
+        CASE WHEN pg_namespace.nspname = 'public' THEN '' ELSE quote_ident(pg_namespace.nspname) || '.' END
+        || quote_ident(pg_class.relname) AS found_as
     FROM pg_class
     INNER JOIN pg_namespace ON pg_class.relnamespace = pg_namespace.oid
     WHERE pg_namespace.nspname = :schema_name
@@ -77,12 +74,12 @@ SELECT
     ) AS name,
     format(
         CASE
-            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %I;'
-            WHEN relkind = 'v' THEN 'DROP VIEW %I;'
-            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %I;'
-            ELSE 'DROP INDEX %I;'
+            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
+            WHEN relkind = 'v' THEN 'DROP VIEW %s;'
+            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
+            ELSE 'DROP INDEX %s;'
         END,
-        relname
+        found_as
     ) AS dropping
 FROM relation
 WHERE
@@ -91,13 +88,13 @@ WHERE
 UNION ALL
 SELECT
     lower('column ' || relation.relname || '.' || pg_attribute.attname) AS name,
-    format('ALTER TABLE %I DROP COLUMN %I;', relation.relname, pg_attribute.attname) AS dropping
+    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, pg_attribute.attname) AS dropping
 FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
 WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
 UNION ALL
 SELECT
     lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,
-    format('DROP TRIGGER %I ON %I;', pg_trigger.tgname, relation.relname) AS dropping
+    format('DROP TRIGGER %I ON %s;', pg_trigger.tgname, relation.found_as) AS dropping
 FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
 WHERE NOT pg_trigger.tgisinternal;
 

@@ -13,10 +13,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, islice, takewhile
+from itertools import groupby, takewhile
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psycopg
 from psycopg import pq
@@ -38,8 +38,10 @@ from poker_therapist.errors import (
 from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.migrations.header import is_compatible
 from poker_therapist.new_files import new_file, private_folders, time_for_names
+from poker_therapist.postgresql import dumped
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.connect import reason_of, translate_error
+from poker_therapist.postgresql.dumped import is_row
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -65,11 +67,6 @@ _ENTRY = re.compile(
 _COPIED = rb"COPY \S+\.%s \((.*)\) FROM stdin;\n"
 # What COPY writes for these characters.
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_is_row = b"\\.\n".__ne__  # in what follows such a line
-# What only psql understands, what an older server does not know, and settings that the session has already.
-_LEFT_OUT = re.compile(
-    rb"\\(un)?restrict |SET (lock|transaction)_timeout = 0;|SELECT pg_catalog\.set_config\('search_path'"
-)
 _Relations = list[tuple[str, str]]  # kinds, and quoted names
 
 
@@ -94,6 +91,8 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
         backend.migration_lock(),
     ):
         if relations := _relations(backend, sources):
+            if backend.home.is_distributed:
+                logger.warning("Citus has no common snapshot: each node's rows are of a moment of their own")
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
         f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "
@@ -145,7 +144,7 @@ def _rows(script: IO[bytes], table: bytes) -> list[dict[str, str | None]] | None
     if found is None:
         return None
     columns = found[1].decode().split(", ")
-    rows = (map(_value, row[:-1].split(b"\t")) for row in takewhile(_is_row, script))
+    rows = (map(_value, row[:-1].split(b"\t")) for row in takewhile(is_row, script))
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
@@ -165,7 +164,11 @@ def _relations(backend: AtomicPostgreSQLBackend, sources: Sequence[str]) -> _Rel
     for text in (*(one.apply_sql for one in applied), *(one.apply_sql or "" for one in kept)):
         found = [made[1] for one in backend.split(text) if (made := _MAKES.match(one.text))]
         names += [name[1:-1].replace('""', '"') if name[0] == '"' else name.lower() for name in found]
-    return psycopg.RawCursor(backend.connection).execute(_QUERIES["relations"], (names,)).fetchall()
+    return (
+        psycopg.RawCursor(backend.connection)
+        .execute(_QUERIES["relations"], (backend.schema, names))
+        .fetchall()
+    )
 
 
 def _named_by_time(backend: AtomicPostgreSQLBackend, before: str = "") -> Path:
@@ -230,12 +233,13 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
             raise DatabaseUnreadable(
                 f"{file} holds what no backup holds ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
             )
-    ((schema,),) = backend.query("current_schema")
+    schema = backend.schema
     if schemas != {schema}:
         raise InvalidInput(
             f"{file} is of the schema {', '.join(sorted(schemas))}, not of {schema}: "
             f"add schema={min(schemas)} to the URL of the database"
         )
+    dumped.require_harmless(backend.connection, schema, file, script)
 
 
 def _replace(
@@ -250,7 +254,7 @@ def _replace(
     for kind, group in groupby(relations, key=itemgetter(0)):
         # No CASCADE: what others have made upon it, a view say, is not ours to drop.
         backend.connection.execute(f"DROP {kind} {', '.join(name for _, name in group)}".encode())
-    _run_script(backend.connection, script)
+    dumped.run(backend.connection, script)
     shipped = {one.id for one in backend.read(sources[:1])}
     for migration in backend.read(sources):
         if migration.id not in shipped and migration.id in backend.applied():  # a dump does not distribute
@@ -275,28 +279,6 @@ def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
-
-
-def _run_script(connection: psycopg.Connection[Any], script: IO[bytes]) -> None:
-    """Run what pg_restore has written for psql.
-
-    The rows are frozen, so that a transaction that waited for a table, with a snapshot from before, sees them
-    and not an empty table.
-    """
-    script.seek(0)
-    statements = bytearray()
-    with connection.cursor() as cursor:
-        for line in script:
-            if line.startswith(b"COPY ") and line.endswith(b" FROM stdin;\n"):
-                cursor.execute(bytes(statements))
-                statements.clear()
-                with cursor.copy(line.replace(b" FROM stdin;", b" FROM stdin WITH (FREEZE)")) as copy:
-                    rows = takewhile(_is_row, script)
-                    while some := b"".join(islice(rows, 100)):  # one by one would take several times as long
-                        copy.write(some)
-            elif not _LEFT_OUT.match(line):
-                statements += line
-        cursor.execute(bytes(statements))
 
 
 @contextmanager
@@ -325,7 +307,7 @@ def _explaining(
                 DatabaseBusy,
                 f"it stayed locked for {counted(location.timeout, 'second')}; {advice}",
             )
-        elif "permission denied" in reason or "must be owner" in reason:
+        elif any(said in reason for said in ("permission denied", "must be owner", "row-level security")):
             advice = "connect as the role that owns the tables; nothing was changed"
         elif kind is DatabaseUnreadable:
             advice = "use another backup"

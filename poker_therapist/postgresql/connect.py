@@ -4,7 +4,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -34,6 +34,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
+from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
 # Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
 _PATIENCE: dict[str, Any] = {
@@ -47,6 +48,16 @@ _PATIENCE: dict[str, Any] = {
 # statement is still running; and so long may that connection be silent.
 SILENCE = 60.0
 _SILENCE_OF_PROBE = 10.0
+# Of a statement outside of a transaction that goes through a pooler it is not known which process runs it.
+_STATE = (
+    "SELECT CASE WHEN %s::int IS NULL THEN 'unknown' ELSE "
+    "(SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %s) END"
+)
+_PID = "SELECT pg_catalog.pg_backend_pid()"
+NEEDS_POOLER = (
+    "{name} is behind a pooler that gives every transaction another session, as PgBouncer does in its "
+    "transaction mode: add pooler=transaction to the URL, and migrate past the pooler"
+)
 
 
 class WatchedConnection(psycopg.Connection[Any]):
@@ -57,6 +68,10 @@ class WatchedConnection(psycopg.Connection[Any]):
     """
 
     location: PostgreSQLLocation | None = None
+    home: Home | None = None
+    # The number of the server's process: with a pooler between, of that which serves the transaction.
+    served_by: int | None = None
+    silence: float | None = None
 
     @override
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
@@ -73,17 +88,20 @@ class WatchedConnection(psycopg.Connection[Any]):
                 is_idle = not self._is_active()
 
     def _longest_silence(self) -> float:
-        return SILENCE if self.location else _SILENCE_OF_PROBE
+        return self.silence or (SILENCE if self.location else _SILENCE_OF_PROBE)
+
+    def ask_pid(self) -> int:
+        """Return the number of the server's process; a pooler tells each client a number of its own."""
+        return int(self.execute(_PID).fetchall()[0][0])
 
     def _is_active(self) -> bool:
         """Return whether the server answers another connection, and says that the statement still runs."""
         found = None
         if self.location is not None:
-            pid = self.pgconn.backend_pid
             with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
-                found = probe.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+                found = probe.execute(_STATE, (self.served_by, self.served_by)).fetchone()
         # With track_activities turned off it says "disabled": such a statement is waited for.
-        return found is not None and not str(found[0]).startswith("idle")
+        return found is not None and found[0] is not None and not str(found[0]).startswith("idle")
 
     def _give_up(self) -> NoReturn:
         """Close the connection.
@@ -131,12 +149,12 @@ Adapters.adapters.register_loader("json", TextLoader)
 Adapters.adapters.register_loader("timestamptz", TimestampLoader)
 
 
-Settings = tuple[tuple[str, str], ...]
+Settings = tuple[tuple[str, str | tuple[str, ...]], ...]
 
 
 def settings_of(location: PostgreSQLLocation) -> Settings:
     """Return the settings of every session of ours."""
-    settings = (
+    return (
         ("TimeZone", "UTC"),
         ("DateStyle", "ISO"),
         ("client_encoding", "UTF8"),
@@ -144,28 +162,50 @@ def settings_of(location: PostgreSQLLocation) -> Settings:
         ("extra_float_digits", "1"),
         # In milliseconds; 0 would be to wait for ever.
         ("lock_timeout", f"{max(location.timeout * 1000, 1):.0f}"),
+        ("search_path", SAFE_PATH),
     )
-    return settings + ((("search_path", location.schema),) if location.schema else ())
 
 
 def configure(connection: psycopg.Connection[Any], location: PostgreSQLLocation, more: Settings = ()) -> None:
     """Give a connection the settings of every session of ours, and some more, in one round trip."""
-    settings = (*settings_of(location), *more)
-    # SET and not set_config(): a new session would have to look the function up, which takes longer.
-    psycopg.ClientCursor(connection).execute(
-        "; ".join(f"SET {name} = %s" for name, _ in settings), [value for _, value in settings]
-    )
+    settings = settings_as_sql("SET", (*settings_of(location), *more))
+    cursor = connection.execute(f"{settings}; {_PID}".encode())
+    while cursor.nextset():
+        pass
+    if isinstance(connection, WatchedConnection):
+        ((connection.served_by,),) = cursor.fetchall()
+
+
+def settings_as_sql(how: str, settings: Settings) -> str:
+    """Return the statements that make some settings, by `SET` or `SET LOCAL`."""
+    # Not set_config(): a new session would have to look the function up, which takes longer.
+    several = ((name, (value,) if isinstance(value, str) else value) for name, value in settings)
+    return "; ".join(f"{how} {name} = {str(values)[1:-1].rstrip(',')}" for name, values in several)
 
 
 def open_connection(location: PostgreSQLLocation) -> WatchedConnection:
-    """Return a new connection; see `connect`."""
-    return connect(location, WatchedConnection)
+    """Return a new connection whose search path is that of a migration; see `connect`."""
+    connection = connect(location, WatchedConnection)
+    if connection.home is not None:
+        connection.execute(set_path(connection.home.path).encode())
+    return connection
 
 
-def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()) -> _Kind:
+def connect(
+    location: PostgreSQLLocation,
+    kind: type[_Kind],
+    more: Callable[[Home], Settings] = lambda _: (),
+    home: Home | None = None,
+) -> _Kind:
     """Return a new connection with our settings and some more, each statement of which commits by itself.
 
     A server that is starting is waited for.
+
+    Args:
+        location: where to.
+        kind: the class of the connection.
+        more: returns the settings beside those of every session, for where the tables are.
+        home: where they are; it is found out unless it is given.
 
     Raises:
         psycopg.Error: whatever the driver says; `translate_error` turns it into one of our errors.
@@ -173,25 +213,48 @@ def connect(location: PostgreSQLLocation, kind: type[_Kind], more: Settings = ()
     start = time.monotonic()
     while True:
         try:
-            return _connect_once(location, kind, more)
+            return _connect_once(location, kind, more, home)
         except psycopg.OperationalError as error:
             if time.monotonic() - start >= min(location.timeout, _seconds_to_wait(str(error))):
                 raise
         time.sleep(0.05)
 
 
-def _connect_once(location: PostgreSQLLocation, kind: type[_Kind], more: Settings) -> _Kind:
+def _connect_once(
+    location: PostgreSQLLocation, kind: type[_Kind], more: Callable[[Home], Settings], home: Home | None
+) -> _Kind:
     connection = _open_once(location, kind)
     connection.location = location
     try:
         if location.on_connect is not None:
             location.on_connect(connection)
             connection.row_factory = tuple_row
-        configure(connection, location, more)
+        if home is None:
+            home = find_home(connection, location)
+            if home.pid != connection.pgconn.backend_pid and not location.pooler:
+                _require_sessions(connection, location)
+        connection.home = home
+        if location.pooler == "transaction":
+            connection.prepare_threshold = None
+        else:
+            configure(connection, location, more(home))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_sessions(connection: WatchedConnection, location: PostgreSQLLocation) -> None:
+    """Refuse a pooler between that gives each transaction whichever session is free.
+
+    Nothing else tells one apart from a pooler that gives each connection a session of its own: there, two
+    connections are served by two processes of the server, and always by the same.
+    """
+    with suppress(psycopg.Error), closing(_open_once(location, WatchedConnection)) as other:
+        other.silence = 0.5  # which waits for ever where only one may have a session
+        seen = [(connection.ask_pid(), other.ask_pid()) for _ in range(3)]
+        if len(set(seen)) > 1 or seen[0][0] == seen[0][1]:
+            raise StorageError(NEEDS_POOLER.format(name=location.name))
 
 
 def _open_once(location: PostgreSQLLocation, kind: type[_Kind]) -> _Kind:
@@ -247,6 +310,8 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
     "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
     "54": (InvalidInput, "a value is larger than a database can hold ({reason}): save it in parts"),
+    "26000": (StorageError, NEEDS_POOLER + " ({reason})"),
+    "42P05": (StorageError, NEEDS_POOLER + " ({reason})"),
     "XX001": (DatabaseUnreadable, "{name} is damaged ({reason}): restore a backup"),
     "XX002": (DatabaseUnreadable, "{name} has a damaged index ({reason}): run REINDEX"),
 }

@@ -20,7 +20,9 @@ from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageEr
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.ownership import Block, Part, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
+from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
+from poker_therapist.postgresql.scrub import free_room
 from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction, lock_key
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
@@ -49,13 +51,13 @@ class PostgreSQLDatabase(Database):
         """
         self.location = location
         self.threads = self.writers = location.connections
-        # Where both engines cannot use the same SQL, this one's own file has it.
-        self._queries = read_queries(
-            Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql")
-        )
         self._here = _PerThread()
         self._pool = Pool(location)
-        self._with_connection(lambda _: None, reads=False)
+        home = self._with_connection(lambda connection: connection.home, reads=False)
+        self.home = home or Home(None)
+        # Where both engines cannot use the same SQL, this one's own file has it.
+        read = read_queries(Placeholders.POSTGRESQL, *queries, Path(__file__).with_name("queries.sql"))
+        self._queries = {name: self.home.qualified(query) for name, query in read.items()}
         _databases.add(self)
 
     # Statements
@@ -78,7 +80,7 @@ class PostgreSQLDatabase(Database):
         sql = self._queries[query]
         transaction = self._open_transaction()
         if transaction is None:
-            self._with_connection(lambda connection: connection.kept_cursor.execute(sql, values), reads=False)
+            self._with_connection(lambda connection: _execute(connection, sql, values, _count), reads=False)
             return
         self._require_usable(transaction)
         if not transaction.begun:
@@ -100,7 +102,7 @@ class PostgreSQLDatabase(Database):
 
         def read(connection: Connection) -> list[list[Any]]:
             cursor = connection.kept_cursor
-            cursor.execute(BEGIN_READ)
+            connection.begin(BEGIN_READ)
             found = [cursor.execute(self._queries[query], values).fetchall() for query, values in calls]
             cursor.execute("COMMIT")
             return found
@@ -114,7 +116,7 @@ class PostgreSQLDatabase(Database):
         if (transaction := self._open_transaction()) is not None:
             return self._run_in(transaction, sql, values, result)
         return self._with_connection(
-            lambda connection: result(connection.kept_cursor.execute(sql, values)), reads=reads
+            lambda connection: _execute(connection, sql, values, result), reads=reads
         )
 
     def _with_connection(self, action: Callable[[Connection], _Found], *, reads: bool) -> _Found:
@@ -127,6 +129,9 @@ class PostgreSQLDatabase(Database):
                 lease.release()
             except BaseException as error:  # also a signal, wherever it arrived
                 lost = lease.connection is not None and is_lost(lease.connection)
+                if lease.connection is not None and lease.connection.is_pooled and not lost:
+                    with contextlib.suppress(psycopg.Error):
+                        lease.connection.rollback()
                 lease.release()
                 if not isinstance(error, _DRIVER_ERRORS):
                     raise
@@ -231,7 +236,7 @@ class PostgreSQLDatabase(Database):
         if column not in LEGACY_ROWS.any_type or stored is None:
             return stored
         value = decode(stored)
-        return next(iter(value.values())) if isinstance(value, dict) else value
+        return next(iter(value.values()), value) if isinstance(value, dict) else value
 
     @override
     def scrub_deleted(self) -> None:
@@ -240,10 +245,12 @@ class PostgreSQLDatabase(Database):
         Until they do, the bytes are still there, as they are in the server's log, archives and replicas for
         as long as those are kept: see docs/postgresql.md.
         """
-        tables = ", ".join(table.name for table in TABLES)
+        tables = [quoted(self.home.schema or "public", table.name) for table in TABLES]
         try:
             # https://www.postgresql.org/docs/current/sql-vacuum.html
-            self._run(f"VACUUM {tables}", (), _count, reads=False)
+            self._with_connection(
+                lambda connection: free_room(connection, self.location, tables), reads=False
+            )
         except StorageError as error:
             raise type(error)(
                 f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
@@ -361,6 +368,18 @@ class _Part(Part):
                 transaction.is_whole = False
 
 
+def _execute(
+    connection: Connection, sql: str, values: Sequence[Any], result: Callable[[_Cursor], _Found]
+) -> _Found:
+    """Run a statement by itself."""
+    if not connection.is_pooled:
+        return result(connection.kept_cursor.execute(sql, values))
+    connection.begin("BEGIN")
+    found = result(connection.kept_cursor.execute(sql, values))
+    connection.kept_cursor.execute("COMMIT")
+    return found
+
+
 def _all(cursor: _Cursor) -> list[Any]:
     return cursor.fetchall()
 
@@ -386,7 +405,8 @@ def _after_fork_in_child() -> None:
     for database in list(_databases):
         closed = database._pool.closed
         database._here = _PerThread()
-        database._pool = Pool(database.location)
+        home, database._pool = database._pool.home, Pool(database.location)
+        database._pool.home = home
         database._pool.closed = closed
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poker_therapist.compat import override
-from poker_therapist.errors import InvalidInput
+from poker_therapist.errors import InvalidInput, StorageError
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.effects import Lock
@@ -14,6 +14,7 @@ from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql import backup, rehearsal, transfer
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.home import for_migrations
 from poker_therapist.postgresql.locks import locks
 from poker_therapist.postgresql.script import PostgreSQLScript
 from poker_therapist.tables import StoredTable
@@ -24,6 +25,10 @@ class PostgreSQLEngine(Engine):
     """The tools for one database."""
 
     location: PostgreSQLLocation
+
+    @property
+    def _server(self) -> PostgreSQLLocation:
+        return for_migrations(self.location)
 
     @override
     def backend(self) -> AtomicPostgreSQLBackend:
@@ -41,11 +46,17 @@ class PostgreSQLEngine(Engine):
     def rehearsal_copy(
         self, files: Mapping[str, SQLMigration]
     ) -> AbstractContextManager[rehearsal.PostgreSQLRehearsalCopy]:
-        return rehearsal.rehearsal_copy(self.location, files)
+        with self.backend() as backend:
+            if backend.connection and backend.home.is_distributed:
+                raise StorageError(
+                    f"{self.location.name} is distributed by Citus, and no copy of it can be made: restore a "
+                    "backup into a plain database (its tables are plain ones), and rehearse there"
+                )
+        return rehearsal.rehearsal_copy(self._server, files)
 
     @override
     def save_backup(self, output: Path | None, sources: Sequence[str]) -> Path:
-        return backup.save_backup(self.location, output, sources)
+        return backup.save_backup(self._server, output, sources)
 
     @override
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
@@ -53,7 +64,7 @@ class PostgreSQLEngine(Engine):
 
     @override
     def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:
-        return backup.restore(self.location, file, sources)
+        return backup.restore(self._server, file, sources)
 
     @override
     def backups_holding(self, owner: int, tables: Sequence[StoredTable]) -> dict[Path, Holding]:
@@ -62,15 +73,15 @@ class PostgreSQLEngine(Engine):
 
     @override
     def identity(self) -> Hashable:
-        return transfer.identity(self.location)
+        return transfer.identity(self._server)
 
     @override
     def reader(self) -> AbstractContextManager[transfer.PostgreSQLReader]:
-        return transfer.reader(self.location)
+        return transfer.reader(self._server)
 
     @override
     def writer(self, tables: Sequence[StoredTable]) -> AbstractContextManager[transfer.PostgreSQLWriter]:
-        return transfer.writer(self.location, tables)
+        return transfer.writer(self._server, tables)
 
     @override
     def drop_created(self, before: Collection[str] | None, sources: Sequence[str]) -> None:

@@ -26,13 +26,19 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed, counted
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.postgresql.connect import WatchedConnection, connect
+from poker_therapist.postgresql.connect import (
+    Settings,
+    WatchedConnection,
+    connect,
+    settings_as_sql,
+    settings_of,
+)
+from poker_therapist.postgresql.home import Home
 
 # Each query has an index that holds its rows in their order, so one plan is right for all players, and the
 # server need not think again at every call: reading the newest 20 takes half the time. What it must not do is
 # keep for ever the plan that it made while a table was empty.
-_PLAN_ONCE = (
-    ("plan_cache_mode", "force_generic_plan"),
+_BY_INDEX: Settings = (
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
@@ -40,6 +46,12 @@ _PLAN_ONCE = (
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
 )
+_PLAN_ONCE: Settings = (("plan_cache_mode", "force_generic_plan"),)
+
+
+def _settings(home: Home) -> Settings:
+    """Return the settings of a session of the pool; Citus cannot send on a plan for all players."""
+    return _BY_INDEX + (() if home.is_distributed else _PLAN_ONCE)
 
 
 # Who waits for a connection is woken when one is free. Where a signal prevents that, this many seconds pass.
@@ -107,14 +119,38 @@ class Connection(WatchedConnection):
 
     kept_cursor: "psycopg.RawCursor[Any]"
     _is_set_up = False
+    _settings = ""
 
     def set_up(self) -> None:
         """Make the cursor, which has to be after the connection's adapters."""
+        if self.location and self.home and self.location.pooler == "transaction":
+            self._settings = settings_as_sql("SET LOCAL", settings_of(self.location) + _settings(self.home))
         self.kept_cursor = psycopg.RawCursor(self)
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(self.pgconn.socket, select.POLLIN)
         self._is_set_up = True
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether another session may serve each transaction."""
+        return bool(self._settings)
+
+    def begin(self, how: str, *, sees: bool = True) -> None:
+        """Begin a transaction, which has the settings of a session of ours.
+
+        Args:
+            how: the statement.
+            sees: whether it may have its snapshot now.
+        """
+        if not self._settings:
+            self.kept_cursor.execute(how)
+            return
+        asked = "; SELECT pg_catalog.pg_backend_pid()" if sees else ""
+        self.kept_cursor.execute(f"{how}; {self._settings}{asked}")
+        while self.kept_cursor.nextset():
+            pass
+        self.served_by = self.kept_cursor.fetchone()[0] if sees else None  # type: ignore[index]  # it is one row
 
     def is_usable(self) -> bool:
         """Return whether another lease can use it: it is set up, not lost and in no transaction."""
@@ -137,6 +173,7 @@ class Pool:
     def __init__(self, location: PostgreSQLLocation) -> None:
         self.location = location
         self.closed = False
+        self.home: Home | None = None  # until the first connection has found it
         # In their order: as many as there may be connections are in use, the others wait.
         self._leases: list[weakref.ref[Lease]] = []
         # Open and not in use; the one that was used last is used next.
@@ -158,7 +195,8 @@ class Pool:
             connection.close()  # the server was restarted, or somebody ended the session
             lease.connection = connection = None
         if connection is None:
-            connection = connect(self.location, Connection, _PLAN_ONCE)
+            connection = connect(self.location, Connection, _settings, self.home)
+            self.home = connection.home
             try:
                 connection.set_up()
             except BaseException:

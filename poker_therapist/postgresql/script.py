@@ -11,6 +11,7 @@ from poker_therapist.compat import override
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import ScriptDialect
 from poker_therapist.postgresql.backend import TABLE_TIMEOUT, AtomicPostgreSQLBackend
+from poker_therapist.postgresql.home import set_path
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, is_open, tokens
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -42,14 +43,13 @@ class PostgreSQLScript(ScriptDialect):
         """Ask the database for what a session of ours has."""
         assert isinstance(backend, AtomicPostgreSQLBackend)  # noqa: S101  # for the type
         self.backend: AtomicPostgreSQLBackend = backend
-        ((self._key,),) = backend.query("lock_key_of", (backend.migration_table,))
-        ((home,),) = backend.query("current_schema")
-        self.present = _PRESENT.replace("$1", self.literal(home))
-        ((path,),) = backend.connection.execute("SHOW search_path").fetchall()
+        self._home, path = backend.schema, set_path(backend.home.path)
+        ((self._key,),) = backend.query("lock_key_of", (self._home, backend.migration_table))
+        self.present = _PRESENT.replace("$1", self.literal(self._home))
         self._settings = (
             f"SET client_encoding = 'UTF8';\nSET {_STRINGS} = on;\nSET DateStyle = 'ISO';\n"
             "SET client_min_messages = warning;\n"
-            f"SET TimeZone = 'UTC';\nSET lock_timeout = '{TABLE_TIMEOUT}';\nSET search_path = {path};"
+            f"SET TimeZone = 'UTC';\nSET lock_timeout = '{TABLE_TIMEOUT}';\n{path};"
         )
         self.reset = f"RESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;\n{self._settings}"
         self.close = f"{self.reset}\nDISCARD TEMPORARY;"

@@ -82,12 +82,33 @@ class Transaction:
         Transactions that are about one player wait for each other, as all writers do on SQLite, so that none
         of them fails for having read what another was about to change.
         """
-        cursor = self.live.kept_cursor
-        if self._mode is Mode.READ_THEN_WRITE:
-            self._locked = True  # or perhaps, if Ctrl-C comes now
-            cursor.execute(_QUERIES["lock_player"], (lock_key(player),), prepare=True)
-        cursor.execute(_BEGIN[self._mode])
+        locks = self._mode is Mode.READ_THEN_WRITE
+        if locks and self.live.is_pooled:
+            self._begin_pooled(lock_key(player))
+        else:
+            if locks:
+                self._locked = True  # or perhaps, if Ctrl-C comes now
+                self.live.kept_cursor.execute(_QUERIES["lock_player"], (lock_key(player),), prepare=True)
+            self.live.begin(_BEGIN[self._mode])
         self.begun = True
+
+    def _begin_pooled(self, key: int) -> None:
+        """Begin a transaction that holds a player's lock and has a snapshot from when it got that.
+
+        A transaction that waited for the lock would have its snapshot from before; so one waits, and another
+        then tries. Of two that try at the same moment the later may see too little: it is told so, by
+        TransactionConflict, when it writes.
+        """
+        cursor = self.live.kept_cursor
+        while True:
+            self.live.begin(_BEGIN[self._mode], sees=False)
+            is_locked, self.live.served_by = cursor.execute(_QUERIES["try_player"], (key,)).fetchall()[0]
+            if is_locked:
+                return
+            cursor.execute("ROLLBACK")
+            self.live.begin("BEGIN")
+            cursor.execute(_QUERIES["wait_for_player"], (key,))
+            cursor.execute("COMMIT")
 
     @property
     def failed(self) -> bool:

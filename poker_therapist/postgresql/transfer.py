@@ -19,7 +19,8 @@ from psycopg import sql
 from poker_therapist.compat import override
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.engine import Reader, RefusedRow, Row, Writer
-from poker_therapist.postgresql.connect import open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.connect import WatchedConnection, connect, reason_of, translating_errors
+from poker_therapist.postgresql.home import quoted
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import StoredTable, TypedColumn
 from poker_therapist.values import decode
@@ -49,7 +50,8 @@ def from_json(text: str | None) -> Any:
     if isinstance(value, dict):
         with suppress(KeyError, TypeError, ValueError):  # written by hand
             return bytes.fromhex(value["hex"]) if "hex" in value else float(value["real"])
-    return value
+        return text
+    return text if isinstance(value, list) else value
 
 
 class PostgreSQLReader(Reader):
@@ -57,39 +59,43 @@ class PostgreSQLReader(Reader):
 
     location: PostgreSQLLocation
 
-    def __init__(self, location: PostgreSQLLocation, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, location: PostgreSQLLocation, connection: WatchedConnection) -> None:
         self.location = location
         self._connection = connection
+        self._schema = connection.home.schema or "" if connection.home else ""
+
+    def _name(self, table: StoredTable) -> sql.Identifier:
+        return sql.Identifier(self._schema, table.name)
 
     @override
     def columns(self, table: StoredTable) -> list[str]:
-        return [name for (name,) in self._ask("columns", table.name)]
+        return [name for (name,) in self._ask("columns", quoted(self._schema, table.name))]
 
     @override
     def count(self, table: StoredTable) -> int:
         with translating_errors(self.location):
-            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.name))
+            query = sql.SQL("SELECT count(*) FROM {}").format(self._name(table))
             ((count,),) = self._connection.execute(query).fetchall()
         return int(count)
 
     @override
     def next_id(self, table: StoredTable) -> int:
         query = sql.SQL("SELECT last_value, is_called, (SELECT max({}) FROM {}) FROM {}").format(
-            sql.Identifier(str(table.identity)), sql.Identifier(table.name), self._counter(table)
+            sql.Identifier(str(table.identity)), self._name(table), self._counter(table)
         )
         with translating_errors(self.location):
             ((last, is_called, highest),) = self._connection.execute(query).fetchall()
         return int(max(last + is_called, 1 if highest is None else highest + 1))
 
     def _counter(self, table: StoredTable) -> sql.SQL:
-        ((name,),) = self._ask("counter_of", table.name, table.identity)
+        ((name,),) = self._ask("counter_of", quoted(self._schema, table.name), table.identity)
         return sql.SQL(name)  # as the server itself has quoted it
 
     @override
     def rows(self, table: StoredTable, columns: Sequence[str]) -> Generator[Row, None, None]:
         decoded = _changing(_any_type(table, columns, from_json))
         query = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
-            _listed(columns), sql.Identifier(table.name), _listed(table.key)
+            _listed(columns), self._name(table), _listed(table.key)
         )
         with (
             translating_errors(self.location),
@@ -111,7 +117,7 @@ class PostgreSQLWriter(PostgreSQLReader, Writer):
         changes = _any_type(table, columns, to_json)
         changes |= {columns.index(typed.name): partial(_require_type, typed) for typed in table.typed}
         encoded = _changing(changes)
-        query = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), _listed(columns))
+        query = sql.SQL("COPY {} ({}) FROM STDIN").format(self._name(table), _listed(columns))
         number = 0
         with translating_errors(self.location):
             try:
@@ -129,7 +135,7 @@ class PostgreSQLWriter(PostgreSQLReader, Writer):
 
     @override
     def set_next_id(self, table: StoredTable, next_id: int) -> None:
-        ((counter,),) = self._ask("counter_of", table.name, table.identity)
+        ((counter,),) = self._ask("counter_of", quoted(self._schema, table.name), table.identity)
         if next_id > 1:
             self._ask("go_on_after", counter, next_id - 1)
         else:
@@ -186,18 +192,20 @@ def reader(location: PostgreSQLLocation) -> Iterator[PostgreSQLReader]:
 def writer(location: PostgreSQLLocation, tables: Sequence[StoredTable]) -> Iterator[PostgreSQLWriter]:
     """Open a database to fill it in one transaction, committed when the block ends well."""
     with _transaction(location, "BEGIN") as connection:
-        listed = sql.SQL(", ").join(sql.Identifier(table.name) for table in tables)
+        filled = PostgreSQLWriter(location, connection)
+        listed = sql.SQL(", ").join(map(filled._name, tables))
         connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(listed))
-        yield PostgreSQLWriter(location, connection)
+        yield filled
 
 
 @contextmanager
-def _transaction(location: PostgreSQLLocation, begin: LiteralString) -> Iterator[psycopg.Connection[Any]]:
+def _transaction(location: PostgreSQLLocation, begin: LiteralString) -> Iterator[WatchedConnection]:
     """Open a connection for one transaction, committed when the block ends well."""
-    with translating_errors(location), closing(open_connection(location)) as connection:
+    with translating_errors(location), closing(connect(location, WatchedConnection)) as connection:
         connection.execute(begin)
         try:
             connection.execute(_QUERIES["lift_limits"].encode())
+            connection.execute("SET LOCAL row_security = off")  # rather none than some of the rows
             yield connection
             connection.execute("COMMIT")
         except BaseException:
@@ -210,5 +218,8 @@ def _transaction(location: PostgreSQLLocation, begin: LiteralString) -> Iterator
 
 def identity(location: PostgreSQLLocation) -> Hashable:
     """Return which schema of which database of which server it is, whatever address leads to it."""
-    with translating_errors(location), closing(open_connection(location)) as connection:
-        return cast(Hashable, connection.execute(_QUERIES["identity"].encode()).fetchone())
+    with translating_errors(location), closing(connect(location, WatchedConnection)) as connection:
+        schema = connection.home.schema if connection.home else None
+        return cast(
+            Hashable, psycopg.RawCursor(connection).execute(_QUERIES["identity"], (schema,)).fetchone()
+        )

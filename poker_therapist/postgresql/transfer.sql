@@ -1,11 +1,11 @@
 -- What copying asks of PostgreSQL.
 
--- name: identity()
+-- name: identity(schema)
 -- No two servers started in the same microsecond, whatever name leads to them.
 SELECT
-    CAST(pg_postmaster_start_time() AS TEXT),
-    current_database(),
-    current_schema();
+    CAST(:schema AS TEXT) AS schema_name,
+    CAST(pg_postmaster_start_time() AS TEXT) AS started,
+    current_database() AS database_name;
 
 -- name: lift_limits()
 -- A copy takes as long as it takes; which limits there are depends on the server's version.

@@ -1,13 +1,15 @@
 """A player with very many rows is forgotten while others save: all of it goes, and nothing of theirs."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from poker_therapist import get_pattern_storage
-from tests.helpers.engines import is_server, query, run_sql
+from poker_therapist import DatabaseBusy, get_pattern_storage
+from tests.helpers.engines import is_server, postgresql_only, query, run_sql, with_options
 from tests.helpers.snapshots import is_whole
 from tests.helpers.writers import Writer, check
 
@@ -105,3 +107,33 @@ def test_a_million_rows_are_forgotten_while_others_save(
         f"{engine}: {deleted:,} rows forgotten{in_files}; {sum(acknowledged.values()):,} commits of others "
         f"meanwhile and {kept:,} rows of theirs from before, all there"
     )
+
+
+@postgresql_only
+def test_many_are_forgotten_at_once_and_nobody_waits_in_a_queue(migrated: str) -> None:
+    """Each has a second; who finds another at a table comes back, and none cuts a file off under readers."""
+    with get_pattern_storage(with_options(migrated, "timeout=1&connections=12")) as storage:
+        for player in range(24):
+            storage.save_context(player, "mood", "x" * 20_000)
+        with ThreadPoolExecutor(12) as threads:
+            counts = list(threads.map(storage.forget_user, range(24)))
+
+    assert [forgotten["conversation_context"] for forgotten in counts] == [1] * 24
+    ((size, dead),) = query(
+        migrated,
+        "SELECT pg_relation_size('conversation_context'), (SELECT count(*) FROM conversation_context)",
+    )
+    assert (size > 0, dead) == (True, 0)
+
+
+@postgresql_only
+def test_a_table_that_stays_locked_is_said_to_be_deleted_from_and_not_freed(migrated: str) -> None:
+    hasty = with_options(migrated, "timeout=0.1")
+    with get_pattern_storage(hasty) as storage, psycopg.connect(migrated) as somebody:
+        storage.save_context(USER, "mood", "calm")
+        somebody.execute("LOCK TABLE conversation_context IN SHARE UPDATE EXCLUSIVE MODE")
+        with pytest.raises(DatabaseBusy, match=r"the rows are deleted, but .*stayed locked for 0.1 seconds"):
+            storage.forget_user(USER)
+        assert storage.get_context(USER, "mood") == []
+        somebody.rollback()
+        storage.forget_user(USER)

@@ -11,6 +11,7 @@ import pytest
 
 from poker_therapist import PatternStorage
 from poker_therapist.database import Database
+from tests.helpers.pooler import past
 
 # For tests of what one engine alone does.
 sqlite_only = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -38,7 +39,7 @@ def with_options(database: str, options: str) -> str:
 def query(database: str | Path, sql: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query on a connection of its own, as another program would read them."""
     if is_server(database):
-        with psycopg.connect(str(database), autocommit=True) as connection:
+        with psycopg.connect(past(str(database)), autocommit=True) as connection:
             return connection.execute(sql.encode()).fetchall()
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(sql).fetchall()
@@ -47,7 +48,7 @@ def query(database: str | Path, sql: str) -> list[tuple[Any, ...]]:
 def run_sql(database: str | Path, sql: str) -> None:
     """Run statements on a connection of their own, as another program would."""
     if is_server(database):
-        with psycopg.connect(str(database), autocommit=True) as connection:
+        with psycopg.connect(past(str(database)), autocommit=True) as connection:
             connection.execute(sql.encode())
     else:
         with closing(sqlite3.connect(database)) as connection:
@@ -72,6 +73,8 @@ def execute_later(storage: PatternStorage, sql: str, values: Sequence[Any] = ())
 def _with_query(storage: PatternStorage, sql: str) -> Database:
     database: Any = storage._database
     mark = "$1" if is_server(database.location.name) else "?"
+    if mark == "$1":
+        sql = database.home.qualified(sql)
     database._queries = {**database._queries, "asked by a test": sql.replace("?1", mark)}
     return cast(Database, database)
 

@@ -268,7 +268,7 @@ def test_what_a_migration_sets_for_its_session_ends_with_it(
 ) -> None:
     """It is recorded where the others are, and the next begins as if it were the first, in any command."""
     show = (
-        "SELECT current_user, current_schemas(FALSE), current_setting('TimeZone') AS zone, "
+        "SELECT current_user, current_setting('search_path') AS path, current_setting('TimeZone') AS zone, "
         "current_setting('statement_timeout') AS statements, current_setting('lock_timeout') AS waits, "
         "current_setting('session_replication_role') AS triggers, to_regclass('bets') AS temporary, "
         "coalesce(current_setting('app.mood', TRUE), '') AS mood, "
@@ -360,7 +360,7 @@ def test_who_waits_holds_no_snapshot_that_an_index_would_wait_for(two_migrations
             "(SELECT pid FROM pg_locks WHERE locktype = 'advisory') AND pid <> pg_backend_pid()",
         )
         holder.connection.execute("SET lock_timeout = '5s'")
-        holder.connection.execute("CREATE INDEX CONCURRENTLY by_id ON hands (id)")
+        holder.connection.execute("CREATE INDEX CONCURRENTLY by_id ON public.hands (id)")
     assert os.waitpid(child, 0)[1] == 0
     assert two_migrations.applied() == ["001_add_hands", "002_add_bets"]
 

@@ -150,7 +150,7 @@ def test_a_table_that_is_just_being_migrated_is_not_judged(url: str) -> None:
     """All but the drift is told; for that, somebody who alters a table is waited for, and not for ever."""
     with AtomicPostgreSQLBackend(server_location(url)) as migrating:
         migrating.begin()
-        migrating.connection.execute("ALTER TABLE user_patterns ADD COLUMN mood TEXT")
+        migrating.connection.execute("ALTER TABLE public.user_patterns ADD COLUMN mood TEXT")
         ran = ask(with_options(url, "timeout=0.1"), "--json")
 
     assert ran.code == 4

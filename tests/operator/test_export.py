@@ -188,3 +188,18 @@ def test_what_cannot_be_written_as_it_reads_is_written_with_escapes(
     assert (printed.code, printed.error) == (0, "")
     assert printed.json["patterns"][0]["value"] == json.loads(text)
     assert json.loads((tmp_path / "ann.json").read_text(encoding="utf-8")) == printed.json
+
+
+def test_what_somebody_has_kept_as_an_empty_object_is_exported_and_copied(
+    migrated_postgresql_url: str, tmp_path: Path
+) -> None:
+    """On PostgreSQL an object of one key is a value for which JSON has no word; others are what they are."""
+    values = "('a', 'user_patterns', 1, 7, '{}'), ('a', 'user_patterns', 2, 7, '[]')"
+    columns = "migration_id, table_name, row_id, user_id, value"
+    run_sql(migrated_postgresql_url, f"INSERT INTO legacy_rows ({columns}) VALUES {values}")
+    ran = command("export", "7", "--database", migrated_postgresql_url, folder=tmp_path)
+    assert [row["value"] for row in ran.json["legacy_rows"]] == [{}, []]
+
+    assert command("copy", migrated_postgresql_url, "copy.db", folder=tmp_path).code == 0
+    with get_pattern_storage(tmp_path / "copy.db") as copied:
+        assert [row["value"] for row in copied.export_user(7)["legacy_rows"]] == ["{}", "[]"]

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -255,6 +255,9 @@ def _postgresql(text: str, checkout: Path) -> None:
     """Run statements on an up-to-date database and undo them: a role would be there for the whole server."""
     get_pattern_storage(SERVER).close()
     with psycopg.connect(make_conninfo()) as connection:
+        roles = connection.execute("SELECT rolname FROM pg_roles").fetchall()
+        for role in sorted({"anon", "authenticated"} - {name for (name,) in roles}):
+            connection.execute(f"CREATE ROLE {role}".encode())
         connection.execute(text.encode())
         connection.rollback()
 
@@ -473,7 +476,7 @@ def test_a_new_migration_changes_no_test(checkout: Path) -> None:
 
 def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
     """With what the page grants, the storage does all that it can; and nobody can change the schema."""
-    (grants,) = [block.text for block in blocks(ON_POSTGRESQL) if block.language == "sql"]
+    grants = next(block.text for block in blocks(ON_POSTGRESQL) if block.language == "sql")
     role = f"{conninfo_to_dict(server)['dbname']}_role"
     get_pattern_storage(server).close()
     with psycopg.connect(server, autocommit=True) as owner:
@@ -508,6 +511,32 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
                 for statement in ("DROP TABLE user_patterns", "DELETE FROM _yoyo_migration"):
                     with pytest.raises(PokerTherapistError, match=r"must be owner|permission denied"):
                         execute(opened, statement)
+        finally:
+            owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("way", ["REVOKE", "ALTER TABLE"])
+def test_each_of_the_ways_of_the_page_keeps_everybody_from_the_players(server: str, way: str) -> None:
+    """As on Supabase, where a role of everybody gets every right on every new table."""
+    (statements,) = [
+        one.text for one in blocks(ON_POSTGRESQL) if one.language == "sql" and one.text.startswith(way)
+    ]
+    role = f"{conninfo_to_dict(server)['dbname']}_role"
+    with psycopg.connect(server, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role}; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}".encode())
+        try:
+            with get_pattern_storage(server) as storage:
+                storage.save_pattern(7, "tilt", "after_bad_beat", 1)
+
+                def seen() -> list[tuple[int]]:
+                    with psycopg.connect(server, options=f"-c role={role}") as everybody:
+                        return everybody.execute("SELECT user_id FROM user_patterns").fetchall()
+
+                assert seen() == [(7,)]
+                owner.execute(statements.replace("anon, authenticated", role).encode())
+                with suppress(psycopg.errors.InsufficientPrivilege):
+                    assert seen() == []
+                assert storage.get_pattern(7, "tilt", "after_bad_beat") == 1
         finally:
             owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 

@@ -12,9 +12,11 @@ import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, get_pattern_storage
 from tests.helpers.engines import sqlite_only
+from tests.helpers.pooler import engine_or_pooler
 from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import everything, is_whole
 
+engine = engine_or_pooler
 USER = 7
 
 # Each process waits at the barrier, so that all go on at once.

@@ -13,7 +13,9 @@ from poker_therapist.tables import TABLES
 from tests.helpers.clock import Clock
 from tests.helpers.engines import columns, run_sql, sqlite_only
 from tests.helpers.players import add_legacy_rows, legacy_values
+from tests.helpers.pooler import engine_or_pooler
 
+engine = engine_or_pooler
 USER, OTHER = 7, 8
 
 # Only the player that is forgotten has it, in every text.

@@ -10,7 +10,9 @@ from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_sto
 from tests.helpers.clock import Clock
 from tests.helpers.engines import columns, execute, is_server
 from tests.helpers.players import add_legacy_rows, legacy_values
+from tests.helpers.pooler import engine_or_pooler
 
+engine = engine_or_pooler
 USER, OTHER = 7, 8
 
 FIRST = "2026-01-05T18:12:01.000000+00:00"

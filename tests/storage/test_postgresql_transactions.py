@@ -171,7 +171,7 @@ def test_a_statement_is_prepared_once_and_planned_for_all_players(storage: Patte
             storage.save_context(number, "topic", number, "monday" if number % 2 else None)
         prepared = fetch_all(
             storage,
-            "SELECT substring(statement, 'INTO (\\w+)'), generic_plans, custom_plans "
+            "SELECT substring(statement, 'INTO \\S+[.](\\w+)'), generic_plans, custom_plans "
             "FROM pg_prepared_statements WHERE statement LIKE 'INSERT%' ORDER BY 1",
         )
 
@@ -390,7 +390,7 @@ def test_a_block_that_goes_on_after_its_sending_was_interrupted_is_not_kept(
         with storage.transaction():
             storage.save_insight(USER, "leak", 1)
             save(storage, "a", "b")
-            with interrupted(monkeypatch, "executemany", "INSERT INTO user_patterns"):
+            with interrupted(monkeypatch, "executemany", 'INSERT INTO "public".user_patterns'):
                 saved(storage)
             with pytest.raises(StorageError, match="leave its block"):
                 saved(storage)

@@ -131,10 +131,9 @@ def test_postgresql_purges_without_reading_all_that_the_one_player_has(migrated_
         database: Any = storage._database
         lease = Lease(database._pool)
         connection = lease.acquire()
-        connection.execute(MANY_OF_ONE)
-        nodes = [
-            node["Node Type"] for node in plan_of(connection, ON_POSTGRESQL["purge_expired"], instead="off")
-        ]
+        connection.execute(database.home.qualified(MANY_OF_ONE))
+        purge = database.home.qualified(ON_POSTGRESQL["purge_expired"])
+        nodes = [node["Node Type"] for node in plan_of(connection, purge, instead="off")]
         lease.release()
 
     assert [node for node in nodes if "Join" in node] == []

@@ -9,7 +9,9 @@ import pytest
 from poker_therapist import DatabaseFull, PatternStorage, PokerTherapistError, get_pattern_storage
 from poker_therapist.sqlite.connections import SQLiteDatabase
 from tests.helpers.engines import fetch_all, run_sql, sqlite_only
+from tests.helpers.pooler import engine_or_pooler
 
+engine = engine_or_pooler
 USER = 7
 
 

@@ -185,7 +185,7 @@ def yoyo_url(location: Location) -> str:
 
 
 def require_own(location: Location, folders: Iterable[Path]) -> None:
-    """Refuse a folder of migrations that is named for another engine, by InvalidMigration with the right call."""
+    """Refuse a folder that is named for another engine, by InvalidMigration with the right call."""
     known = {*SQLiteLocation.folders, *PostgreSQLLocation.folders}
     for folder in sorted(set(folders)):
         if folder.name in known.difference(location.folders):

@@ -167,5 +167,5 @@ def test_every_function_of_a_statement_of_ours_is_named_with_its_schema(file: Pa
     if file.parent.name == "sqlite" or "sql_migrations" in file.parts:
         return
     for name, statement in read_queries(Placeholders.POSTGRESQL, file).items():
-        called = set(re.findall(r"(?<![\w.])[a-z_]\w*(?=\()", statement))
+        called = set(re.findall(r"(?<![\w.])[a-z_]\w*(?=\()", re.sub(r"'[^']*'", "", statement)))
         assert called <= {"any", "cast", "coalesce", "greatest", "least", "nullif"}, name

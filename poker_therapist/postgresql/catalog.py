@@ -1,6 +1,7 @@
 """Reading one schema of a PostgreSQL database."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,36 +9,54 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Part, Table
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
-def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
-    """Return one schema; what the same SQL has built in two schemas is equal. Nothing is written.
+def describe(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    *,
+    others: Collection[str] = (),
+    path: Collection[str] = (),
+    beyond: bool = False,
+) -> Catalog:
+    """Return some schemas; what the same SQL has built in two of another name is equal. Nothing is written.
 
     Args:
-        connection: where the schema is; what it has been set to, and a transaction that is open, stay as they
-            are.
-        schema: its name.
+        connection: where they are; what it has been set to, and a transaction that is open, stay as they are.
+        schema: the one whose objects have plain names.
+        others: more schemas, whose objects are named with them.
+        path: those whose names are left out in a definition as well, such as the schemas of extensions.
+        beyond: whether to describe what is in no schema, too.
     """
     catalog = Catalog()
+    keys: dict[int, str] = {}
+    prefixes: dict[int, str] = {}  # of the names of another schema
+    schemas = [schema, *(name for name in others if name != schema)]
+    plain = [schema, *(name for name in path if name != schema)]
     # The rollback undoes the setting of the search path.
     with (
         connection.transaction(force_rollback=True),
         psycopg.RawCursor(connection, row_factory=tuple_row) as cursor,
     ):
 
-        def rows(query: str) -> list[tuple[Any, ...]]:
-            return cursor.execute(_QUERIES[query], (schema,)).fetchall()
+        def rows(query: str, *values: Any) -> list[tuple[Any, ...]]:
+            return cursor.execute(_QUERIES[query], values or (schemas,)).fetchall()
 
-        rows("look_into")
-        for name, view, options in rows("relations"):
+        rows("look_into", plain)
+        for oid, name, place, relation, kind, view, options in rows("relations"):
+            prefixes[oid] = name.removesuffix(relation)
             if view is not None:
+                keys[oid] = name
                 catalog.views[name] = " ".join(["CREATE", *options, "VIEW", name, "AS", *view.split()])
-            elif not name.startswith(BOOKKEEPING):
+            elif not relation.startswith(BOOKKEEPING):
+                keys[oid] = name
+                if kind != "f":  # whose rows are elsewhere
+                    catalog.places[name] = (place, relation)
                 catalog.tables[name] = Table(
                     columns={},
                     primary_key=(),
@@ -47,19 +66,48 @@ def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
                     options=frozenset(options),
                     constraints={},
                 )
-        for table, name, *described in rows("columns"):
-            if table in catalog.tables:
-                catalog.tables[table].columns[name] = Column(*described)
-        for table, *constraint in rows("constraints"):
-            if table in catalog.tables:
-                catalog.tables[table] = _with(catalog.tables[table], constraint)
-        for name, table, unique, columns, where, extra in rows("indexes"):
-            if table in catalog.tables:
-                catalog.indexes[name] = Index(table, tuple(columns), unique, where, extra)
-        for table, name, definition in rows("triggers"):
-            if table in catalog.tables:
-                catalog.triggers[name] = (table, definition)
+        for oid, name, *described in rows("columns"):
+            if oid in keys:
+                catalog.tables[keys[oid]].columns[name] = Column(*described)
+        for oid, *constraint in rows("constraints"):
+            if oid in keys:
+                catalog.tables[keys[oid]] = _with(catalog.tables[keys[oid]], constraint)
+        for oid, name, unique, columns, where, extra in rows("indexes"):
+            if oid in keys:
+                catalog.indexes[prefixes[oid] + name] = Index(keys[oid], tuple(columns), unique, where, extra)
+        for oid, name, definition in rows("triggers"):
+            if oid in keys:
+                catalog.triggers[f"{keys[oid]}.{name}"] = (keys[oid], definition)
+        prefix = re.compile("|".join(rf"""(?<![\w$"'.]){_named(name)}\.(?=\S)""" for name in plain))
+        for oid, about, name, definition, is_row, is_implied in rows("parts", schemas, beyond, schemas if beyond else []):
+            if oid and oid not in keys:
+                continue
+            kind = "view" if keys.get(oid) in catalog.views else "table"
+            of = f"{kind} {keys[oid]}" if oid else prefix.sub("", name)
+            told = prefix.sub("", definition) if is_row else definition
+            catalog.parts[prefix.sub("", about)] = Part(of, told, is_implied=is_implied)
     return catalog
+
+
+def describe_all(connection: psycopg.Connection[Any], schema: str) -> Catalog:
+    """Return all schemas of a database but the server's and ours, and what is in none; see `describe`."""
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    others = [name for (name,) in cursor.execute(_QUERIES["other_schemas"], (schema,)).fetchall()]
+    return describe(
+        connection, schema, others=others, path=extension_schemas(connection), beyond=True
+    )
+
+
+def extension_schemas(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return the schemas in which extensions have put their objects."""
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    return [name for (name,) in cursor.execute(_QUERIES["extension_schemas"]).fetchall()]
+
+
+def _named(schema: str) -> str:
+    """Return a pattern of a schema's name, in quotes or not."""
+    quoted = schema.replace('"', '""')
+    return f'"?{re.escape(quoted)}"?'
 
 
 def _with(table: Table, constraint: Sequence[Any]) -> Table:

@@ -88,6 +88,7 @@ def rehearse(where: Where, *, to: str | None, as_json: bool) -> int:
                 "safe": found.is_safe,
                 "room_in_bytes": found.disk_space_needed,
                 "reason": found.fallback_reason,
+                "not_tried": found.not_tried,
                 "migrations": [
                     {
                         "id": one.id,

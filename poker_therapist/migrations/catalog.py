@@ -151,9 +151,11 @@ class Catalog:
             yield f"setting {name}", value or "none"
 
     def _objects(self) -> set[str]:
-        return {f"table {name}" for name in self.tables} | {f"view {name}" for name in self.views} | {
-            name for name, part in self.parts.items() if part.of == name
-        }
+        return (
+            {f"table {name}" for name in self.tables}
+            | {f"view {name}" for name in self.views}
+            | {name for name, part in self.parts.items() if part.of == name}
+        )
 
     def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
         """Return the part of a schema that concerns some tables; others may share the database.
@@ -165,7 +167,11 @@ class Catalog:
         more = other or Catalog()
         indexes, triggers = self.indexes.items(), self.triggers.items()
         found = Catalog(
-            {name: _judged(one, more.tables.get(name)) for name, one in self.tables.items() if name in tables},
+            {
+                name: _judged(one, more.tables.get(name))
+                for name, one in self.tables.items()
+                if name in tables
+            },
             {name: one for name, one in indexes if one.table in tables or name in more.indexes},
             {name: one for name, one in triggers if one[0] in tables or name in more.triggers},
             {

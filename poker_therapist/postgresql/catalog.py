@@ -79,7 +79,9 @@ def describe(
             if oid in keys:
                 catalog.triggers[f"{keys[oid]}.{name}"] = (keys[oid], definition)
         prefix = re.compile("|".join(rf"""(?<![\w$"'.]){_named(name)}\.(?=\S)""" for name in plain))
-        for oid, about, name, definition, is_row, is_implied in rows("parts", schemas, beyond, schemas if beyond else []):
+        for oid, about, name, definition, is_row, is_implied in rows(
+            "parts", schemas, beyond, schemas if beyond else []
+        ):
             if oid and oid not in keys:
                 continue
             kind = "view" if keys.get(oid) in catalog.views else "table"
@@ -91,17 +93,20 @@ def describe(
 
 def describe_all(connection: psycopg.Connection[Any], schema: str) -> Catalog:
     """Return all schemas of a database but the server's and ours, and what is in none; see `describe`."""
-    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
-    others = [name for (name,) in cursor.execute(_QUERIES["other_schemas"], (schema,)).fetchall()]
-    return describe(
-        connection, schema, others=others, path=extension_schemas(connection), beyond=True
-    )
+    path = extension_schemas(connection)
+    return describe(connection, schema, others=other_schemas(connection, schema), path=path, beyond=True)
+
+
+def other_schemas(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    """Return the schemas in which an operator's or a migration's objects may be, but one."""
+    found = psycopg.RawCursor(connection).execute(_QUERIES["other_schemas"], (schema,)).fetchall()
+    return [name for (name,) in found]
 
 
 def extension_schemas(connection: psycopg.Connection[Any]) -> list[str]:
     """Return the schemas in which extensions have put their objects."""
-    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
-    return [name for (name,) in cursor.execute(_QUERIES["extension_schemas"]).fetchall()]
+    found = psycopg.RawCursor(connection).execute(_QUERIES["extension_schemas"]).fetchall()
+    return [name for (name,) in found]
 
 
 def _named(schema: str) -> str:

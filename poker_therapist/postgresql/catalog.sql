@@ -60,7 +60,7 @@ SELECT
                 ) AS link
             ),
             pg_get_expr(relation.relpartbound, relation.oid),
-            CASE relation.relreplident WHEN 'f' THEN 'REPLICA IDENTITY FULL' WHEN 'n' THEN 'REPLICA IDENTITY NOTHING' END,
+            CASE WHEN relation.relkind IN ('r', 'p') THEN CASE relation.relreplident WHEN 'f' THEN 'REPLICA IDENTITY FULL' WHEN 'n' THEN 'REPLICA IDENTITY NOTHING' END END,
             (
                 SELECT string_agg(
                     concat_ws(

@@ -13,20 +13,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import conninfo, sql
 
 from poker_therapist.compat import override
-from poker_therapist.errors import PokerTherapistError, StorageError
+from poker_therapist.errors import MigrationFailed, PokerTherapistError, StorageError
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.catalog import Catalog, differences
 from poker_therapist.migrations.compare import RowDifference
 from poker_therapist.migrations.engine import RehearsalCopy
-from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.beyond import beyond, changes_server, reached
+from poker_therapist.postgresql.catalog import describe, describe_all, other_schemas
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
@@ -47,37 +48,49 @@ def rehearsal_copy(
     with translating_errors(location):
         with contextlib.closing(open_connection(location)) as connection:
             database, schema = _ask(connection, "database_and_schema")[0]
-        with contextlib.ExitStack() as stack:
-            try:
-                copy = stack.enter_context(_copied_database(location, database))
-                reason = ""
-            except psycopg.Error as error:
-                reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
-                copy, drift = stack.enter_context(_scratch_schema(location, schema, files, reason))
-                if drift:
-                    reason += "; the drift that `poker-therapist status` shows is not in it"
-            connection = stack.enter_context(contextlib.closing(open_connection(copy)))
-            yield PostgreSQLRehearsalCopy(copy, connection, copy.schema or schema, reason)
+        with contextlib.closing(PostgreSQLRehearsalCopy(location, database, schema, files)) as copy:
+            copy.make()
+            yield copy
 
 
 class PostgreSQLRehearsalCopy(RehearsalCopy):
     """A copy that migrations change, and its rows from before the last."""
 
     def __init__(
-        self, work: PostgreSQLLocation, connection: psycopg.Connection[Any], schema: str, reason: str
+        self, original: PostgreSQLLocation, database: str, schema: str, files: Mapping[str, SQLMigration]
     ) -> None:
-        self._location = work
-        self._connection = connection
-        self._schema = schema
-        self.fallback_reason = reason
+        self._original, self._database, self._home, self._files = original, database, schema, files
+        self._made = contextlib.ExitStack()
+        self._applied: list[SQLMigration] = []
         self._space = 0
+        self._kept_rows: dict[str, tuple[str, str]] = {}
+        self._described: Catalog | None = None  # as nobody has changed it since
+
+    def make(self) -> None:
+        """Copy the database, or, where that cannot be, build its schema again.
+
+        Raises:
+            StorageError: neither can be done.
+        """
+        try:
+            self._location = self._made.enter_context(_copied_database(self._original, self._database))
+            self.fallback_reason = ""
+        except psycopg.Error as error:
+            reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
+            scratch = _scratch_schema(self._original, self._home, self._files, reason)
+            self._location, drift = self._made.enter_context(scratch)
+            if drift:
+                reason += "; the drift that `poker-therapist status` shows is not in it"
+            self.fallback_reason = reason
+        self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
+        self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
+        _disconnect_servers(self._connection)
         self._size = self._measure()
-        self._kept_rows = f"{schema}_before" if reason else _BEFORE
-        self._before = Catalog()
-        self._counters: dict[str, int] = {}
-        self._invalid: set[str] = set()
-        self._applied_after: set[str] = set()
-        self._after = Catalog()
+        self._described = None
+
+    def close(self) -> None:
+        """Remove the copy."""
+        self._made.close()
 
     @property
     @override
@@ -86,26 +99,42 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     @override
     def backend(self) -> AtomicPostgreSQLBackend:
-        return AtomicPostgreSQLBackend(self._location)
+        self._described = None
+        return _RehearsalBackend(
+            self._location, self._connection, self._schema if self.fallback_reason else None, self._applied
+        )
 
     @override
     def keep_before(self) -> None:
-        self._before = describe(self._connection, self._schema)
+        self._before = self._describe()
         self._counters = self._read_counters()
         self._invalid = self._invalid_indexes()
         self._size = self._measure()
-        copy_rows(self._connection, self._schema, self._before, self._kept_rows)
+        target = f"{self._schema}_before" if self.fallback_reason else _BEFORE
+        self._kept_rows = copy_rows(self._connection, self._before, target)
 
     @override
     def keep_after(self) -> None:
         self._space = max(self._space, self._measure() - self._size)
         self._applied_after = self._read_applied()
-        self._after = describe(self._connection, self._schema)
+        self._after = self._describe()
 
     @override
     def return_to_after(self) -> bool:
-        now = describe(self._connection, self._schema)
-        return self._read_applied() == self._applied_after and not differences(self._after, now)
+        if self._is_as_after():
+            return True
+        try:  # to copy the original again, and to apply what has been tried, once
+            self._made.close()
+            self.make()
+            for migration in self._applied:
+                with AtomicPostgreSQLBackend(self._location) as backend:
+                    backend.apply_one(migration)
+        except PokerTherapistError:
+            return False
+        return self._is_as_after()
+
+    def _is_as_after(self) -> bool:
+        return self._read_applied() == self._applied_after and not differences(self._after, self._describe())
 
     @override
     def integrity_error(self) -> str:
@@ -114,20 +143,19 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
-        return self._before, describe(self._connection, self._schema)
+        return self._before, self._describe()
 
     @override
     def row_comparison(self) -> AbstractContextManager[PostgreSQLRowComparison]:
-        names = (self._kept_rows, self._schema)
-        return nullcontext(PostgreSQLRowComparison(self._connection, names, self.schemas()))
+        return nullcontext(PostgreSQLRowComparison(self._connection, self._kept_rows, self.schemas()))
 
     @override
     def row_differences(self) -> list[RowDifference]:
         counters = self._read_counters()
         changed = [
-            RowDifference(name, "last_value", 1, f"{was} became {counters.get(name)}")
+            RowDifference(name, "last_value", 1, f"{was or 'none'} became {counters[name] or 'none'}")
             for name, was in self._counters.items()
-            if counters.get(name) != was
+            if counters.get(name, was) != was
         ]
         return super().row_differences() + changed
 
@@ -148,18 +176,94 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
     def texts_laid_out_differently(self) -> list[str]:
         return []
 
-    def _measure(self) -> int:
-        return int(_ask(self._connection, "size", (self._schema,))[0][0])
+    def _describe(self) -> Catalog:
+        """Return all of a copied database; of a scratch schema that alone, for the rest is the original's."""
+        if self._described is None:
+            describing = describe if self.fallback_reason else describe_all
+            self._described = describing(self._connection, self._schema)
+        return self._described
 
-    def _read_counters(self) -> dict[str, int]:
-        return dict(_ask(self._connection, "counters", (self._schema,)))
+    def _schemas(self) -> list[str]:
+        others = [] if self.fallback_reason else other_schemas(self._connection, self._schema)
+        return [self._schema, *others]
+
+    def _measure(self) -> int:
+        return int(_ask(self._connection, "size", (self._schemas(),))[0][0])
+
+    def _read_counters(self) -> dict[str, int | None]:
+        found = _ask(self._connection, "counters", (self._schemas(),))
+        return {name if schema == self._schema else f"{schema}.{name}": last for schema, name, last in found}
 
     def _invalid_indexes(self) -> set[str]:
-        return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schema,))}
+        return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schemas(),))}
 
     def _read_applied(self) -> set[str]:
-        with self.backend() as backend:
+        with AtomicPostgreSQLBackend(self._location) as backend:
             return set(backend.applied())
+
+
+class _RehearsalBackend(AtomicPostgreSQLBackend):
+    """The backend of a copy: it refuses what reaches beyond that."""
+
+    def __init__(
+        self,
+        location: PostgreSQLLocation,
+        witness: psycopg.Connection[Any],
+        schema: str | None,
+        applied: list[SQLMigration],
+    ) -> None:
+        """Work on the copy at `location`, or in a schema of it alone; add to a list what is applied."""
+        super().__init__(location)
+        self._witness, self._only, self._tried = witness, schema, applied
+
+    @override
+    def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
+        super().apply_one(migration, force, mark)
+        if migration not in self._tried:
+            self._tried.append(migration)
+
+    @override
+    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        if found := beyond(statement.text, is_undone=migration.is_transactional(direction)):
+            self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
+        try:
+            super().run(migration, statement, direction)
+        except MigrationFailed as error:
+            if "foreign-data wrapper" in str(error) and "has no handler" in str(error):
+                self._refuse(migration, direction, "it asks another server, or a file", statement)
+            raise
+        if "EXTENSION" in statement.text.upper() or "FOREIGN DATA" in statement.text.upper():
+            _disconnect_servers(self.connection)
+
+    @override
+    @contextlib.contextmanager
+    def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
+        with super().checked(migration, direction):
+            yield
+            if changed := changes_server(self.connection, self._witness):
+                self._refuse(migration, direction, f"it changes {changed} of the server")
+            if self._only and (table := reached(self.connection, self._only)):
+                self._refuse(migration, direction, f"it reaches {table}, and is tried in another schema")
+
+    @staticmethod
+    def _refuse(
+        migration: SQLMigration, direction: str, why: str, statement: Statement | None = None
+    ) -> NoReturn:
+        line, shown = (f":{statement.line}", f"\n    {statement}") if statement else ("", "")
+        place = migration.place(direction)
+        raise MigrationFailed(
+            f"{place}{line}: this cannot be rehearsed: {why}{shown}",
+            migration_id=migration.id,
+            file=place,
+            line=statement.line if statement else None,
+        )
+
+
+def _disconnect_servers(connection: psycopg.Connection[Any]) -> None:
+    """Let no foreign table of a copy be read or written: what it stands for has no copy."""
+    for (wrapper,) in _ask(connection, "wrappers"):
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            _run(connection, "ALTER FOREIGN DATA WRAPPER {} NO HANDLER", wrapper)
 
 
 @contextlib.contextmanager
@@ -284,7 +388,7 @@ def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -
                 ) from error
         for table, trigger, how in triggers:
             _run(connection, f"ALTER TABLE {{}}.{{}} ENABLE {how} TRIGGER {{}}", scratch, table, trigger)
-        for name, last in _ask(connection, "counters", (schema,)):
+        for _, name, last in _ask(connection, "counters", ([schema],)):
             _ask(connection, "set_counter", (scratch, name, last))
 
 

@@ -111,6 +111,8 @@ class Catalog:
     parts: dict[str, Part] = field(default_factory=dict)
     # The schema and the name of each table with rows of its own, where there are schemas.
     places: dict[str, tuple[str, str]] = field(default_factory=dict, compare=False)
+    # Which schemas are here besides the one whose names are plain; None if what is in no schema is not.
+    schemas: tuple[str, ...] | None = field(default=None, compare=False)
 
     def facts(self) -> dict[str, str]:
         """Return the schema as short statements, each under the name of what it is about."""
@@ -157,6 +159,16 @@ class Catalog:
             | {name for name, part in self.parts.items() if part.of == name}
         )
 
+    def parts_since(self, before: "Catalog") -> dict[str, Part]:
+        """Return the parts of what has changed since: those of the same kind and object stay together."""
+        now, then = self.parts, before.parts
+        changed = {
+            (_kind(name), (now.get(name) or then[name]).of)
+            for name in now.keys() | then.keys()
+            if now.get(name) != then.get(name)
+        }
+        return {name: part for name, part in now.items() if (_kind(name), part.of) in changed}
+
     def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
         """Return the part of a schema that concerns some tables; others may share the database.
 
@@ -180,6 +192,7 @@ class Catalog:
                 if name in more.views or tables & set(re.findall(r"\w+", sql))
             },
             places={name: place for name, place in self.places.items() if name in tables},
+            schemas=self.schemas,
         )
         objects = {f"table {name}" for name in tables} | more._objects()
         said = {(_kind(name), part.of) for name, part in more.parts.items()}

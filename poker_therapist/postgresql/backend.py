@@ -26,9 +26,8 @@ from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
-from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import configure, is_lost, open_connection, reason_of, translate_error
-from poker_therapist.postgresql.scratch import build, require_one_schema
+from poker_therapist.postgresql.expected import describe_live, expected_schema
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -204,7 +203,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @override
     def describe(self, expected: Catalog) -> Catalog:
-        return describe(self.connection, str(self._schema())).only(expected.tables.keys(), expected)
+        return describe_live(self.connection, str(self._schema()), expected)
 
     @override
     def present(self) -> dict[str, str]:
@@ -212,24 +211,18 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return dict(self.query("present", (self._home,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build in a scratch schema, which is never committed."""
+        """Return the schema that migrations build, where nobody sees it and nothing of it stays."""
         built = list(migrations)
         if self._in_transaction:
             with AtomicPostgreSQLBackend(self.location, self.migration_table) as other:
                 return other.build(built)
-        self.begin()
         try:
-            require_one_schema(self.connection, built, kept=False)
-            return build(self.connection, str(self._schema()), built)
+            return expected_schema(self.connection, self.location, str(self._schema()), built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DriftUnknown(
                 f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
                 "ask on the primary, as a role that may create a schema"
             ) from error
-        except MigrationFailed as error:
-            raise DriftUnknown(f"drift cannot be judged: {error}") from error
-        finally:
-            self.rollback()
 
     def _schema(self) -> str | None:
         schema: str | None = self.query("current_schema")[0][0]

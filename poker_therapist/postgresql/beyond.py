@@ -53,6 +53,11 @@ def beyond(text: str, *, is_undone: bool) -> str:
     return "COPY to a file or a program" if words[0].upper() == "COPY" else " ".join(words)
 
 
+def is_of_server(text: str) -> bool:
+    """Return whether a statement is about what all databases of a server share, by how it begins."""
+    return bool(_BEGINS.match(code(text)))
+
+
 def changes_server(mine: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> str:
     """Return what a session that is in a transaction has changed of the server's own; empty if nothing.
 

@@ -33,7 +33,7 @@ def describe(
         path: those whose names are left out in a definition as well, such as the schemas of extensions.
         beyond: whether to describe what is in no schema, too.
     """
-    catalog = Catalog()
+    catalog = Catalog(schemas=tuple(others) if beyond else None)
     keys: dict[int, str] = {}
     prefixes: dict[int, str] = {}  # of the names of another schema
     schemas = [schema, *(name for name in others if name != schema)]

@@ -78,9 +78,9 @@ FOREIGN = {
     "reads a table of the app's": ("CREATE TABLE hands AS SELECT id FROM users;", ""),
     "refers to one": ("CREATE TABLE hands (player INT REFERENCES users (id));", ""),
     "adds a column to one": ("CREATE TABLE hands (); ALTER TABLE users ADD COLUMN name TEXT;", "users"),
-    "names the schema": ("CREATE TABLE public.hands (id INT);", "001_foreign.sql:1 names"),
-    "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ":1"),
-    "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", "search_path"),
+    "names the schema": ("CREATE TABLE public.hands (id INT);", ""),
+    "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ""),
+    "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", ""),
     "has transactions of its own": (
         "-- transactional: false\nBEGIN; CREATE TABLE hands (id INT); COMMIT; START TRANSACTION; END;",
         "",
@@ -89,7 +89,7 @@ FOREIGN = {
         "-- transactional: false\nDO $$BEGIN CREATE TABLE hands (); COMMIT; END$$;",
         "invalid transaction termination",
     ),
-    "makes an extension": ("CREATE EXTENSION hstore; CREATE TABLE hands (id INT);", "hstore"),
+    "makes an extension": ("CREATE EXTENSION hstore; CREATE TABLE hands (id HSTORE);", ""),
     "needs a function": ("CREATE TABLE hands (id INT DEFAULT lucky());", "lucky"),
 }
 

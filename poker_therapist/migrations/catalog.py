@@ -147,8 +147,7 @@ class Catalog:
             yield f"trigger {name}", sql
         for name, sql in self.views.items():
             yield f"view {name}", sql
-        for name, part in self.parts.items():
-            yield name, part.definition
+        yield from ((name, part.definition) for name, part in self.parts.items())
         for name, value in self.settings.items():
             yield f"setting {name}", value or "none"
 

@@ -1,5 +1,8 @@
 -- What a migration may have changed beyond its database.
 
+-- A column of a server's catalog has that one's letters.
+-- noqa: disable=RF02
+
 -- name: shared()
 -- Each version of each row that all databases of the server share; passwords are not for everybody.
 SELECT
@@ -51,7 +54,10 @@ INNER JOIN pg_catalog.pg_namespace AS namespace ON relation.relnamespace = names
 WHERE
     held.pid = pg_backend_pid()
     AND held.mode <> 'AccessShareLock'
-    AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    AND held.database = (
+        SELECT oid FROM pg_catalog.pg_database
+        WHERE datname = current_database()
+    )
     AND relation.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     AND namespace.nspname <> :schema
     AND namespace.nspname !~ '^(pg_|information_schema$)'

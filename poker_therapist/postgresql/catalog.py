@@ -1,7 +1,7 @@
 """Reading one schema of a PostgreSQL database."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,21 @@ from psycopg.rows import tuple_row
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Part, Table
 from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+_HERE = Path(__file__)
+_QUERIES = read_queries(Placeholders.POSTGRESQL, _HERE.with_suffix(".sql"), _HERE.with_name("parts.sql"))
+# Catalogs of the server of which most databases have no row of their own, each row one object.
+_RARE = (
+    *("am", "amop", "amproc", "cast", "collation", "conversion", "default_acl", "event_trigger", "extension"),
+    *("foreign_data_wrapper", "foreign_server", "language", "opclass", "operator", "opfamily", "publication"),
+    *("publication_namespace", "transform", "ts_dict", "ts_parser", "ts_template"),
+)
+# Those with a lower number are the server's own.
+_ROWS_OF_RARE = " UNION ALL ".join(
+    f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found WHERE oid >= 16384"
+    for name in _RARE
+)
+_WITHOUT_RARE = re.sub("-- rare:.*-- end of rare\n", "", _QUERIES["parts"], flags=re.DOTALL)
+_WITH_RARE = re.sub("SELECT.*-- all rare", _ROWS_OF_RARE, _QUERIES["parts"])
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -44,11 +58,11 @@ def describe(
         psycopg.RawCursor(connection, row_factory=tuple_row) as cursor,
     ):
 
-        def rows(query: str, *values: Any) -> list[tuple[Any, ...]]:
-            return cursor.execute(_QUERIES[query], values or (schemas,)).fetchall()
+        def rows(query: str) -> list[tuple[Any, ...]]:
+            return cursor.execute(_QUERIES[query], (schemas,)).fetchall()
 
-        rows("look_into", plain)
-        for oid, name, place, relation, kind, view, options in rows("relations"):
+        cursor.execute(_QUERIES["look_into"], (plain,))
+        for oid, place, relation, kind, name, view, options in rows("relations"):
             prefixes[oid] = name.removesuffix(relation)
             if view is not None:
                 keys[oid] = name
@@ -78,17 +92,25 @@ def describe(
         for oid, name, definition in rows("triggers"):
             if oid in keys:
                 catalog.triggers[f"{keys[oid]}.{name}"] = (keys[oid], definition)
-        prefix = re.compile("|".join(rf"""(?<![\w$"'.]){_named(name)}\.(?=\S)""" for name in plain))
-        for oid, about, name, definition, is_row, is_implied in rows(
-            "parts", schemas, beyond, schemas if beyond else []
-        ):
-            if oid and oid not in keys:
-                continue
-            kind = "view" if keys.get(oid) in catalog.views else "table"
-            of = f"{kind} {keys[oid]}" if oid else prefix.sub("", name)
-            told = prefix.sub("", definition) if is_row else definition
-            catalog.parts[prefix.sub("", about)] = Part(of, told, is_implied=is_implied)
+        has_rare = cursor.execute(f"{_ROWS_OF_RARE} LIMIT 1".encode()).fetchall()
+        parts = _WITH_RARE if has_rare else _WITHOUT_RARE
+        found = cursor.execute(parts, (schemas, beyond, schemas if beyond else [])).fetchall()
+        catalog.parts.update(_parts(found, keys, catalog.views, plain))
     return catalog
+
+
+def _parts(
+    found: Iterable[Sequence[Any]], keys: Mapping[int, str], views: Collection[str], plain: Collection[str]
+) -> Iterator[tuple[str, Part]]:
+    """Yield what the query has found, without the names of the schemas whose objects have plain names."""
+    prefix = re.compile("|".join(rf"""(?<![\w$"'.]){_named(name)}\.(?=\S)""" for name in plain))
+    for oid, about, name, definition, is_row, is_implied in found:
+        if oid and oid not in keys:
+            continue
+        kind = "view" if keys.get(oid) in views else "table"
+        of = f"{kind} {keys[oid]}" if oid else prefix.sub("", name)
+        told = prefix.sub("", definition) if is_row else definition
+        yield prefix.sub("", about), Part(of, told, is_implied=is_implied)
 
 
 def describe_all(connection: psycopg.Connection[Any], schema: str) -> Catalog:

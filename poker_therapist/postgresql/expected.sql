@@ -1,5 +1,8 @@
 -- What building a database again asks of the live one.
 
+-- A column of a server's catalog has that one's letters.
+-- noqa: disable=RF02
+
 -- name: left_behind(prefix)
 -- A scratch database has the number of the session in its name that has made it.
 SELECT database.datname FROM pg_database AS database
@@ -17,10 +20,12 @@ SELECT
         CAST(:name AS TEXT), pg_encoding_to_char(encoding), datcollate, datctype, spcname
     ) || CASE datlocprovider
         -- The column has another name since PostgreSQL 17.
-        WHEN 'i' THEN format(
-            ' LOCALE_PROVIDER icu ICU_LOCALE %L',
-            coalesce(to_jsonb(here) ->> 'datlocale', to_jsonb(here) ->> 'daticulocale')
-        ) || coalesce(' ICU_RULES ' || quote_literal(to_jsonb(here) ->> 'daticurules'), '')
+        WHEN 'i'
+            THEN
+                format(
+                    ' LOCALE_PROVIDER icu ICU_LOCALE %L',
+                    coalesce(to_jsonb(here) ->> 'datlocale', to_jsonb(here) ->> 'daticulocale')
+                ) || coalesce(' ICU_RULES ' || quote_literal(to_jsonb(here) ->> 'daticurules'), '')
         WHEN 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', to_jsonb(here) ->> 'datlocale')
         ELSE ' LOCALE_PROVIDER libc'
     END AS statement
@@ -37,7 +42,10 @@ INNER JOIN pg_database ON setdatabase = pg_database.oid
 CROSS JOIN LATERAL unnest(setconfig) AS setting
 WHERE
     datname = current_database()
-    AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+    AND setrole IN (0, (
+        SELECT oid FROM pg_roles
+        WHERE rolname = session_user
+    ))
 ORDER BY setrole;
 
 -- name: has_schema(schema)

@@ -29,7 +29,7 @@ SELECT
     sequencename,
     last_value
 FROM pg_sequences
-WHERE schemaname = ANY(:schemas);
+WHERE schemaname = any(:schemas);
 
 -- name: set_counter(schema, sequence, last_value)
 -- A sequence of a table that is not ours has no twin, and NULL does nothing.
@@ -52,13 +52,13 @@ ORDER BY attribute.attnum;
 SELECT entry.relname FROM pg_index AS made
 INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
 INNER JOIN pg_namespace AS namespace ON entry.relnamespace = namespace.oid
-WHERE namespace.nspname = ANY(:schemas) AND NOT made.indisvalid;
+WHERE namespace.nspname = any(:schemas) AND NOT made.indisvalid;
 
 -- name: size(schemas)
 SELECT coalesce(sum(pg_total_relation_size(relation.oid)), 0) AS bytes
 FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE namespace.nspname = ANY(:schemas) AND relation.relkind IN ('r', 'm');
+WHERE namespace.nspname = any(:schemas) AND relation.relkind IN ('r', 'm');
 
 -- name: triggers(schema)
 -- Those that fire.

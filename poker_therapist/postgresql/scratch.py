@@ -83,8 +83,8 @@ def needs_database(connection: psycopg.Connection[Any], migrations: Iterable[SQL
                 continue
             if _BEYOND.match(one.text) or _ASKS.search(one.text) or named.search(one.text):
                 return (
-                    f"{migration.place()}:{one.line} names a schema, asks what is in one, or makes what is in "
-                    f"none, so another schema does not show what it builds\n    {one}"
+                    f"{migration.place()}:{one.line} names a schema, asks what is in one, or makes what "
+                    f"is in none, so another schema does not show what it builds\n    {one}"
                 )
     return ""
 
@@ -105,8 +105,8 @@ def build(
         connection: where the live schema is.
         live: its name.
         migrations: in their order.
-        is_last_way: whether there is no database to build them in: then what extensions have put into the live
-            schema is found as well, and whatever would touch a table there ends it.
+        is_last_way: whether there is no database to build them in: then what extensions have put into the
+            live schema is found as well, and whatever would touch a table there ends it.
     """
     scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that nobody waits for another
     path = extension_schemas(connection)
@@ -126,8 +126,8 @@ def build(
             if is_last_way:
                 if _ASKS.search(statement.text) and not is_of_server(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place()}:{statement.line} asks what there is, and another schema answers "
-                        f"otherwise\n    {statement}"
+                        f"{migration.place()}:{statement.line} asks what there is, and another schema "
+                        f"answers otherwise\n    {statement}"
                     )
                 connection.execute("SET LOCAL lock_timeout = '50ms'")  # somebody could wait behind it
                 made = set(_MAKES_TABLE.findall(statement.text))
@@ -145,7 +145,7 @@ def _require_inside(connection: psycopg.Connection[Any], scratch: str) -> None:
         raise MigrationFailed(f"in another schema they would reach {table}: they are not tried there")
 
 
-def run(
+def run(  # noqa: PLR0917  # both sides, and what is to be run
     connection: psycopg.Connection[Any],
     live: str,
     live_connection: psycopg.Connection[Any],

@@ -10,31 +10,45 @@ from poker_therapist import schema
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import Result, command
 from tests.helpers.engines import query, run_sql, with_options
-from tests.helpers.postgresql import kill_at, kill_itself, name_of, wait_for_rows
+from tests.helpers.postgresql import kill_at, name_of, wait_for_rows
 from tests.helpers.project import ServerProject
 
-MIGRATIONS = (
-    "CREATE TABLE hands (id INT PRIMARY KEY, player INT REFERENCES app.users (id));",
-    "DO $$BEGIN IF NOT EXISTS (SELECT FROM information_schema.columns WHERE table_name = 'hands' "
-    "AND column_name = 'note') THEN ALTER TABLE hands ADD note TEXT; END IF; END$$;",
-    "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') "
-    "THEN CREATE TYPE mood AS ENUM ('calm'); END IF; END$$;",
-    "CREATE EXTENSION citext; CREATE TABLE names (name CITEXT UNIQUE);",
-    "CREATE FUNCTION public.lucky() RETURNS INT LANGUAGE sql SET search_path = public AS 'SELECT count(*)::INT "
-    "FROM hands'; DO $$BEGIN IF to_regclass('public.hands') IS NULL THEN DROP TABLE names; END IF; END$$;",
-    "ALTER TYPE mood ADD VALUE 'tilted';",
-    "ALTER TABLE hands ADD mood mood DEFAULT 'tilted';",
-    "CREATE ROLE {role}; COMMENT ON ROLE {role} IS 'reads'; CREATE SCHEMA audit; "
-    "CREATE TABLE audit.log (hand INT REFERENCES hands); GRANT SELECT ON hands TO {role};",
-    "CREATE PUBLICATION news FOR TABLE hands; CREATE RULE quiet AS ON DELETE TO audit.log DO INSTEAD NOTHING;"
-    "ALTER TABLE audit.log ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON audit.log USING (hand > 1);"
-    "COMMENT ON TABLE hands IS 'all'; REVOKE EXECUTE ON FUNCTION lucky FROM PUBLIC;",
-    "-- transactional: false\nCREATE INDEX CONCURRENTLY by_note ON hands (note);",
-)
+# {role} is a role of the test's own.
+MIGRATIONS = """
+CREATE TABLE hands (id INT PRIMARY KEY, player INT REFERENCES app.users (id));
+----
+DO $$BEGIN IF NOT EXISTS (
+    SELECT FROM information_schema.columns WHERE table_name = 'hands' AND column_name = 'note'
+) THEN ALTER TABLE hands ADD note TEXT; END IF; END$$;
+----
+DO $$BEGIN
+IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN CREATE TYPE mood AS ENUM ('calm'); END IF;
+END$$;
+----
+CREATE EXTENSION citext; CREATE TABLE names (name CITEXT UNIQUE);
+----
+CREATE FUNCTION public.lucky() RETURNS INT LANGUAGE sql SET search_path = public
+AS 'SELECT count(*)::INT FROM hands';
+DO $$BEGIN IF to_regclass('public.hands') IS NULL THEN DROP TABLE names; END IF; END$$;
+----
+ALTER TYPE mood ADD VALUE 'tilted';
+----
+ALTER TABLE hands ADD mood mood DEFAULT 'tilted';
+----
+CREATE ROLE {role}; COMMENT ON ROLE {role} IS 'reads'; GRANT SELECT ON hands TO {role};
+CREATE SCHEMA audit; CREATE TABLE audit.log (hand INT REFERENCES hands);
+----
+CREATE PUBLICATION news FOR TABLE hands; CREATE RULE quiet AS ON DELETE TO audit.log DO INSTEAD NOTHING;
+ALTER TABLE audit.log ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON audit.log USING (hand > 1);
+COMMENT ON TABLE hands IS 'all'; REVOKE EXECUTE ON FUNCTION lucky FROM PUBLIC;
+----
+-- transactional: false
+CREATE INDEX CONCURRENTLY by_note ON hands (note);
+"""
 # What somebody does by hand, and what is said of it.
 CHANGES = {
     "CREATE OR REPLACE FUNCTION lucky() RETURNS INT LANGUAGE sql AS 'SELECT 1'": "function lucky() is CREATE",
-    "GRANT EXECUTE ON FUNCTION lucky TO PUBLIC": "grant to PUBLIC on function lucky() is there and should not be",
+    "GRANT EXECUTE ON FUNCTION lucky TO PUBLIC": "grant to PUBLIC on function lucky() is there",
     "ALTER TYPE mood RENAME VALUE 'calm' TO 'cool'": "type mood is ENUM ('cool', 'tilted'), not",
     "ALTER TABLE audit.log ADD at TIMESTAMP": "column audit.log.at is there and should not be",
     "ALTER POLICY own ON audit.log USING (hand > 2)": "policy own on audit.log is",
@@ -51,7 +65,8 @@ HARMLESS = """
     ALTER TABLE hands ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON hands USING (TRUE);
     GRANT SELECT ON names, hands TO {role}_2; GRANT ALL ON SCHEMA public TO {role}_2;
     ALTER TABLE names OWNER TO {role}_2; ALTER TABLE app.users ADD email TEXT; CREATE EXTENSION hstore;
-    CREATE FUNCTION mine() RETURNS INT LANGUAGE sql AS 'SELECT 1'; CREATE SCHEMA apart; CREATE TABLE apart.t ();
+    CREATE FUNCTION mine() RETURNS INT LANGUAGE sql AS 'SELECT 1';
+    CREATE SCHEMA apart; CREATE TABLE apart.t ();
     CREATE PUBLICATION mine FOR TABLE hands; SELECT lucky();
 """
 
@@ -65,8 +80,8 @@ def project(tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
         postgresql_url,
         f"CREATE SCHEMA app; CREATE TABLE app.users (id INT PRIMARY KEY); CREATE ROLE {role}_2",
     )
-    for number, text in enumerate(MIGRATIONS, 1):
-        project.write(f"{number:03}_step", text.format(role=role))
+    for number, text in enumerate(MIGRATIONS.split("----\n"), 1):
+        project.write(f"{number:03}_step", text.strip().format(role=role))
     monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [project.sql])
     try:
         ran = project.yoyo("apply")
@@ -147,19 +162,15 @@ def ask_in_process(url: str) -> None:
 
 
 WITHOUT_DATABASE = {
-    "an extension in the schema": ("CREATE TABLE names (name CITEXT, player INT REFERENCES users (id));", ""),
-    "an extension apart": ("CREATE TABLE names (name HSTORE);", ""),
-    "asks for a role": (
-        "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres') THEN CREATE ROLE postgres; "
-        "END IF; CREATE EXTENSION IF NOT EXISTS citext; CREATE TABLE names (); END$$;",
-        "",
-    ),
-    "asks what there is": (
-        "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'names') THEN CREATE TABLE names (); "
-        "END IF; END$$;",
-        "001_names.sql:1 asks what there is, and another schema answers otherwise",
-    ),
-    "names the schema": ("CREATE TABLE public.names ();", "names a schema"),
+    "CREATE TABLE names (name CITEXT, player INT REFERENCES users (id));": "",
+    "CREATE TABLE names (name HSTORE);": "",
+    """DO $$BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres') THEN CREATE ROLE postgres; END IF;
+    CREATE EXTENSION IF NOT EXISTS citext; CREATE TABLE names (); END$$;""": "",
+    """DO $$BEGIN
+    IF NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'names') THEN CREATE TABLE names (); END IF;
+    END$$;""": "001_names.sql:1 asks what there is, and another schema answers otherwise",
+    "CREATE TABLE public.names ();": "names a schema",
 }
 
 
@@ -171,7 +182,8 @@ def test_a_role_that_may_make_no_database_is_told_what_a_schema_cannot_show(
     session = with_options(postgresql_url, f"options=-c%20role%3D{name}")
     run_sql(
         postgresql_url,
-        f"CREATE ROLE {name}; GRANT ALL ON SCHEMA public TO {name}; CREATE EXTENSION citext; CREATE SCHEMA apart;"
+        f"CREATE ROLE {name}; GRANT ALL ON SCHEMA public TO {name}; CREATE EXTENSION citext;"
+        f"CREATE SCHEMA apart;"
         f"CREATE EXTENSION hstore SCHEMA apart; GRANT USAGE ON SCHEMA apart TO {name};"
         f"GRANT CREATE ON DATABASE {name_of(postgresql_url)} TO {name};"
         f"CREATE TABLE users (id INT PRIMARY KEY); GRANT ALL ON users TO {name};"
@@ -179,20 +191,20 @@ def test_a_role_that_may_make_no_database_is_told_what_a_schema_cannot_show(
     )
     found = {}
     try:
-        for number, (kind, (text, _)) in enumerate(WITHOUT_DATABASE.items()):
+        for number, text in enumerate(WITHOUT_DATABASE):
             project = ServerProject(tmp_path / str(number), session)
             project.write("001_names", text, "DROP TABLE names;")
             monkeypatch.setattr(schema, "folders_for", lambda _location, _applied, it=project: [it.sql])
             ran = project.yoyo("apply")
             assert ran.returncode == 0, ran
-            found[kind] = ask(session)
+            found[text] = ask(session)
             run_sql(postgresql_url, "DROP TABLE names")
             assert project.yoyo("unmark").returncode == 0
     finally:
         run_sql(postgresql_url, f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
-    for kind, (_, why) in WITHOUT_DATABASE.items():
-        ran = found[kind]
-        assert (ran.code, ran.json["drift"]) == (4 if why else 0, []), (kind, ran)
-        assert why in ran.json["unjudged"]
-        assert bool(why) == ("Ask as a role that may create databases (" in ran.json["unjudged"])
+    for text, why in WITHOUT_DATABASE.items():
+        judged = found[text]
+        assert (judged.code, judged.json["drift"]) == (4 if why else 0, []), (text, judged)
+        assert why in judged.json["unjudged"]
+        assert bool(why) == ("Ask as a role that may create databases (" in judged.json["unjudged"])

@@ -13,23 +13,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 from psycopg import conninfo, sql
 
 from poker_therapist.compat import override
-from poker_therapist.errors import MigrationFailed, PokerTherapistError, StorageError
+from poker_therapist.errors import PokerTherapistError, StorageError
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.catalog import Catalog, differences
-from poker_therapist.migrations.compare import RowDifference
+from poker_therapist.migrations.compare import RowDifference, quoted
 from poker_therapist.migrations.engine import RehearsalCopy
-from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.postgresql.beyond import beyond, changes_server, reached
-from poker_therapist.postgresql.catalog import describe, describe_all, other_schemas
+from poker_therapist.postgresql.catalog import describe, describe_all, extension_schemas, other_schemas
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.rehearsal_backend import RehearsalBackend, disconnect_servers
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -84,7 +84,8 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             self.fallback_reason = reason
         self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
         self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
-        _disconnect_servers(self._connection)
+        if not self.fallback_reason:  # or it would be the original
+            disconnect_servers(self._connection)
         self._size = self._measure()
         self._described = None
 
@@ -100,7 +101,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
     @override
     def backend(self) -> AtomicPostgreSQLBackend:
         self._described = None
-        return _RehearsalBackend(
+        return RehearsalBackend(
             self._location, self._connection, self._schema if self.fallback_reason else None, self._applied
         )
 
@@ -127,7 +128,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             self._made.close()
             self.make()
             for migration in self._applied:
-                with AtomicPostgreSQLBackend(self._location) as backend:
+                with self.backend() as backend:
                     backend.apply_one(migration)
         except PokerTherapistError:
             return False
@@ -202,70 +203,6 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             return set(backend.applied())
 
 
-class _RehearsalBackend(AtomicPostgreSQLBackend):
-    """The backend of a copy: it refuses what reaches beyond that."""
-
-    def __init__(
-        self,
-        location: PostgreSQLLocation,
-        witness: psycopg.Connection[Any],
-        schema: str | None,
-        applied: list[SQLMigration],
-    ) -> None:
-        """Work on the copy at `location`, or in a schema of it alone; add to a list what is applied."""
-        super().__init__(location)
-        self._witness, self._only, self._tried = witness, schema, applied
-
-    @override
-    def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
-        super().apply_one(migration, force, mark)
-        if migration not in self._tried:
-            self._tried.append(migration)
-
-    @override
-    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        if found := beyond(statement.text, is_undone=migration.is_transactional(direction)):
-            self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
-        try:
-            super().run(migration, statement, direction)
-        except MigrationFailed as error:
-            if "foreign-data wrapper" in str(error) and "has no handler" in str(error):
-                self._refuse(migration, direction, "it asks another server, or a file", statement)
-            raise
-        if "EXTENSION" in statement.text.upper() or "FOREIGN DATA" in statement.text.upper():
-            _disconnect_servers(self.connection)
-
-    @override
-    @contextlib.contextmanager
-    def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        with super().checked(migration, direction):
-            yield
-            if changed := changes_server(self.connection, self._witness):
-                self._refuse(migration, direction, f"it changes {changed} of the server")
-            if self._only and (table := reached(self.connection, self._only)):
-                self._refuse(migration, direction, f"it reaches {table}, and is tried in another schema")
-
-    @staticmethod
-    def _refuse(
-        migration: SQLMigration, direction: str, why: str, statement: Statement | None = None
-    ) -> NoReturn:
-        line, shown = (f":{statement.line}", f"\n    {statement}") if statement else ("", "")
-        place = migration.place(direction)
-        raise MigrationFailed(
-            f"{place}{line}: this cannot be rehearsed: {why}{shown}",
-            migration_id=migration.id,
-            file=place,
-            line=statement.line if statement else None,
-        )
-
-
-def _disconnect_servers(connection: psycopg.Connection[Any]) -> None:
-    """Let no foreign table of a copy be read or written: what it stands for has no copy."""
-    for (wrapper,) in _ask(connection, "wrappers"):
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-            _run(connection, "ALTER FOREIGN DATA WRAPPER {} NO HANDLER", wrapper)
-
-
 @contextlib.contextmanager
 def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[PostgreSQLLocation]:
     """Have the server copy a whole database.
@@ -316,8 +253,9 @@ def _scratch_schema(
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(connection, "claim", (name,))
         try:
-            drift = _fill(connection, location, schema, name, files)
-            yield replace(location, schema=name), drift
+            there = _in_schema(connection, location, schema, name)
+            drift = _fill(connection, location, there, (schema, name), files)
+            yield there, drift
         except _Unfit as error:
             raise StorageError(
                 f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
@@ -328,6 +266,21 @@ def _scratch_schema(
                 _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", one)
 
 
+def _in_schema(
+    connection: psycopg.Connection[Any], location: PostgreSQLLocation, live: str, scratch: str
+) -> PostgreSQLLocation:
+    """Return the location of a scratch schema, with what extensions have put into schemas of their own."""
+    more = [name for name in extension_schemas(connection) if name != live]
+    if location.on_connect is not None or not more:
+        return replace(location, schema=scratch)
+    path = ",".join(map(quoted, [scratch, *more])).replace("\\", "\\\\").replace(" ", "\\ ")
+    given = conninfo.conninfo_to_dict(location.conninfo)
+    options = f"{given.get('options') or ''} -c search_path={path}"
+    return replace(
+        location, schema=None, conninfo=conninfo.make_conninfo("", **(given | {"options": options}))
+    )
+
+
 class _Unfit(Exception):
     """A scratch schema cannot stand for the database."""
 
@@ -335,15 +288,16 @@ class _Unfit(Exception):
 def _fill(
     connection: psycopg.Connection[Any],
     location: PostgreSQLLocation,
-    schema: str,
-    scratch: str,
+    there: PostgreSQLLocation,
+    schemas: tuple[str, str],
     files: Mapping[str, SQLMigration],
 ) -> bool:
     """Make a scratch schema that is like the original; return whether the original has other tables."""
+    schema, scratch = schemas
     try:
         with (
             AtomicPostgreSQLBackend(location) as live,
-            AtomicPostgreSQLBackend(replace(location, schema=scratch)) as copy,
+            RehearsalBackend(there, connection, scratch, []) as copy,
         ):
             history = live.history(files)
             all_of_them = [*history, *files.values()]

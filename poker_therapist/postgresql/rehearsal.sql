@@ -75,8 +75,3 @@ WHERE
     AND made.tgparentid = 0
     AND made.tgenabled <> 'D'
 ORDER BY relation.relname, made.tgname;
-
--- name: wrappers()
--- Those by which something outside the database can be asked.
-SELECT fdwname FROM pg_foreign_data_wrapper
-WHERE fdwhandler <> 0;

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from poker_therapist import StorageError
 from poker_therapist.migrations.rehearse import Verdict
+from poker_therapist.postgresql import rehearsal
 from poker_therapist.postgresql.beyond import beyond
 from poker_therapist.schema import rehearse
 from tests.helpers.engines import query, run_sql, with_options
@@ -137,6 +139,46 @@ def test_what_no_copy_keeps_apart_is_not_tried(direction: str, project: ServerPr
         assert not Path(f"/tmp/{role}").exists()
     finally:
         run_sql(project.url, f"DROP OWNED BY {role}_3; DROP ROLE {role}_3")
+
+
+@pytest.mark.slow
+def test_a_foreign_table_of_a_copy_is_cut_off(project: ServerProject) -> None:
+    """It stands for what has no copy; the original's is not touched."""
+    project.run_sql(
+        "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;"
+        "CREATE FOREIGN TABLE far (line TEXT) SERVER files OPTIONS (filename '/dev/null')"
+    )
+    project.write("001_read", "CREATE TABLE near AS SELECT * FROM far;", "DROP TABLE near;")
+    (reason,) = rehearsed(project).migrations[0].reasons
+
+    assert "sql/001_read.sql:1: this cannot be rehearsed: it asks another server, or a file" in reason
+    assert query(project.url, "SELECT count(*) FROM far") == [(0,)]
+
+
+@pytest.mark.slow
+def test_a_scratch_schema_finds_the_extensions_that_are_in_a_schema_of_their_own(
+    project: ServerProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a migration does there to the original's tables, in whatever way, is refused."""
+    monkeypatch.setattr(rehearsal, "_PATIENCE", 0.05)
+    project.run_sql(
+        'CREATE SCHEMA "apart, too"; CREATE EXTENSION citext SCHEMA "apart, too"; CREATE TABLE hands (id INT)'
+    )
+    run_sql(project.url, f'ALTER DATABASE {name_of(project.url)} SET search_path = public, "apart, too"')
+    project.write("001_add_names", "CREATE TABLE names (name CITEXT);", "DROP TABLE names;")
+    assert project.yoyo("apply").returncode == 0
+    project.run_sql("INSERT INTO names VALUES ('Ann')")
+    project.write(
+        "002_find", "DELETE FROM names WHERE name = 'ANN'; INSERT INTO names VALUES ('Ann');", "SELECT 1;"
+    )
+    project.write("003_reach", "DO $$BEGIN EXECUTE 'DELETE FROM pub' || 'lic.hands'; END$$;", "SELECT 1;")
+    with psycopg.connect(project.url) as player:
+        player.execute("SELECT 1")
+        found = rehearsed(project)
+
+    assert found.fallback_reason.startswith("tried in a scratch schema")
+    assert [one.verdict for one in found.migrations] == [Verdict.EXACT, None]
+    assert "it reaches public.hands, and is tried in another schema" in found.migrations[1].reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""The backend with which migrations are tried on a copy: what reaches beyond that is refused."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import sql
+
+from poker_therapist.compat import override
+from poker_therapist.errors import MigrationFailed
+from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
+from poker_therapist.postgresql.beyond import beyond, changes_server, reached
+
+# Those by which something outside the database can be asked.
+_WRAPPERS = "SELECT fdwname FROM pg_catalog.pg_foreign_data_wrapper WHERE fdwhandler <> 0"
+
+
+class RehearsalBackend(AtomicPostgreSQLBackend):
+    """The backend of a copy: it refuses what reaches beyond that."""
+
+    def __init__(
+        self,
+        location: PostgreSQLLocation,
+        witness: psycopg.Connection[Any],
+        schema: str | None,
+        applied: list[SQLMigration],
+    ) -> None:
+        """Work on the copy at `location`, or in a schema of it alone; add to a list what is applied."""
+        super().__init__(location)
+        self._witness, self._only, self._tried = witness, schema, applied
+
+    @override
+    def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
+        super().apply_one(migration, force, mark)
+        if migration not in self._tried:
+            self._tried.append(migration)
+
+    @override
+    def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        if found := beyond(statement.text, is_undone=migration.is_transactional(direction)):
+            self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
+        try:
+            super().run(migration, statement, direction)
+        except MigrationFailed as error:
+            if "foreign-data wrapper" in str(error) and "has no handler" in str(error):
+                self._refuse(migration, direction, "it asks another server, or a file", statement)
+            raise
+        if self._only is None and re.search("EXTENSION|FOREIGN DATA", statement.text, re.IGNORECASE):
+            disconnect_servers(self.connection)
+
+    @override
+    @contextlib.contextmanager
+    def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
+        with super().checked(migration, direction):
+            yield
+            if changed := changes_server(self.connection, self._witness):
+                self._refuse(migration, direction, f"it changes {changed} of the server")
+            if self._only and (table := reached(self.connection, self._only)):
+                self._refuse(migration, direction, f"it reaches {table}, and is tried in another schema")
+
+    @staticmethod
+    def _refuse(
+        migration: SQLMigration, direction: str, why: str, statement: Statement | None = None
+    ) -> NoReturn:
+        line, shown = (f":{statement.line}", f"\n    {statement}") if statement else ("", "")
+        place = migration.place(direction)
+        raise MigrationFailed(
+            f"{place}{line}: this cannot be rehearsed: {why}{shown}",
+            migration_id=migration.id,
+            file=place,
+            line=statement.line if statement else None,
+        )
+
+
+def disconnect_servers(connection: psycopg.Connection[Any]) -> None:
+    """Let no foreign table of a copy be read or written: what it stands for has no copy."""
+    wrappers = psycopg.RawCursor(connection).execute(_WRAPPERS).fetchall()
+    for (wrapper,) in wrappers:
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(
+                sql.SQL("ALTER FOREIGN DATA WRAPPER {} NO HANDLER").format(sql.Identifier(wrapper))
+            )

@@ -101,7 +101,7 @@ REFUSED = {
     "CREATE ROLE {role}_2": "CREATE ROLE reaches beyond the database",
     "DROP ROLE {role}": "DROP ROLE reaches beyond the database",
     "DO $$BEGIN EXECUTE 'CREATE ' || 'ROLE {role}_2'; END$$": "it changes roles",
-    "DO $$BEGIN EXECUTE 'GRANT {role} TO ' || current_user; END$$": "it changes who belongs to a role",
+    "DO $$BEGIN EXECUTE 'COMMENT ON ROLE {role} IS NULL'; END$$": "it changes comments on what all databases",
     "COPY hands TO '/tmp/{role}'": "COPY to a file or a program reaches beyond the database",
 }
 
@@ -115,7 +115,8 @@ def test_what_no_copy_keeps_apart_is_not_tried(direction: str, project: ServerPr
         project.url,
         f"CREATE TABLE hands (id INT); CREATE ROLE {role}_3 CREATEROLE IN ROLE pg_write_server_files;"
         f"GRANT ALL ON SCHEMA public TO {role}_3; GRANT {role} TO {role}_3 WITH ADMIN OPTION;"
-        f"GRANT CREATE ON DATABASE {name_of(project.url)} TO {role}_3; ALTER TABLE hands OWNER TO {role}_3",
+        f"GRANT CREATE ON DATABASE {name_of(project.url)} TO {role}_3; ALTER TABLE hands OWNER TO {role}_3;"
+        f"COMMENT ON ROLE {role} IS 'reads'",
     )
     before = query(project.url, "SELECT rolname, rolsuper FROM pg_roles ORDER BY 1")
     try:

@@ -95,6 +95,7 @@ class Part:
 
 # Of a database's own these are its operator's, unless the migrations say something of the same kind there.
 _OPERATORS_OWN = ("grant ", "owner ", "policy ", "security ")
+_OPERATORS_OPTIONS = ("CLUSTER ON", "FORCE ROW LEVEL", "REPLICA IDENTITY", "ROW LEVEL", "TABLESPACE")
 _NO_MATTER = "name of the "  # which a server has chosen
 
 
@@ -214,10 +215,10 @@ def _kind(about: str) -> str:
 
 
 def _judged(table: Table, other: Table | None) -> Table:
-    """Return a table without the row-level security that an operator has enabled."""
+    """Return a table without what an operator decides, such as who sees which rows, and on which disk."""
     if other is None:
         return table
-    own = {one for one in table.options - other.options if one.endswith("ROW LEVEL SECURITY")}
+    own = {one for one in table.options - other.options if one.startswith(_OPERATORS_OPTIONS)}
     return replace(table, options=table.options - own)
 
 

@@ -62,14 +62,14 @@ def describe(
             return cursor.execute(_QUERIES[query], (schemas,)).fetchall()
 
         cursor.execute(_QUERIES["look_into"], (plain,))
-        for oid, place, relation, kind, name, view, options in rows("relations"):
+        for oid, place, relation, kind, may_read, name, view, options in rows("relations"):
             prefixes[oid] = name.removesuffix(relation)
             if view is not None:
                 keys[oid] = name
                 catalog.views[name] = " ".join(["CREATE", *options, "VIEW", name, "AS", *view.split()])
             elif not relation.startswith(BOOKKEEPING):
                 keys[oid] = name
-                if kind != "f":  # whose rows are elsewhere
+                if kind != "f" and may_read:  # the rows of a foreign table are elsewhere
                     catalog.places[name] = (place, relation)
                 catalog.tables[name] = Table(
                     columns={},

@@ -42,6 +42,10 @@ SELECT
     namespace.nspname,
     relation.relname,
     relation.relkind,
+    namespace.nspname = current_schema()
+    OR (
+        has_schema_privilege(namespace.oid, 'USAGE') AND has_table_privilege(relation.oid, 'SELECT')
+    ) AS may_read,
     CASE WHEN namespace.nspname = current_schema() THEN '' ELSE namespace.nspname || '.' END
     || relation.relname
         AS name,

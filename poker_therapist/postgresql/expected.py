@@ -116,14 +116,7 @@ def _prepare(
     scratch: psycopg.Connection[Any], connection: psycopg.Connection[Any], name: str, live: str
 ) -> None:
     """Give a scratch database the settings, the schema and the extensions of the live one."""
-    for setting, value in _ask(connection, "settings"):
-        with contextlib.suppress(psycopg.Error), scratch.transaction():
-            scratch.execute("SELECT set_config(%s, %s, TRUE)", (setting, value))
-            scratch.execute(
-                sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(
-                    sql.Identifier(name), sql.Identifier(setting)
-                )
-            )
+    copy_settings(connection, connection.info.dbname, name)
     extensions = _ask(connection, "extensions")
     for schema in {live, *(schema for _, schema, _ in extensions)}:
         scratch.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
@@ -135,6 +128,15 @@ def _prepare(
                     *map(sql.Identifier, (extension, schema, version))
                 )
             )
+
+
+def copy_settings(connection: psycopg.Connection[Any], original: str, copy: str) -> None:
+    """Give a database the settings of another, such as a search path, which are no part of its template."""
+    for setting, value in _ask(connection, "settings", (original,)):
+        with contextlib.suppress(psycopg.Error), connection.transaction():
+            connection.execute("SELECT set_config(%s, %s, TRUE)", (setting, value))
+            names = map(sql.Identifier, (copy, setting))
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(*names))
 
 
 def _build_there(

@@ -32,8 +32,8 @@ SELECT
 FROM pg_database AS here INNER JOIN pg_tablespace ON here.dattablespace = pg_tablespace.oid
 WHERE datname = current_database();
 
--- name: settings()
--- Of this database, for everybody and for this role.
+-- name: settings(database)
+-- For everybody and for this role.
 SELECT
     split_part(setting, '=', 1) AS name,
     substr(setting, strpos(setting, '=') + 1) AS value
@@ -41,7 +41,7 @@ FROM pg_db_role_setting
 INNER JOIN pg_database ON setdatabase = pg_database.oid
 CROSS JOIN LATERAL unnest(setconfig) AS setting
 WHERE
-    datname = current_database()
+    datname = :database
     AND setrole IN (0, (
         SELECT oid FROM pg_roles
         WHERE rolname = session_user

@@ -29,6 +29,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe, describe_all, extension_schemas, other_schemas
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
+from poker_therapist.postgresql.expected import copy_settings
 from poker_therapist.postgresql.rehearsal_backend import RehearsalBackend, disconnect_servers
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -222,6 +223,7 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
         _ask(administration, "claim", (name,))
         try:
             _run(administration, "CREATE DATABASE {} TEMPLATE {}", name, database)
+            copy_settings(administration, database, name)
             yield replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": name})))
         finally:
             _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)

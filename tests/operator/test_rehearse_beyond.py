@@ -157,6 +157,19 @@ def test_a_foreign_table_of_a_copy_is_cut_off(project: ServerProject) -> None:
 
 
 @pytest.mark.slow
+def test_a_copy_has_the_settings_of_its_original(project: ServerProject) -> None:
+    """Its search path above all: the server's template has none of them."""
+    project.run_sql("CREATE SCHEMA rex")
+    run_sql(project.url, f'ALTER DATABASE {name_of(project.url)} SET search_path = rex, "$user"')
+    project.write(
+        "001_add", "CREATE TABLE pots (id INT); INSERT INTO rex.pots VALUES (1);", "DROP TABLE rex.pots;"
+    )
+    (tried,) = rehearsed(project).migrations
+
+    assert (tried.verdict, tried.changed) == (Verdict.EXACT, {"pots": 1})
+
+
+@pytest.mark.slow
 def test_a_scratch_schema_finds_the_extensions_that_are_in_a_schema_of_their_own(
     project: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,10 @@ def _parts(
     found: Iterable[Sequence[Any]], keys: Mapping[int, str], views: Collection[str], plain: Collection[str]
 ) -> Iterator[tuple[str, Part]]:
     """Yield what the query has found, without the names of the schemas whose objects have plain names."""
-    prefix = re.compile("|".join(rf"""(?<![\w$"'.]){_named(name)}\.(?=\S)""" for name in plain))
+    home, *others = map(_named, plain)
+    # Of another schema's objects the names stay whole; where they are arguments, they are types.
+    parts = [rf"""(?<![\w$"'.]){home}\.(?=\S)""", *(rf"(?<=[(,]){other}\.(?=\S)" for other in others)]
+    prefix = re.compile("|".join(parts))
     for oid, about, name, definition, is_row, is_implied in found:
         if oid and oid not in keys:
             continue
@@ -113,9 +116,11 @@ def _parts(
         yield prefix.sub("", about), Part(of, told, is_implied=is_implied)
 
 
-def describe_all(connection: psycopg.Connection[Any], schema: str) -> Catalog:
+def describe_all(
+    connection: psycopg.Connection[Any], schema: str, path: Collection[str] | None = None
+) -> Catalog:
     """Return all schemas of a database but the server's and ours, and what is in none; see `describe`."""
-    path = extension_schemas(connection)
+    path = extension_schemas(connection) if path is None else path
     return describe(connection, schema, others=other_schemas(connection, schema), path=path, beyond=True)
 
 

@@ -8,7 +8,7 @@ dropped at the end: that costs a checkpoint.
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from poker_therapist.postgresql.connect import configure, open_connection, reaso
 from poker_therapist.postgresql.scratch import SCRATCH, build, needs_database, require_one_schema, run
 from poker_therapist.sqlfile import Placeholders, read_queries
 
+# Not if it is there: then it may have been an operator's, wherever that has put it.
+_MAKES_EXTENSION = re.compile(r'\bCREATE\s+EXTENSION\s+(?!IF\b)"?([\w-]+)', re.IGNORECASE)
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 
 
@@ -58,7 +60,8 @@ def expected_schema(
     try:
         with contextlib.ExitStack() as stack:
             try:
-                scratch = stack.enter_context(_scratch_database(connection, location, live))
+                makes = {name for one in migrations for name in _MAKES_EXTENSION.findall(one.apply_sql)}
+                scratch = stack.enter_context(_scratch_database(connection, location, live, makes))
             except psycopg.Error as error:
                 reason = reason_of(error)
             else:
@@ -92,9 +95,9 @@ def describe_live(connection: psycopg.Connection[Any], live: str, expected: Cata
 
 @contextlib.contextmanager
 def _scratch_database(
-    connection: psycopg.Connection[Any], location: PostgreSQLLocation, live: str
+    connection: psycopg.Connection[Any], location: PostgreSQLLocation, live: str, but: Collection[str]
 ) -> Iterator[psycopg.Connection[Any]]:
-    """Make a database like the live one with nothing in it but its extensions; drop it at the end."""
+    """Make a database like the live one with nothing but its extensions, without some; drop it at the end."""
     for (left,) in _ask(connection, "left_behind", (SCRATCH,)):
         with contextlib.suppress(psycopg.Error):  # somebody else's
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(left)))
@@ -105,7 +108,7 @@ def _scratch_database(
     try:
         connection.execute(_ask(connection, "create_database", (name,))[0][0].encode())
         with contextlib.closing(open_connection(there)) as scratch:
-            _prepare(scratch, connection, name, live)
+            _prepare(scratch, connection, live, but)
         with contextlib.closing(open_connection(there)) as scratch:
             yield scratch
     finally:
@@ -113,11 +116,11 @@ def _scratch_database(
 
 
 def _prepare(
-    scratch: psycopg.Connection[Any], connection: psycopg.Connection[Any], name: str, live: str
+    scratch: psycopg.Connection[Any], connection: psycopg.Connection[Any], live: str, but: Collection[str]
 ) -> None:
     """Give a scratch database the settings, the schema and the extensions of the live one."""
-    copy_settings(connection, connection.info.dbname, name)
-    extensions = _ask(connection, "extensions")
+    copy_settings(connection, connection.info.dbname, scratch.info.dbname)
+    extensions = [row for row in _ask(connection, "extensions") if row[0] not in but]
     for schema in {live, *(schema for _, schema, _ in extensions)}:
         scratch.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
     for extension, schema, version in extensions:
@@ -147,7 +150,8 @@ def _build_there(
     migrations: Sequence[SQLMigration],
 ) -> Catalog:
     """Return what migrations build in a scratch database."""
-    before = describe_all(scratch, live)
+    path = extension_schemas(connection)
+    before = describe_all(scratch, live, path)
     copied: set[str] = set()
 
     def copy(error: psycopg.Error) -> set[str]:
@@ -161,7 +165,7 @@ def _build_there(
                 raise MigrationFailed(f"{migration.place()} changes {changed} of the server: it is not tried")
         scratch.execute("DISCARD ALL")
         configure(scratch, location)
-    found = describe_all(scratch, live)
+    found = describe_all(scratch, live, path)
     found = replace(found, parts=found.parts_since(before))
     return found.only(found.tables.keys() - copied)
 

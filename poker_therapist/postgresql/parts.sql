@@ -85,7 +85,8 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
             WHEN 'd' THEN concat_ws(
                 ' ',
                 'DOMAIN AS', format_type(typbasetype, typtypmod),
-                'COLLATE ' || CAST(nullif(typcollation, 0) AS REGCOLLATION), 'DEFAULT ' || typdefault,
+                'COLLATE ' || CAST(nullif(typcollation, 0) AS REGCOLLATION),
+                'DEFAULT ' || pg_get_expr(typdefaultbin, 0),
                 (
                     SELECT
                         string_agg(
@@ -235,7 +236,11 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
     UNION ALL
     SELECT
         CAST('pg_statistic_ext' AS REGCLASS), pg_statistic_ext.oid, stxrelid, stxowner, NULL, '', NULL,
-        pg_get_statisticsobjdef(pg_statistic_ext.oid)
+        regexp_replace(
+            pg_get_statisticsobjdef(pg_statistic_ext.oid),
+            '^(CREATE STATISTICS )("([^"]|"")*"|[^".]*)\.',
+            '\1'
+        )
         || CASE WHEN stxstattarget >= 0 THEN ' STATISTICS ' || stxstattarget ELSE '' END,
         NULL
     FROM pg_statistic_ext

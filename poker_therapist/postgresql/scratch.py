@@ -35,8 +35,10 @@ _ASKS = re.compile(
     re.IGNORECASE,
 )
 _MAKES_TABLE = re.compile(r'\bCREATE\s+(?:\w+\s+)*?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)', re.IGNORECASE)
-_EXTENSION = re.compile(r"CREATE\s+EXTENSION\b", re.IGNORECASE)
+# What may have been made before, as the live database has it.
+_MADE_BEFORE = re.compile(r"CREATE\s+(?:EXTENSION|SCHEMA)\b", re.IGNORECASE)
 _MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+_DUPLICATE = (psycopg.errors.DuplicateObject, psycopg.errors.DuplicateSchema)
 _SECONDS_TO_BUILD = 30
 SCRATCH = "poker_therapist_scratch_"
 
@@ -225,7 +227,7 @@ def _try(
         if is_lost(connection):
             raise
         connection.execute("ROLLBACK TO statement")
-        is_there = isinstance(error, psycopg.errors.DuplicateObject) and _EXTENSION.match(text)
+        is_there = isinstance(error, _DUPLICATE) and _MADE_BEFORE.match(text)
         is_outside = isinstance(error, psycopg.errors.ActiveSqlTransaction)
         return None if is_there or is_outside else error
     connection.execute("RELEASE statement")  # each would take memory of the server until the end

@@ -307,6 +307,14 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
             ),
             (SELECT beyond FROM wanted)
         )
+        -- What is in a family of operators is an extension's if that is.
+        AND NOT EXISTS (
+            SELECT FROM pg_depend AS dependence
+            WHERE
+                dependence.classid = CAST('pg_opfamily' AS REGCLASS)
+                AND dependence.objid = CAST(coalesce(row ->> 'amopfamily', row ->> 'amprocfamily') AS OID)
+                AND dependence.deptype = 'e'
+        )
     -- end of rare
     -- These have nothing but a comment or a label.
     UNION ALL

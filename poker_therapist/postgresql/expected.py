@@ -110,6 +110,7 @@ def _scratch_database(
         with contextlib.closing(open_connection(there)) as scratch:
             _prepare(scratch, connection, live, but)
         with contextlib.closing(open_connection(there)) as scratch:
+            scratch.prepare_threshold = None  # DISCARD ALL forgets what has been prepared
             yield scratch
     finally:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

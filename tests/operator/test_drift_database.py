@@ -42,6 +42,9 @@ CREATE PUBLICATION news FOR TABLE hands; CREATE RULE quiet AS ON DELETE TO audit
 ALTER TABLE audit.log ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON audit.log USING (hand > 1);
 COMMENT ON TABLE hands IS 'all'; REVOKE EXECUTE ON FUNCTION lucky FROM PUBLIC;
 ----
+UPDATE hands SET note = 'a'; UPDATE hands SET note = 'b'; UPDATE hands SET note = 'c';
+UPDATE hands SET note = 'd'; UPDATE hands SET note = 'e'; UPDATE hands SET note = 'f';
+----
 -- transactional: false
 CREATE INDEX CONCURRENTLY by_note ON hands (note);
 """

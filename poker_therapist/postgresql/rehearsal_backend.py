@@ -7,16 +7,25 @@ from typing import Any, NoReturn
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from poker_therapist.compat import override
 from poker_therapist.errors import MigrationFailed
 from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.migrations.effects import code
 from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.beyond import beyond, changes_server, reached
 
 # Those by which something outside the database can be asked.
 _WRAPPERS = "SELECT fdwname FROM pg_catalog.pg_foreign_data_wrapper WHERE fdwhandler <> 0"
+# What may run code that its text does not show.
+_RUNS_CODE = re.compile(r"(?:DO|CALL|SELECT|WITH|INSERT|UPDATE|DELETE|MERGE|EXECUTE)\b", re.IGNORECASE)
+_ENDS_TRANSACTION = (psycopg.errors.ActiveSqlTransaction, psycopg.errors.InvalidTransactionTermination)
+
+
+class _NotInTransaction(Exception):
+    """A statement cannot run in a transaction."""
 
 
 class RehearsalBackend(AtomicPostgreSQLBackend):
@@ -41,7 +50,12 @@ class RehearsalBackend(AtomicPostgreSQLBackend):
 
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
-        if found := beyond(statement.text, is_undone=migration.is_transactional(direction)):
+        is_undone = migration.is_transactional(direction)
+        may_hide = not is_undone and _RUNS_CODE.match(code(statement.text))
+        if may_hide and self.connection.info.transaction_status == TransactionStatus.IDLE:
+            with contextlib.suppress(_NotInTransaction):
+                return self._run_whole(migration, statement, direction)
+        if found := beyond(statement.text, is_undone=is_undone):
             self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
         try:
             super().run(migration, statement, direction)
@@ -51,16 +65,42 @@ class RehearsalBackend(AtomicPostgreSQLBackend):
             raise
         if self._only is None and re.search("EXTENSION|FOREIGN DATA", statement.text, re.IGNORECASE):
             disconnect_servers(self.connection)
+        return None
+
+    def _run_whole(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
+        """Run what commits by itself in a transaction, which can undo what its text does not show.
+
+        Raises:
+            _NotInTransaction: it commits in its middle; nothing was done.
+        """
+        self.connection.execute("BEGIN")
+        try:
+            self.run(migration, statement, direction)
+            self._require_inside(migration, direction, statement)
+            self.connection.execute("COMMIT")
+        except MigrationFailed as error:
+            if isinstance(error.__cause__, _ENDS_TRANSACTION):
+                raise _NotInTransaction from error
+            raise
+        finally:
+            self.rollback()
 
     @override
     @contextlib.contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
         with super().checked(migration, direction):
             yield
-            if changed := changes_server(self.connection, self._witness):
-                self._refuse(migration, direction, f"it changes {changed} of the server")
-            if self._only and (table := reached(self.connection, self._only)):
-                self._refuse(migration, direction, f"it reaches {table}, and is tried in another schema")
+            self._require_inside(migration, direction)
+
+    def _require_inside(
+        self, migration: SQLMigration, direction: str, statement: Statement | None = None
+    ) -> None:
+        """Refuse what the open transaction has changed outside the copy, whatever the texts say."""
+        if changed := changes_server(self.connection, self._witness):
+            self._refuse(migration, direction, f"it changes {changed} of the server", statement)
+        if self._only and (table := reached(self.connection, self._only)):
+            why = f"it reaches {table}, and is tried in another schema"
+            self._refuse(migration, direction, why, statement)
 
     @staticmethod
     def _refuse(

@@ -228,6 +228,7 @@ def test_a_schema_is_another_exactly_where_pg_dump_writes_another_text(postgresq
             assert {one for one in catalog.parts if "citext" in one} == {
                 "extension citext",
                 "owner of extension citext",
+                "comment on extension citext",
             }
             for change in listed(NO_CHANGES):
                 for one in change.split("; "):

@@ -177,6 +177,7 @@ WITHOUT_DATABASE = {
 }
 
 
+@pytest.mark.slow
 def test_a_role_that_may_make_no_database_is_told_what_a_schema_cannot_show(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

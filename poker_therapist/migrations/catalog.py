@@ -200,9 +200,11 @@ class Catalog:
             if other is None:
                 kept = not part.is_implied and not name.startswith(_NO_MATTER)
             elif name.startswith(_OPERATORS_OWN):
-                kept = name in more.parts or (
-                    (_kind(name), part.of) in said and (_kind(name) != "grant" or " PUBLIC " in name)
-                )
+                is_said = (_kind(name), part.of) in said
+                if name.startswith("grant "):  # to some role is an operator's, to all of them is not
+                    of_table = part.of in objects and part.of.startswith(("table ", "view "))
+                    is_said = name.startswith("grant to PUBLIC ") and (is_said or of_table)
+                kept = name in more.parts or is_said
             else:
                 kept = (name in more.parts or part.of in objects) and not name.startswith(_NO_MATTER)
             if kept:

@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -139,7 +140,12 @@ def build(
                 _require_inside(connection, scratch)
     _require_inside(connection, scratch)
     found = describe(connection, scratch, path=path)
-    return found.only(found.tables.keys() - copied)
+    found = found.only(found.tables.keys() - copied)
+    if connection.execute("SELECT 1 FROM pg_catalog.pg_default_acl").fetchone():
+        # What is granted on what is new, the live schema need not have had when it was.
+        grants = {name for name in found.parts if name.startswith("grant ")}
+        found = replace(found, parts={name: found.parts[name] for name in found.parts.keys() - grants})
+    return found
 
 
 def _require_inside(connection: psycopg.Connection[Any], scratch: str) -> None:

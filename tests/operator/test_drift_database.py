@@ -59,6 +59,8 @@ CHANGES = {
     "DROP RULE quiet ON audit.log": "rule quiet on audit.log is missing",
     "ALTER PUBLICATION news SET (publish = 'insert')": "publication news is",
     "REVOKE SELECT ON hands FROM {role}": "grant to {role} on table hands is missing (SELECT)",
+    "GRANT SELECT (name) ON names TO PUBLIC": "grant to PUBLIC on column name of names is there",
+    "GRANT INSERT ON audit.log TO PUBLIC": "grant to PUBLIC on table audit.log is there",
     "COMMENT ON TABLE hands IS 'other'": "comment on table hands is other, not all",
     "COMMENT ON COLUMN hands.id IS 'mine'": "comment on column id of table hands is there and should not be",
     "CREATE RULE mine AS ON DELETE TO hands DO INSTEAD NOTHING": "rule mine on hands is there",

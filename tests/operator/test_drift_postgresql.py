@@ -40,6 +40,18 @@ def test_a_schema_of_another_name_is_judged_as_public_is(postgresql_url: str) ->
     assert len(ask(beside, "--json").json["drift"]) == 1
 
 
+def test_what_is_granted_by_default_since_is_not_missed(url: str) -> None:
+    """A scratch schema gets it, and the tables of before do not."""
+    name = f"{name_of(url)}_role"
+    run_sql(url, f"CREATE ROLE {name}; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {name}")
+    try:
+        ran = ask(url, "--json")
+    finally:
+        run_sql(url, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+    assert (ran.code, ran.json["drift"]) == (0, [])
+
+
 @pytest.fixture
 def role(url: str) -> Iterator[str]:
     """A role that may look at every table and make nothing."""

@@ -115,6 +115,7 @@ def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) ->
                 "safe": found.is_safe,
                 "room_in_bytes": found.disk_space_needed,
                 "reason": found.fallback_reason,
+                "not_tried": found.not_tried,
                 "migrations": [
                     {
                         "id": one.id,

@@ -137,6 +137,8 @@ def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> No
         _print(found.fallback_reason, NOTICE)
     _print_locks(found, max_lock)
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
+    if found.not_tried:
+        _print(f"Not tried, for what comes before could not be: {', '.join(found.not_tried)}.", "red")
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:

@@ -6,7 +6,7 @@ what its comments say make no difference.
 
 import re
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from poker_therapist.errors import DriftUnknown, escaped
 
@@ -80,6 +80,26 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What a server knows besides: a function, a type, an owner, a grant, a comment.
+
+    Attributes:
+        of: the table or view that it belongs to, such as `table hands`, or itself.
+        is_implied: whether it is so wherever nobody has said otherwise.
+    """
+
+    of: str
+    definition: str
+    is_implied: bool = field(default=False, compare=False)
+
+
+# Of a database's own these are its operator's, unless the migrations say something of the same kind there.
+_OPERATORS_OWN = ("grant ", "owner ", "policy ", "security ")
+_OPERATORS_OPTIONS = ("CLUSTER ON", "FORCE ROW LEVEL", "REPLICA IDENTITY", "ROW LEVEL", "TABLESPACE")
+_NO_MATTER = "name of the "  # which a server has chosen
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """A schema; triggers and views by their SQL, without blanks and comments."""
 
@@ -89,6 +109,11 @@ class Catalog:
     views: dict[str, str] = field(default_factory=dict)
     # What the database as a whole says, which may be the app's.
     settings: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
+    # The schema and the name of each table with rows of its own, where there are schemas.
+    places: dict[str, tuple[str, str]] = field(default_factory=dict, compare=False)
+    # Which schemas are here besides the one whose names are plain; None if what is in no schema is not.
+    schemas: tuple[str, ...] | None = field(default=None, compare=False)
 
     def facts(self) -> dict[str, str]:
         """Return the schema as short statements, each under the name of what it is about."""
@@ -123,8 +148,26 @@ class Catalog:
             yield f"trigger {name}", sql
         for name, sql in self.views.items():
             yield f"view {name}", sql
+        yield from ((name, part.definition) for name, part in self.parts.items())
         for name, value in self.settings.items():
             yield f"setting {name}", value or "none"
+
+    def _objects(self) -> set[str]:
+        return (
+            {f"table {name}" for name in self.tables}
+            | {f"view {name}" for name in self.views}
+            | {name for name, part in self.parts.items() if part.of == name}
+        )
+
+    def parts_since(self, before: "Catalog") -> dict[str, Part]:
+        """Return the parts of what has changed since: those of the same kind and object stay together."""
+        now, then = self.parts, before.parts
+        changed = {
+            (_kind(name), (now.get(name) or then[name]).of)
+            for name in now.keys() | then.keys()
+            if now.get(name) != then.get(name)
+        }
+        return {name: part for name, part in now.items() if (_kind(name), part.of) in changed}
 
     def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
         """Return the part of a schema that concerns some tables; others may share the database.
@@ -135,8 +178,12 @@ class Catalog:
         """
         more = other or Catalog()
         indexes, triggers = self.indexes.items(), self.triggers.items()
-        return Catalog(
-            {name: table for name, table in self.tables.items() if name in tables},
+        found = Catalog(
+            {
+                name: _judged(one, more.tables.get(name))
+                for name, one in self.tables.items()
+                if name in tables
+            },
             {name: one for name, one in indexes if one.table in tables or name in more.indexes},
             {name: one for name, one in triggers if one[0] in tables or name in more.triggers},
             {
@@ -144,7 +191,37 @@ class Catalog:
                 for name, sql in self.views.items()
                 if name in more.views or tables & set(re.findall(r"\w+", sql))
             },
+            places={name: place for name, place in self.places.items() if name in tables},
+            schemas=self.schemas,
         )
+        objects = {f"table {name}" for name in tables} | more._objects()
+        said = {(_kind(name), part.of) for name, part in more.parts.items()}
+        for name, part in self.parts.items():
+            if other is None:
+                kept = not part.is_implied and not name.startswith(_NO_MATTER)
+            elif name.startswith(_OPERATORS_OWN):
+                is_said = (_kind(name), part.of) in said
+                if name.startswith("grant "):  # to some role is an operator's, to all of them is not
+                    of_table = part.of in objects and part.of.startswith(("table ", "view "))
+                    is_said = name.startswith("grant to PUBLIC ") and (is_said or of_table)
+                kept = name in more.parts or is_said
+            else:
+                kept = (name in more.parts or part.of in objects) and not name.startswith(_NO_MATTER)
+            if kept:
+                found.parts[name] = part
+        return found
+
+
+def _kind(about: str) -> str:
+    return about.split(" ", 1)[0]
+
+
+def _judged(table: Table, other: Table | None) -> Table:
+    """Return a table without what an operator decides, such as who sees which rows, and on which disk."""
+    if other is None:
+        return table
+    own = {one for one in table.options - other.options if one.startswith(_OPERATORS_OPTIONS)}
+    return replace(table, options=table.options - own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +263,11 @@ def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
     """Return what is not the same, sorted; of a table that only one has, nothing but that."""
     both = expected.tables.keys() & actual.tables.keys()
     wanted, found = dict(expected._facts(both)), dict(actual._facts(both))
+    alone = expected._objects() ^ actual._objects()
+    for catalog, facts in ((expected, wanted), (actual, found)):
+        for name, part in catalog.parts.items():
+            if part.of in alone and part.of != name:
+                facts.pop(name)
     for name in both:  # the order says something only where the columns are the same
         orders = [", ".join(catalog.tables[name].columns) for catalog in (expected, actual)]
         if sorted(expected.tables[name].columns) == sorted(actual.tables[name].columns):

@@ -70,17 +70,21 @@ class Rehearsal:
         disk_space_needed: how many bytes the real run needs at most, for its backup, its journal and what it
             adds.
         fallback_reason: why the copy was of a lesser kind than it could be; empty if it was not.
+        not_tried: those that come after one that failed, or after which nothing could be tried.
     """
 
     migrations: list[Rehearsed]
     disk_space_needed: int
     fallback_reason: str = ""
+    not_tried: list[str] = field(default_factory=list)
 
     @property
     def is_safe(self) -> bool:
         """Whether every migration works, keeps its promise and gives at least schema and rows back."""
         lesser = (None, Verdict.IRREVERSIBLE, Verdict.UNJUDGED)
-        return not any(one.verdict in lesser or one.broken_promises for one in self.migrations)
+        return not self.not_tried and not any(
+            one.verdict in lesser or one.broken_promises for one in self.migrations
+        )
 
 
 def rehearse(
@@ -133,7 +137,9 @@ def rehearse(
             done.append(steps.run(queries, owners))
             if done[-1].verdict is None or not work.return_to_after():
                 break
-        return Rehearsal(done, work.disk_space_needed if pending else 0, work.fallback_reason)
+        not_tried = [one.id for one in pending[len(done) :]]
+        space = work.disk_space_needed if pending else 0
+        return Rehearsal(done, space, work.fallback_reason, not_tried)
 
 
 def _report(progress: Progress, done: int, total: int, doing: str) -> None:

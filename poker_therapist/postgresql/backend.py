@@ -31,7 +31,6 @@ from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
-from poker_therapist.postgresql.catalog import describe
 from poker_therapist.postgresql.connect import (
     WatchedConnection,
     configure,
@@ -41,6 +40,7 @@ from poker_therapist.postgresql.connect import (
     reason_of,
     translate_error,
 )
+from poker_therapist.postgresql.expected import describe_live, expected_schema
 from poker_therapist.postgresql.home import (
     SAFE_PATH,
     TABLE_NAMES,
@@ -50,7 +50,6 @@ from poker_therapist.postgresql.home import (
     require_no_shadows,
     set_path,
 )
-from poker_therapist.postgresql.scratch import build, require_one_schema
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, split
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -367,7 +366,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def describe(self, expected: Catalog) -> Catalog:
         # The server leaves out the schemas' names where they are on the path; so the operators there count.
         require_no_shadows(self.connection, self.location, self.home.path, "")
-        return describe(self.connection, self.schema).only(expected.tables.keys(), expected)
+        return describe_live(self.connection, self.schema, expected)
 
     @override
     def present(self) -> dict[str, str]:
@@ -375,7 +374,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return dict(self.query("present", (self.schema,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build in a scratch schema, which is never committed."""
+        """Return the schema that migrations build, where nobody sees it and nothing of it stays."""
         # What distributes tables changes nothing that is compared, and would distribute those built here.
         spreads = self.home.is_distributed
         built = [one for one in migrations if not (spreads and "create_distributed_table" in one.apply_sql)]
@@ -384,19 +383,13 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 # What this session has locked is not to be had before it ends.
                 other.query("set_lock_timeout", ("250ms",))
                 return other.build(built)
-        self.begin()
         try:
-            require_one_schema(self.connection, built, kept=False)
-            return build(self.connection, self.schema, built)
+            return expected_schema(self.connection, self.location, self.schema, built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DriftUnknown(
                 f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
                 "ask on the primary, as a role that may create a schema"
             ) from error
-        except MigrationFailed as error:
-            raise DriftUnknown(f"drift cannot be judged: {error}") from error
-        finally:
-            self.rollback()
 
     @property
     def schema(self) -> str:

@@ -1,6 +1,7 @@
 """Reading one schema of a PostgreSQL database."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,22 +9,49 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Table
+from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, Column, ForeignKey, Index, Part, Table
 from poker_therapist.sqlfile import Placeholders, read_queries
 
-_QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
+_HERE = Path(__file__)
+_QUERIES = read_queries(Placeholders.POSTGRESQL, _HERE.with_suffix(".sql"), _HERE.with_name("parts.sql"))
+# Catalogs of the server of which most databases have no row of their own, each row one object.
+_RARE = (
+    *("am", "amop", "amproc", "cast", "collation", "conversion", "default_acl", "event_trigger", "extension"),
+    *("foreign_data_wrapper", "foreign_server", "language", "opclass", "operator", "opfamily", "publication"),
+    *("publication_namespace", "transform", "ts_dict", "ts_parser", "ts_template"),
+)
+# Those with a lower number are the server's own.
+_ROWS_OF_RARE = " UNION ALL ".join(
+    f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found WHERE oid >= 16384"
+    for name in _RARE
+)
+_WITHOUT_RARE = re.sub("-- rare:.*-- end of rare\n", "", _QUERIES["parts"], flags=re.DOTALL)
+_WITH_RARE = re.sub("SELECT.*-- all rare", _ROWS_OF_RARE, _QUERIES["parts"])
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
-def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
-    """Return one schema; what the same SQL has built in two schemas is equal. Nothing is written.
+def describe(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    *,
+    others: Collection[str] = (),
+    path: Collection[str] = (),
+    beyond: bool = False,
+) -> Catalog:
+    """Return some schemas; what the same SQL has built in two of another name is equal. Nothing is written.
 
     Args:
-        connection: where the schema is; what it has been set to, and a transaction that is open, stay as they
-            are.
-        schema: its name.
+        connection: where they are; what it has been set to, and a transaction that is open, stay as they are.
+        schema: the one whose objects have plain names.
+        others: more schemas, whose objects are named with them.
+        path: those whose names are left out in a definition as well, such as the schemas of extensions.
+        beyond: whether to describe what is in no schema, too.
     """
-    catalog = Catalog()
+    catalog = Catalog(schemas=tuple(others) if beyond else None)
+    keys: dict[int, str] = {}
+    prefixes: dict[int, str] = {}  # of the names of another schema
+    schemas = [schema, *(name for name in others if name != schema)]
+    plain = [schema, *(name for name in path if name != schema)]
     # The rollback undoes the setting of the search path.
     with (
         connection.transaction(force_rollback=True),
@@ -31,13 +59,18 @@ def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
     ):
 
         def rows(query: str) -> list[tuple[Any, ...]]:
-            return cursor.execute(_QUERIES[query], (schema,)).fetchall()
+            return cursor.execute(_QUERIES[query], (schemas,)).fetchall()
 
-        rows("look_into")
-        for name, view, options in rows("relations"):
+        cursor.execute(_QUERIES["look_into"], (plain,))
+        for oid, place, relation, kind, may_read, name, view, options in rows("relations"):
+            prefixes[oid] = name.removesuffix(relation)
             if view is not None:
+                keys[oid] = name
                 catalog.views[name] = " ".join(["CREATE", *options, "VIEW", name, "AS", *view.split()])
-            elif not name.startswith(BOOKKEEPING):
+            elif not relation.startswith(BOOKKEEPING):
+                keys[oid] = name
+                if kind != "f" and may_read:  # the rows of a foreign table are elsewhere
+                    catalog.places[name] = (place, relation)
                 catalog.tables[name] = Table(
                     columns={},
                     primary_key=(),
@@ -47,19 +80,66 @@ def describe(connection: psycopg.Connection[Any], schema: str) -> Catalog:
                     options=frozenset(options),
                     constraints={},
                 )
-        for table, name, *described in rows("columns"):
-            if table in catalog.tables:
-                catalog.tables[table].columns[name] = Column(*described)
-        for table, *constraint in rows("constraints"):
-            if table in catalog.tables:
-                catalog.tables[table] = _with(catalog.tables[table], constraint)
-        for name, table, unique, columns, where, extra in rows("indexes"):
-            if table in catalog.tables:
-                catalog.indexes[name] = Index(table, tuple(columns), unique, where, extra)
-        for table, name, definition in rows("triggers"):
-            if table in catalog.tables:
-                catalog.triggers[name] = (table, definition)
+        for oid, name, *described in rows("columns"):
+            if oid in keys:
+                catalog.tables[keys[oid]].columns[name] = Column(*described)
+        for oid, *constraint in rows("constraints"):
+            if oid in keys:
+                catalog.tables[keys[oid]] = _with(catalog.tables[keys[oid]], constraint)
+        for oid, name, unique, columns, where, extra in rows("indexes"):
+            if oid in keys:
+                catalog.indexes[prefixes[oid] + name] = Index(keys[oid], tuple(columns), unique, where, extra)
+        for oid, name, definition in rows("triggers"):
+            if oid in keys:
+                catalog.triggers[f"{keys[oid]}.{name}"] = (keys[oid], definition)
+        has_rare = cursor.execute(f"{_ROWS_OF_RARE} LIMIT 1".encode()).fetchall()
+        parts = _WITH_RARE if has_rare else _WITHOUT_RARE
+        found = cursor.execute(parts, (schemas, beyond, schemas if beyond else [])).fetchall()
+        catalog.parts.update(_parts(found, keys, catalog.views, plain))
     return catalog
+
+
+def _parts(
+    found: Iterable[Sequence[Any]], keys: Mapping[int, str], views: Collection[str], plain: Collection[str]
+) -> Iterator[tuple[str, Part]]:
+    """Yield what the query has found, without the names of the schemas whose objects have plain names."""
+    home, *others = map(_named, plain)
+    # Of another schema's objects the names stay whole; where they are arguments, they are types.
+    parts = [rf"""(?<![\w$"'.]){home}\.(?=\S)""", *(rf"(?<=[(,]){other}\.(?=\S)" for other in others)]
+    prefix = re.compile("|".join(parts))
+    for oid, about, name, definition, is_row, is_implied in found:
+        if oid and oid not in keys:
+            continue
+        kind = "view" if keys.get(oid) in views else "table"
+        of = f"{kind} {keys[oid]}" if oid else prefix.sub("", name)
+        told = prefix.sub("", definition) if is_row else definition
+        yield prefix.sub("", about), Part(of, told, is_implied=is_implied)
+
+
+def describe_all(
+    connection: psycopg.Connection[Any], schema: str, path: Collection[str] | None = None
+) -> Catalog:
+    """Return all schemas of a database but the server's and ours, and what is in none; see `describe`."""
+    path = extension_schemas(connection) if path is None else path
+    return describe(connection, schema, others=other_schemas(connection, schema), path=path, beyond=True)
+
+
+def other_schemas(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    """Return the schemas in which an operator's or a migration's objects may be, but one."""
+    found = psycopg.RawCursor(connection).execute(_QUERIES["other_schemas"], (schema,)).fetchall()
+    return [name for (name,) in found]
+
+
+def extension_schemas(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return the schemas in which extensions have put their objects."""
+    found = psycopg.RawCursor(connection).execute(_QUERIES["extension_schemas"]).fetchall()
+    return [name for (name,) in found]
+
+
+def _named(schema: str) -> str:
+    """Return a pattern of a schema's name, in quotes or not."""
+    quoted = schema.replace('"', '""')
+    return f'"?{re.escape(quoted)}"?'
 
 
 def _with(table: Table, constraint: Sequence[Any]) -> Table:

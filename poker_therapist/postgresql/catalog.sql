@@ -1,29 +1,126 @@
--- What a schema holds, as the server itself says it. Nothing here is written, and what an extension has made
--- is no part of it.
+-- What some schemas hold, as the server itself says it. Nothing here is written, and what an extension has
+-- made is no part of it. A name in the first schema of the search path is as it is, in another one its schema
+-- goes before it.
 
--- name: look_into(schema)
+-- A column of a server's catalog has that one's letters.
+-- noqa: disable=RF02,RF03
+
+-- name: look_into(schemas)
 -- The server leaves out a schema's name where the search path makes it plain: so what is the same in two
 -- schemas reads the same. For this transaction alone.
-SELECT set_config('search_path', quote_ident(:schema), TRUE);
+SELECT
+    set_config('jit', 'off', TRUE) AS jit,
+    set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY place), TRUE) AS search_path
+FROM unnest(CAST(:schemas AS TEXT[])) WITH ORDINALITY AS path (name, place);
 
--- name: relations(schema)
+-- name: other_schemas(schema)
+-- Where an operator's own objects may be; those of extensions, and what we make for a while, are left out.
+SELECT namespace.nspname FROM pg_namespace AS namespace
+WHERE
+    namespace.nspname <> :schema
+    AND namespace.nspname <> 'information_schema'
+    AND namespace.nspname !~ '^(pg_|poker_therapist_(before|rehearsal|scratch)_)'
+    AND NOT EXISTS (
+        SELECT FROM pg_depend AS dependence
+        WHERE
+            dependence.classid = CAST('pg_namespace' AS REGCLASS)
+            AND dependence.objid = namespace.oid
+            AND dependence.deptype = 'e'
+    )
+ORDER BY namespace.nspname;
+
+-- name: extension_schemas()
+SELECT DISTINCT namespace.nspname FROM pg_extension AS extension
+INNER JOIN pg_namespace AS namespace ON extension.extnamespace = namespace.oid
+WHERE namespace.nspname <> 'pg_catalog'
+ORDER BY namespace.nspname;
+
+-- name: relations(schemas)
 -- Tables and views, with what is said of them as a whole.
 SELECT
+    relation.oid,
+    namespace.nspname,
     relation.relname,
+    relation.relkind,
+    namespace.nspname = current_schema()
+    OR (
+        has_schema_privilege(namespace.oid, 'USAGE') AND has_table_privilege(relation.oid, 'SELECT')
+    ) AS may_read,
+    CASE WHEN namespace.nspname = current_schema() THEN '' ELSE namespace.nspname || '.' END
+    || relation.relname
+        AS name,
     CASE WHEN relation.relkind IN ('v', 'm') THEN pg_get_viewdef(relation.oid, TRUE) END AS view_definition,
     array_remove(
         ARRAY[
             CASE WHEN relation.relpersistence = 'u' THEN 'UNLOGGED' END,
-            CASE relation.relkind WHEN 'p' THEN 'PARTITIONED' WHEN 'f' THEN 'FOREIGN' END,
-            CASE WHEN relation.relkind = 'm' THEN 'MATERIALIZED' END,
-            CASE WHEN relation.relrowsecurity THEN 'ROW LEVEL SECURITY' END
+            CASE relation.relkind
+                WHEN 'p' THEN 'PARTITION BY ' || pg_get_partkeydef(relation.oid)
+                WHEN 'f' THEN 'FOREIGN'
+                WHEN 'm' THEN 'MATERIALIZED'
+            END,
+            CASE WHEN relation.relrowsecurity THEN 'ROW LEVEL SECURITY' END,
+            CASE WHEN relation.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' END,
+            'OF ' || CAST(nullif(relation.reloftype, 0) AS REGTYPE),
+            (
+                SELECT 'INHERITS (' || string_agg(CAST(CAST(link.inhparent AS REGCLASS) AS TEXT), ', ') || ')'
+                FROM (
+                    SELECT inhparent FROM pg_inherits
+                    WHERE inhrelid = relation.oid
+                    ORDER BY inhseqno
+                ) AS link
+            ),
+            pg_get_expr(relation.relpartbound, relation.oid),
+            CASE
+                WHEN
+                    relation.relkind IN ('r', 'p')
+                    THEN
+                        CASE relation.relreplident
+                            WHEN 'f' THEN 'REPLICA IDENTITY FULL' WHEN 'n' THEN 'REPLICA IDENTITY NOTHING'
+                        END
+            END,
+            (
+                SELECT
+                    string_agg(
+                        concat_ws(
+                            ', ',
+                            CASE
+                                WHEN made.indisreplident THEN 'REPLICA IDENTITY USING INDEX ' || entry.relname
+                            END,
+                            CASE WHEN made.indisclustered THEN 'CLUSTER ON ' || entry.relname END
+                        ), ', ' ORDER BY entry.relname
+                    )
+                FROM pg_index AS made
+                INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
+                WHERE made.indrelid = relation.oid AND (made.indisreplident OR made.indisclustered)
+            ),
+            (
+                SELECT 'USING ' || amname FROM pg_am
+                WHERE oid = relation.relam AND amname <> 'heap'
+            ),
+            (
+                SELECT 'TABLESPACE ' || spcname FROM pg_tablespace
+                WHERE oid = relation.reltablespace
+            ),
+            (
+                SELECT
+                    'SERVER '
+                    || server.srvname
+                    || coalesce(' OPTIONS ' || md5(CAST(foreign_table.ftoptions AS TEXT)), '')
+                FROM pg_foreign_table AS foreign_table
+                INNER JOIN pg_foreign_server AS server ON foreign_table.ftserver = server.oid
+                WHERE foreign_table.ftrelid = relation.oid
+            ),
+            (
+                SELECT 'toast: ' || array_to_string(toast.reloptions, ', ') FROM pg_class AS toast
+                WHERE toast.oid = relation.reltoastrelid
+            )
         ],
         NULL
     ) || coalesce(relation.reloptions, '{}') AS options
 FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE
-    namespace.nspname = :schema
+    namespace.nspname = any(:schemas)
     AND relation.relkind IN ('r', 'p', 'f', 'v', 'm')
     AND NOT EXISTS (
         SELECT FROM pg_depend AS dependence
@@ -32,11 +129,11 @@ WHERE
             AND dependence.objid = relation.oid
             AND dependence.deptype = 'e'
     )
-ORDER BY relation.relname;
+ORDER BY name;
 
--- name: columns(schema)
+-- name: columns(schemas)
 SELECT
-    relation.relname,
+    relation.oid,
     attribute.attname,
     format_type(attribute.atttypid, attribute.atttypmod) AS type,
     NOT attribute.attnotnull AS nullable,
@@ -52,7 +149,19 @@ SELECT
             WHEN 'a' THEN 'GENERATED ALWAYS AS IDENTITY'
             WHEN 'd' THEN 'GENERATED BY DEFAULT AS IDENTITY'
         END,
-        'COLLATE ' || quote_ident(collation_of.collname)
+        'COLLATE ' || quote_ident(collation_of.collname),
+        CASE
+            WHEN attribute.attstorage <> type_of.typstorage
+                THEN 'STORAGE ' || CASE attribute.attstorage
+                    WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED'
+                END
+        END,
+        CASE attribute.attcompression WHEN 'p' THEN 'COMPRESSION pglz' WHEN 'l' THEN 'COMPRESSION lz4' END,
+        CASE WHEN attribute.attstattarget >= 0 THEN 'STATISTICS ' || attribute.attstattarget END,
+        'WITH (' || array_to_string(attribute.attoptions, ', ') || ')',
+        'OPTIONS ' || md5(CAST(attribute.attfdwoptions AS TEXT)),
+        CASE WHEN attribute.attinhcount > 0 THEN 'INHERITED' END,
+        CASE WHEN attribute.attinhcount > 0 AND attribute.attislocal THEN 'LOCAL' END
     ) AS extra
 FROM pg_attribute AS attribute
 INNER JOIN pg_class AS relation ON attribute.attrelid = relation.oid
@@ -63,22 +172,24 @@ LEFT JOIN pg_attrdef AS stored
 LEFT JOIN pg_collation AS collation_of
     ON attribute.attcollation = collation_of.oid AND attribute.attcollation <> type_of.typcollation
 WHERE
-    namespace.nspname = :schema
+    namespace.nspname = any(:schemas)
     AND relation.relkind IN ('r', 'p', 'f')
     AND attribute.attnum > 0
     AND NOT attribute.attisdropped
-ORDER BY relation.relname, attribute.attnum;
+ORDER BY relation.oid, attribute.attnum;
 
--- name: constraints(schema)
--- PostgreSQL 18 lists NOT NULL too; it is said of the column.
+-- name: constraints(schemas)
+-- PostgreSQL 18 lists NOT NULL too; it is said of the column, but for what is special.
 SELECT
-    relation.relname,
+    relation.oid,
     rule.conname,
     rule.contype,
     rule.confdeltype,
     rule.confupdtype,
     CAST(CAST(rule.confrelid AS REGCLASS) AS TEXT) AS parent,
-    pg_get_constraintdef(rule.oid, TRUE) AS definition,
+    pg_get_constraintdef(rule.oid, TRUE)
+    || coalesce(' WITH (' || array_to_string(entry.reloptions, ', ') || ')', '')
+    || CASE WHEN rule.coninhcount > 0 THEN ' INHERITED' ELSE '' END AS definition,
     ARRAY(
         SELECT attribute.attname
         FROM unnest(rule.conkey) WITH ORDINALITY AS part (attnum, place)
@@ -97,14 +208,20 @@ SELECT
 FROM pg_constraint AS rule
 INNER JOIN pg_class AS relation ON rule.conrelid = relation.oid
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE namespace.nspname = :schema AND rule.contype IN ('p', 'u', 'f', 'c', 'x')
-ORDER BY relation.relname, rule.conname;
+LEFT JOIN pg_class AS entry ON rule.conindid = entry.oid AND rule.contype IN ('p', 'u', 'x')
+WHERE
+    namespace.nspname = any(:schemas)
+    AND (
+        rule.contype IN ('p', 'u', 'f', 'c', 'x')
+        OR (rule.contype = 'n' AND (rule.connoinherit OR NOT rule.convalidated))
+    )
+ORDER BY relation.oid, rule.conname;
 
--- name: indexes(schema)
+-- name: indexes(schemas)
 -- Those that were made by themselves; a key's own is said with the key.
 SELECT
+    relation.oid,
     entry.relname,
-    relation.relname AS table_name,
     made.indisunique,
     ARRAY(
         SELECT
@@ -139,6 +256,19 @@ SELECT
         ) || ')',
         CASE WHEN made.indnullsnotdistinct THEN 'NULLS NOT DISTINCT' END,
         'WITH (' || array_to_string(entry.reloptions, ', ') || ')',
+        (
+            SELECT 'TABLESPACE ' || spcname FROM pg_tablespace
+            WHERE oid = entry.reltablespace
+        ),
+        (
+            SELECT 'STATISTICS ' || string_agg(attnum || ': ' || attstattarget, ', ' ORDER BY attnum)
+            FROM pg_attribute
+            WHERE attrelid = entry.oid AND attstattarget >= 0
+        ),
+        (
+            SELECT 'ATTACHED TO ' || CAST(CAST(inhparent AS REGCLASS) AS TEXT) FROM pg_inherits
+            WHERE inhrelid = entry.oid
+        ),
         -- What an interrupted CREATE or DROP INDEX CONCURRENTLY leaves: it serves nothing.
         CASE WHEN NOT (made.indisvalid AND made.indisready) THEN 'INVALID' END
     ) AS extra
@@ -148,18 +278,18 @@ INNER JOIN pg_am AS method ON entry.relam = method.oid
 INNER JOIN pg_class AS relation ON made.indrelid = relation.oid
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
 WHERE
-    namespace.nspname = :schema
+    namespace.nspname = any(:schemas)
     AND NOT EXISTS (
         SELECT FROM pg_constraint AS rule
         WHERE rule.conindid = made.indexrelid AND rule.contype IN ('p', 'u', 'x')
     )
 ORDER BY entry.relname;
 
--- name: triggers(schema)
+-- name: triggers(schemas)
 -- Citus has some of its own, which are internal.
 SELECT
-    relation.relname,
-    relation.relname || '.' || made.tgname AS name,
+    relation.oid,
+    made.tgname,
     pg_get_triggerdef(made.oid, TRUE)
     || CASE made.tgenabled
         WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' ON REPLICA' WHEN 'A' THEN ' ALWAYS' ELSE ''
@@ -167,5 +297,5 @@ SELECT
 FROM pg_trigger AS made
 INNER JOIN pg_class AS relation ON made.tgrelid = relation.oid
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE namespace.nspname = :schema AND NOT made.tgisinternal
+WHERE namespace.nspname = any(:schemas) AND NOT made.tgisinternal
 ORDER BY relation.relname, made.tgname;

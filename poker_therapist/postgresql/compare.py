@@ -1,6 +1,6 @@
-"""The rows of two schemas of a PostgreSQL database, compared inside the server."""
+"""The rows of two states of a PostgreSQL database, compared inside the server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -15,21 +15,25 @@ _EQUAL_IS_SAME = frozenset({"bigint", "integer", "smallint", "text", "uuid"})
 
 
 class PostgreSQLRowComparison(RowComparison):
-    """The rows of two schemas, on one connection."""
+    """The rows of a database and of what was kept of it, on one connection."""
 
     differs = "IS DISTINCT FROM"
 
     def __init__(
-        self, connection: psycopg.Connection[Any], schemas: tuple[str, str], catalogs: tuple[Catalog, Catalog]
+        self,
+        connection: psycopg.Connection[Any],
+        kept: Mapping[str, tuple[str, str]],
+        catalogs: tuple[Catalog, Catalog],
     ) -> None:
+        """Compare what `copy_rows` has kept with what is there now."""
         self._connection = connection
-        self._schemas = dict(zip(Side, schemas, strict=True))
+        self._places = {Side.BEFORE: kept, Side.AFTER: catalogs[1].places}
         self._catalogs = dict(zip(Side, catalogs, strict=True))
         super().__init__(*map(_compared, catalogs))
 
     @override
     def place(self, side: Side, table: str) -> str:
-        return f"{quoted(self._schemas[side])}.{quoted(table)}"
+        return ".".join(map(quoted, self._places[side][table]))
 
     @override
     def exact(self, value: str) -> Sequence[str]:
@@ -54,20 +58,29 @@ class PostgreSQLRowComparison(RowComparison):
         return self._connection.execute(first.encode()).fetchone()
 
 
-def copy_rows(connection: psycopg.Connection[Any], schema: str, catalog: Catalog, target: str) -> None:
-    """Copy every row of a schema into a new one, without keys; it replaces one of that name."""
+def copy_rows(
+    connection: psycopg.Connection[Any], catalog: Catalog, target: str
+) -> dict[str, tuple[str, str]]:
+    """Copy every row into a new schema, without keys; it replaces one of that name.
+
+    Returns:
+        where the rows of each table are.
+    """
     name = sql.Identifier(target)
     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
-    for table in catalog.tables:
+    kept = {table: (target, f"t{number}") for number, table in enumerate(catalog.places)}
+    for table, copy in kept.items():
         connection.execute(
             sql.SQL("CREATE TABLE {} AS TABLE {}").format(
-                sql.Identifier(target, table), sql.Identifier(schema, table)
+                sql.Identifier(*copy), sql.Identifier(*catalog.places[table])
             )
         )
+    return kept
 
 
 def _compared(catalog: Catalog) -> dict[str, ComparedTable]:
     return {
-        name: ComparedTable(list(table.columns), table.primary_key) for name, table in catalog.tables.items()
+        name: ComparedTable(list(catalog.tables[name].columns), catalog.tables[name].primary_key)
+        for name in catalog.places
     }

@@ -22,15 +22,16 @@ from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageError
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.catalog import Catalog, differences
-from poker_therapist.migrations.compare import RowDifference
+from poker_therapist.migrations.compare import RowDifference, quoted
 from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.lock_report import LockReport
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.catalog import describe, describe_all, extension_schemas, other_schemas
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
-from poker_therapist.postgresql.lock_report import ObservedBackend
+from poker_therapist.postgresql.expected import copy_settings
+from poker_therapist.postgresql.rehearsal_backend import RehearsalBackend, disconnect_servers
 from poker_therapist.postgresql.scratch import copy_tables, require_one_schema
 from poker_therapist.sqlfile import Placeholders, read_queries
 
@@ -49,37 +50,50 @@ def rehearsal_copy(
     with translating_errors(location):
         with contextlib.closing(open_connection(location)) as connection:
             database, schema = _ask(connection, "database_and_schema")[0]
-        with contextlib.ExitStack() as stack:
-            try:
-                copy = stack.enter_context(_copied_database(location, database))
-                reason = ""
-            except psycopg.Error as error:
-                reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
-                copy, drift = stack.enter_context(_scratch_schema(location, schema, files, reason))
-                if drift:
-                    reason += "; the drift that `poker-therapist status` shows is not in it"
-            connection = stack.enter_context(contextlib.closing(open_connection(copy)))
-            yield PostgreSQLRehearsalCopy(copy, connection, copy.schema or schema, reason)
+        with contextlib.closing(PostgreSQLRehearsalCopy(location, database, schema, files)) as copy:
+            copy.make()
+            yield copy
 
 
 class PostgreSQLRehearsalCopy(RehearsalCopy):
     """A copy that migrations change, and its rows from before the last."""
 
     def __init__(
-        self, work: PostgreSQLLocation, connection: psycopg.Connection[Any], schema: str, reason: str
+        self, original: PostgreSQLLocation, database: str, schema: str, files: Mapping[str, SQLMigration]
     ) -> None:
-        self._location = work
-        self._connection = connection
-        self._schema = schema
-        self.fallback_reason = reason
+        self._original, self._database, self._home, self._files = original, database, schema, files
+        self._made = contextlib.ExitStack()
+        self._applied: list[SQLMigration] = []
         self._space = 0
+        self._kept_rows: dict[str, tuple[str, str]] = {}
+        self._described: Catalog | None = None  # as nobody has changed it since
+
+    def make(self) -> None:
+        """Copy the database, or, where that cannot be, build its schema again.
+
+        Raises:
+            StorageError: neither can be done.
+        """
+        try:
+            self._location = self._made.enter_context(_copied_database(self._original, self._database))
+            self.fallback_reason = ""
+        except psycopg.Error as error:
+            reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
+            scratch = _scratch_schema(self._original, self._home, self._files, reason)
+            self._location, drift = self._made.enter_context(scratch)
+            if drift:
+                reason += "; the drift that `poker-therapist status` shows is not in it"
+            self.fallback_reason = reason
+        self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
+        self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
+        if not self.fallback_reason:  # or it would be the original
+            disconnect_servers(self._connection)
         self._size = self._measure()
-        self._kept_rows = f"{schema}_before" if reason else _BEFORE
-        self._before = Catalog()
-        self._counters: dict[str, int] = {}
-        self._invalid: set[str] = set()
-        self._applied_after: set[str] = set()
-        self._after = Catalog()
+        self._described = None
+
+    def close(self) -> None:
+        """Remove the copy."""
+        self._made.close()
 
     @property
     @override
@@ -88,27 +102,47 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     @override
     def backend(self) -> AtomicPostgreSQLBackend:
+        self._described = None
         self.lock_report = LockReport()
-        return ObservedBackend(self._location, self.lock_report)
+        return RehearsalBackend(
+            self._location,
+            self.lock_report,
+            self._connection,
+            self._schema if self.fallback_reason else None,
+            self._applied,
+        )
 
     @override
     def keep_before(self) -> None:
-        self._before = describe(self._connection, self._schema)
+        self._before = self._describe()
         self._counters = self._read_counters()
         self._invalid = self._invalid_indexes()
         self._size = self._measure()
-        copy_rows(self._connection, self._schema, self._before, self._kept_rows)
+        target = f"{self._schema}_before" if self.fallback_reason else _BEFORE
+        self._kept_rows = copy_rows(self._connection, self._before, target)
 
     @override
     def keep_after(self) -> None:
         self._space = max(self._space, self._measure() - self._size)
         self._applied_after = self._read_applied()
-        self._after = describe(self._connection, self._schema)
+        self._after = self._describe()
 
     @override
     def return_to_after(self) -> bool:
-        now = describe(self._connection, self._schema)
-        return self._read_applied() == self._applied_after and not differences(self._after, now)
+        if self._is_as_after():
+            return True
+        try:  # to copy the original again, and to apply what has been tried, once
+            self._made.close()
+            self.make()
+            for migration in self._applied:
+                with self.backend() as backend:
+                    backend.apply_one(migration)
+        except PokerTherapistError:
+            return False
+        return self._is_as_after()
+
+    def _is_as_after(self) -> bool:
+        return self._read_applied() == self._applied_after and not differences(self._after, self._describe())
 
     @override
     def integrity_error(self) -> str:
@@ -117,20 +151,19 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
-        return self._before, describe(self._connection, self._schema)
+        return self._before, self._describe()
 
     @override
     def row_comparison(self) -> AbstractContextManager[PostgreSQLRowComparison]:
-        names = (self._kept_rows, self._schema)
-        return nullcontext(PostgreSQLRowComparison(self._connection, names, self.schemas()))
+        return nullcontext(PostgreSQLRowComparison(self._connection, self._kept_rows, self.schemas()))
 
     @override
     def row_differences(self) -> list[RowDifference]:
         counters = self._read_counters()
         changed = [
-            RowDifference(name, "last_value", 1, f"{was} became {counters.get(name)}")
+            RowDifference(name, "last_value", 1, f"{was or 'none'} became {counters[name] or 'none'}")
             for name, was in self._counters.items()
-            if counters.get(name) != was
+            if counters.get(name, was) != was
         ]
         return super().row_differences() + changed
 
@@ -151,17 +184,29 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
     def texts_laid_out_differently(self) -> list[str]:
         return []
 
-    def _measure(self) -> int:
-        return int(_ask(self._connection, "size", (self._schema,))[0][0])
+    def _describe(self) -> Catalog:
+        """Return all of a copied database; of a scratch schema that alone, for the rest is the original's."""
+        if self._described is None:
+            describing = describe if self.fallback_reason else describe_all
+            self._described = describing(self._connection, self._schema)
+        return self._described
 
-    def _read_counters(self) -> dict[str, int]:
-        return dict(_ask(self._connection, "counters", (self._schema,)))
+    def _schemas(self) -> list[str]:
+        others = [] if self.fallback_reason else other_schemas(self._connection, self._schema)
+        return [self._schema, *others]
+
+    def _measure(self) -> int:
+        return int(_ask(self._connection, "size", (self._schemas(),))[0][0])
+
+    def _read_counters(self) -> dict[str, int | None]:
+        found = _ask(self._connection, "counters", (self._schemas(),))
+        return {name if schema == self._schema else f"{schema}.{name}": last for schema, name, last in found}
 
     def _invalid_indexes(self) -> set[str]:
-        return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schema,))}
+        return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schemas(),))}
 
     def _read_applied(self) -> set[str]:
-        with self.backend() as backend:
+        with AtomicPostgreSQLBackend(self._location) as backend:
             return set(backend.applied())
 
 
@@ -184,6 +229,7 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
         _ask(administration, "claim", (name,))
         try:
             _run(administration, "CREATE DATABASE {} TEMPLATE {}", name, database)
+            copy_settings(administration, database, name)
             yield replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": name})))
         finally:
             _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
@@ -215,8 +261,9 @@ def _scratch_schema(
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(connection, "claim", (name,))
         try:
-            drift = _fill(connection, location, schema, name, files)
-            yield replace(location, schema=name), drift
+            there = _in_schema(connection, location, schema, name)
+            drift = _fill(connection, location, there, (schema, name), files)
+            yield there, drift
         except _Unfit as error:
             raise StorageError(
                 f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
@@ -227,6 +274,21 @@ def _scratch_schema(
                 _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", one)
 
 
+def _in_schema(
+    connection: psycopg.Connection[Any], location: PostgreSQLLocation, live: str, scratch: str
+) -> PostgreSQLLocation:
+    """Return the location of a scratch schema, with what extensions have put into schemas of their own."""
+    more = [name for name in extension_schemas(connection) if name != live]
+    if location.on_connect is not None or not more:
+        return replace(location, schema=scratch)
+    path = ",".join(map(quoted, [scratch, *more])).replace("\\", "\\\\").replace(" ", "\\ ")
+    given = conninfo.conninfo_to_dict(location.conninfo)
+    options = f"{given.get('options') or ''} -c search_path={path}"
+    return replace(
+        location, schema=None, conninfo=conninfo.make_conninfo("", **(given | {"options": options}))
+    )
+
+
 class _Unfit(Exception):
     """A scratch schema cannot stand for the database."""
 
@@ -234,15 +296,16 @@ class _Unfit(Exception):
 def _fill(
     connection: psycopg.Connection[Any],
     location: PostgreSQLLocation,
-    schema: str,
-    scratch: str,
+    there: PostgreSQLLocation,
+    schemas: tuple[str, str],
     files: Mapping[str, SQLMigration],
 ) -> bool:
     """Make a scratch schema that is like the original; return whether the original has other tables."""
+    schema, scratch = schemas
     try:
         with (
             AtomicPostgreSQLBackend(location) as live,
-            AtomicPostgreSQLBackend(replace(location, schema=scratch)) as copy,
+            RehearsalBackend(there, connection, scratch, []) as copy,
         ):
             history = live.history(files)
             all_of_them = [*history, *files.values()]
@@ -287,7 +350,7 @@ def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -
                 ) from error
         for table, trigger, how in triggers:
             _run(connection, f"ALTER TABLE {{}}.{{}} ENABLE {how} TRIGGER {{}}", scratch, table, trigger)
-        for name, last in _ask(connection, "counters", (schema,)):
+        for _, name, last in _ask(connection, "counters", ([schema],)):
             _ask(connection, "set_counter", (scratch, name, last))
 
 

@@ -22,13 +22,14 @@ SELECT
     current_database() AS database_name,
     current_schema() AS schema_name;
 
--- name: counters(schema)
+-- name: counters(schemas)
 -- Where the ids of each table go on.
 SELECT
+    schemaname,
     sequencename,
     last_value
 FROM pg_sequences
-WHERE schemaname = :schema AND last_value IS NOT NULL;
+WHERE schemaname = any(:schemas);
 
 -- name: set_counter(schema, sequence, last_value)
 -- A sequence of a table that is not ours has no twin, and NULL does nothing.
@@ -47,17 +48,17 @@ WHERE
     AND attribute.attgenerated = ''
 ORDER BY attribute.attnum;
 
--- name: invalid_indexes(schema)
+-- name: invalid_indexes(schemas)
 SELECT entry.relname FROM pg_index AS made
 INNER JOIN pg_class AS entry ON made.indexrelid = entry.oid
 INNER JOIN pg_namespace AS namespace ON entry.relnamespace = namespace.oid
-WHERE namespace.nspname = :schema AND NOT made.indisvalid;
+WHERE namespace.nspname = any(:schemas) AND NOT made.indisvalid;
 
--- name: size(schema)
+-- name: size(schemas)
 SELECT coalesce(sum(pg_total_relation_size(relation.oid)), 0) AS bytes
 FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE namespace.nspname = :schema AND relation.relkind IN ('r', 'm');
+WHERE namespace.nspname = any(:schemas) AND relation.relkind IN ('r', 'm');
 
 -- name: triggers(schema)
 -- Those that fire.

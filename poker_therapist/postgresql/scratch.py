@@ -2,7 +2,8 @@
 
 import re
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -11,20 +12,36 @@ from psycopg import sql
 from poker_therapist.errors import MigrationFailed
 from poker_therapist.migrations.catalog import BOOKKEEPING, Catalog, TableMissing
 from poker_therapist.migrations.files import SQLMigration, Statement
-from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.beyond import beyond, is_of_server, reached
+from poker_therapist.postgresql.catalog import describe, extension_schemas
 from poker_therapist.postgresql.connect import is_lost, reason_of
 
 # What no schema holds.
 _BEYOND = re.compile(
     r"(CREATE|ALTER|DROP)\s+(ACCESS|CAST|DATABASE|EVENT|EXTENSION|FOREIGN\s+DATA|GROUP|LANGUAGE|PUBLICATION|ROLE"
-    r"|SCHEMA|SERVER|SUBSCRIPTION|SYSTEM|TABLESPACE|USER)\b",
+    r"|SCHEMA|SERVER|SUBSCRIPTION|SYSTEM|TABLESPACE|TRANSFORM|USER|DEFAULT\s+PRIVILEGES)\b"
+    r"|COMMENT\s+ON\s+(ACCESS|CAST|EVENT|EXTENSION|FOREIGN\s+DATA|LANGUAGE|PUBLICATION|SCHEMA|SERVER)\b"
+    r"|(GRANT|REVOKE)\b[^;]*?\bON\s+(SCHEMA|LANGUAGE|FOREIGN)\b|IMPORT\s+FOREIGN\b|SECURITY\s+LABEL\b",
     re.IGNORECASE,
 )
 
 _TO_OR_FROM_FILE = re.compile(
     r"(?:DO\b.*\b)?COPY\b.*\b(?:TO|FROM)\s*(?:PROGRAM\b|E?'|U&'|\$)", re.IGNORECASE | re.DOTALL
 )
+# What asks the server what there is, or where.
+_ASKS = re.compile(
+    r"\b(?:information_schema|search_path|to_reg\w+|current_schemas|pg_(?!(?:catalog|roles|authid|user|database|"
+    r"tablespace|settings|sleep|notify|trgm|typeof|size_pretty|column_size|backend_pid|is_in_recovery|locks|"
+    r"(?:available_)?extensions?|(?:try_)?advisory_\w+|stat_\w+)\b)[a-z]\w*)\b",
+    re.IGNORECASE,
+)
+_MAKES_TABLE = re.compile(r'\bCREATE\s+(?:\w+\s+)*?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)', re.IGNORECASE)
+# What may have been made before, as the live database has it.
+_MADE_BEFORE = re.compile(r"CREATE\s+(?:EXTENSION|SCHEMA)\b", re.IGNORECASE)
+_MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+_DUPLICATE = (psycopg.errors.DuplicateObject, psycopg.errors.DuplicateSchema)
 _SECONDS_TO_BUILD = 30
+SCRATCH = "poker_therapist_scratch_"
 
 
 def require_one_schema(
@@ -37,10 +54,7 @@ def require_one_schema(
         migrations: those to try.
         kept: whether what they do is committed; if not, what is in no schema is undone as well.
     """
-    names = connection.execute(
-        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
-    ).fetchall()
-    listed = "|".join(re.escape(name) for (name,) in names)
+    listed = "|".join(map(re.escape, _schemas(connection)))
     named = re.compile(rf'(?<![\w$."])"?(?:{listed})"?\s*\.\s*["\w]|\bsearch_path\b', re.IGNORECASE)
     for migration in migrations:
         for direction in ("apply", "rollback") if kept else ("apply",):
@@ -53,37 +67,136 @@ def require_one_schema(
                     )
 
 
-def build(connection: psycopg.Connection[Any], live: str, migrations: Sequence[SQLMigration]) -> Catalog:
+def _schemas(connection: psycopg.Connection[Any]) -> list[str]:
+    names = connection.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+    ).fetchall()
+    return [name for (name,) in names]
+
+
+def needs_database(connection: psycopg.Connection[Any], migrations: Iterable[SQLMigration]) -> str:
+    """Return why a schema of another name may not show what migrations build; empty if it does."""
+    names = "|".join(map(re.escape, _schemas(connection)))
+    named = re.compile(
+        rf"""(?<![\w$.])["']?(?:{names})["']?\s*\.|'(?:{names})'|\bSCHEMA\s+"?(?:{names})\b""", re.I
+    )
+    for migration in migrations:
+        for one in migration.split(migration.apply_sql):
+            if is_of_server(one.text):
+                continue
+            if _BEYOND.match(one.text) or _ASKS.search(one.text) or named.search(one.text):
+                return (
+                    f"{migration.place()}:{one.line} names a schema, asks what is in one, or makes what "
+                    f"is in none, so another schema does not show what it builds\n    {one}"
+                )
+    return ""
+
+
+def build(
+    connection: psycopg.Connection[Any],
+    live: str,
+    migrations: Sequence[SQLMigration],
+    *,
+    is_last_way: bool = False,
+) -> Catalog:
     """Return what migrations build in a new schema, inside a transaction that the caller undoes.
 
-    They find nothing but what they have built themselves, and empty copies of tables of the app's.
+    They find nothing but what they have built themselves, what extensions have put into schemas of their own,
+    and empty copies of tables of the app's.
+
+    Args:
+        connection: where the live schema is.
+        live: its name.
+        migrations: in their order.
+        is_last_way: whether there is no database to build them in: then what extensions have put into the
+            live schema is found as well, and whatever would touch a table there ends it.
     """
-    scratch = f"poker_therapist_scratch_{uuid.uuid4().hex}"  # so that nobody waits for another
+    scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that nobody waits for another
+    path = extension_schemas(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
-    connection.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(scratch)))
+    seen = [name for name in path if is_last_way or name != live]
+    set_path = sql.SQL("SET LOCAL search_path = {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, [scratch, *seen]))
+    )
+    connection.execute(set_path)
     copied: set[str] = set()
+
+    def copy(error: psycopg.Error) -> set[str]:
+        return copy_tables(connection, live, scratch, [reason_of(error)])
+
     for migration in migrations:
         for statement in migration.split(migration.apply_sql):
-            if _TO_OR_FROM_FILE.match(statement.text):  # which no transaction undoes
-                raise MigrationFailed(
-                    f"{migration.place()}:{statement.line} reads or writes a file of the server: "
-                    f"it is not tried\n    {statement}"
-                )
-            while error := _try(connection, migration, statement):
-                needed = (
-                    copy_tables(connection, live, scratch, [reason_of(error)])
-                    if isinstance(error, psycopg.errors.UndefinedTable)
-                    else set()
-                )
-                if not needed:
-                    if absent := _absent(connection, live, error):
-                        raise TableMissing(absent, migration.id) from error
+            if is_last_way:
+                if _ASKS.search(statement.text) and not is_of_server(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place()}:{statement.line} cannot be run again: {reason_of(error)}"
-                    ) from error
-                copied |= needed
-    found = describe(connection, scratch)
-    return found.only(found.tables.keys() - copied)
+                        f"{migration.place()}:{statement.line} asks what there is, and another schema "
+                        f"answers otherwise\n    {statement}"
+                    )
+                connection.execute("SET LOCAL lock_timeout = '50ms'")  # somebody could wait behind it
+                made = set(_MAKES_TABLE.findall(statement.text))
+                copied |= copy_tables(connection, live, scratch, [statement.text], but=made)
+            copied |= run(connection, live, connection, migration, statement, copy)
+            if is_last_way:
+                _require_inside(connection, scratch)
+    _require_inside(connection, scratch)
+    found = describe(connection, scratch, path=path)
+    found = found.only(found.tables.keys() - copied)
+    if connection.execute("SELECT 1 FROM pg_catalog.pg_default_acl").fetchone():
+        # What is granted on what is new, the live schema need not have had when it was.
+        grants = {name for name in found.parts if name.startswith("grant ")}
+        found = replace(found, parts={name: found.parts[name] for name in found.parts.keys() - grants})
+    return found
+
+
+def _require_inside(connection: psycopg.Connection[Any], scratch: str) -> None:
+    if table := reached(connection, scratch):
+        raise MigrationFailed(f"in another schema they would reach {table}: they are not tried there")
+
+
+def run(  # noqa: PLR0917  # both sides, and what is to be run
+    connection: psycopg.Connection[Any],
+    live: str,
+    live_connection: psycopg.Connection[Any],
+    migration: SQLMigration,
+    statement: Statement,
+    copy: Callable[[psycopg.Error], set[str]],
+) -> set[str]:
+    """Run one statement of a migration where it is built again, in a transaction.
+
+    Args:
+        connection: where to run it.
+        live: the live schema.
+        live_connection: where that is.
+        migration: whose statement it is.
+        statement: the one.
+        copy: copies what an error says is missing, and returns the names of the tables.
+
+    Returns:
+        the names of the live tables that had to be copied first.
+    """
+    if is_of_server(statement.text):  # it has been done for all databases
+        return set()
+    if _TO_OR_FROM_FILE.match(statement.text):  # which no transaction undoes
+        raise MigrationFailed(
+            f"{migration.place()}:{statement.line} reads or writes a file of the server: "
+            f"it is not tried\n    {statement}"
+        )
+    if found := beyond(statement.text, is_undone=True):
+        raise MigrationFailed(
+            f"{migration.place()}:{statement.line}: {found} reaches beyond the database: it is not tried"
+            f"\n    {statement}"
+        )
+    copied = set[str]()
+    while error := _try(connection, migration, statement):
+        needed = copy(error) if isinstance(error, _MISSING) else set()
+        if not needed:
+            if absent := _absent(live_connection, live, error):
+                raise TableMissing(absent, migration.id) from error
+            raise MigrationFailed(
+                f"{migration.place()}:{statement.line} cannot be run again: {reason_of(error)}"
+            ) from error
+        copied |= needed
+    return copied
 
 
 def _absent(connection: psycopg.Connection[Any], live: str, error: psycopg.Error) -> str:
@@ -91,7 +204,8 @@ def _absent(connection: psycopg.Connection[Any], live: str, error: psycopg.Error
     quoted = re.search(r'"([^"]+)"', reason_of(error))
     if quoted is None or not isinstance(error, psycopg.errors.UndefinedTable):
         return ""
-    name = sql.Identifier(live, quoted[1]).as_string(connection)
+    parts = quoted[1].split(".")[-2:]
+    name = sql.Identifier(*([live] if len(parts) == 1 else []), *parts).as_string(connection)
     found = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
     return quoted[1] if found == (None,) else ""
 
@@ -119,7 +233,9 @@ def _try(
         if is_lost(connection):
             raise
         connection.execute("ROLLBACK TO statement")
-        return None if isinstance(error, psycopg.errors.ActiveSqlTransaction) else error
+        is_there = isinstance(error, _DUPLICATE) and _MADE_BEFORE.match(text)
+        is_outside = isinstance(error, psycopg.errors.ActiveSqlTransaction)
+        return None if is_there or is_outside else error
     connection.execute("RELEASE statement")  # each would take memory of the server until the end
     return None
 

@@ -35,10 +35,10 @@ def left_of(url: str) -> list[tuple[str]]:
 def rehearsed(project: Project, **options: Any) -> Rehearsal:
     """Rehearse what is pending; the original must be as it was, and nothing be left."""
     if isinstance(project, ServerProject):
-        before: Any = everything(project.url)
+        before: Any = everything(project.url), left_of(project.url)
         done = rehearse(locate(project.url), sources=["sql"], **options)
-        assert everything(project.url) == before
-        assert left_of(project.url) == []
+        assert (everything(project.url), left_of(project.url)) == before
+        assert not [name for (name,) in before[1] if name.startswith("poker_therapist_")]
         return done
     before = state_of(project.folder)
     done = rehearse(locate(project.database), sources=["sql"], **options)

@@ -32,6 +32,35 @@ HANDS = """
 """
 
 
+KINDS = """
+    CREATE TYPE mood AS ENUM ('calm', 'tilted');
+    CREATE TYPE pair AS (a INT, b mood);
+    CREATE TYPE stakes AS RANGE (subtype = INT);
+    CREATE DOMAIN felt AS mood DEFAULT 'calm' CONSTRAINT known CHECK (VALUE <> 'tilted');
+    CREATE FUNCTION same(a pair, b pair) RETURNS BOOLEAN LANGUAGE sql AS 'SELECT a = b';
+    CREATE FUNCTION of(a citext) RETURNS pair LANGUAGE sql AS 'SELECT NULL::pair';
+    CREATE FUNCTION newer(a pair) RETURNS mood BEGIN ATOMIC SELECT (a).b; END;
+    CREATE FUNCTION add(a pair, b pair) RETURNS pair LANGUAGE sql AS 'SELECT a';
+    CREATE AGGREGATE total (pair) (SFUNC = add, STYPE = pair);
+    CREATE OPERATOR === (LEFTARG = pair, RIGHTARG = pair, FUNCTION = same);
+    CREATE OPERATOR FAMILY kin USING btree;
+    CREATE COLLATION plain (LOCALE = 'C');
+    CREATE TEXT SEARCH DICTIONARY words (TEMPLATE = simple);
+    CREATE TEXT SEARCH CONFIGURATION search (COPY = simple);
+    ALTER TEXT SEARCH CONFIGURATION search ALTER MAPPING FOR asciiword WITH words;
+    CREATE TABLE parts (a mood DEFAULT 'calm', b citext COLLATE plain) PARTITION BY LIST (a);
+    CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN ('calm');
+    CREATE STATISTICS both_of (dependencies) ON a, b FROM parts;
+    CREATE MATERIALIZED VIEW counts AS SELECT a, count(*) AS n FROM parts GROUP BY a;
+    CREATE INDEX of_counts ON counts (a);
+    CREATE RULE quiet AS ON DELETE TO part_1 WHERE old.a = 'calm' DO INSTEAD NOTHING;
+    CREATE POLICY own ON part_1 USING (a IN (SELECT a FROM parts));
+    CREATE SEQUENCE tickets OWNED BY hands.number;
+    COMMENT ON COLUMN hands.id IS 'a'; COMMENT ON FUNCTION of IS 'b'; COMMENT ON INDEX of_counts IS 'c';
+    GRANT SELECT (note) ON hands TO PUBLIC; REVOKE EXECUTE ON FUNCTION newer FROM PUBLIC;
+"""
+
+
 @pytest.fixture
 def connection(postgresql_url: str) -> Iterator[psycopg.Connection]:
     """A connection to a database with HANDS in two schemas, of which neither is in the search path."""
@@ -86,6 +115,25 @@ def test_the_schema_itself_makes_no_difference(connection: psycopg.Connection) -
     """What the same SQL builds under another name is equal."""
     assert describe(connection, "ours") == describe(connection, 'Their "own"')
     assert describe(connection, "public") == Catalog()
+
+
+def test_no_kind_of_object_has_the_name_of_its_schema_in_it(connection: psycopg.Connection) -> None:
+    """An extension's schema is in the path of both, where its types are arguments."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS citext SCHEMA public")
+    for schema in ("ours", 'Their "own"'):
+        name = sql.Identifier(schema)
+        connection.execute(sql.SQL("SET search_path = {0}, public").format(name))
+        connection.execute(KINDS.encode())
+    first, second = (describe(connection, name, path=["public"]) for name in ("ours", 'Their "own"'))
+
+    assert differences(first, second) == []
+    assert first.parts == second.parts
+    assert {
+        "function same(pair,pair)",
+        "function of(citext)",
+        "statistics object both_of",
+    } < first.parts.keys()
+    assert not [part for part in first.parts.items() if "ours" in str(part)]
 
 
 def test_reading_changes_nothing(connection: psycopg.Connection) -> None:

@@ -40,6 +40,18 @@ def test_a_schema_of_another_name_is_judged_as_public_is(postgresql_url: str) ->
     assert len(ask(beside, "--json").json["drift"]) == 1
 
 
+def test_what_is_granted_by_default_since_is_not_missed(url: str) -> None:
+    """A scratch schema gets it, and the tables of before do not."""
+    name = f"{name_of(url)}_role"
+    run_sql(url, f"CREATE ROLE {name}; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {name}")
+    try:
+        ran = ask(url, "--json")
+    finally:
+        run_sql(url, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+    assert (ran.code, ran.json["drift"]) == (0, [])
+
+
 @pytest.fixture
 def role(url: str) -> Iterator[str]:
     """A role that may look at every table and make nothing."""
@@ -78,9 +90,9 @@ FOREIGN = {
     "reads a table of the app's": ("CREATE TABLE hands AS SELECT id FROM users;", ""),
     "refers to one": ("CREATE TABLE hands (player INT REFERENCES users (id));", ""),
     "adds a column to one": ("CREATE TABLE hands (); ALTER TABLE users ADD COLUMN name TEXT;", "users"),
-    "names the schema": ("CREATE TABLE public.hands (id INT);", "001_foreign.sql:1 names"),
-    "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ":1"),
-    "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", "search_path"),
+    "names the schema": ("CREATE TABLE public.hands (id INT);", ""),
+    "names it in quotes": ('CREATE TABLE hands (); UPDATE "public" . users SET email = NULL;', ""),
+    "sets the search path": ("SET search_path = public; CREATE TABLE hands (id INT);", ""),
     "has transactions of its own": (
         "-- transactional: false\nBEGIN; CREATE TABLE hands (id INT); COMMIT; START TRANSACTION; END;",
         "",
@@ -89,7 +101,7 @@ FOREIGN = {
         "-- transactional: false\nDO $$BEGIN CREATE TABLE hands (); COMMIT; END$$;",
         "invalid transaction termination",
     ),
-    "makes an extension": ("CREATE EXTENSION hstore; CREATE TABLE hands (id INT);", "hstore"),
+    "makes an extension": ("CREATE EXTENSION hstore; CREATE TABLE hands (id HSTORE);", ""),
     "needs a function": ("CREATE TABLE hands (id INT DEFAULT lucky());", "lucky"),
 }
 

@@ -102,7 +102,7 @@ def test_json_says_the_same_as_the_text(old: Path) -> None:
     found = machine.json
 
     assert (text.code, machine.code) == (0, 0)
-    assert found.keys() == {"database", "safe", "room_in_bytes", "reason", "migrations"}
+    assert found.keys() == {"database", "safe", "room_in_bytes", "reason", "not_tried", "migrations"}
     assert (found["database"], found["safe"]) == (str(old), True)
     assert f"{found['room_in_bytes']:,} bytes" in text.lines[-2]
     assert [one["id"] for one in found["migrations"]] == IDS
@@ -163,7 +163,7 @@ def test_nothing_pending_is_nothing_to_do(tmp_path: Path) -> None:
     assert ran.lines == [f"{tmp_path}/RexVoice.db: nothing is pending, so there is nothing to rehearse."]
     assert machine.json == {
         "database": f"{tmp_path}/RexVoice.db", "safe": True, "room_in_bytes": 0, "reason": "",
-        "migrations": [],
+        "not_tried": [], "migrations": [],
     }  # fmt: skip
 
 
@@ -186,6 +186,7 @@ def test_what_comes_after_a_failure_is_not_tried(either: Project) -> None:
         ("002_fill_bets", None),
     ]
     assert "002_fill_bets.sql:2: " in found.migrations[1].reasons[0]
+    assert found.not_tried == ["003_add_pots"]
 
 
 def test_what_is_being_done_is_told(either: Project) -> None:

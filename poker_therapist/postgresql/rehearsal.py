@@ -305,7 +305,7 @@ def _fill(
     try:
         with (
             AtomicPostgreSQLBackend(location) as live,
-            RehearsalBackend(there, connection, scratch, []) as copy,
+            RehearsalBackend(there, LockReport(), connection, scratch, []) as copy,
         ):
             history = live.history(files)
             all_of_them = [*history, *files.values()]

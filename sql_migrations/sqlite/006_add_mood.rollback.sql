@@ -1,1 +1,0 @@
--- Why this change, in a sentence or two. What does the rollback lose?

@@ -1,2 +1,0 @@
--- Why this change, in a sentence or two.
--- depends: 005_order_by_id

@@ -70,13 +70,13 @@ LEGACY_ROWS = StoredTable(
         TypedColumn(
             "user_id",
             (int,),
-            "its user_id is no integer, so it belongs to no player, as do all with "
+            "its user_id is not an integer, so it belongs to no player, as do all with "
             "typeof(user_id) <> 'integer'",
         ),
         TypedColumn(
             "session_id",
             (str, type(None)),
-            "its session_id is no text, as in all with typeof(session_id) NOT IN ('text', 'null')",
+            "its session_id is not text, as in all with typeof(session_id) NOT IN ('text', 'null')",
         ),
     ),
 )  # fmt: skip

@@ -95,7 +95,7 @@ def print_status(location: Location, found: Status) -> None:
     elif found.is_trouble and found.drift_unknown_because and not found.drift:
         _print(f"{location.name}: not judged, see above.", BAD)
     elif found.is_trouble:
-        _print(f"{location.name}: trouble, see above.", BAD)
+        _print(f"{location.name}: needs attention, see above.", BAD)
     elif found.is_changing:
         _print(f"{location.name}: somebody is migrating it; ask again when that is done.", NOTICE)
     elif found.pending:
@@ -143,12 +143,12 @@ def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> No
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
         adopted = any(one.verdict is Verdict.ADOPTED for one in found.migrations)
-        how = " or, where it adopted tables, goes back by backup" if adopted else ""
+        how = " (where it adopted tables, by restoring its backup)" if adopted else ""
         _print(f"Every migration works, and can be rolled back{how}.", GOOD)
     if failed:
         _print(f"{failed[0]} fails: see above.", BAD)
     if lost:
-        _print(f"What is lost in taking back {', '.join(lost)}, only a restored backup brings back.", BAD)
+        _print(f"Only a backup brings back what the rollback of {', '.join(lost)} loses.", BAD)
 
 
 def _print_locks(found: Rehearsal, max_lock: float) -> None:
@@ -199,7 +199,7 @@ def print_log(location: Location, entries: list[LogEntry]) -> None:
 
 
 def _missing(location: Location) -> str:
-    return f"There is no database {location.name} yet; `{command_about(location, 'apply')}` makes it."
+    return f"There is no database {location.name} yet; `{command_about(location, 'apply')}` creates it."
 
 
 def tell_if_missing(location: Location, *, exists: bool) -> None:
@@ -214,7 +214,7 @@ def print_backups(location: Location, found: list[BackupFile]) -> None:
         _print(f"No backup lies beside {location.name}.", NOTICE)
         return
     print_rows(
-        ("file", "state", "made at (UTC)", "bytes", "before", "schema version"),
+        ("file", "state", "created at (UTC)", "bytes", "before", "schema version"),
         [
             (
                 one.path.name,

@@ -89,7 +89,7 @@ _CHANGES = tuple(
         (rf"MERGE INTO (?:ONLY )?{NAME}", "inserts, updates or deletes rows of {}"),
         (rf"DROP SCHEMA (?:IF EXISTS )?{NAME}(?=.* CASCADE)", "drops the schema {} and all that is in it"),
         (rf"DROP DATABASE (?:IF EXISTS )?{NAME}", "drops the database {}"),
-        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "computes the rows of {} anew"),
+        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "computes the rows of {} again"),
         (rf"(?:CLUSTER|VACUUM \(?.*\bFULL\b.*?\)?) (?!USING){NAME}", "rewrites the table {}"),
         (r"(VACUUM|CLUSTER) ?;?$", "rewrites all tables ({})"),
         (r"(DO|CALL)\b", "runs code ({}): what that does, its text alone does not say"),

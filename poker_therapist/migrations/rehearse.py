@@ -171,7 +171,7 @@ class _Steps:
             if found:
                 self.result.verdict = Verdict.ADOPTED
                 self.result.reasons.append(
-                    f"adopted {', '.join(found)}: goes back by the backup that is made before it"
+                    f"adopted {', '.join(found)}: to undo it, restore the backup that is made before it"
                 )
             elif self._attempt("rolling back", self._roll_back):
                 self.progress(f"comparing {self.migration.id}")

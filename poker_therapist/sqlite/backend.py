@@ -114,7 +114,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         is_new = not self.exists()
         find_file(self.location.path, create=True)
         if is_new:
-            self.tell_operator(f"made {self.location.path}")
+            self.tell_operator(f"created {self.location.path}")
 
     def begin(self) -> None:
         """Take the write lock; foreign keys off first, for inside a transaction that does nothing.

@@ -77,7 +77,7 @@ class SQLiteReader(Reader):
                     )
                     raise InvalidInput(
                         f"{table.label(columns, readable)} of {self.location.name} holds bytes in {column} "
-                        "that are no text (UTF-8): correct or delete it, and copy again"
+                        "that are not text (UTF-8): correct or delete it, and copy again"
                     ) from None
 
     def _ask(self, sql: str, *values: object) -> list[Row]:

@@ -559,7 +559,7 @@ UNFIT = {
     "a session of bytes": (
         "UPDATE legacy_rows SET session_id = x'00ff' WHERE row_id = 2",
         "row 2 of conversation_context, kept in legacy_rows,",
-        "its session_id is no text",
+        "its session_id is not text",
     ),
     "a session with a NUL": (
         "UPDATE legacy_rows SET session_id = 'a' || char(0) WHERE row_id = 2",

@@ -211,7 +211,7 @@ def test_a_change_by_hand_is_shown(engine: str, case: str, shared: str) -> None:
     assert len(drift) == differences
     assert [line.startswith("drift: ") for line in text.lines].count(True) == differences
     assert any(line.startswith(f"drift: {about} ") for line in text.lines)
-    assert text.lines[-1].endswith(": trouble, see above.")
+    assert text.lines[-1].endswith(": needs attention, see above.")
 
 
 WORDS = {
@@ -231,7 +231,7 @@ def test_drift_is_said_in_words(engine: str, shared: str) -> None:
 
     assert status(shared).lines[len(IDS) :] == [
         *WORDS[engine],
-        f"{locate(shared).name}: trouble, see above.",
+        f"{locate(shared).name}: needs attention, see above.",
     ]
 
 

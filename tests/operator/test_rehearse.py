@@ -86,8 +86,8 @@ def test_an_old_database_is_rehearsed_from_start_to_end(old: Path) -> None:
         "none",
     ]
     assert (
-        f"{IDS[0]}: adopted conversation_context, user_insights, user_patterns: goes back by the backup that "
-        "is made before it" in ran.lines
+        f"{IDS[0]}: adopted conversation_context, user_insights, user_patterns: to undo it, restore the "
+        "backup that is made before it" in ran.lines
     )
     assert (
         f"{IDS[1]}: user_patterns.pattern_value: 45 values differ, "

@@ -293,7 +293,7 @@ def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> N
     assert ran.lines[:-1] == [f"{name}\tpending" for name in IDS]
     assert ran.lines[-1] == (
         f"There is no database {tmp_path}/RexVoice.db yet; "
-        f"`poker-therapist apply --database {tmp_path}/RexVoice.db` makes it."
+        f"`poker-therapist apply --database {tmp_path}/RexVoice.db` creates it."
     )
     assert command("status", "--json", folder=tmp_path).json["exists"] is False
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from poker_therapist.migrations.compare import quoted
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
 from tests.helpers.engines import columns, is_server, query
+from tests.helpers.pooler import past
 
 BOOKKEEPING = (
     "yoyo_lock",
@@ -44,7 +45,7 @@ def everything(database: str | Path, schema: str = "public") -> Snapshot:
     """Return the whole state of a database; of one schema, if it is on a server."""
     if not is_server(database):
         return _everything_on_sqlite(Path(database))
-    with psycopg.connect(str(database), autocommit=True) as connection:
+    with psycopg.connect(past(str(database)), autocommit=True) as connection:
         catalog = describe_postgresql(connection, schema)
         order = {name: list(table.columns) for name, table in catalog.tables.items()}
         rows = {
@@ -76,7 +77,7 @@ def left_by(database: str | Path) -> tuple[Snapshot, list[str], list[str]]:
     files: list[str] = []
     if is_server(database):
         found = "SELECT tablename FROM pg_tables"
-        opened: Any = psycopg.connect(str(database), autocommit=True)
+        opened: Any = psycopg.connect(past(str(database)), autocommit=True)
     else:
         files = sorted(_VARIES.sub("", path.name) for path in Path(database).parent.iterdir())
         found = "SELECT name FROM sqlite_schema WHERE type = 'table'"

@@ -621,10 +621,6 @@ UNFIT_FOR_SQLITE = {
         "INSERT INTO user_patterns OVERRIDING SYSTEM VALUE VALUES (3, 99, 'a', 'b', '1')",
         "row 3 of user_patterns",
     ),
-    "an original of no type of SQLite's": (
-        "UPDATE legacy_rows SET value = '[1, 2]' WHERE row_id = 4",
-        "row 4 of user_insights, kept in legacy_rows,",
-    ),
 }
 
 

@@ -179,7 +179,10 @@ ON_POSTGRESQL = {
         "CREATE VIEW sure AS SELECT 1 AS one FROM user_patterns",
         "view sure", None, "CREATE VIEW sure AS SELECT 1 AS one FROM user_patterns;",
     ),
-    "unlogged": Change("ALTER TABLE user_patterns SET UNLOGGED", "table user_patterns", "plain", "UNLOGGED"),
+    # With the sequence of its identity.
+    "unlogged": Change(
+        "ALTER TABLE user_patterns SET UNLOGGED", "table user_patterns", "plain", "UNLOGGED", 2,
+    ),
     "table dropped": Change("DROP TABLE legacy_rows", "table legacy_rows", "plain", None),
 }  # fmt: skip
 CHANGES = {"sqlite": ON_SQLITE, "postgresql": ON_POSTGRESQL}

@@ -130,7 +130,8 @@ def test_who_waits_is_who_is_said_to(kind: Kind, hands: str) -> None:
     migration = SQLMigration("001_try", None, "here", kind.text, "")
     with ObservedBackend(server_location(hands), report) as backend:
         backend.begin()
-        backend.run(migration, Statement(f"{kind.text};", 1), "apply")
+        with backend.migration_names():
+            backend.run(migration, Statement(f"{kind.text};", 1), "apply")
         held = {who for who, table, _ in report.held() if table == "hands"}
         waiting = set[str]()
         with closing(psycopg.connect(hands)) as other:

@@ -27,8 +27,9 @@ def migrating(project: Project) -> Iterator[str]:
         return
     with engine_for(locate(project.database)).backend() as other, other.migration_lock():
         ((pid,),) = other.connection.execute("SELECT pg_backend_pid()").fetchall()
-        other.connection.execute("BEGIN; LOCK TABLE bets")
-        yield f"process {pid} of the server"
+        with other.migration_names():
+            other.connection.execute("BEGIN; LOCK TABLE bets")
+            yield f"process {pid} of the server"
 
 
 def test_who_migrates_is_named_and_waited_for(two_migrations: Project) -> None:

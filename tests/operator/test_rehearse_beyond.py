@@ -52,11 +52,11 @@ CREATE SCHEMA audit
 | COMMENT ON SCHEMA audit IS 'a' | comment on schema audit is there and should not be (a)
 
 CREATE TABLE audit.log (id INT PRIMARY KEY) | INSERT INTO audit.log VALUES (7)
-| audit.log: 1 rows are not the same, such as only after: '7'
+| audit.log: 1 row is not the same, such as only after: '7'
 
 SELECT 1 | SELECT 1 | applying again it failed: sql/001_change_all.sql:13: duplicate key
 
-CREATE SEQUENCE audit.numbers | SELECT setval('audit.numbers', 9) | audit.numbers.last_value: 1 values differ
+CREATE SEQUENCE audit.numbers | SELECT setval('audit.numbers', 9) | audit.numbers.last_value: 1 value differs
 """
 
 

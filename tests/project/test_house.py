@@ -23,7 +23,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 450
-MOST_LINES = 16_900
+MOST_LINES = 22_900
 
 # A reader opens these and a profiler sees no function of theirs: what is declared, or compiled beforehand.
 NOT_CALLED = re.compile(r".*\.sql|database\.py|sqlfile\.py|\w+/yoyo\.py")
@@ -233,4 +233,4 @@ def test_the_walk_of_yoyo_apply_is_short_and_described(engine: str, database: st
     walk = _walk("From `yoyo apply` to an applied migration", engine)
     assert "applied 002" in done.stdout
     # 12, and one each for what was split off `atomic.py` (the books) and `files.py` (the order).
-    _assert_described(walk, set(done.stderr.split()), most=15)
+    _assert_described(walk, set(done.stderr.split()), most=16)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from poker_therapist import PatternStorage, get_pattern_storage
-from poker_therapist import storage as module
+from poker_therapist.storage import context as module
 from tests.helpers.clock import Clock
 from tests.helpers.engines import postgresql_only, query, with_options
 

@@ -35,6 +35,9 @@ STYLES: dict[str, str] = {
     Verdict.ADOPTED: NOTICE,
 }
 
+# Seconds that somebody who waits for a lock takes notice of.
+_NOTICED = 0.1
+
 # Seconds after which a bar also says how long it will take.
 _SHORT = 2
 
@@ -138,7 +141,7 @@ def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> No
     _print_locks(found, max_lock)
     _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
     if found.not_tried:
-        _print(f"Not tried, for what comes before could not be: {', '.join(found.not_tried)}.", "red")
+        _print(f"Not tried, for what comes before could not be: {', '.join(found.not_tried)}.", BAD)
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
@@ -152,15 +155,19 @@ def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> No
 
 
 def _print_locks(found: Rehearsal, max_lock: float) -> None:
-    """Print for what others would wait, and which statement took longest."""
+    """Print for what others would wait, which statement took longest, and last the longest wait of all."""
+    longest = 0.0
     for one in found.migrations:
         for way, report in one.locks.items():
             about = f"{escaped(one.id)}, {way}"
-            if waits := [escaped(str(wait)) for wait in report.waits if wait.who != MAINTENANCE]:
-                longest = max(report.statements, key=lambda statement: statement.seconds)
-                _print(f"{about}: {'; '.join(waits)} (longest: {escaped(str(longest))})")
+            waits = [wait for wait in report.waits if wait.who != MAINTENANCE]
+            longest = max(longest, *(wait.seconds for wait in waits), 0.0)
+            if told := [escaped(str(wait)) for wait in waits if wait.seconds >= _NOTICED]:
+                slowest = max(report.statements, key=lambda statement: statement.seconds)
+                _print(f"{about}: {'; '.join(told)} (longest: {escaped(str(slowest))})")
             for wait in report.too_long(max_lock):
                 _print(f"{about}: {escaped(str(wait))}, longer than --max-lock {max_lock:g}", BAD)
+    _print(f"Others would wait for {longest:.2f} seconds at most.")
 
 
 def print_plan(location: Location, planned: list[PlannedMigration]) -> None:

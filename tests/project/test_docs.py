@@ -913,7 +913,8 @@ def _somebody_uses_a_table(checkout: Path) -> str:
     run([*ON_SERVER, "apply", "--revision", "001"], checkout)
     with psycopg.connect(make_conninfo()) as reader:
         reader.execute("SELECT FROM user_patterns")
-        return run([*ON_SERVER, "rollback"], checkout, fails=True)
+        patience = "postgresql+atomic://?timeout=0.1"
+        return run([*ON_SERVER, "rollback", "--database", patience], checkout, fails=True)
 
 
 def _no_driver(checkout: Path) -> str:

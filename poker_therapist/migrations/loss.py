@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain, unquoted
@@ -13,9 +14,21 @@ _MOST = 1_000_000
 _DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ((?:{PART}\.)?({PART}))(?: DROP COLUMN ({PART}))?;")
 
 
+class Counted(NamedTuple):
+    """What would be lost, in words, and how many that are; 0 if that is not counted."""
+
+    words: str
+    many: float = 0
+
+
 def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
     """Return what rolling some migrations back, one after the other, would lose now; empty if nothing."""
-    found: dict[tuple[str, str], str] = {}
+    return ", ".join(one.words for one in found_losses(backend, migrations).values())
+
+
+def found_losses(backend: Any, migrations: Iterable[Any]) -> dict[tuple[str, str], Counted]:
+    """Return that by the table and the column."""
+    found: dict[tuple[str, str], Counted] = {}
     with backend.translating_errors(), backend.migration_names():
         statements = [one for migration in migrations for one in migration.statements("rollback")]
         # Of all there is: how its name is written, if a schema need not be.
@@ -27,11 +40,12 @@ def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
         # What is lost whole is said once.
         for lost in sorted(losses(statements), key=lambda one: (one.column != "", one.is_part)):
             if lost.other:
-                found[lost.other, ""] = f"what `{escaped(lost.other)}` takes with it, which is not counted"
+                words = f"what `{escaped(lost.other)}` takes with it, which is not counted"
+                found[lost.other, ""] = Counted(words)
             for table, column in _places(backend, lost, written):
                 if found.keys().isdisjoint({(table, column), (table, "")}):
                     found |= _counted(backend, table, column, is_part=lost.is_part)
-    return ", ".join(found.values())
+    return found
 
 
 def _places(
@@ -58,7 +72,7 @@ def _places(
             yield place
 
 
-def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], str]:
+def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], Counted]:
     """Return how many rows or values there are, by what they are; nothing if there are none."""
     condition = f"WHERE counted.{column} IS NOT NULL " if column else ""
     # To count more would take long, which is not for a question.
@@ -70,7 +84,8 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
         return {}
     name = ".".join(map(unquoted, re.findall(PART, f"{table}.{column}" if column else table)))
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
-    return {(table, column): f"{many} of {escaped(name)}{' at most' if is_part else ''}"} if count else {}
+    words = f"{many} of {escaped(name)}{' at most' if is_part else ''}"
+    return {(table, column): Counted(words, inf if count == _MOST else count)} if count else {}
 
 
 def refusal(loss: str, ways: Sequence[str]) -> MigrationError:

@@ -14,6 +14,7 @@ from poker_therapist.migrations.clauses import (
     PART,
     Item,
     assigned,
+    enclosed,
     outside_brackets,
     plain,
     selected,
@@ -63,9 +64,12 @@ _SELECTS_ROWS = re.compile(
 )
 # What puts rows over others.
 _REPLACES = re.compile(r"^(?:REPLACE|INSERT OR REPLACE|MERGE) |\bDO UPDATE\b", re.I)
+_SETS = re.compile(r"\b(?:DO|THEN) UPDATE SET (.*?)(?= WHEN (?:NOT )?MATCHED|$)", re.I)
+_ALIAS = re.compile(rf"^(?:UPDATE (?:OR \w+ )?|MERGE INTO )(?:ONLY )?{NAME} (?:AS )?(?!SET\b)({PART})", re.I)
+_TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY|pg_temp)\b", re.I)
 # What takes along things that the text does not name.
 _TAKES_ALONG = re.compile(
-    r"(?:DROP (?:TYPE|DOMAIN|COLLATION|EXTENSION)|TRUNCATE)\b.* CASCADE\b"
+    r"(?:DROP (?!(?:TABLE|SCHEMA|VIEW|MATERIALIZED|INDEX|TRIGGER|POLICY|RULE|SEQUENCE)\b)|TRUNCATE\b).* CASCADE\b"
     r"|(?:DROP (?:OWNED|DATABASE)|CALL)\b.*|ALTER TYPE .* DROP ATTRIBUTE .*",
     re.I,
 )
@@ -219,7 +223,7 @@ class Reading:
         elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
             yield _Effect(f"copies rows into the new table {found[2]}")
         inner = _INNER_CHANGE.finditer(text) if main is not text else ()
-        for part in (main, *(text[found.end() :] for found in islice(inner, 20))):
+        for part in (main, *(enclosed(text[found.end() :]) for found in islice(inner, 20))):
             yield from self._changed(part, outside_brackets(part))
         found = _TAKES_ALONG.match(text)
         if found or (text[:2].upper() == "DO" and _CODE_DELETES.search(raw)):
@@ -259,6 +263,8 @@ class Reading:
         tables = [self._table(name) for name in names]
         is_there = is_new and made is not None and made[1]
         into = self._make(target) if is_new and not is_there else self._table(target)
+        head = text[: made.end()] if made else found[0] if is_new and found else ""
+        into.is_gone |= _TEMPORARY.search(head) is not None  # when the session ends
         items = [] if _MERGES.match(main) else selected(read, columns, is_named=is_new)
         is_over = _REPLACES.search(outside_brackets(main)) is not None
         self._over += [into] if is_over and tables and into not in tables else []
@@ -278,13 +284,30 @@ class Reading:
                 if not is_part:
                     table.is_gone = True
                     self._make(name)
-        elif (found := _MERGES.match(outside)) and re.search(r"\bTHEN DELETE\b", outside, re.I):
-            yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+        elif found := _MERGES.match(outside):
+            if re.search(r"\bTHEN DELETE\b", outside, re.I):
+                yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+            for setting in list(_SETS.finditer(part))[:20]:
+                yield from self._overwritten(found[1], f"SET {setting[1]}", part, is_part=True)
         elif found := _UPDATES.match(outside):
-            for item in () if sources(part) else assigned(part):
-                if item.target not in item.names:
-                    table = self._table(found[1])
-                    yield _Effect(lost=self._values(table, item.target, is_part=_selects(outside)))
+            yield from self._overwritten(found[1], part, part, is_part=_selects(outside))
+        elif (found := _INSERTS.match(part)) and _REPLACES.search(outside):
+            if setting := _SETS.search(part):
+                yield from self._overwritten(found[1], f"SET {setting[1]}", part, is_part=True)
+            elif {self._key(name) for name in sources(part)} <= {self._key(found[1])}:
+                yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+
+    def _overwritten(self, name: str, setting: str, part: str, *, is_part: bool) -> Iterator[_Effect]:
+        """Yield what is lost where columns of a table are set; not what comes from another table."""
+        table, own = self._table(name), self._key(name)
+        owners = {bare(name), *(plain(one[-1]) for one in _ALIAS.findall(part)[:1])}
+        is_put_back = any(self._key(one) != own for one in sources(part))
+        for item in assigned(setting):
+            is_lost = item.is_constant if is_put_back else not item.has_whole(item.target, owners)
+            if is_lost:
+                yield _Effect(lost=self._values(table, item.target, is_part=is_part))
+                if table.is_made:
+                    table.dropped.add(item.target)
 
     def _dropped(self, name: str) -> _Effect:
         table, key = self._table(name), self._key(name)

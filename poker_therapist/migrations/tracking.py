@@ -81,7 +81,7 @@ class Copy(NamedTuple):
         if not self.items:
             yield column
         for one in self.items:
-            if one.has_all or not column or column in one.names:
+            if one.has_all or not column or one.has_whole(column):
                 yield one.target or (column if one.has_all else "")
 
 

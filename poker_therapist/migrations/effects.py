@@ -69,7 +69,8 @@ _ALIAS = re.compile(rf"^(?:UPDATE (?:OR \w+ )?|MERGE INTO )(?:ONLY )?{NAME} (?:A
 _TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY|pg_temp)\b", re.I)
 # What takes along things that the text does not name.
 _TAKES_ALONG = re.compile(
-    r"(?:DROP (?!(?:TABLE|SCHEMA|VIEW|MATERIALIZED|INDEX|TRIGGER|POLICY|RULE|SEQUENCE)\b)|TRUNCATE\b).* CASCADE\b"
+    r"(?:DROP (?!(?:TABLE|SCHEMA|VIEW|MATERIALIZED|INDEX|TRIGGER|POLICY|RULE|SEQUENCE)\b)|TRUNCATE\b)"
+    r".* CASCADE\b"
     r"|(?:DROP (?:OWNED|DATABASE)|CALL)\b.*|ALTER TYPE .* DROP ATTRIBUTE .*",
     re.I,
 )
@@ -214,14 +215,15 @@ class Reading:
         verb = next(top_level(text, r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b"), None)
         main = text[verb.start() :] if verb and text[:4].upper() == "WITH" else text
         self._note(text, main)
+        made = _MAKES_TABLE.match(text)
         if found := _DROPS_TABLES.match(text):
             for name in _names(found[1]):
                 yield self._dropped(name)
         elif found := _ALTERS.match(text):
             for action in re.split(" ?, ?", outside_brackets(found[2])):
                 yield from self._altered(found[1], action)
-        elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
-            yield _Effect(f"copies rows into the new table {found[2]}")
+        elif made and _AS_QUERY.search(text):
+            yield _Effect(f"copies rows into the new table {made[2]}")
         inner = _INNER_CHANGE.finditer(text) if main is not text else ()
         for part in (main, *(enclosed(text[found.end() :]) for found in islice(inner, 20))):
             yield from self._changed(part, outside_brackets(part))
@@ -292,8 +294,8 @@ class Reading:
         elif found := _UPDATES.match(outside):
             yield from self._overwritten(found[1], part, part, is_part=_selects(outside))
         elif (found := _INSERTS.match(part)) and _REPLACES.search(outside):
-            if setting := _SETS.search(part):
-                yield from self._overwritten(found[1], f"SET {setting[1]}", part, is_part=True)
+            if does := _SETS.search(part):
+                yield from self._overwritten(found[1], f"SET {does[1]}", part, is_part=True)
             elif {self._key(name) for name in sources(part)} <= {self._key(found[1])}:
                 yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
 

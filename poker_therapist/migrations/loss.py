@@ -1,16 +1,17 @@
 """How many rows and values a rollback would lose: what `effects.losses` reads in its text, counted."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
 from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain, unquoted
-from poker_therapist.migrations.effects import losses
+from poker_therapist.migrations.effects import code, losses
 from poker_therapist.migrations.tracking import Lost
 
 _MOST = 1_000_000
+_LONGEST, _LONGEST_SHOWN = 1_000, 100
 _DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ((?:{PART}\.)?({PART}))(?: DROP COLUMN ({PART}))?;")
 
 
@@ -21,12 +22,22 @@ class Counted(NamedTuple):
     many: float = 0
 
 
-def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
+# What another transaction does not undo, and may be anything: calls, and names that are not read here.
+_UNKNOWN = re.compile(
+    r"(?:EXECUTE|EXPLAIN|DO)\b|PRAGMA writable_schema\b|SET (?:LOCAL |SESSION )?search_path\b|.*\bU&\""
+    r"|(?:DROP|DELETE|UPDATE|ALTER)\b(?:.*\b(?:TABLE|FROM|COLUMN|EXISTS))? ?''"
+    r"|(?:SELECT|WITH|VALUES|UPDATE|DELETE)\b.*?(?!\b(?:count|min|max|sum|avg|coalesce|IN|EXISTS|AS|FROM|AND|OR"
+    r"|NOT|WHERE|VALUES|ANY|ALL|ON|SET|USING|SELECT|UNION|JOIN)\b)(?:\b\w+|\") ?\(",
+    re.I,
+)
+
+
+def described_loss(backend: Any, migrations: Sequence[Any]) -> str:
     """Return what rolling some migrations back, one after the other, would lose now; empty if nothing."""
     return ", ".join(one.words for one in found_losses(backend, migrations).values())
 
 
-def found_losses(backend: Any, migrations: Iterable[Any]) -> dict[tuple[str, str], Counted]:
+def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str], Counted]:
     """Return that by the table and the column."""
     found: dict[tuple[str, str], Counted] = {}
     with backend.translating_errors(), backend.migration_names():
@@ -37,10 +48,13 @@ def found_losses(backend: Any, migrations: Iterable[Any]) -> dict[tuple[str, str
             for drops in map(_DROPS.fullmatch, backend.present().values())
             if drops
         }
+        alone = [one for one in migrations if not one.is_transactional("rollback")]
+        texts = (code(each.text)[:_LONGEST] for one in alone for each in one.statements("rollback"))
+        unknown = [Lost(other=text.rstrip(" ;")) for text in texts if _UNKNOWN.match(text)]
         # What is lost whole is said once.
-        for lost in sorted(losses(statements), key=lambda one: (one.column != "", one.is_part)):
+        for lost in sorted((*losses(statements), *unknown), key=lambda one: (one.column != "", one.is_part)):
             if lost.other:
-                words = f"what `{escaped(lost.other)}` takes with it, which is not counted"
+                words = f"what `{escaped(lost.other[:_LONGEST_SHOWN])}` takes with it, which is not counted"
                 found[lost.other, ""] = Counted(words)
             for table, column in _places(backend, lost, written):
                 if found.keys().isdisjoint({(table, column), (table, "")}):

@@ -2,6 +2,11 @@
 
 import pytest
 
+from poker_therapist.engines import engine_for
+from poker_therapist.errors import MigrationError
+from poker_therapist.location import locate
+from poker_therapist.migrations.loss import refusal
+from poker_therapist.migrations.run import roll_back
 from tests.helpers.cli import command
 from tests.helpers.engines import is_server
 from tests.helpers.project import Project
@@ -12,7 +17,9 @@ TABLES = (
     "CREATE TABLE o (id INTEGER PRIMARY KEY, t_id INTEGER, v TEXT);"
     "INSERT INTO o VALUES (1, 1, 'p'), (2, 1, 'q'), (3, 2, 'r');"
 )
-REBUILT = "CREATE TABLE n (id INTEGER, a TEXT, b TEXT{}); INSERT INTO n {}; DROP TABLE t; ALTER TABLE n RENAME TO t;"
+REBUILT = (
+    "CREATE TABLE n (id INTEGER, a TEXT, b TEXT{}); INSERT INTO n {}; DROP TABLE t;ALTER TABLE n RENAME TO t;"
+)
 # Of each: what is made before, and the rollback, which loses rows or values.
 LOSES = [
     ("", "CREATE TEMP TABLE k AS SELECT * FROM o; DROP TABLE o;"),
@@ -32,11 +39,11 @@ LOSES = [
     ("", REBUILT.format("", "SELECT id, CAST(a AS VARCHAR(1)), b FROM t")),
     ("", REBUILT.format("", "SELECT id, nullif(a, 'One'), b FROM t")),
 ]  # fmt: skip
+INSTEAD = "CREATE TRIGGER g INSTEAD OF DELETE ON vv BEGIN DELETE FROM t WHERE id = OLD.id; END;"
 LOSES_ON_SQLITE = [
     ("CREATE TRIGGER g AFTER UPDATE ON t BEGIN DELETE FROM o; END;", "UPDATE t SET a = a;"),
     (
-        "CREATE VIEW vv AS SELECT * FROM t;"
-        "CREATE TRIGGER g INSTEAD OF DELETE ON vv BEGIN DELETE FROM t WHERE id = OLD.id; END;",
+        "CREATE VIEW vv AS SELECT * FROM t;" + INSTEAD,
         "DELETE FROM vv;",
     ),
     ("", "CREATE TABLE temp.k AS SELECT * FROM o; DROP TABLE o;"),
@@ -49,16 +56,16 @@ LOSES_ON_SQLITE = [
     ("", "INSERT OR REPLACE INTO t SELECT id, 'z', b FROM t;"),
     ("", REBUILT.format(", UNIQUE (b) ON CONFLICT IGNORE", "SELECT id, a, 'x' FROM t")),
     ("", REBUILT.format(", UNIQUE (b) ON CONFLICT REPLACE", "SELECT id, a, 'x' FROM t")),
-    ("", "CREATE TABLE n (id INTEGER, a INTEGER, b TEXT); INSERT INTO n SELECT id, CAST(a AS INTEGER), b FROM t;"
-     "DROP TABLE t; ALTER TABLE n RENAME TO t;"),
+    ("", REBUILT.format("", "SELECT id, CAST(a AS INTEGER), b FROM t")),
 ]  # fmt: skip
+G = "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM o; RETURN NEW; END';"
+F = "CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';"
 W = "CREATE FUNCTION w() RETURNS void LANGUAGE sql AS 'DELETE FROM o';"
 LOSES_ON_POSTGRESQL = [
     (W, "SELECT w();"),
     ("", "CREATE FUNCTION pg_temp.w() RETURNS void LANGUAGE sql AS 'TRUNCATE o'; SELECT pg_temp.w();"),
     (
-        "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM o; RETURN NEW; END';"
-        "CREATE TRIGGER g AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION g();",
+        G + "CREATE TRIGGER g AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION g();",
         "UPDATE t SET a = a;",
     ),
     ("CREATE RULE r AS ON UPDATE TO t DO ALSO DELETE FROM o;", "UPDATE t SET a = a;"),
@@ -72,12 +79,15 @@ LOSES_ON_POSTGRESQL = [
     ("", "MERGE INTO t USING (VALUES (1)) AS q (id) ON q.id = t.id WHEN MATCHED THEN UPDATE SET a = 'z';"),
     ("", "WITH d AS (UPDATE t SET a = 'z' RETURNING 1) SELECT count(*) FROM d;"),
     (
-        "CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';"
-        "ALTER TABLE t ADD c TEXT GENERATED ALWAYS AS (f(a)) STORED;",
+        F + "ALTER TABLE t ADD c TEXT GENERATED ALWAYS AS (f(a)) STORED;",
         "DROP FUNCTION f(text) CASCADE;",
     ),
 ]  # fmt: skip
 KEEPS = [
+    (
+        "",
+        "CREATE TEMP TABLE k AS SELECT * FROM t; DELETE FROM t; INSERT INTO t SELECT * FROM k; DROP TABLE k;",
+    ),
     ("", "ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME COLUMN a TO c;"),
     ("", "CREATE TABLE k AS SELECT * FROM o; DROP TABLE o;"),
     ("", "CREATE TABLE k AS SELECT id, v AS w, t_id FROM o; DELETE FROM o;"),
@@ -114,3 +124,30 @@ def test_what_is_lost_without_being_said_is_refused(project: Project) -> None:
     passed = [rollback for made, rollback in LOSES + more if outcome(project, made, rollback) == "done"]
     refused = [rollback for made, rollback in KEEPS if outcome(project, made, rollback) == "refused"]
     assert (passed, refused) == ([], [])
+
+
+def test_what_comes_in_after_the_consent_is_not_lost_with_it(project: Project) -> None:
+    """More rows than somebody has agreed to."""
+    project.write("001_a", "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1);", "DROP TABLE t;")
+    location, asked = locate(str(project.database)), list[str]()
+    assert project.yoyo("apply").returncode == 0
+
+    def allow(lost: str, _last: str, *, may_ask: bool = True) -> None:
+        asked.append(lost)
+        if not may_ask:
+            raise refusal(lost, ["say so"])
+        if project.query("SELECT count(*) FROM t") == [(1,)]:
+            project.run_sql("INSERT INTO t VALUES (2)")
+
+    with pytest.raises(MigrationError, match="would delete 2 rows of t,"):
+        roll_back(engine_for(location), [str(project.sql)], allow_loss=allow, say=str)
+    assert project.query("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+    roll_back(engine_for(location), [str(project.sql)], allow_loss=allow, say=str)
+    assert asked == ["1 row of t", "2 rows of t", "2 rows of t"]
+
+
+def test_outside_a_transaction_what_is_not_known_asks(project: Project) -> None:
+    project.write("001_a", TABLES, "-- transactional: false\nSELECT abs(1); SELECT count(*) FROM t;")
+    assert project.yoyo("apply").returncode == 0
+    project.loses_rows = False
+    assert "would delete what `SELECT abs(1)` takes with it, which" in project.refuses("rollback")

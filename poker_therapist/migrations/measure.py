@@ -45,7 +45,7 @@ def measured(backend: Any, migration: Any, statements: Sequence[Any]) -> Iterato
     reading.all(statements)
     held = _places(backend)
     # What others commit to these after the count would be lost uncounted.
-    backend.hold([held[name][""] for name in reading.emptied if name in held])
+    backend.hold([held[name][""] for name in sorted(reading.emptied) if name in held])
     before = _count(backend, held)
     yield
     found = _lost(reading, before, _count(backend, _places(backend)), agreed.most)

@@ -126,6 +126,9 @@ WHERE
     AND has_table_privilege(relation.oid, 'SELECT')
 ORDER BY relation.oid, attribute.attnum;
 
+-- name: may_write(written)
+SELECT has_table_privilege(CAST(:written AS TEXT), 'UPDATE, DELETE, TRUNCATE');
+
 -- name: invalid_indexes(kind, scope)
 -- Of a table, of the table of an index, of a schema, or of the whole database. Not those of partitioned
 -- tables: such an index is not valid until each partition has its part of it. The names of what REINDEX

@@ -62,7 +62,10 @@ WHERE
     AND "table".name NOT GLOB '_yoyo_*'
     AND "table".name NOT GLOB '_migration_*'
     AND "table".name <> 'yoyo_lock'
-    AND "table".name NOT IN (SELECT listed.name FROM pragma_table_list AS listed WHERE listed.type = 'shadow');
+    AND "table".name NOT IN (
+        SELECT listed.name FROM pragma_table_list AS listed
+        WHERE listed.type = 'shadow' AND listed.schema = 'main'
+    );
 
 -- name: schema_version()
 SELECT schema_version FROM pragma_schema_version;

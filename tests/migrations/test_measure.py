@@ -93,8 +93,11 @@ KEEPS = [
     ("", "CREATE TABLE k AS SELECT id, v AS w, t_id FROM o; DELETE FROM o;"),
     ("", "ALTER TABLE t ADD c TEXT; UPDATE t SET c = a; ALTER TABLE t DROP COLUMN a;"),
     ("", REBUILT.format("", "SELECT id, a, b FROM t")),
+    ("", "INSERT INTO o SELECT id + 10, id, b FROM t WHERE b IS NULL; CREATE VIEW s AS SELECT 1 AS a;"),
     ("CREATE TABLE s (id INTEGER, a TEXT);", "INSERT INTO t (id, a) VALUES (3, 'z'); DROP TABLE s;"),
     ("", "CREATE INDEX i ON t (a); UPDATE t SET a = a;"),
+    ("", "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b;"),
+    ("ALTER TABLE t ADD c TEXT;", "ALTER TABLE t DROP COLUMN c;"),
 ]  # fmt: skip
 
 

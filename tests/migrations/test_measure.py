@@ -154,3 +154,18 @@ def test_outside_a_transaction_what_is_not_known_asks(project: Project) -> None:
     assert project.yoyo("apply").returncode == 0
     project.loses_rows = False
     assert "would delete what `SELECT abs(1)` takes with it, which" in project.refuses("rollback")
+
+
+def test_what_was_agreed_to_is_not_asked_again(project: Project) -> None:
+    """Under whichever name it is lost, and no more than was said at most."""
+    project.write("001_a", TABLES, "SELECT 1;")
+    rollback = "ALTER TABLE T RENAME TO s; ALTER TABLE s DROP COLUMN A; DELETE FROM o WHERE id = 1;"
+    project.write("002_b", "-- depends: 001_a\nSELECT 1;", rollback)
+    assert project.yoyo("apply").returncode == 0
+    asked = list[tuple[str, bool]]()
+
+    def allow(lost: str, _last: str, *, may_ask: bool = True) -> None:
+        asked.append((lost, may_ask))
+
+    roll_back(engine_for(locate(str(project.database))), [str(project.sql)], allow_loss=allow, say=str)
+    assert (len(asked), project.query("SELECT count(*) FROM o")) == (1, [(2,)])

@@ -168,8 +168,8 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """
     location, given = where.migrations(changes=True)
 
-    def allow_loss(lost: str, last: str) -> None:
-        if not sys.stdin.isatty():
+    def allow_loss(lost: str, last: str, *, may_ask: bool = True) -> None:
+        if not (may_ask and sys.stdin.isatty()):
             call = command_about(location, "rollback", "--to", last, "--yes")
             raise loss.refusal(lost, [f"run `{call}`"])
         click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)

@@ -37,6 +37,7 @@ from poker_therapist.migrations.files import (
 )
 from poker_therapist.migrations.log import record_failure
 from poker_therapist.migrations.meanwhile import require_consent, say_nothing_to_apply
+from poker_therapist.migrations.measure import Agreed, measured
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -57,7 +58,8 @@ class AtomicBackend(Bookkeeping, ABC):
     shows_rows = False  # whether the rows that a migration selects are reported
     room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
     sources: Sequence[str] = ()  # where the migrations were read
-    allow_loss: Callable[[str, str], None] | None = None  # may refuse what deletes rows or values
+    allow_loss: Callable[..., None] | None = None  # may refuse what deletes rows or values
+    agreed: Agreed | None = None  # what it has not refused
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -366,7 +368,8 @@ class AtomicBackend(Bookkeeping, ABC):
             self.back_up(f"rollback-{migration.id}")
             self._prepare()
             if migration.is_transactional("rollback"):
-                self._run(migration, statements, "rollback")
+                with measured(self, migration, statements):
+                    self._run(migration, statements, "rollback")
                 self._unrecord(migration)
             else:
                 self._keep(migration, None)

@@ -4,7 +4,7 @@ A statement is on one line here, without comments and with nothing in its texts,
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
@@ -12,6 +12,13 @@ NAME = rf"((?:{PART} ?\. ?)?{PART})"
 _STAR = re.compile(r"(?:^|SELECT|DISTINCT|[,.]) ?\*", re.I)
 _NAMED = re.compile(rf"(?:^|\bAS |\. ?)({PART})$", re.I)
 _NESTED = re.compile(r"^WITH\b|\( ?SELECT\b", re.I)
+_STATEMENT = re.compile(r"\b(?:SELECT|UPDATE|MERGE|VALUES)\b", re.I)
+_WHOLE = re.compile(
+    rf"(?:'' ?\|\| ?)?(?:(?:json_quote|to_jsonb?|quote|quote_literal|coalesce|ifnull) ?\( ?)?{NAME}"
+    rf"(?: ?,[^()]*)?(?: ?\))?(?: ?\|\| ?'')?(?: ?(?:AS )?{PART})? ?;?$",
+    re.I,
+)
+_CONSTANTS = frozenset(("null", "true", "false", "default", "current_timestamp"))
 _WORDS = re.compile(
     rf"""
       "[^"]*" | `[^`]*` | (?P<bracket>[()])
@@ -31,12 +38,31 @@ class Item(NamedTuple):
     target: str
     names: frozenset[str]
     has_all: bool = False
+    value: str = ""
+
+    def has_whole(self, column: str, owners: Collection[str] = ()) -> bool:
+        """Return whether a column's values can be read out of it, also if it is quoted, or NULL is filled.
+
+        Args:
+            column: in lower case.
+            owners: what may stand before it, if not everything may.
+        """
+        if _STATEMENT.search(self.value):  # what becomes what is not told apart
+            return column in self.names
+        found = _WHOLE.match(self.value)
+        parts = list(map(plain, re.findall(PART, found[1]))) if found else []
+        return parts[-1:] == [column] and (not owners or not parts[1:] or parts[-2] in owners)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no column is in it."""
+        return all(name[0].isdigit() or name in _CONSTANTS for name in self.names)
 
     @classmethod
     def of(cls, target: str, expression: str) -> "Item":
         """Read an expression, or a whole statement."""
         names = frozenset(map(plain, re.findall(PART, expression)))
-        return cls(target, names, _STAR.search(expression) is not None)
+        return cls(target, names, _STAR.search(expression) is not None, expression.strip())
 
 
 def plain(name: str) -> str:
@@ -73,6 +99,16 @@ def top_level(text: str, pattern: str) -> Iterator[re.Match[str]]:
                 return
         elif depth == 0 and found[0][0] not in '"`':
             yield found
+
+
+def enclosed(text: str) -> str:
+    """Return a text up to the bracket that closes more than was opened."""
+    depth = 0
+    for found in re.finditer(r'"[^"]*"|`[^`]*`|[()]', text):
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if depth < 0:
+            return text[: found.start()]
+    return text
 
 
 def listed(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from poker_therapist.migrations.clauses import (
     PART,
     Item,
     assigned,
+    enclosed,
     outside_brackets,
     plain,
     selected,
@@ -61,9 +62,15 @@ _SELECTS_ROWS = re.compile(
     r"\b(?:WHERE|DISTINCT|GROUP BY|HAVING|LIMIT|OFFSET|FETCH|EXCEPT|INTERSECT|OR IGNORE|DO NOTHING)\b",
     re.I,
 )
+# What puts rows over others.
+_REPLACES = re.compile(r"^(?:REPLACE|INSERT OR REPLACE|MERGE) |\bDO UPDATE\b", re.I)
+_SETS = re.compile(r"\b(?:DO|THEN) UPDATE SET (.*?)(?= WHEN (?:NOT )?MATCHED|$)", re.I)
+_ALIAS = re.compile(rf"^(?:UPDATE (?:OR \w+ )?|MERGE INTO )(?:ONLY )?{NAME} (?:AS )?(?!SET\b)({PART})", re.I)
+_TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY|pg_temp)\b", re.I)
 # What takes along things that the text does not name.
 _TAKES_ALONG = re.compile(
-    r"(?:DROP (?:TYPE|DOMAIN|COLLATION|EXTENSION)|TRUNCATE)\b.* CASCADE\b"
+    r"(?:DROP (?!(?:TABLE|SCHEMA|VIEW|MATERIALIZED|INDEX|TRIGGER|POLICY|RULE|SEQUENCE)\b)|TRUNCATE\b)"
+    r".* CASCADE\b"
     r"|(?:DROP (?:OWNED|DATABASE)|CALL)\b.*|ALTER TYPE .* DROP ATTRIBUTE .*",
     re.I,
 )
@@ -125,14 +132,14 @@ def effects(statements: Sequence[Statement]) -> list[list[str]]:
     """Return what each statement of a migration does to data; nothing where it does nothing."""
     found = [
         [one.sentence if isinstance(one.sentence, str) else one.sentence() for one in each]
-        for each in _Reading().all(statements)
+        for each in Reading().all(statements)
     ]
     return [[sentence for sentence in each if sentence] for each in found]
 
 
 def losses(statements: Sequence[Statement]) -> list[Lost]:
     """Return what is nowhere any more once some statements, of one migration or more, have run."""
-    found = (one.lost() for each in _Reading().all(statements) for one in each)
+    found = (one.lost() for each in Reading().all(statements) for one in each)
     return [one for one in found if one]
 
 
@@ -147,11 +154,14 @@ def bare(name: str) -> str:
     return plain(re.findall(PART, name)[-1])
 
 
-class _Reading:
+class Reading:
     """The statements of a run, read one after the other."""
 
     def __init__(self) -> None:
         self.tables: dict[str, Table] = {}
+        self.first: dict[str, Table] = {}  # as they were called before
+        self.emptied: set[str] = set()  # by their names before
+        self._over: list[Table] = []
 
     def all(self, statements: Sequence[Statement]) -> list[list[_Effect]]:
         """Read statements, no more than a person writes: a text that a database kept may be anybody's."""
@@ -163,26 +173,59 @@ class _Reading:
         return ".".join(parts[1:] if parts[0] in ("main", "public", "temp") and parts[1:] else parts)
 
     def _table(self, name: str) -> Table:
-        return self.tables.setdefault(self._key(name), Table(name))
+        key = self._key(name)
+        if key not in self.tables:
+            self.tables[key] = self.first[key] = Table(name)
+        return self.tables[key]
 
     def _make(self, name: str, *, is_gone: bool = False) -> Table:
         self.tables[self._key(name)] = table = Table(name, is_made=True, is_gone=is_gone)
         return table
 
+    def now(self, table: Table) -> str:
+        """Return what a table is called at the end; empty if it is gone."""
+        names = (name for name, one in self.tables.items() if one is table and not table.is_gone)
+        return next(names, "")
+
+    @property
+    def put_back(self) -> set[str]:
+        """The tables into which a statement has put rows over those that were there."""
+        return {self.now(table) for table in self._over}
+
+    def places(self, table: Table, column: str | None, depth: int = 0) -> Iterator[tuple[str, str] | None]:
+        """Yield where the rows, or the values of a column, were put; None for a place that cannot be counted.
+
+        Args:
+            table: whose rows.
+            column: its name now; None for the rows.
+            depth: how many copies of copies have been gone through.
+        """
+        for copy in table.copies if depth < 20 else ():
+            for name in [None] if column is None else copy.targets(column):
+                if name in copy.into.dropped or (copy.into is table and name is None):
+                    continue
+                if copy.is_over or name == "":
+                    yield None
+                elif now := self.now(copy.into):
+                    yield now, name or ""
+                else:
+                    yield from self.places(copy.into, name, depth + 1)
+
     def _read(self, raw: str, text: str) -> Iterator[_Effect]:
         verb = next(top_level(text, r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b"), None)
         main = text[verb.start() :] if verb and text[:4].upper() == "WITH" else text
         self._note(text, main)
+        made = _MAKES_TABLE.match(text)
         if found := _DROPS_TABLES.match(text):
             for name in _names(found[1]):
                 yield self._dropped(name)
         elif found := _ALTERS.match(text):
             for action in re.split(" ?, ?", outside_brackets(found[2])):
                 yield from self._altered(found[1], action)
-        elif (found := _MAKES_TABLE.match(text)) and _AS_QUERY.search(text):
-            yield _Effect(f"copies rows into the new table {found[2]}")
+        elif made and _AS_QUERY.search(text):
+            yield _Effect(f"copies rows into the new table {made[2]}")
         inner = _INNER_CHANGE.finditer(text) if main is not text else ()
-        for part in (main, *(text[found.end() :] for found in islice(inner, 20))):
+        for part in (main, *(enclosed(text[found.end() :]) for found in islice(inner, 20))):
             yield from self._changed(part, outside_brackets(part))
         found = _TAKES_ALONG.match(text)
         if found or (text[:2].upper() == "DO" and _CODE_DELETES.search(raw)):
@@ -213,16 +256,22 @@ class _Reading:
             table, items = self._table(found[1]), assigned(main)
             table.copies.append(Copy(table, _selects(main), items))
             for name in sources(text):  # whose other columns say to which row each value belongs
-                self._table(name).copies.append(Copy(table, is_part=False, items=[*items, Item.of("", main)]))
+                items = [*items, Item.of("", main)]
+                self._table(name).copies.append(Copy(table, is_part=False, items=items, is_over=True))
+                self._over.append(table)
             return
         else:
             return
         tables = [self._table(name) for name in names]
         is_there = is_new and made is not None and made[1]
         into = self._make(target) if is_new and not is_there else self._table(target)
+        head = text[: made.end()] if made else found[0] if is_new and found else ""
+        into.is_gone |= _TEMPORARY.search(head) is not None  # when the session ends
         items = [] if _MERGES.match(main) else selected(read, columns, is_named=is_new)
+        is_over = _REPLACES.search(outside_brackets(main)) is not None
+        self._over += [into] if is_over and tables and into not in tables else []
         for table in tables:
-            table.copies.append(Copy(into, _selects(main), items))
+            table.copies.append(Copy(into, _selects(main), items, is_over and table is not into))
 
     def _changed(self, part: str, outside: str) -> Iterator[_Effect]:
         for pattern, sentence in _CHANGES:
@@ -237,13 +286,30 @@ class _Reading:
                 if not is_part:
                     table.is_gone = True
                     self._make(name)
-        elif (found := _MERGES.match(outside)) and re.search(r"\bTHEN DELETE\b", outside, re.I):
-            yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+        elif found := _MERGES.match(outside):
+            if re.search(r"\bTHEN DELETE\b", outside, re.I):
+                yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+            for setting in list(_SETS.finditer(part))[:20]:
+                yield from self._overwritten(found[1], f"SET {setting[1]}", part, is_part=True)
         elif found := _UPDATES.match(outside):
-            for item in () if sources(part) else assigned(part):
-                if item.target not in item.names:
-                    table = self._table(found[1])
-                    yield _Effect(lost=self._values(table, item.target, is_part=_selects(outside)))
+            yield from self._overwritten(found[1], part, part, is_part=_selects(outside))
+        elif (found := _INSERTS.match(part)) and _REPLACES.search(outside):
+            if does := _SETS.search(part):
+                yield from self._overwritten(found[1], f"SET {does[1]}", part, is_part=True)
+            elif {self._key(name) for name in sources(part)} <= {self._key(found[1])}:
+                yield _Effect(lost=self._rows(self._table(found[1]), is_part=True))
+
+    def _overwritten(self, name: str, setting: str, part: str, *, is_part: bool) -> Iterator[_Effect]:
+        """Yield what is lost where columns of a table are set; not what comes from another table."""
+        table, own = self._table(name), self._key(name)
+        owners = {bare(name), *(plain(one[-1]) for one in _ALIAS.findall(part)[:1])}
+        is_put_back = any(self._key(one) != own for one in sources(part))
+        for item in assigned(setting):
+            is_lost = item.is_constant if is_put_back else not item.has_whole(item.target, owners)
+            if is_lost:
+                yield _Effect(lost=self._values(table, item.target, is_part=is_part))
+                if table.is_made:
+                    table.dropped.add(item.target)
 
     def _dropped(self, name: str) -> _Effect:
         table, key = self._table(name), self._key(name)
@@ -287,9 +353,13 @@ class _Reading:
             if _REWRITES.match(action):
                 yield _Effect(f"may rewrite every row of {name}")
 
+    def _note_loss(self, table: Table) -> None:
+        self.emptied |= {name for name, one in self.first.items() if one is table}
+
     def _rows(self, table: Table, *, is_part: bool) -> Callable[[], Lost | None]:
         """Return what says, once all has been read, what is lost where rows are deleted here."""
         upto = len(table.copies)
+        self._note_loss(table)
 
         def lost() -> Lost | None:
             is_kept = table.keeps(upto=upto)
@@ -304,6 +374,7 @@ class _Reading:
     def _values(self, table: Table, column: str, *, is_part: bool) -> Callable[[], Lost | None]:
         """Return what says, once all has been read, what is lost where the values of a column go here."""
         upto, first = len(table.copies), table.was_called.get(column, column)
+        self._note_loss(table)
 
         def lost() -> Lost | None:
             if table.is_made or first is None or table.keeps(column, upto=upto):

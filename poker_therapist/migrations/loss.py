@@ -1,21 +1,45 @@
 """How many rows and values a rollback would lose: what `effects.losses` reads in its text, counted."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Any, NamedTuple
 
 from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain, unquoted
-from poker_therapist.migrations.effects import losses
+from poker_therapist.migrations.effects import code, losses
 from poker_therapist.migrations.tracking import Lost
 
 _MOST = 1_000_000
+_LONGEST, _LONGEST_SHOWN = 1_000, 100
 _DROPS = re.compile(rf"(?:DROP TABLE|ALTER TABLE) ((?:{PART}\.)?({PART}))(?: DROP COLUMN ({PART}))?;")
 
 
-def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
+class Counted(NamedTuple):
+    """What would be lost, in words, and how many that are; 0 if that is not counted."""
+
+    words: str
+    many: float = 0
+
+
+# What another transaction does not undo, and may be anything: calls, and names that are not read here.
+_UNKNOWN = re.compile(
+    r"(?:EXECUTE|EXPLAIN|DO)\b|PRAGMA writable_schema\b|SET (?:LOCAL |SESSION )?search_path\b|.*\bU&\""
+    r"|(?:DROP|DELETE|UPDATE|ALTER)\b(?:.*\b(?:TABLE|FROM|COLUMN|EXISTS))? ?''"
+    r"|(?:SELECT|WITH|VALUES|UPDATE|DELETE)\b.*?(?!\b(?:count|min|max|sum|avg|coalesce|IN|EXISTS|AS|FROM|AND|OR"
+    r"|NOT|WHERE|VALUES|ANY|ALL|ON|SET|USING|SELECT|UNION|JOIN)\b)(?:\b\w+|\") ?\(",
+    re.I,
+)
+
+
+def described_loss(backend: Any, migrations: Sequence[Any]) -> str:
     """Return what rolling some migrations back, one after the other, would lose now; empty if nothing."""
-    found: dict[tuple[str, str], str] = {}
+    return ", ".join(one.words for one in found_losses(backend, migrations).values())
+
+
+def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str], Counted]:
+    """Return that by the table and the column."""
+    found: dict[tuple[str, str], Counted] = {}
     with backend.translating_errors(), backend.migration_names():
         statements = [one for migration in migrations for one in migration.statements("rollback")]
         # Of all there is: how its name is written, if a schema need not be.
@@ -24,14 +48,18 @@ def described_loss(backend: Any, migrations: Iterable[Any]) -> str:
             for drops in map(_DROPS.fullmatch, backend.present().values())
             if drops
         }
+        alone = [one for one in migrations if not one.is_transactional("rollback")]
+        texts = (code(each.text)[:_LONGEST] for one in alone for each in one.statements("rollback"))
+        unknown = [Lost(other=text.rstrip(" ;")) for text in texts if _UNKNOWN.match(text)]
         # What is lost whole is said once.
-        for lost in sorted(losses(statements), key=lambda one: (one.column != "", one.is_part)):
+        for lost in sorted((*losses(statements), *unknown), key=lambda one: (one.column != "", one.is_part)):
             if lost.other:
-                found[lost.other, ""] = f"what `{escaped(lost.other)}` takes with it, which is not counted"
+                words = f"what `{escaped(lost.other[:_LONGEST_SHOWN])}` takes with it, which is not counted"
+                found[lost.other, ""] = Counted(words)
             for table, column in _places(backend, lost, written):
                 if found.keys().isdisjoint({(table, column), (table, "")}):
                     found |= _counted(backend, table, column, is_part=lost.is_part)
-    return ", ".join(found.values())
+    return found
 
 
 def _places(
@@ -58,7 +86,7 @@ def _places(
             yield place
 
 
-def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], str]:
+def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], Counted]:
     """Return how many rows or values there are, by what they are; nothing if there are none."""
     condition = f"WHERE counted.{column} IS NOT NULL " if column else ""
     # To count more would take long, which is not for a question.
@@ -70,7 +98,8 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
         return {}
     name = ".".join(map(unquoted, re.findall(PART, f"{table}.{column}" if column else table)))
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
-    return {(table, column): f"{many} of {escaped(name)}{' at most' if is_part else ''}"} if count else {}
+    words = f"{many} of {escaped(name)}{' at most' if is_part else ''}"
+    return {(table, column): Counted(words, inf if count == _MOST else count)} if count else {}
 
 
 def refusal(loss: str, ways: Sequence[str]) -> MigrationError:

@@ -6,7 +6,9 @@ from typing import Any
 
 from poker_therapist.errors import MigrationError, MigrationInterrupted, escaped
 from poker_therapist.location import command_about
-from poker_therapist.migrations.loss import described_loss
+from poker_therapist.migrations.clauses import plain
+from poker_therapist.migrations.loss import found_losses
+from poker_therapist.migrations.measure import Agreed, key
 from poker_therapist.migrations.order import natural
 
 
@@ -17,9 +19,13 @@ def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
             applied, interrupted = backend.chosen_among or (backend.applied(), backend.interrupted())
             later = (backend.applied().keys() - applied) | (backend.interrupted() - interrupted)
         _require_same(backend, later)
-        loss = described_loss(backend, migrations) if backend.allow_loss else ""
-    if loss:
-        backend.allow_loss(loss, migrations[-1].id)
+        if not backend.allow_loss or not migrations:
+            return
+        found = found_losses(backend, migrations)
+    if found:
+        backend.allow_loss(", ".join(one.words for one in found.values()), migrations[-1].id)
+    most = {(key(backend, table), plain(column)): one.many for (table, column), one in found.items()}
+    backend.agreed = Agreed(migrations[-1].id, most, any(not one.many for one in found.values()))
 
 
 def say_nothing_to_apply(backend: Any, known: Collection[Any]) -> None:

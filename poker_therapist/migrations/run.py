@@ -57,7 +57,7 @@ def roll_back(
     sources: Sequence[str],
     *,
     to: str | None = None,
-    allow_loss: Callable[[str, str], None] | None,
+    allow_loss: Callable[..., None] | None,
     say: Callable[[str], object],
 ) -> Run:
     """Roll back the migration that was applied last, or `to` and what was applied after it.
@@ -67,7 +67,7 @@ def roll_back(
         sources: folders of migrations; what has no file there any more is rolled back by its kept text.
         to: the id of a migration, or how it begins.
         allow_loss: called with what rows and values would be deleted, and the last id to be rolled back;
-            raises to refuse. None allows it.
+            raises to refuse, which it does with `may_ask=False`. None allows it.
         say: called with a line for each thing that is done.
 
     Raises:

@@ -55,8 +55,11 @@ class Table:
 
     def keeps_first(self, column: str) -> bool:
         """Return whether the values of a column are somewhere else at the end; as it was called first."""
-        now = next((name for name, was in self.was_called.items() if was == column), column)
-        return self.keeps(now)
+        return self.keeps(self.name_now(column))
+
+    def name_now(self, column: str) -> str:
+        """Return what a column is called now; as it was called first."""
+        return next((name for name, was in self.was_called.items() if was == column), column)
 
 
 class Copy(NamedTuple):
@@ -65,18 +68,20 @@ class Copy(NamedTuple):
     Attributes:
         is_part: whether a condition has selected the rows.
         items: what was put where; without any, all was put under its own name.
+        is_over: whether it may have been put over rows that were there, which then are not more than before.
     """
 
     into: Table
     is_part: bool
     items: Sequence[Item]
+    is_over: bool = False
 
     def targets(self, column: str) -> Iterator[str]:
         """Yield the columns into which a column's values were put; an empty name where that is not known."""
         if not self.items:
             yield column
         for one in self.items:
-            if one.has_all or not column or column in one.names:
+            if one.has_all or not column or one.has_whole(column):
                 yield one.target or (column if one.has_all else "")
 
 

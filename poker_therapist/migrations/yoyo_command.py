@@ -63,9 +63,9 @@ class YoyoCommandMixin(AtomicBackend):
         if not _is_on(command.f_locals["config"], "allow_data_loss"):
             self.allow_loss = functools.partial(self._require_consent, args)
 
-    def _require_consent(self, args: Any, loss: str, last: str) -> None:
+    def _require_consent(self, args: Any, loss: str, last: str, *, may_ask: bool = True) -> None:
         """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
-        if not args.batch_mode and sys.stdin.isatty():
+        if may_ask and not args.batch_mode and sys.stdin.isatty():
             if utils.confirm(f"This deletes {loss}. Go on?", default="n"):
                 return
             raise refusal(loss, ["run the command again"])

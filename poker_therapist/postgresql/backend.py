@@ -275,6 +275,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         is_alone = not migration.is_transactional(direction)
         self._patiently(lambda: self._run_once(migration, statement, direction), is_whole=is_alone)
 
+    def hold(self, tables: Sequence[str]) -> None:
+        """Let nobody else write to some tables until the transaction ends, where this role may lock them."""
+        for table in tables:
+            if self.query("may_write", (table.removeprefix("ONLY "),)) == [(True,)]:
+                self.connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
+
     def _run_once(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         if COPIES_ROWS.match(statement.text):
             raise MigrationFailed(

@@ -98,6 +98,39 @@ SELECT
 FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
 WHERE NOT pg_trigger.tgisinternal;
 
+-- name: countable()
+-- The columns of the tables that hold somebody's data; of one with children, its own rows.
+SELECT
+    CAST(namespace.nspname AS TEXT) AS schema_name,
+    CAST(relation.relname AS TEXT) AS table_name,
+    CAST(attribute.attname AS TEXT) AS column_name,
+    CASE WHEN relation.relkind = 'r' AND relation.relhassubclass THEN 'ONLY ' ELSE '' END
+    || format('%I.%I', namespace.nspname, relation.relname) AS written,
+    quote_ident(attribute.attname) AS column_written
+FROM pg_class AS relation
+INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
+LEFT JOIN pg_attribute AS attribute
+    ON
+        relation.oid = attribute.attrelid
+        AND attribute.attnum > 0
+        AND NOT attribute.attisdropped
+        AND attribute.attgenerated <> 'v'
+WHERE
+    relation.relkind IN ('r', 'p')
+    AND NOT relation.relispartition
+    AND relation.relpersistence <> 't'
+    AND namespace.nspname <> 'information_schema'
+    AND namespace.nspname !~ '^pg_'
+    AND relation.relname !~ '^(_yoyo_|_migration_|yoyo_lock$)'
+    AND has_schema_privilege(namespace.oid, 'USAGE')
+    AND has_table_privilege(relation.oid, 'SELECT')
+    -- A policy may call functions of others.
+    AND NOT row_security_active(relation.oid)
+ORDER BY relation.oid, attribute.attnum;
+
+-- name: may_write(written)
+SELECT has_table_privilege(CAST(:written AS TEXT), 'UPDATE, DELETE, TRUNCATE');
+
 -- name: invalid_indexes(kind, scope)
 -- Of a table, of the table of an index, of a schema, or of the whole database. Not those of partitioned
 -- tables: such an index is not valid until each partition has its part of it. The names of what REINDEX

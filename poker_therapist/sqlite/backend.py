@@ -132,6 +132,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             raise locked()
         self._in_transaction = True
 
+    def hold(self, _tables: Sequence[str]) -> None:
+        """Do nothing: the transaction excludes other writers."""
+
     @override
     def _keep(self, one: SQLMigration, applied_at: str | None) -> None:
         super()._keep(one, applied_at)

@@ -45,6 +45,28 @@ SELECT
 FROM sqlite_schema AS "table", pragma_table_xinfo("table".name, 'main') AS "column"
 WHERE "table".type = 'table' AND "table".rootpage > 0;
 
+-- name: countable()
+-- The columns of the tables that hold somebody's data; what a virtual table keeps for itself is not that.
+SELECT
+    'main' AS schema_name,
+    "table".name AS table_name,
+    "column".name AS column_name,
+    printf('main."%w"', "table".name) AS written,
+    printf('"%w"', "column".name) AS column_written
+FROM sqlite_schema AS "table", pragma_table_xinfo("table".name, 'main') AS "column"
+WHERE
+    "table".type = 'table'
+    AND "table".rootpage > 0
+    AND "column".hidden IN (0, 3)
+    AND "table".name NOT GLOB 'sqlite_*'
+    AND "table".name NOT GLOB '_yoyo_*'
+    AND "table".name NOT GLOB '_migration_*'
+    AND "table".name <> 'yoyo_lock'
+    AND "table".name NOT IN (
+        SELECT listed.name FROM pragma_table_list AS listed
+        WHERE listed.type = 'shadow' AND listed.schema = 'main'
+    );
+
 -- name: schema_version()
 SELECT schema_version FROM pragma_schema_version;
 

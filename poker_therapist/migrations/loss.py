@@ -1,13 +1,14 @@
 """How many rows and values a rollback would lose: what `effects.losses` reads in its text, counted."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
 from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain, unquoted
 from poker_therapist.migrations.effects import code, losses
+from poker_therapist.migrations.order import in_order
 from poker_therapist.migrations.tracking import Lost
 
 _MOST = 1_000_000
@@ -41,7 +42,9 @@ def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str
     """Return that by the table and the column."""
     found: dict[tuple[str, str], Counted] = {}
     with backend.translating_errors(), backend.migration_names():
-        statements = [one for migration in migrations for one in migration.statements("rollback")]
+        before = _statements(_rolled_back_before(backend, migrations))
+        statements = [*before, *_statements(migrations)]
+        was_lost = {one[:3] for one in losses(before)}
         # Of all there is: how its name is written, if a schema need not be.
         written = {
             (plain(drops[2]), plain(drops[3] or "")): (drops[1], drops[3] or "")
@@ -52,7 +55,8 @@ def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str
         texts = (code(each.text)[:_LONGEST] for one in alone for each in one.statements("rollback"))
         unknown = [Lost(other=text.rstrip(" ;")) for text in texts if _UNKNOWN.match(text)]
         # What is lost whole is said once.
-        for lost in sorted((*losses(statements), *unknown), key=lambda one: (one.column != "", one.is_part)):
+        read = (one for one in losses(statements) if one[:3] not in was_lost)
+        for lost in sorted((*read, *unknown), key=lambda one: (one.column != "", one.is_part)):
             if lost.other:
                 words = f"what `{escaped(lost.other[:_LONGEST_SHOWN])}` takes with it, which is not counted"
                 found[lost.other, ""] = Counted(words)
@@ -60,6 +64,26 @@ def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str
                 if found.keys().isdisjoint({(table, column), (table, "")}):
                     found |= _counted(backend, table, column, is_part=lost.is_part)
     return found
+
+
+def _statements(migrations: Iterable[Any]) -> list[Any]:
+    return [one for migration in migrations for one in migration.statements("rollback")]
+
+
+def _rolled_back_before(backend: Any, migrations: Iterable[Any]) -> list[Any]:
+    """Return what was rolled back last, before some migrations: what it has put back, these need not keep.
+
+    So a run that was killed between two rollbacks goes on as it would have.
+    """
+    if backend.log_table not in backend.list_tables():
+        return []
+    last = {name: operation for _, operation, name, *_ in backend.query("logged")}
+    others = backend.applied().keys() | backend.interrupted() | {one.id for one in migrations}
+    return [
+        one
+        for one in reversed(in_order(backend._known))
+        if last.get(one.id) == "rollback" and one.id not in others and one.rollback_sql is not None
+    ]
 
 
 def _places(

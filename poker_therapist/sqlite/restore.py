@@ -13,6 +13,7 @@ from pathlib import Path
 
 from poker_therapist.errors import (
     DatabaseBusy,
+    DatabaseNotFound,
     DatabaseReadOnly,
     DatabaseUnreadable,
     InvalidInput,
@@ -20,7 +21,7 @@ from poker_therapist.errors import (
     SchemaTooNew,
     escaped,
 )
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.status import State, read_states
 from poker_therapist.new_files import lock, new_file, time_for_names
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
@@ -53,10 +54,14 @@ def restore(
         The backup that was made of what was replaced; None if nothing was there.
 
     Raises:
+        DatabaseNotFound: there is no such file.
         DatabaseUnreadable: the file is no database or damaged, or is none of ours.
         SchemaTooNew: it was made by a later version of the code.
         InvalidInput: it is the database itself.
     """
+    if not is_there(backup):  # a database must not be made of a name that was mistyped
+        call = command_about(location, "backup", "--list")
+        raise DatabaseNotFound(f"there is no backup {backup}: correct the path; `{call}` shows those there are")
     find_file(backup, create=False)
     if is_there(location.path):
         find_file(location.path, create=False)

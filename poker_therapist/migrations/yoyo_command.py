@@ -11,13 +11,14 @@ import contextlib
 import functools
 import io
 import logging
+import re
 import signal
 import stat
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,7 +29,13 @@ from yoyo import default_migration_table, utils
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
-from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError, escaped
+from poker_therapist.errors import (
+    DatabaseNotFound,
+    InvalidInput,
+    MigrationInterrupted,
+    PokerTherapistError,
+    escaped,
+)
 from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
@@ -40,6 +47,7 @@ class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
     _function: Any = None  # of yoyo's, that is the command
+    _named: Sequence[str] = ()  # the ids that the command is about, if it says whole ones
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
@@ -54,6 +62,8 @@ class YoyoCommandMixin(AtomicBackend):
         migrate.read_migrations = self._read_migrations
         migrate.migrations_to_revision = self._up_to_revision
         self._function = args.func
+        named = (getattr(args, "revision", None) or "", getattr(args, "match", None) or "")
+        self._named = [re.sub(r"[\^\\$]", "", one) for one in named]
         sys.excepthook = functools.partial(_report, (*sys.argv, str(args.database)))
         warnings.showwarning = _warn
         _judge_ini(args)
@@ -149,6 +159,17 @@ class YoyoCommandMixin(AtomicBackend):
             if self.lock_table in self.list_tables():
                 super().break_lock()
 
+    def _require_named(self, migrations: Iterable[SQLMigration], word: str) -> None:
+        """Refuse to forget that a migration was interrupted, unless the command names it."""
+        for name in (one.id for one in migrations if one.id in self.interrupted()):
+            if name not in self._named:
+                call = command_about(self.location, word, "-m", f"^{re.escape(name)}$", sources=self.sources)
+                raise MigrationInterrupted(
+                    f"{name} cannot be {word}ed with others, for {self.how_to_finish(name)}; if you have "
+                    f"finished it by hand, name it: `{call}`",
+                    migration_id=name,
+                )
+
     def mark_migrations(self, migrations: MigrationList) -> None:
         """Record migrations as applied without running them, with the texts of their files."""
         self._require_database()
@@ -156,6 +177,7 @@ class YoyoCommandMixin(AtomicBackend):
             applied = self.applied()
             self._prepare()
             marked = [migration for migration in self._ours(migrations) if migration.id not in applied]
+            self._require_named(marked, "mark")
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
@@ -168,6 +190,7 @@ class YoyoCommandMixin(AtomicBackend):
             applied = self.applied()
             self._prepare()
             unmarked = [migration for migration in self._ours(migrations) if migration.id in applied]
+            self._require_named(unmarked, "unmark")
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:

@@ -61,7 +61,9 @@ def restore(
     """
     if not is_there(backup):  # a database must not be made of a name that was mistyped
         call = command_about(location, "backup", "--list")
-        raise DatabaseNotFound(f"there is no backup {backup}: correct the path; `{call}` shows those there are")
+        raise DatabaseNotFound(
+            f"there is no backup {backup}: correct the path; `{call}` shows those there are"
+        )
     find_file(backup, create=False)
     if is_there(location.path):
         find_file(location.path, create=False)

@@ -11,7 +11,7 @@ import pytest
 from poker_therapist import PatternStorage, get_pattern_storage, schema
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError
-from poker_therapist.location import locate
+from poker_therapist.location import locate, yoyo_url
 from tests.helpers.cli import Result, command
 from tests.helpers.engines import is_server
 from tests.helpers.migrating import NEXT
@@ -237,6 +237,11 @@ def test_what_was_interrupted(direction: str, game: Project, empty: Path) -> Non
     else:
         game.run_sql("CREATE TABLE nowhere (id INTEGER)")
 
+    word = "mark" if direction == "apply" else "unmark"
+    url = yoyo_url(locate(str(game.database)))
+    said = game.bare_yoyo(word, "-b", "--no-config-file", "--database", url, "sql").stderr
+    assert "stopped in the middle" in said
+    assert f"yoyo {word} -m '^003_stop$'" in said
     ran = command("status", *call, folder=empty)
     assert ran.code == 4
     assert len(paste(ran.out, empty)) == (2 if direction == "apply" else 1)

@@ -27,7 +27,7 @@ from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.ini import ini_value
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.plan import plan as make_plan
-from poker_therapist.migrations.scaffold import TWINS, with_twins
+from poker_therapist.migrations.scaffold import OPTIONAL, TWINS, with_twins
 from poker_therapist.migrations.script import script as write_script
 from poker_therapist.new_files import new_file
 
@@ -57,8 +57,17 @@ def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json
         chosen = folders_named(sources, f"`sources` in {ini}")
     named = ini_value(ini.absolute(), "database", is_given=where.config is not None) if ini else None
     location = locate(named or "RexVoice.db")
+    own = next((one.name for one in chosen if one.name in TWINS), "")
+    own = own or (location.folders[0] if named else "")
     judged = list({one.resolve(): one for one in with_twins(chosen, optional=True)}.values())
-    found = checks.check(judged, lambda folder: dialect_of(folder.name, location), since=since)
+
+    def dialects(folder: Path) -> list[checks.Dialect]:
+        is_named = folder.name in (*TWINS, *OPTIONAL)
+        return [
+            dialect_of(name, location) for name in ([folder.name] if is_named else [own] if own else TWINS)
+        ]
+
+    found = checks.check(judged, dialects, own=own, since=since)
     is_wrong = any(not one.is_note for one in found)
     if as_json:
         findings = [

@@ -570,3 +570,47 @@ def test_the_hook_of_pre_commit_runs_this_command(folder: Path) -> None:
     ran = program(*arguments, folder=folder)
     assert ran.code == 4
     assert "sql_migrations/sqlite/003_a_b.sql: is empty" in ran.out
+
+
+def test_folders_of_one_engine_are_judged_together(tmp_path: Path) -> None:
+    """As `apply` does: a number in one fills a gap in another, and one may depend on another."""
+    _write(tmp_path / "m", "001_add_hands", FIRST, "DROP TABLE hands;")
+    _write(tmp_path / "m", "002_add_bets", SECOND, "DROP TABLE bets;")
+    for number, before in ((3, "002_add_bets"), (10, "003_z"), (12, "010_z")):
+        _write(tmp_path / "m2", f"{number:03}_z", f"-- depends: {before}\nSELECT 1;")
+    _write(tmp_path / "m", "011_y", "-- depends: 010_z\nSELECT 1;")
+    (tmp_path / "yoyo.ini").write_text("[DEFAULT]\nsources = m m2\ndatabase = sqlite+atomic:///x.db\n")
+
+    assert command("apply", folder=tmp_path).code == 0
+    ran = command("check", folder=tmp_path)
+    assert ran.lines == ["m2/010_z.sql: comes after a gap: there is no 004; number it so"]
+    _write(tmp_path / "m2", "002_add_bets", SECOND)
+    ran = command("check", folder=tmp_path)
+    assert "m/002_add_bets.sql: has the same id as m2/002_add_bets.sql: rename one of them" in ran.lines
+
+
+def test_a_number_that_a_header_accepts_is_a_note(folder: Path) -> None:
+    """As the advice about a fork says."""
+    for engine in ("sqlite", "postgresql"):
+        header = "-- depends: 001_add_hands\n-- out-of-order: true\n"
+        _write(folder / "sql_migrations" / engine, "002_b", f"{header}SELECT 1;")
+
+    ran = _check(folder)
+    assert (ran.code, len(ran.lines)) == (0, 3)
+    assert "sql_migrations/sqlite/002_b.sql: note: has the number of 002_add_bets.sql" in ran.lines
+
+
+def test_a_file_of_either_engine_is_sound_where_nobody_says_which(tmp_path: Path) -> None:
+    """A body of PostgreSQL's in a folder of any name, and a trigger of SQLite's; not what neither takes."""
+    body = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$\nBEGIN\n  RETURN 1;\nEND;\n$$;\n"
+    trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;\n"
+    _write(tmp_path / "m", "001_a", body)
+    _write(tmp_path / "m", "002_b", f"-- depends: 001_a\n{trigger}")
+    assert [line for line in command("check", "m", folder=tmp_path).lines if ": note: " not in line] == [
+        "nothing is wrong with m"
+    ]
+
+    _write(tmp_path / "m", "003_c", "-- depends: 002_b\nSELECT 1;\nCOMMIT;")
+    ran = command("check", "m", folder=tmp_path)
+    assert ran.code == 4
+    assert any(line.startswith("m/003_c.sql:3: COMMIT would end") for line in ran.lines)

@@ -17,8 +17,8 @@ from poker_therapist.cli.options import (
     as_json,
     folders_named,
     sources_of,
-    takes_ini,
     takes_migrations,
+    takes_sources,
 )
 from poker_therapist.engines import dialect_of, engine_for
 from poker_therapist.location import locate
@@ -37,7 +37,7 @@ from poker_therapist.new_files import new_file
     example="poker-therapist check",
     codes={0: "nothing is wrong, apart from notes", 4: "something is wrong"},
 )
-@takes_ini
+@takes_sources
 @click.argument("folders", nargs=-1, type=FilePath)
 @click.option(
     "--since", metavar="REF", help="A commit, tag or branch of git; what was there then may not be edited."
@@ -46,14 +46,15 @@ from poker_therapist.new_files import new_file
 def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json: bool) -> int:
     """Check the files of migrations, without a database.
 
-    For a commit hook and for CI. FOLDERS are folders of migrations. Unless given: those that the ini file
-    names, else those of this version. A folder named sqlite, postgresql or citus is checked together with
-    those beside it.
+    For a commit hook and for CI. FOLDERS are folders of migrations, as --sources names them. Unless given:
+    those that the ini file names, else those of this version. A folder named sqlite, postgresql or citus is
+    checked together with those beside it.
     """
     ini = where.ini()
     sources = sources_of(ini, is_given=where.config is not None) if ini else []
-    chosen = list(folders) or [schema.migrations_folder(name) for name in TWINS]
-    if sources and not folders:
+    given = [*folders, *(folders_named(where.sources, "--sources") if where.sources else [])]
+    chosen = given or [schema.migrations_folder(name) for name in TWINS]
+    if sources and not given:
         chosen = folders_named(sources, f"`sources` in {ini}")
     named = ini_value(ini.absolute(), "database", is_given=where.config is not None) if ini else None
     location = locate(named or "RexVoice.db")

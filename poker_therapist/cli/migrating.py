@@ -15,7 +15,6 @@ from poker_therapist.cli.options import (
     Command,
     Where,
     as_json,
-    takes_database,
     takes_migrations,
     takes_sources,
     yes,
@@ -211,14 +210,17 @@ def list_(where: Where, *, as_json: bool) -> int:
 @click.command(
     cls=Command, example="poker-therapist log --database RexVoice.db", codes={3: "there is no database"}
 )
-@takes_database
+@takes_migrations
 @as_json
 def log(where: Where, *, as_json: bool) -> int:
     """Show who migrated what, when and where.
 
-    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
+    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed:
+    all that the database has, of whichever folder.
     """
-    location = where.location()
+    location, _ = where.migrations()
+    if where.sources:
+        print("the log is of the whole database: --sources leaves nothing out", file=sys.stderr)
     with engine_for(location).backend() as backend:
         entries, exists = read_log(backend), backend.exists()
     if as_json:

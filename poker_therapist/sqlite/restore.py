@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from poker_therapist.errors import (
 )
 from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.status import State, read_states
-from poker_therapist.new_files import lock, new_file, time_for_names
+from poker_therapist.new_files import new_file, one_at_a_time, time_for_names
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
@@ -90,7 +89,9 @@ def restore(
             raise SchemaTooNew(
                 f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"
             )
-        closing.enter_context(_one_at_a_time(location))
+        folder = Path(os.path.realpath(location.path)).parent
+        busy = f"another restore is at work in {folder}: wait until it has ended, then restore again"
+        closing.enter_context(one_at_a_time([folder], location.timeout, DatabaseBusy(busy)))
         replaced = _keep_replaced(location)
         closing.enter_context(_naming(replaced))
         find_file(location.path, create=True)
@@ -141,28 +142,6 @@ def _naming(replaced: Path | None) -> Iterator[None]:
         if replaced is None or replaced.suffix == ".backup":
             raise
         raise error.with_message(f"{error}\nWhat was there is kept as {replaced}") from error
-
-
-@contextlib.contextmanager
-def _one_at_a_time(location: SQLiteLocation) -> Iterator[None]:
-    """Wait for another restore in the same folder, where the system has locks for that.
-
-    Raises:
-        DatabaseBusy: it took longer than the timeout.
-    """
-    folder = Path(os.path.realpath(location.path)).parent
-    deadline = time.monotonic() + location.timeout
-    with contextlib.ExitStack() as closing:
-        with contextlib.suppress(OSError):  # Windows opens no folder
-            descriptor = os.open(folder, os.O_RDONLY)
-            closing.callback(os.close, descriptor)
-            while lock(descriptor, wait=False) is False:
-                if time.monotonic() > deadline:
-                    raise DatabaseBusy(
-                        f"another restore is at work in {folder}: wait until it has ended, then restore again"
-                    )
-                time.sleep(0.05)
-        yield
 
 
 # Of a process of its own, for which the connections of this one are others'. SQLite locks these bytes, and

@@ -112,7 +112,7 @@ def plan(
     engine = engine_for(location)
     with engine.backend() as backend:
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
-        name = str(output or "plan.sql")
+        name = str(output.absolute() if output else "plan.sql")
         text = write_script(engine.script(backend), planned, name) if script else ""
         exists = backend.exists()
     if output is not None:

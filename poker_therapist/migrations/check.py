@@ -282,8 +282,11 @@ def _links(files: Sequence[SQLMigration], there: Collection[str]) -> Iterator[Fi
         return
     for first, second in forks(files):
         common = max(first.depends_on & second.depends_on, key=natural)
-        place = shlex.quote(shown(Path(second.source_dir)))
-        call = f"poker-therapist renumber {shlex.quote(second.id)} --sources {place}"
+        places = dict.fromkeys(Path(one.source_dir).absolute() for one in (second, *files))
+        named = [
+            word for one in places if one.name not in OPTIONAL for word in ("--sources", escaped(str(one)))
+        ]
+        call = shlex.join(("poker-therapist", "renumber", second.id, *named))
         problem = (
             f"and {first.place()} both depend on {common}: `{call}` puts it after that, or its header "
             "accepts it with `-- out-of-order: true`"

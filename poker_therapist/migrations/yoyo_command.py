@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import re
 import signal
 import stat
@@ -36,7 +37,7 @@ from poker_therapist.errors import (
     PokerTherapistError,
     escaped,
 )
-from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
+from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_source, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value, where_to_write
@@ -249,7 +250,7 @@ def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str,
     """Return the options with which yoyo is about the same database again, and the sources that it names."""
     file = _ini_of(args)
     options: tuple[str, ...] = () if args.use_config_file else ("--no-config-file",)
-    options += ("-c", args.config) if args.config else ()
+    options += ("-c", os.path.abspath(args.config)) if args.config else ()  # noqa: PTH100  # as it is
     if not file or args.database != _said(file, "database"):
         options += ("--database", yoyo_url(location))
     table = getattr(args, "migration_table", default_migration_table)
@@ -257,7 +258,8 @@ def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str,
         options += ("--migration-table", table)
     sources = tuple(getattr(args, "sources", None) or ())
     is_said = file and list(sources) == (_said(file, "sources") or "").split()
-    return options + (() if is_said else sources), () if is_said and not args.config else sources
+    places = tuple(one if ":" in one else os.path.abspath(one) for one in sources)  # noqa: PTH100  # globs
+    return options + (() if is_said else tuple(map(yoyo_source, places))), places
 
 
 def _ini_of(args: Any) -> str | None:

@@ -186,8 +186,11 @@ def test_what_would_lose_rows_by_yoyo(project: Project, empty: Path) -> None:
     project.run_sql("INSERT INTO hands VALUES (1)")
 
     project.loses_rows = False
-    message = project.refuses("rollback", "--revision", "001", sources=[str(project.sql)])
+    message = project.refuses("rollback", "--revision", "001")
     (call,) = re.findall(r"`(poker-therapist [^`]+)`", message)
+    url = project.url_for(project.atomic, "").replace("%", "%%")
+    (project.folder / "yoyo.ini").write_text(f"[DEFAULT]\nsources = sql\ndatabase = {url}\n")
+    assert f"`{call}`" in project.bare_yoyo("rollback", "-b", "--revision", "001").stderr
     paste(f"`{call}`", empty)
     assert project.applied() == []
 

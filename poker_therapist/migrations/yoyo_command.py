@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -47,12 +47,14 @@ from poker_therapist.migrations.loss import refusal
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
+    allow_data_loss = False  # for a program: whether a rollback may delete rows and values
     _function: Any = None  # of yoyo's, that is the command
     _named: Sequence[str] = ()  # the ids that the command is about, if it says whole ones
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
         if (command := _running_command(sys._getframe())) is None:
+            self.allow_loss = self._require_permission
             super().__init__(uri, migration_table)
             return
         args = command.f_locals["args"]
@@ -73,6 +75,11 @@ class YoyoCommandMixin(AtomicBackend):
         self.location = replace(self.location, yoyo=options, sources=sources)
         if not _is_on(command.f_locals["config"], "allow_data_loss"):
             self.allow_loss = functools.partial(self._require_consent, args)
+
+    def _require_permission(self, loss: str, *_: Any, **_more: Any) -> None:
+        """Refuse to roll back what would delete rows, unless the program has allowed it."""
+        if not self.allow_data_loss:
+            raise refusal(loss, ["set `allow_data_loss = True` on the backend"])
 
     def _require_consent(self, args: Any, loss: str, last: str) -> None:
         """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
@@ -160,10 +167,10 @@ class YoyoCommandMixin(AtomicBackend):
             if self.lock_table in self.list_tables():
                 super().break_lock()
 
-    def _require_named(self, migrations: Iterable[SQLMigration], word: str) -> None:
+    def _require_named(self, migrations: Sequence[SQLMigration], word: str) -> None:
         """Refuse to forget that a migration was interrupted, unless the command names it."""
         for name in (one.id for one in migrations if one.id in self.interrupted()):
-            if name not in self._named:
+            if name not in self._named and (self._function or len(migrations) > 1):
                 call = command_about(self.location, word, "-m", f"^{re.escape(name)}$", sources=self.sources)
                 raise MigrationInterrupted(
                     f"{name} cannot be {word}ed with others, for {self.how_to_finish(name)}; if you have "

@@ -346,6 +346,20 @@ for line in sys.stdin:
 """
 
 
+def test_the_names_of_a_script_are_no_migrations_names(project: Project) -> None:
+    """Whatever a migration calls its tables, and whether it makes them again."""
+    names = ("plan_broken", "plan_keys", "plan_before", "plan_now", "PLAN_problem", "plan__now", "plan_stops")
+    project.write(
+        "001_add_plans",
+        "".join(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY);\n" for name in names),
+        "".join(f"DROP TABLE {name};\n" for name in names),
+    )
+    _assert_well(run_script(project.database, _plan(project, "--script").out))
+    assert sorted(name.lower() for name in project.tables()) == sorted(name.lower() for name in names)
+    _assert_well(run_script(project.database, _plan(project, "--rollback", "--script").out))
+    assert project.tables() == []
+
+
 @pytest.fixture
 def twin(project: Project, request: pytest.FixtureRequest) -> Callable[[], str]:
     """Return the maker of a second database with nothing in it."""

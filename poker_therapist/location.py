@@ -147,7 +147,7 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
         command = ("yoyo", *("--revision" if word == "--to" else word for word in words), *location.yoyo)
     elif words[0] in ("mark", "unmark"):
         options = ("--batch", "--no-config-file", "--database", yoyo_url(location))
-        command = ("yoyo", *words, *options, *map(_yoyo_source, sources))
+        command = ("yoyo", *words, *options, *map(yoyo_source, sources))
     else:
         is_file = isinstance(location, SQLiteLocation) and "?" not in location.url
         command = ("poker-therapist", *words, "--database", location.name if is_file else location.url)
@@ -161,7 +161,7 @@ def command_about(location: Location, *words: str, sources: Iterable[str] = ()) 
     return join(command)
 
 
-def _yoyo_source(source: str) -> str:
+def yoyo_source(source: str) -> str:
     """Return a folder of migrations for the yoyo command: a pattern if it has a %."""
     if "%" not in source:
         return source

@@ -145,6 +145,26 @@ def lock(descriptor: int, *, wait: bool) -> bool | None:
     return True
 
 
+@contextmanager
+def one_at_a_time(folders: Iterable[Path], timeout: float, busy: Exception) -> Iterator[None]:
+    """Wait for others that do this in one of the folders, where the system has locks for that.
+
+    Raises:
+        Exception: the one that was given, for it took longer than so many seconds.
+    """
+    deadline = time.monotonic() + timeout
+    with ExitStack() as closing:
+        for folder in sorted({one.resolve() for one in folders}):
+            with suppress(OSError):  # Windows opens no folder
+                descriptor = os.open(folder, os.O_RDONLY)
+                closing.callback(os.close, descriptor)
+                while lock(descriptor, wait=False) is False:
+                    if time.monotonic() > deadline:
+                        raise busy
+                    time.sleep(0.05)
+        yield
+
+
 class Claim:
     """That a process is in the middle of changing a file, for others to see; it goes with the process.
 

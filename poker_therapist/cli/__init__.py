@@ -98,28 +98,37 @@ def main() -> None:
     """Run the command line and exit; an error of ours, or a wrong call, ends in one message."""
     write_any_character()
     stop_on_sigterm()
+    done = dict[str, object]()  # for an error in JSON: what a command has done before it
     try:
-        code = commands.main(prog_name="poker-therapist", standalone_mode=False)
+        code = commands.main(prog_name="poker-therapist", standalone_mode=False, obj=done)
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        _complain(f"{usage}\n\n" * bool(usage) + f"Error: {error.format_message()}")
+        _complain(f"{usage}\n\n" * bool(usage) + "Error: ", error.format_message(), done)
         sys.exit(error.exit_code)
     except click.Abort:
-        _complain("Aborted.")
+        _complain("", "Aborted.", done)
         sys.exit(1)
     except PokerTherapistError as error:
-        _complain(f"poker-therapist: {error}")
+        _complain("poker-therapist: ", str(error), done)
         sys.exit(1)
     except BrokenPipeError:  # the reader has gone: Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a backup that may not be deleted, say
-        _complain(f"poker-therapist: {error.filename}: {error.strerror}")
+        _complain("poker-therapist: ", f"{error.filename}: {error.strerror}", done)
         sys.exit(1)
     sys.exit(code)
 
 
-def _complain(message: str) -> None:
-    """Print a message without a password that was typed, and without control characters of others."""
+def _complain(start: str, message: str, done: dict[str, object]) -> None:
+    """Print a message without a password that was typed, and without control characters of others.
+
+    With --json, a program gets it on standard output, too.
+    """
     given = (*sys.argv[1:], os.environ.get(VARIABLE, ""))
-    print(escaped(hide_passwords(message, given), keeping="\n"), file=sys.stderr)
+    start, message = (escaped(hide_passwords(part, given), keeping="\n") for part in (start, message))
+    print(f"{start}{message}", file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        from poker_therapist.cli.screen import print_json
+
+        print_json({**done, "error": message})

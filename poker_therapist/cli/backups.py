@@ -77,6 +77,7 @@ def restore(where: Where, file: Path) -> None:
 @click.command(cls=Command, example="poker-therapist copy RexVoice.db copy.db")
 @click.argument("source")
 @click.argument("target")
+@click.option("--no-config", is_flag=True, expose_value=False, help="Look for no ini file: it never does.")
 def copy(source: str, target: str) -> None:
     """Copy all players to another database.
 

@@ -17,8 +17,8 @@ from poker_therapist.cli.options import (
     as_json,
     folders_named,
     sources_of,
-    takes_ini,
     takes_migrations,
+    takes_sources,
 )
 from poker_therapist.engines import dialect_of, engine_for
 from poker_therapist.location import locate
@@ -27,7 +27,7 @@ from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.ini import ini_value
 from poker_therapist.migrations.plan import PlannedMigration
 from poker_therapist.migrations.plan import plan as make_plan
-from poker_therapist.migrations.scaffold import TWINS, with_twins
+from poker_therapist.migrations.scaffold import OPTIONAL, TWINS, with_twins
 from poker_therapist.migrations.script import script as write_script
 from poker_therapist.new_files import new_file
 
@@ -37,7 +37,7 @@ from poker_therapist.new_files import new_file
     example="poker-therapist check",
     codes={0: "nothing is wrong, apart from notes", 4: "something is wrong"},
 )
-@takes_ini
+@takes_sources
 @click.argument("folders", nargs=-1, type=FilePath)
 @click.option(
     "--since", metavar="REF", help="A commit, tag or branch of git; what was there then may not be edited."
@@ -46,19 +46,29 @@ from poker_therapist.new_files import new_file
 def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json: bool) -> int:
     """Check the files of migrations, without a database.
 
-    For a commit hook and for CI. FOLDERS are folders of migrations. Unless given: those that the ini file
-    names, else those of this version. A folder named sqlite, postgresql or citus is checked together with
-    those beside it.
+    For a commit hook and for CI. FOLDERS are folders of migrations, as --sources names them. Unless given:
+    those that the ini file names, else those of this version. A folder named sqlite, postgresql or citus is
+    checked together with those beside it.
     """
     ini = where.ini()
     sources = sources_of(ini, is_given=where.config is not None) if ini else []
-    chosen = list(folders) or [schema.migrations_folder(name) for name in TWINS]
-    if sources and not folders:
+    given = [*folders, *(folders_named(where.sources, "--sources") if where.sources else [])]
+    chosen = given or [schema.migrations_folder(name) for name in TWINS]
+    if sources and not given:
         chosen = folders_named(sources, f"`sources` in {ini}")
     named = ini_value(ini.absolute(), "database", is_given=where.config is not None) if ini else None
     location = locate(named or "RexVoice.db")
+    own = next((one.name for one in chosen if one.name in TWINS), "")
+    own = own or (location.folders[0] if named else "")
     judged = list({one.resolve(): one for one in with_twins(chosen, optional=True)}.values())
-    found = checks.check(judged, lambda folder: dialect_of(folder.name, location), since=since)
+
+    def dialects(folder: Path) -> list[checks.Dialect]:
+        is_named = folder.name in (*TWINS, *OPTIONAL)
+        return [
+            dialect_of(name, location) for name in ([folder.name] if is_named else [own] if own else TWINS)
+        ]
+
+    found = checks.check(judged, dialects, own=own, since=since)
     is_wrong = any(not one.is_note for one in found)
     if as_json:
         findings = [
@@ -102,7 +112,7 @@ def plan(
     engine = engine_for(location)
     with engine.backend() as backend:
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
-        name = str(output or "plan.sql")
+        name = str(output.absolute() if output else "plan.sql")
         text = write_script(engine.script(backend), planned, name) if script else ""
         exists = backend.exists()
     if output is not None:

@@ -1,6 +1,8 @@
 """Commands about migrations: what has been applied, what would be, and doing it."""
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import click
@@ -13,7 +15,6 @@ from poker_therapist.cli.options import (
     Command,
     Where,
     as_json,
-    takes_database,
     takes_migrations,
     takes_sources,
     yes,
@@ -148,9 +149,8 @@ def apply(where: Where, *, to: str | None, as_json: bool) -> None:
     """
     location, given = where.migrations(changes=True)
     folders = schema.sources_for(location, given)
-    done = run.apply(engine_for(location), folders, to=to, say=_quiet if as_json else screen.say)
-    if as_json:
-        _print_done(location.name, "applied", done.seconds, done.backup)
+    with _told(location.name, "applied", as_json=as_json) as (done, say):
+        run.apply(engine_for(location), folders, to=to, say=say, done=done)
 
 
 @click.command(cls=Command, example="poker-therapist rollback --database RexVoice.db --to 004")
@@ -175,11 +175,9 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
         click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)
-    say = _quiet if as_json else screen.say
     may_lose = None if yes else allow_loss
-    done = run.roll_back(engine_for(location), folders, to=to, allow_loss=may_lose, say=say)
-    if as_json:
-        _print_done(location.name, "rolled_back", done.seconds, done.backup)
+    with _told(location.name, "rolled_back", as_json=as_json) as (done, say):
+        run.roll_back(engine_for(location), folders, to=to, allow_loss=may_lose, say=say, done=done)
 
 
 @click.command(
@@ -212,14 +210,17 @@ def list_(where: Where, *, as_json: bool) -> int:
 @click.command(
     cls=Command, example="poker-therapist log --database RexVoice.db", codes={3: "there is no database"}
 )
-@takes_database
+@takes_migrations
 @as_json
 def log(where: Where, *, as_json: bool) -> int:
     """Show who migrated what, when and where.
 
-    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed.
+    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed:
+    all that the database has, of whichever folder.
     """
-    location = where.location()
+    location, _ = where.migrations()
+    if where.sources:
+        print("the log is of the whole database: --sources leaves nothing out", file=sys.stderr)
     with engine_for(location).backend() as backend:
         entries, exists = read_log(backend), backend.exists()
     if as_json:
@@ -246,10 +247,15 @@ def new(where: Where, description: str) -> None:
         screen.say(shown(path))
 
 
-def _quiet(_line: str) -> None:
-    """Say nothing: what was done is printed as JSON at the end."""
-
-
-def _print_done(database: str, word: str, seconds: dict[str, float], backup: str) -> None:
-    done = [{"id": name, "seconds": round(took, 3)} for name, took in seconds.items()]
-    screen.print_json({"database": database, word: done, "backup": backup or None})
+@contextlib.contextmanager
+def _told(database: str, word: str, *, as_json: bool) -> Iterator[tuple[run.Run, Callable[[str], object]]]:
+    """Give a place for what a block does, and what says it; as JSON all at the end, also beside an error."""
+    done = run.Run()
+    try:
+        yield done, (lambda _line: None) if as_json else screen.say
+    finally:
+        seconds = [{"id": name, "seconds": round(took, 3)} for name, took in done.seconds.items()]
+        said = {"database": database, word: seconds, "backup": done.backup or None}
+        click.get_current_context().obj.update(said)
+    if as_json:
+        screen.print_json(said)

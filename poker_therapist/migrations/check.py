@@ -10,9 +10,9 @@ import shlex
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,13 +68,18 @@ class Finding:
 
 
 def check(
-    folders: Sequence[Path], dialect: Callable[[Path], Dialect], *, since: str | None = None
+    folders: Sequence[Path],
+    dialects: Callable[[Path], Sequence[Dialect]],
+    *,
+    own: str = "",
+    since: str | None = None,
 ) -> list[Finding]:
     """Return all that is wrong with some folders of migrations, by file and line.
 
     Args:
         folders: those that are applied together, each engine's and its optional ones.
-        dialect: returns what the engine of a folder says.
+        dialects: returns what the engine of a folder says; of several, a file goes by the one that it suits.
+        own: the engine of a folder that is named for none, as a folder of its own is named.
         since: a commit, branch or tag of git; what a file was there, it must be still.
 
     Raises:
@@ -82,22 +87,40 @@ def check(
     """
     found: list[Finding] = []
     read: dict[Path, list[SQLMigration]] = {}
-    ids: dict[Path, set[str]] = {}  # also of what cannot be read
+    ids: dict[Path, dict[str, Path]] = {}  # also of what cannot be read
     for folder in folders:
         if not folder.is_dir():
             raise InvalidInput(f"there is no folder {shown(folder)}: name one with migrations")
-        judge = dialect(folder)
+        judges = dialects(folder)
         paths = sorted(_migrations(folder, found), key=lambda path: natural(path.stem))
-        ids[folder] = {path.stem for path in paths}
-        read[folder] = [one for path in paths if (one := _pair(path, folder, judge, found))]
-        found += _numbers(paths)
+        ids[folder] = {path.stem: path for path in paths}
+        read[folder] = []
+        for path in paths:
+            one, says = min(
+                (_pair(path, folder, judge) for judge in judges),
+                key=lambda pair: sum(not finding.is_note for finding in pair[1]),
+            )
+            read[folder] += [one] if one else []
+            found += says
         if not paths:
             found.append(Finding(shown(folder), 0, "holds no migration: name another folder"))
-    found += _links(read, ids)
+    engines = defaultdict[str, list[Path]](list)
+    for folder in folders:
+        name = "postgresql" if folder.name in OPTIONAL else folder.name
+        engines[name if name in TWINS else own].append(folder)
+    # What is in a folder without an engine's name may be of both.
+    nameless = [folder for folder in folders if folder.name not in (*TWINS, *OPTIONAL)]
+    for beside in engines.values():
+        there = dict.fromkeys((*beside, *nameless))
+        known = [path for folder in there for path in ids[folder].values()]
+        accepted = {one.id for folder in there for one in read[folder] if one.out_of_order}
+        for folder in beside:
+            found += _numbers(ids[folder].values(), known, accepted)
+        found += _links([one for folder in beside for one in read[folder]], {path.stem for path in known})
     for folder, files in read.items():
         for other in (folder.parent / name for name in TWINS if folder.name in TWINS):
             if other != folder and other in read:
-                found += _twins(files, ids[other], other)
+                found += _twins(files, ids[other].keys(), other)
     found += [one for parent in {one.parent for one in folders} for one in _released(parent)]
     if since is not None:
         found += [one for folder in folders for one in _since(folder, since)]
@@ -149,21 +172,21 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
             yield path
 
 
-def _pair(path: Path, folder: Path, judge: Dialect, found: list[Finding]) -> SQLMigration | None:
-    """Read a pair and note what is wrong with each half; None where that cannot be read."""
+def _pair(path: Path, folder: Path, judge: Dialect) -> tuple[SQLMigration | None, list[Finding]]:
+    """Read a pair, and what is wrong with each half; None where that cannot be read."""
+    found = list[Finding]()
     try:
         one = read_pair(path, str(folder), judge.split)
     except InvalidMigration as error:
         problem = re.sub(rf"^{re.escape(error.file or '')}(:{error.line})?:? ", "", str(error))
-        found.append(Finding(error.file or shown(path), error.line or 0, problem))
-        return None
+        return None, [Finding(error.file or shown(path), error.line or 0, problem)]
     if one.rollback_sql is None and not one.is_hook:
         lacking = rollback_file(path).name
         found.append(Finding(shown(path), 0, f"has no rollback: write {lacking}, if only a comment"))
     for direction, text in (("apply", one.apply_sql), ("rollback", one.rollback_sql)):
         if text is not None:
             found += _text(one, direction, text, judge)
-    return one
+    return one, found
 
 
 def _text(  # one for each kind of fault
@@ -202,69 +225,84 @@ def _text(  # one for each kind of fault
             return
 
 
-def _numbers(paths: Iterable[Path]) -> Iterator[Finding]:
-    """Yield numbers that are there twice or left out."""
-    taken = defaultdict[str, dict[int, Path]](dict)
+def _numbers(paths: Iterable[Path], known: Iterable[Path], accepted: Collection[str]) -> Iterator[Finding]:
+    """Yield the numbers in a folder that are there twice or left out.
+
+    Args:
+        paths: its files.
+        known: those of all folders of its engine, these too.
+        accepted: the ids of those that say `-- out-of-order: true`.
+    """
+    taken = defaultdict[str, dict[int, list[Path]]](lambda: defaultdict(list))
+    for path in sorted(known, key=lambda path: natural(path.stem)):
+        if (found := _NUMBER.match(path.stem)) and len(found[2]) <= MOST_DIGITS:
+            taken[found[1].lower()][int(found[2])].append(path)
+    before = set[str]()
     for path in paths:
         found = _NUMBER.match(path.stem)
         if found is None or len(found[2]) > MOST_DIGITS:
             continue
-        numbers, number = taken[found[1].lower()], int(found[2])
-        if number in numbers:
-            problem = f"has the number of {numbers[number].name}: give it the next one"
-            yield Finding(shown(path), 0, problem)
-        elif numbers and number - 1 not in numbers:
-            missing = f"{max(numbers) + 1:0{len(found[2])}}"
+        kind, number = found[1].lower(), int(found[2])
+        numbers = taken[kind]
+        if (place := numbers[number].index(path)) > 0:
+            first = numbers[number][place - 1]
+            is_beside = first.parent == path.parent
+            problem = f"has the number of {first.name if is_beside else shown(first)}"
+            if not is_beside or {first.stem, path.stem} & {*accepted}:
+                yield Finding(shown(path), 0, problem, is_note=True)
+            else:
+                yield Finding(shown(path), 0, f"{problem}: give it the next one")
+        elif kind in before and number - 1 not in numbers:
+            missing = f"{max(one for one in numbers if one < number) + 1:0{len(found[2])}}"
             yield Finding(shown(path), 0, f"comes after a gap: there is no {found[1]}{missing}; number it so")
-        numbers[number] = path
+        before.add(kind)
 
 
-def _links(read: dict[Path, list[SQLMigration]], ids: dict[Path, set[str]]) -> Iterator[Finding]:
-    """Yield what is wrong with the order of migrations that are applied together."""
-    engines = defaultdict[Path, list[SQLMigration]](list)
-    there = defaultdict[Path, set[str]](set)
-    for folder, files in read.items():  # an optional folder rests on its engine's
-        base = folder.with_name("postgresql") if folder.name in OPTIONAL else folder
-        base = base if base in read else folder
-        engines[base] += files
-        there[base] |= ids[folder]
-    for base, files in engines.items():
-        known = {one.id: one for one in files}
-        for one in files:
-            if (other := known[one.id]) is not one:
-                yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
-            for name in sorted(one.depends_on - there[base]):
-                line = next(
-                    (said.line for said in directives(one.apply_sql) if name in said.value.split()), 0
-                )
-                yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
-        sound = dict(known)
-        while lost := [one.id for one in sound.values() if not one.depends_on <= sound.keys()]:
-            sound = {name: one for name, one in sound.items() if name not in lost}
-        try:
-            link(sound)
-        except PokerTherapistError as error:
-            yield Finding(shown(Path(files[0].source_dir)), 0, str(error))
-            continue
-        for first, second in forks(files):
-            common = max(first.depends_on & second.depends_on, key=natural)
-            place = shlex.quote(shown(Path(second.source_dir)))
-            call = f"poker-therapist renumber {shlex.quote(second.id)} --sources {place}"
-            problem = (
-                f"and {first.place()} both depend on {common}: `{call}` puts it after that, or its header "
-                "accepts it with `-- out-of-order: true`"
-            )
-            yield Finding(second.place(), 0, problem)
-        ordered = [one for one in files if not one.is_hook]
-        if any(one.depends_on for one in ordered):
-            for one in ordered[1:]:
-                if not (one.depends_on or one.out_of_order):
-                    before = ordered[ordered.index(one) - 1].id
-                    problem = f"depends on nothing, as only the first one does: write `-- depends: {before}`"
-                    yield Finding(one.place(), 0, problem)
+def _links(files: Sequence[SQLMigration], there: Collection[str]) -> Iterator[Finding]:
+    """Yield what is wrong with the order of migrations that are applied together.
+
+    Args:
+        files: those of an engine.
+        there: the ids on which they may depend.
+    """
+    known = {one.id: one for one in files}
+    for one in files:
+        if (other := known[one.id]) is not one:
+            yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
+        for name in sorted(one.depends_on - {*there}):
+            line = next((said.line for said in directives(one.apply_sql) if name in said.value.split()), 0)
+            yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
+    sound = dict(known)
+    while lost := [one.id for one in sound.values() if not one.depends_on <= sound.keys()]:
+        sound = {name: one for name, one in sound.items() if name not in lost}
+    try:
+        link(sound)
+    except PokerTherapistError as error:
+        yield Finding(shown(Path(files[0].source_dir)), 0, str(error))
+        return
+    for first, second in forks(files):
+        common = max(first.depends_on & second.depends_on, key=natural)
+        places = dict.fromkeys(Path(one.source_dir).absolute() for one in (second, *files))
+        named = [
+            word for one in places if one.name not in OPTIONAL for word in ("--sources", escaped(str(one)))
+        ]
+        call = shlex.join(("poker-therapist", "renumber", second.id, *named))
+        problem = (
+            f"and {first.place()} both depend on {common}: `{call}` puts it after that, or its header "
+            "accepts it with `-- out-of-order: true`"
+        )
+        yield Finding(second.place(), 0, problem)
+    ordered = [one for one in files if not one.is_hook]
+    if any(one.depends_on for one in ordered):
+        for before, one in pairwise(ordered):
+            if one.source_dir != before.source_dir and Path(one.source_dir).name not in OPTIONAL:
+                continue  # the first of a folder
+            if not (one.depends_on or one.out_of_order):
+                problem = f"depends on nothing, as only the first one does: write `-- depends: {before.id}`"
+                yield Finding(one.place(), 0, problem)
 
 
-def _twins(files: Sequence[SQLMigration], others: set[str], folder: Path) -> Iterator[Finding]:
+def _twins(files: Sequence[SQLMigration], others: Collection[str], folder: Path) -> Iterator[Finding]:
     """Yield what has no twin in the folder of the other engine."""
     for one in files:
         if one.id not in others:

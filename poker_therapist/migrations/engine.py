@@ -189,6 +189,7 @@ class ScriptDialect(ABC):
 
     Attributes:
         program: runs the script.
+        prefix: how the names of what is temporary begin, which no migration may name.
         backend: of the database.
         begin: begins a transaction that may write.
         reset: ends what a migration has set for its session, inside or outside a transaction.
@@ -203,6 +204,7 @@ class ScriptDialect(ABC):
     """
 
     program: str
+    prefix: str = "plan"
     begin: str
     reset: str = ""
     close: str = ""

@@ -328,7 +328,7 @@ def rollback_file(path: Path) -> Path:
 
 def renumber_call(location: Any, migration: SQLMigration) -> str:
     """Return the call that makes a migration the next one: in its folder, and for its database."""
-    folder = (shown(migration.file.parent),) if migration.file else ()
+    folder = (escaped(str(migration.file.parent.absolute())),) if migration.file else ()
     about = replace(location, yoyo=None, sources=location.sources or folder)
     return command_about(about, "renumber", migration.id)
 

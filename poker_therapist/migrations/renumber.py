@@ -11,6 +11,7 @@ from typing import NamedTuple
 from poker_therapist.errors import InvalidInput, file_error
 from poker_therapist.migrations.files import SQLMigration, rollback_file, shown
 from poker_therapist.migrations.order import ancestors, in_order
+from poker_therapist.migrations.scaffold import writing
 
 _NUMBERED = re.compile(r"([^0-9]*)([0-9]+)(.*)", re.DOTALL)
 _HEADER = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
@@ -46,6 +47,16 @@ def renumber(
         InvalidInput: there is none of that name, it has no number, or a new name is in use.
         StorageError: a file cannot be read or written; all are as they were.
     """
+    with writing(folders):
+        changes = _changes_for(name, folders)
+        ids = {change.old.name.removesuffix(".sql").removesuffix(".rollback") for change in changes}
+        require_free(ids)
+        _write(changes)
+    return changes
+
+
+def _changes_for(name: str, folders: Sequence[Path]) -> list[Change]:
+    """Return what changes in all files."""
     read = {folder: _read(folder) for folder in folders}
     twins = [folder for folder, known in read.items() if name in known]
     if not twins:
@@ -62,8 +73,6 @@ def renumber(
         for one in known.values():
             depends = _depends(name, known, moving.keys()) if one.id == name else None
             changes += _changes(one, names, depends)
-    require_free({change.old.name.removesuffix(".sql").removesuffix(".rollback") for change in changes})
-    _write(changes)
     return changes
 
 

@@ -29,7 +29,12 @@ class Run:
 
 
 def apply(
-    engine: Engine, sources: Sequence[str], *, to: str | None = None, say: Callable[[str], object]
+    engine: Engine,
+    sources: Sequence[str],
+    *,
+    to: str | None = None,
+    say: Callable[[str], object],
+    done: Run | None = None,
 ) -> Run:
     """Apply what is pending, or of it what `to` is or depends on.
 
@@ -38,13 +43,14 @@ def apply(
         sources: folders of migrations.
         to: the id of a migration, or how it begins.
         say: called with a line for each thing that is done.
+        done: where to note it, which holds it also if a later one fails.
 
     Raises:
         InvalidInput: `to` is no migration.
         MigrationError, StorageError: what failed; what was applied before stays.
     """
     with engine.backend() as backend:
-        done = _telling(backend, "applied", say)
+        done = _telling(backend, "applied", say, done)
         known = read(backend, sources)
         pending = chosen(backend, known, "apply", to)
         backend.tell_of_missing_files()
@@ -59,6 +65,7 @@ def roll_back(
     to: str | None = None,
     allow_loss: Callable[..., None] | None,
     say: Callable[[str], object],
+    done: Run | None = None,
 ) -> Run:
     """Roll back the migration that was applied last, or `to` and what was applied after it.
 
@@ -69,13 +76,14 @@ def roll_back(
         allow_loss: called with what rows and values would be deleted, and the last id to be rolled back;
             raises to refuse, which it does with `may_ask=False`. None allows it.
         say: called with a line for each thing that is done.
+        done: where to note it, which holds it also if a later one fails.
 
     Raises:
         InvalidInput: `to` is no migration.
         MigrationError, StorageError: what failed; what was rolled back before stays so.
     """
     with engine.backend() as backend:
-        done = _telling(backend, "rolled back", say)
+        done = _telling(backend, "rolled back", say, done)
         backend.allow_loss = allow_loss
         known = read(backend, sources)
         backend.rollback_migrations(chosen(backend, known, "rollback", to))
@@ -114,9 +122,9 @@ def listed(backend: AtomicBackend, sources: Sequence[str]) -> list[tuple[SQLMigr
     ]
 
 
-def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object]) -> Run:
+def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object], done: Run | None = None) -> Run:
     """Let a backend tell what it does, with the time of each migration; return what will be done."""
-    done = Run()
+    done = done or Run()
     last = time.perf_counter()
 
     def report(message: str) -> None:

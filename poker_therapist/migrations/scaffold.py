@@ -3,18 +3,21 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from poker_therapist.errors import InvalidInput, file_error
 from poker_therapist.migrations.files import rollback_file, shown
 from poker_therapist.migrations.order import natural
+from poker_therapist.new_files import one_at_a_time
 
 # Folders of the engines, side by side with a pair of the same id in each, and what may lie beside them.
 TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
 # What a migration starts with; the tests demand that it be replaced.
 REASON = "Why this change, in a sentence or two."
 MOST_DIGITS = 4  # more are a date, and dates have gaps
+PATIENCE = 10.0  # seconds, for others that write files of migrations into the same folders
 
 _APPLY = f"-- {REASON}\n{{depends}}"
 _ROLLBACK = f"-- {REASON} What does the rollback lose?\n"
@@ -58,6 +61,25 @@ def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
     name = "_".join(words)
     if len(name) > 100:
         raise InvalidInput(f"{len(name)} letters are too long for a name: say it in a few words")
+    with writing(with_twins(folders)):
+        return _write(name, folders)
+
+
+def writing(folders: Sequence[Path]) -> AbstractContextManager[None]:
+    """Wait for others that write files of migrations: each takes the number after the last one.
+
+    Raises:
+        InvalidInput: for too long.
+    """
+    places = ", ".join(map(shown, folders))
+    busy = InvalidInput(
+        f"another program is writing migrations in {places}: wait until it has ended, and try again"
+    )
+    return one_at_a_time(folders, PATIENCE, busy)
+
+
+def _write(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Write the pair of that name for each engine."""
     known = {folder: _ids(folder) for folder in with_twins(folders)}
     engines = list(known)[: len(with_twins(folders[:1]))]
     numbered = {one: found for ids in known.values() for one in ids if (found := _ID.fullmatch(one))}

@@ -86,7 +86,7 @@ class _Script:
         self.lines += [f"-- {escaped(migration.id)}: {direction}, {how}", f"-- {one.file}", ""]
         self._begin(one)
         if one.is_transactional:
-            self.add(self.dialect.before(direction), *self._note("plan_before"))
+            self.add(self.dialect.before(direction), *self._note("before"))
             self.lines += statements
             self.add(self.dialect.after(direction), self.dialect.reset, *self._require_ours())
             self._record(one)
@@ -177,21 +177,23 @@ class _Script:
 
     def _note(self, table: str) -> list[str]:
         """Return what notes what there is."""
+        table = f"{self.dialect.prefix}_{table}"
         make = f"CREATE TEMPORARY TABLE {table} (name TEXT, dropping TEXT);"
         return [make, f"INSERT INTO {table} {self.dialect.present}"]
 
     def _require_ours(self) -> list[str]:
         """Return what refuses to take away what no migration has made, as `AtomicBackend` does."""
         made = ", ".join(map(self.dialect.literal, ("", *self.made)))
-        gone = "gone.name NOT IN (SELECT name FROM plan_now)"
+        before, now = (f"{self.dialect.prefix}_{when}" for when in ("before", "now"))
+        gone = f"gone.name NOT IN (SELECT name FROM {now})"
         # A column that went with its table is no loss of its own.
         lost = (
-            f"SELECT 1 FROM plan_before AS gone WHERE {gone} AND gone.name NOT IN ({made}) AND NOT EXISTS (\n"
-            "SELECT 1 FROM plan_before AS whole WHERE whole.name NOT IN (SELECT name FROM plan_now)\n"
+            f"SELECT 1 FROM {before} AS gone WHERE {gone} AND gone.name NOT IN ({made}) AND NOT EXISTS (\n"
+            f"SELECT 1 FROM {before} AS whole WHERE whole.name NOT IN (SELECT name FROM {now})\n"
             "AND whole.name LIKE 'table %' AND gone.name LIKE 'column ' || substr(whole.name, 7) || '.%')"
         )
         refused = self.dialect.require(LOST, f"NOT EXISTS ({lost})")
-        return [*self._note("plan_now"), refused, "DROP TABLE plan_before;", "DROP TABLE plan_now;"]
+        return [*self._note("now"), refused, f"DROP TABLE {before};", f"DROP TABLE {now};"]
 
     def _record(self, one: PlannedMigration) -> None:
         migration, backend, literal = one.migration, self.backend, self.dialect.literal
@@ -268,6 +270,9 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
     made = {name for one in (*history, *migrations) for name in one.names_made()}
     with suppress(PokerTherapistError), backend.translating_errors():
         made |= backend.build([*history, *(one for one in migrations if one not in history)]).names()
+    texts = "".join(one.apply_sql + (one.rollback_sql or "") for one in (*history, *migrations)).lower()
+    while f"{dialect.prefix}_" in texts:
+        dialect.prefix += "_"
     written = _Script(dialect, backend, made)
     words = ", ".join(f"{one.direction} {escaped(one.migration.id)}" for one in planned)
     backup = escaped(command_about(backend.location, "backup"))

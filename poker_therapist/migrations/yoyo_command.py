@@ -11,6 +11,8 @@ import contextlib
 import functools
 import io
 import logging
+import os
+import re
 import signal
 import stat
 import sys
@@ -28,8 +30,14 @@ from yoyo import default_migration_table, utils
 from yoyo.migrations import MigrationList
 from yoyo.scripts import main, migrate
 
-from poker_therapist.errors import DatabaseNotFound, InvalidInput, PokerTherapistError, escaped
-from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_url
+from poker_therapist.errors import (
+    DatabaseNotFound,
+    InvalidInput,
+    MigrationInterrupted,
+    PokerTherapistError,
+    escaped,
+)
+from poker_therapist.location import Location, command_about, hide_passwords, locate, yoyo_source, yoyo_url
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value, where_to_write
@@ -39,11 +47,14 @@ from poker_therapist.migrations.loss import refusal
 class YoyoCommandMixin(AtomicBackend):
     """What a backend does where the yoyo command makes it."""
 
+    allow_data_loss = False  # for a program: whether a rollback may delete rows and values
     _function: Any = None  # of yoyo's, that is the command
+    _named: Sequence[str] = ()  # the ids that the command is about, if it says whole ones
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if that is who asks."""
         if (command := _running_command(sys._getframe())) is None:
+            self.allow_loss = self._require_permission
             super().__init__(uri, migration_table)
             return
         args = command.f_locals["args"]
@@ -54,6 +65,8 @@ class YoyoCommandMixin(AtomicBackend):
         migrate.read_migrations = self._read_migrations
         migrate.migrations_to_revision = self._up_to_revision
         self._function = args.func
+        named = (getattr(args, "revision", None) or "", getattr(args, "match", None) or "")
+        self._named = [re.sub(r"[\^\\$]", "", one) for one in named]
         sys.excepthook = functools.partial(_report, (*sys.argv, str(args.database)))
         warnings.showwarning = _warn
         _judge_ini(args)
@@ -62,6 +75,11 @@ class YoyoCommandMixin(AtomicBackend):
         self.location = replace(self.location, yoyo=options, sources=sources)
         if not _is_on(command.f_locals["config"], "allow_data_loss"):
             self.allow_loss = functools.partial(self._require_consent, args)
+
+    def _require_permission(self, loss: str, *_: Any, **_more: Any) -> None:
+        """Refuse to roll back what would delete rows, unless the program has allowed it."""
+        if not self.allow_data_loss:
+            raise refusal(loss, ["set `allow_data_loss = True` on the backend"])
 
     def _require_consent(self, args: Any, loss: str, last: str, *, may_ask: bool = True) -> None:
         """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
@@ -149,6 +167,17 @@ class YoyoCommandMixin(AtomicBackend):
             if self.lock_table in self.list_tables():
                 super().break_lock()
 
+    def _require_named(self, migrations: Sequence[SQLMigration], word: str) -> None:
+        """Refuse to forget that a migration was interrupted, unless the command names it."""
+        for name in (one.id for one in migrations if one.id in self.interrupted()):
+            if name not in self._named and (self._function or len(migrations) > 1):
+                call = command_about(self.location, word, "-m", f"^{re.escape(name)}$", sources=self.sources)
+                raise MigrationInterrupted(
+                    f"{name} cannot be {word}ed with others, for {self.how_to_finish(name)}; if you have "
+                    f"finished it by hand, name it: `{call}`",
+                    migration_id=name,
+                )
+
     def mark_migrations(self, migrations: MigrationList) -> None:
         """Record migrations as applied without running them, with the texts of their files."""
         self._require_database()
@@ -156,6 +185,7 @@ class YoyoCommandMixin(AtomicBackend):
             applied = self.applied()
             self._prepare()
             marked = [migration for migration in self._ours(migrations) if migration.id not in applied]
+            self._require_named(marked, "mark")
             for migration in marked:
                 self._record(migration, operation="mark")
         for migration in marked:
@@ -168,6 +198,7 @@ class YoyoCommandMixin(AtomicBackend):
             applied = self.applied()
             self._prepare()
             unmarked = [migration for migration in self._ours(migrations) if migration.id in applied]
+            self._require_named(unmarked, "unmark")
             for migration in unmarked:
                 self._unrecord(migration, operation="unmark")
         for migration in unmarked:
@@ -226,7 +257,7 @@ def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str,
     """Return the options with which yoyo is about the same database again, and the sources that it names."""
     file = _ini_of(args)
     options: tuple[str, ...] = () if args.use_config_file else ("--no-config-file",)
-    options += ("-c", args.config) if args.config else ()
+    options += ("-c", os.path.abspath(args.config)) if args.config else ()  # noqa: PTH100  # as it is
     if not file or args.database != _said(file, "database"):
         options += ("--database", yoyo_url(location))
     table = getattr(args, "migration_table", default_migration_table)
@@ -234,7 +265,8 @@ def _options(args: Any, location: Location) -> tuple[tuple[str, ...], tuple[str,
         options += ("--migration-table", table)
     sources = tuple(getattr(args, "sources", None) or ())
     is_said = file and list(sources) == (_said(file, "sources") or "").split()
-    return options + (() if is_said else sources), () if is_said and not args.config else sources
+    places = tuple(one if ":" in one else os.path.abspath(one) for one in sources)  # noqa: PTH100  # globs
+    return options + (() if is_said else tuple(map(yoyo_source, places))), places
 
 
 def _ini_of(args: Any) -> str | None:

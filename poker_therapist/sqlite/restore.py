@@ -6,13 +6,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from poker_therapist.errors import (
     DatabaseBusy,
+    DatabaseNotFound,
     DatabaseReadOnly,
     DatabaseUnreadable,
     InvalidInput,
@@ -20,9 +20,9 @@ from poker_therapist.errors import (
     SchemaTooNew,
     escaped,
 )
-from poker_therapist.location import SQLiteLocation
+from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.status import State, read_states
-from poker_therapist.new_files import lock, new_file, time_for_names
+from poker_therapist.new_files import new_file, one_at_a_time, time_for_names
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
@@ -53,10 +53,16 @@ def restore(
         The backup that was made of what was replaced; None if nothing was there.
 
     Raises:
+        DatabaseNotFound: there is no such file.
         DatabaseUnreadable: the file is no database or damaged, or is none of ours.
         SchemaTooNew: it was made by a later version of the code.
         InvalidInput: it is the database itself.
     """
+    if not is_there(backup):  # a database must not be made of a name that was mistyped
+        call = command_about(location, "backup", "--list")
+        raise DatabaseNotFound(
+            f"there is no backup {backup}: correct the path; `{call}` shows those there are"
+        )
     find_file(backup, create=False)
     if is_there(location.path):
         find_file(location.path, create=False)
@@ -83,7 +89,9 @@ def restore(
             raise SchemaTooNew(
                 f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"
             )
-        closing.enter_context(_one_at_a_time(location))
+        folder = Path(os.path.realpath(location.path)).parent
+        busy = f"another restore is at work in {folder}: wait until it has ended, then restore again"
+        closing.enter_context(one_at_a_time([folder], location.timeout, DatabaseBusy(busy)))
         replaced = _keep_replaced(location)
         closing.enter_context(_naming(replaced))
         find_file(location.path, create=True)
@@ -134,28 +142,6 @@ def _naming(replaced: Path | None) -> Iterator[None]:
         if replaced is None or replaced.suffix == ".backup":
             raise
         raise error.with_message(f"{error}\nWhat was there is kept as {replaced}") from error
-
-
-@contextlib.contextmanager
-def _one_at_a_time(location: SQLiteLocation) -> Iterator[None]:
-    """Wait for another restore in the same folder, where the system has locks for that.
-
-    Raises:
-        DatabaseBusy: it took longer than the timeout.
-    """
-    folder = Path(os.path.realpath(location.path)).parent
-    deadline = time.monotonic() + location.timeout
-    with contextlib.ExitStack() as closing:
-        with contextlib.suppress(OSError):  # Windows opens no folder
-            descriptor = os.open(folder, os.O_RDONLY)
-            closing.callback(os.close, descriptor)
-            while lock(descriptor, wait=False) is False:
-                if time.monotonic() > deadline:
-                    raise DatabaseBusy(
-                        f"another restore is at work in {folder}: wait until it has ended, then restore again"
-                    )
-                time.sleep(0.05)
-        yield
 
 
 # Of a process of its own, for which the connections of this one are others'. SQLite locks these bytes, and

@@ -76,14 +76,14 @@ class SQLiteScript(ScriptDialect):
         settings = "".join(f".{one}\n" for one in _SETTINGS)
         return (
             f"{settings}{_SILENT}PRAGMA secure_delete = ON;{_SHOWING}\n"
-            "CREATE TEMPORARY TABLE plan_problem (name TEXT);\n"
-            "CREATE TEMPORARY TRIGGER plan_stops BEFORE INSERT ON plan_problem\n"
+            f"CREATE TEMPORARY TABLE {self.prefix}_problem (name TEXT);\n"
+            f"CREATE TEMPORARY TRIGGER {self.prefix}_stops BEFORE INSERT ON {self.prefix}_problem\n"
             f"BEGIN SELECT CASE new.name{checks} END; END;\n{there}"
         )
 
     @override
     def tail(self, done: str) -> str:
-        return f"DROP TABLE temp.plan_problem;\nSELECT {self.literal(done)};"
+        return f"DROP TABLE temp.{self.prefix}_problem;\nSELECT {self.literal(done)};"
 
     @override
     def fault(self, text: str) -> tuple[int, str] | None:
@@ -117,13 +117,16 @@ class SQLiteScript(ScriptDialect):
 
     @override
     def require(self, problem: str, condition: str) -> str:
-        return f"INSERT INTO temp.plan_problem SELECT {self.literal(problem)} WHERE NOT ({condition});"
+        return (
+            f"INSERT INTO temp.{self.prefix}_problem SELECT {self.literal(problem)} WHERE NOT ({condition});"
+        )
 
     @override
     def before(self, direction: str) -> str:
         return self._keys * (
-            "CREATE TEMPORARY TABLE plan_broken AS SELECT * FROM pragma_foreign_key_check;\n"
-            'CREATE TEMPORARY TABLE plan_keys AS SELECT child.name AS child, "key"."table" AS parent\n'
+            f"CREATE TEMPORARY TABLE {self.prefix}_broken AS SELECT * FROM pragma_foreign_key_check;\n"
+            f"CREATE TEMPORARY TABLE {self.prefix}_keys AS\n"
+            'SELECT child.name AS child, "key"."table" AS parent\n'
             'FROM sqlite_schema AS child, pragma_foreign_key_list(child.name) AS "key"\n'
             "WHERE child.type = 'table';"
         )
@@ -131,7 +134,8 @@ class SQLiteScript(ScriptDialect):
     @override
     def after(self, direction: str) -> str:
         # A rollback may bring back a key that never held.
-        old = ' WHERE ("table", parent) IN (SELECT child, parent FROM plan_keys)' * (direction == "rollback")
-        broken = f"{_ROWS} pragma_foreign_key_check{old} EXCEPT {_ROWS} plan_broken"
+        known = f' WHERE ("table", parent) IN (SELECT child, parent FROM {self.prefix}_keys)'
+        old = known * (direction == "rollback")
+        broken = f"{_ROWS} pragma_foreign_key_check{old} EXCEPT {_ROWS} {self.prefix}_broken"
         checked = self.require(BROKEN, f"NOT EXISTS ({broken})")
-        return self._keys * f"{checked}\nDROP TABLE plan_broken;\nDROP TABLE plan_keys;"
+        return self._keys * f"{checked}\nDROP TABLE {self.prefix}_broken;\nDROP TABLE {self.prefix}_keys;"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from yoyo import get_backend, read_migrations
 
-from poker_therapist.errors import MigrationEdited, MigrationFailed
+from poker_therapist.errors import MigrationEdited, MigrationError, MigrationFailed
 from tests.helpers.project import Project
 
 
@@ -75,3 +75,18 @@ def test_hooks_and_several_folders_are_taken(two_migrations: Project) -> None:
     backend.apply_migrations(backend.to_apply(migrations))
 
     assert sorted(two_migrations.tables()) == ["bets", "hands", "hooked"]
+
+
+def test_a_program_has_to_allow_that_rows_are_lost(two_migrations: Project) -> None:
+    """As yoyo's command has to, by its ini file."""
+    apply(two_migrations)
+    two_migrations.run_sql("INSERT INTO hands VALUES (1)")
+    backend = get_backend(url(two_migrations))
+    migrations = read_migrations(str(two_migrations.sql))
+
+    with pytest.raises(MigrationError, match=r"delete 1 row of hands.* `allow_data_loss = True`"):
+        backend.rollback_migrations(backend.to_rollback(migrations))
+    assert two_migrations.query("SELECT * FROM hands") == [(1,)]
+    backend.allow_data_loss = True
+    backend.rollback_migrations(backend.to_rollback(migrations))
+    assert two_migrations.applied() == []

@@ -300,5 +300,5 @@ def test_what_a_message_tells_to_run_is_about_the_server(postgresql_url: str) ->
     with pytest.raises(SchemaTooNew) as newer:
         get_pattern_storage(postgresql_url)
 
-    assert f"`yoyo unmark -m '^{IDS[-1]}$' -c yoyo.postgresql.ini`" in edited
+    assert f"`yoyo unmark -m '^{IDS[-1]}$' -c {ROOT}/yoyo.postgresql.ini`" in edited
     assert "`poker-therapist rollback --to 999_new --database 'postgresql:" in str(newer.value)

@@ -11,7 +11,7 @@ import pytest
 from poker_therapist import PatternStorage, get_pattern_storage, schema
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import PokerTherapistError
-from poker_therapist.location import locate
+from poker_therapist.location import locate, yoyo_url
 from tests.helpers.cli import Result, command
 from tests.helpers.engines import is_server
 from tests.helpers.migrating import NEXT
@@ -186,8 +186,11 @@ def test_what_would_lose_rows_by_yoyo(project: Project, empty: Path) -> None:
     project.run_sql("INSERT INTO hands VALUES (1)")
 
     project.loses_rows = False
-    message = project.refuses("rollback", "--revision", "001", sources=[str(project.sql)])
+    message = project.refuses("rollback", "--revision", "001")
     (call,) = re.findall(r"`(poker-therapist [^`]+)`", message)
+    url = project.url_for(project.atomic, "").replace("%", "%%")
+    (project.folder / "yoyo.ini").write_text(f"[DEFAULT]\nsources = sql\ndatabase = {url}\n")
+    assert f"`{call}`" in project.bare_yoyo("rollback", "-b", "--revision", "001").stderr
     paste(f"`{call}`", empty)
     assert project.applied() == []
 
@@ -237,6 +240,11 @@ def test_what_was_interrupted(direction: str, game: Project, empty: Path) -> Non
     else:
         game.run_sql("CREATE TABLE nowhere (id INTEGER)")
 
+    word = "mark" if direction == "apply" else "unmark"
+    url = yoyo_url(locate(str(game.database)))
+    said = game.bare_yoyo(word, "-b", "--no-config-file", "--database", url, "sql").stderr
+    assert "stopped in the middle" in said
+    assert f"yoyo {word} -m '^003_stop$'" in said
     ran = command("status", *call, folder=empty)
     assert ran.code == 4
     assert len(paste(ran.out, empty)) == (2 if direction == "apply" else 1)

@@ -88,7 +88,9 @@ def test_a_failure_is_one_message_and_what_was_applied_before_stays(project: Pro
     project.write("003_fail", "-- depends: 002_add_bets\nSELECT * FROM nowhere;")
 
     ran = about(project, "apply", "--json")
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, list(ran.json)) == (1, ["database", "applied", "backup", "error"])
+    assert [one["id"] for one in ran.json["applied"]] == ["001_add_hands", "002_add_bets"]
+    assert ran.error == f"poker-therapist: {ran.json['error']}\n"
     assert ran.error.startswith("poker-therapist: sql/003_fail.sql:2: ")
     assert project.applied() == ["001_add_hands", "002_add_bets"]
 

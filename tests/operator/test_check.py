@@ -205,8 +205,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         [
             (
                 "004_a_c.sql: and sql_migrations/sqlite/003_a_b.sql both depend on 002_add_bets: "
-                "`poker-therapist renumber 004_a_c --sources sql_migrations/sqlite` puts it after that, or "
-                "its header accepts it with `-- out-of-order: true`"
+                "`poker-therapist renumber 004_a_c --sources {root}/sql_migrations/sqlite` puts it after "
+                "that, or its header accepts it with `-- out-of-order: true`"
             )
         ],
     ),
@@ -321,7 +321,8 @@ def test_each_fault_is_named_with_its_file_and_what_to_do(
         path.write_bytes(text.encode(errors="surrogateescape"))
     about_twins = any("has no twin" in line for line in says)
     of = {line.partition(":")[0] for line in says}
-    said = [line for line in _said(folder) if about_twins or "has no twin" not in line]
+    said = [line.replace(str(folder), "{root}") for line in _said(folder)]
+    said = [line for line in said if about_twins or "has no twin" not in line]
 
     assert [line for line in said if not of or line.partition(":")[0] in of] == says
 
@@ -570,3 +571,47 @@ def test_the_hook_of_pre_commit_runs_this_command(folder: Path) -> None:
     ran = program(*arguments, folder=folder)
     assert ran.code == 4
     assert "sql_migrations/sqlite/003_a_b.sql: is empty" in ran.out
+
+
+def test_folders_of_one_engine_are_judged_together(tmp_path: Path) -> None:
+    """As `apply` does: a number in one fills a gap in another, and one may depend on another."""
+    _write(tmp_path / "m", "001_add_hands", FIRST, "DROP TABLE hands;")
+    _write(tmp_path / "m", "002_add_bets", SECOND, "DROP TABLE bets;")
+    for number, before in ((3, "002_add_bets"), (10, "003_z"), (12, "010_z")):
+        _write(tmp_path / "m2", f"{number:03}_z", f"-- depends: {before}\nSELECT 1;")
+    _write(tmp_path / "m", "011_y", "-- depends: 010_z\nSELECT 1;")
+    (tmp_path / "yoyo.ini").write_text("[DEFAULT]\nsources = m m2\ndatabase = sqlite+atomic:///x.db\n")
+
+    assert command("apply", folder=tmp_path).code == 0
+    ran = command("check", folder=tmp_path)
+    assert ran.lines == ["m2/010_z.sql: comes after a gap: there is no 004; number it so"]
+    _write(tmp_path / "m2", "002_add_bets", SECOND)
+    ran = command("check", folder=tmp_path)
+    assert "m/002_add_bets.sql: has the same id as m2/002_add_bets.sql: rename one of them" in ran.lines
+
+
+def test_a_number_that_a_header_accepts_is_a_note(folder: Path) -> None:
+    """As the advice about a fork says."""
+    for engine in ("sqlite", "postgresql"):
+        header = "-- depends: 001_add_hands\n-- out-of-order: true\n"
+        _write(folder / "sql_migrations" / engine, "002_b", f"{header}SELECT 1;")
+
+    ran = _check(folder)
+    assert (ran.code, len(ran.lines)) == (0, 3)
+    assert "sql_migrations/sqlite/002_b.sql: note: has the number of 002_add_bets.sql" in ran.lines
+
+
+def test_a_file_of_either_engine_is_sound_where_nobody_says_which(tmp_path: Path) -> None:
+    """A body of PostgreSQL's in a folder of any name, and a trigger of SQLite's; not what neither takes."""
+    body = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$\nBEGIN\n  RETURN 1;\nEND;\n$$;\n"
+    trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;\n"
+    _write(tmp_path / "m", "001_a", body)
+    _write(tmp_path / "m", "002_b", f"-- depends: 001_a\n{trigger}")
+    assert [line for line in command("check", "m", folder=tmp_path).lines if ": note: " not in line] == [
+        "nothing is wrong with m"
+    ]
+
+    _write(tmp_path / "m", "003_c", "-- depends: 002_b\nSELECT 1;\nCOMMIT;")
+    ran = command("check", "m", folder=tmp_path)
+    assert ran.code == 4
+    assert any(line.startswith("m/003_c.sql:3: COMMIT would end") for line in ran.lines)

@@ -147,7 +147,7 @@ def test_a_database_that_is_not_there_is_one_message(name: str, place: Path) -> 
 
 def test_an_error_of_the_program_is_one_line_and_no_traceback(place: Path) -> None:
     """As a script sees it: on the standard error, exit code 1."""
-    ran = program("status", "--json", "-d", "letter.txt", folder=place)
+    ran = program("status", "-d", "letter.txt", folder=place)
 
     assert (ran.code, ran.out) == (1, "")
     assert ran.error == (f"poker-therapist: {place}/letter.txt is not an SQLite database: correct the path\n")

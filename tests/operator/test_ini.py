@@ -377,7 +377,7 @@ def test_a_copy_says_which_database_it_fills(place: Path) -> None:
     assert (ran.code, ran.database) == (0, f"database: {place}/new.db (as given)\n")
 
 
-@pytest.mark.parametrize("call", [("status", "--json"), ("purge",), ("forget", "7", "--yes")])
+@pytest.mark.parametrize("call", [("status",), ("purge",), ("forget", "7", "--yes")])
 def test_a_server_that_an_ini_names_is_said_and_its_password_is_not(
     call: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,16 @@
 """`poker-therapist new`: the files of the next migration, valid at once and yet to be filled."""
 
+import fcntl
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from poker_therapist.migrations.scaffold import REASON
+from poker_therapist.migrations import scaffold
+from poker_therapist.migrations.scaffold import REASON, new_migration
 from poker_therapist.testing import MigrationTests
 from tests.helpers import snapshots
 from tests.helpers.cli import command, program, refused
@@ -224,3 +229,24 @@ def test_sources_that_name_no_folder_are_refused(words: tuple[str, ...], tmp_pat
         (tmp_path / "yoyo.ini").write_text(f"[DEFAULT]\nsources = {sources}\n")
         assert refused(*words, folder=tmp_path).startswith(why)
     assert [path.name for path in tmp_path.iterdir()] == ["yoyo.ini"]
+
+
+def test_several_at_once_take_one_number_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other, or says after a while for whom it waits."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: new_migration(f"add {one}", [folder]), "abcdefgh"))
+
+    written = sorted(path.stem for path in folder.glob("*_?.sql"))
+    assert [name[:3] for name in written] == [f"{number:03}" for number in range(1, 9)]
+    for before, name in pairwise(written):
+        assert f"-- depends: {before}\n" in (folder / f"{name}.sql").read_text()
+
+    monkeypatch.setattr(scaffold, "PATIENCE", 0)
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    for call in (("new", "add z"), ("renumber", written[0], "-d", "x.db")):
+        said = command(*call, "--sources", "m", folder=tmp_path)
+        assert (said.code, "another program is writing migrations in m" in said.error) == (1, True)
+    os.close(held)

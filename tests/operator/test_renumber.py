@@ -2,12 +2,14 @@
 
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from poker_therapist import MigrationOutOfOrder, get_pattern_storage, schema
 from poker_therapist.location import locate
+from poker_therapist.migrations.renumber import renumber
 from poker_therapist.schema import read_status, rehearse
 from tests.helpers.cli import command, refused
 from tests.helpers.engines import is_server
@@ -313,3 +315,17 @@ def test_a_write_that_fails_leaves_all_files_as_they_were(files: Checkout) -> No
         == f"cannot write sql_migrations/sqlite/{long}.rollback.sql (File name too long): correct the path"
     )
     assert files.texts() == before
+
+
+def test_two_at_once_leave_sound_files(tmp_path: Path) -> None:
+    """The second waits, and reads what the first has written."""
+    checkout = Checkout(tmp_path, "sqlite", tmp_path / "game.db")
+    checkout.add("001_a")
+    for name in ("002_b", "002_c", "002_d"):
+        checkout.add(name, "001_a")
+    folders = [checkout.root / engine for engine in ("sqlite", "postgresql")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: renumber(name, folders, lambda _: None), ("002_c", "002_d")))
+
+    assert [name[:3] for name in checkout.names()] == ["001", "002", "003", "004"]
+    assert command("check", folder=tmp_path).code == 0

@@ -118,7 +118,7 @@ def empty(path: Path) -> None:
         (empty, "none of Poker Therapist's"),
         (newer, f"was made by a later version ({NEXT}_add_mood): update the code"),
         (a_folder, "is a folder"),
-        (not_there, "there is no"),
+        (not_there, "there is no backup"),
     ],
 )
 def test_a_file_that_cannot_be_restored_is_refused(
@@ -132,6 +132,15 @@ def test_a_file_that_cannot_be_restored_is_refused(
     assert says in message
     assert "wrong.backup" in message
     assert state_of(database.parent) == before
+
+
+def test_what_is_advised_about_a_mistyped_backup_keeps_the_database(database: Path) -> None:
+    """A database that is made of the mistyped name would be restored the next time."""
+    folder = database.parent
+    message = refused("restore", "mistyped.backup", "-d", database, folder=folder)
+
+    assert f"poker-therapist backup --list --database {database}" in message
+    assert " apply " not in message
 
 
 def test_a_place_in_a_folder_that_is_not_there_is_refused(database: Path) -> None:

@@ -210,3 +210,21 @@ def test_an_empty_variable_names_no_database(tmp_path: Path, monkeypatch: pytest
 
     ran = command("status", "--json", folder=tmp_path)
     assert ran.json["database"] == f"{tmp_path}/RexVoice.db"
+
+
+def test_the_options_about_migrations_are_taken_by_every_command_about_them(two_migrations: Project) -> None:
+    """`check` takes folders either way; what has no meaning for `log` is said; `copy` asks no ini file."""
+    folder, given = two_migrations.folder, ("--sources", "sql")
+    checked = command("check", *given, folder=folder)
+    assert checked == command("check", "sql", folder=folder)
+    assert "sql" in checked.out
+    assert "correct --sources" in refused("check", "--sources", "nowhere", folder=folder)
+
+    call = ("-d", "new.db")
+    assert "apply --database" in (missing := command("log", *call, *given, folder=folder)).error
+    assert f"--sources {folder}/sql" in missing.error
+    command("apply", *call, *given, folder=folder)
+    ran = command("log", *call, *given, folder=folder)
+    assert (ran.code, len(ran.lines)) == (0, 2)
+    assert "--sources leaves nothing out" in ran.error
+    assert "--no-config" in command("copy", "--help", folder=folder).out

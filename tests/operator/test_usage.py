@@ -46,3 +46,25 @@ def test_a_pipe_waits_for_nothing_that_draws(call: tuple[str, ...], tmp_path: Pa
     imported = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert "poker_therapist" in imported
     assert not imported & {"rich", "pydantic", "psycopg"}
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        (("status", "--nonsense"), 2, "No such option"),
+        (("nonsense",), 2, "No such command 'nonsense'"),
+        (("check", "nowhere"), 1, "there is no folder nowhere"),
+        (("plan", "-d", "postgresql://rex:hidden@nowhere.invalid:x/db"), 1, ""),
+    ],
+)
+def test_an_error_is_json_for_who_asks_for_json(
+    call: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    """Standard error and the exit code are as without."""
+    plain, ran = (command(*call, *more, folder=tmp_path) for more in ((), ("--json",)))
+
+    assert (ran.code, plain.out) == (code, "")
+    assert ran.json["error"].startswith(says)
+    assert ran.json["error"] in ran.error
+    assert "hidden" not in ran.out
+    assert (ran.error, ran.code) == (plain.error, plain.code)

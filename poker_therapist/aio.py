@@ -129,7 +129,8 @@ class AsyncPatternStorage(_Methods):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if self._workers is None or not self._workers.was_forked():  # a child leaves it to its parent
+            await self.close()
 
     @property
     def db_path(self) -> Path | str:
@@ -197,8 +198,9 @@ class AsyncPatternStorage(_Methods):
         Raises:
             StorageError: it is in none, but was started inside one that another task goes on with.
         """
-        for block in _around():
-            if block.storage is self and not block.is_over:
+        for place in _around():
+            block = place.block()
+            if block is not None and block.storage is self:
                 if block.owner() is current_task():
                     return block
                 raise StorageError(
@@ -233,15 +235,54 @@ def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternS
     return storage
 
 
-_innermost: ContextVar["AsyncTransaction | None"] = ContextVar("innermost", default=None)
+class _Place:
+    """Where a block stands among others; it holds the block weakly, which is rolled back when it is dropped.
+
+    Attributes:
+        block: returns the block, as long as somebody holds it.
+        around: the place around it, of whichever storage.
+        outer: the place of the block that this one is a part of.
+        ending: how the block has ended: True if it was to be committed; None while it is open.
+    """
+
+    def __init__(self, block: "AsyncTransaction", around: "_Place | None", outer: "_Place | None") -> None:
+        self.block: Callable[[], AsyncTransaction | None] = weakref.ref(block)
+        self.around = around
+        self.outer = outer
+        self.ending: bool | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the block has ended, or one around it of which it is a part."""
+        return self.ending is not None or (self.outer is not None and self.outer.is_over)
+
+    @property
+    def was_undone(self) -> bool:
+        """Whether the block was rolled back, or one around it of which it is a part."""
+        return self.ending is False or (self.outer is not None and self.outer.was_undone)
 
 
-def _around() -> Iterator["AsyncTransaction"]:
-    """Yield the blocks that the running task is in, or was started in, from the inside."""
-    block = _innermost.get()
-    while block is not None:
-        yield block
-        block = block.around
+_innermost: ContextVar[_Place | None] = ContextVar("innermost", default=None)
+
+
+def _around() -> Iterator[_Place]:
+    """Yield the places of open blocks that the running task is in, or was started in, from the inside.
+
+    Those of blocks that have ended, in whatever order, are taken out.
+    """
+    place = _innermost.get()
+    if place is not None and place.is_over:
+        place = _open_from(place)
+        _innermost.set(place)
+    while place is not None:
+        yield place
+        place.around = place = _open_from(place.around)
+
+
+def _open_from(place: _Place | None) -> _Place | None:
+    while place is not None and place.is_over:
+        place = place.around
+    return place
 
 
 class _End(Exception):
@@ -268,21 +309,19 @@ class AsyncTransaction(_Methods):
     Attributes:
         storage: the storage.
         owner: returns the task that began it.
-        around: the block around it, of whichever storage.
     """
 
     def __init__(self, storage: AsyncPatternStorage) -> None:
         self.storage = storage
         self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
-        self.around: AsyncTransaction | None = None
         self._line = _Line()
         self._depth = 1
-        self._has_ended = False
+        self._place: _Place | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing may be done in it: before it has begun, and as soon as its end has."""
-        return self._has_ended or self._line.depth < self._depth
+        return self._place is None or self._place.is_over
 
     def transaction(self) -> "AsyncTransaction":
         """Make a part of the block, which is rolled back by itself when it raises."""
@@ -291,7 +330,7 @@ class AsyncTransaction(_Methods):
 
     async def __aenter__(self) -> Self:
         storage, workers, task = self.storage, self.storage._usable(), current_task()
-        if self._has_ended or not self.is_over or task is None:
+        if self._place is not None or task is None:
             raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
         outer = storage._current()
         if outer is not None:
@@ -304,9 +343,10 @@ class AsyncTransaction(_Methods):
         else:
             workers.submit(self._call)
             storage._blocks.add(self)
-        self.owner, self.around = weakref.ref(task), _innermost.get()
+        self.owner = weakref.ref(task)
+        self._place = _Place(self, next(_around(), None), outer._place if outer is not None else None)
         self._line.depth = self._depth
-        _innermost.set(self)
+        _innermost.set(self._place)
         try:
             await begun.wait(self._call)
         except BaseException as error:
@@ -322,9 +362,9 @@ class AsyncTransaction(_Methods):
     async def _leave(self, error: BaseException | None) -> None:
         was_over, is_here = self.is_over, self.owner() is current_task()
         self.end(commit=error is None and is_here)
-        if is_here:
-            _innermost.set(self.around)
-        if isinstance(error, GeneratorExit):  # nothing may be awaited
+        next(_around(), None)  # takes it out
+        # Nothing may be awaited; or this is a forked child, which has no worker and may not end the block.
+        if isinstance(error, GeneratorExit) or self._call.was_forked():
             return
         try:
             await self._call.wait()
@@ -332,14 +372,14 @@ class AsyncTransaction(_Methods):
             if error is None and not was_over:
                 raise
         if error is None and was_over:
-            raise StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
+            raise self._undone()
         if error is None and not is_here:
             raise left_elsewhere()
 
     def end(self, *, commit: bool) -> None:
         """Let the worker end the block, with all of its parts, unless it has ended."""
-        if not self.is_over:
-            self._has_ended = True
+        if self._place is not None and not self._place.is_over:
+            self._place.ending = commit
             self._line.depth = self._depth - 1
             self._line.inbox.put(_End(self._depth, commit=commit))
 
@@ -356,7 +396,14 @@ class AsyncTransaction(_Methods):
         self._require()
         call = Call(self.storage._usable().loop, do)
         self._line.inbox.put(call)
-        return await call.wait()
+        result = await call.wait()
+        # A generator that a `break` has left, say, is closed by a task of asyncio's while the call runs.
+        if writes and self._place is not None and self._place.was_undone:
+            raise self._undone()
+        return result
+
+    def _undone(self) -> StorageError:
+        return StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
 
     def _require(self) -> None:
         """Refuse a task that is neither the owner nor started in this very block."""
@@ -364,7 +411,9 @@ class AsyncTransaction(_Methods):
             raise StorageClosed(CLOSED)
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
-        if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):
+        if self.owner() is not current_task() and (
+            self._line.depth != self._depth or self._place not in _around()
+        ):
             raise StorageError(
                 "this transaction() belongs to another task, or that task is in a part of it: begin one of "
                 "this task's own with `async with storage.transaction() as block`"

@@ -9,6 +9,7 @@ anywhere, and could leave a lock locked.
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class Call:
         first: a call that it finishes when it has begun, and that is refused with it.
     """
 
-    __slots__ = ("_future", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes")
+    __slots__ = (
+        "_future", "_process", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Call:
         self._future: asyncio.Future[None] = loop.create_future()
         # Whoever takes the one item either does the call or withdraws it.
         self._unclaimed = [True]
+        self._process = os.getpid()
         self.do = do
         self.writes = writes
         self.first = first
@@ -53,6 +57,10 @@ class Call:
         self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    def was_forked(self) -> bool:
+        """Return whether this process is a child of the one that made it, and so has no worker."""
+        return self._process != os.getpid()
 
     def claim(self) -> bool:
         """Return whether nobody has claimed the call before."""
@@ -100,7 +108,7 @@ class Call:
                 raise
             if isinstance(error, GeneratorExit):  # nothing may be waited for
                 raise
-            while not self.is_done:
+            while not self.is_done and not self.was_forked():
                 self._future = self._future.get_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._future
@@ -129,6 +137,7 @@ class Workers:
         self.loop = loop
         self.is_closed = False
         self.on_end: Callable[[], None] = lambda: None
+        self._process = os.getpid()
         self._most = 1
         self._patience = 0.0
         self._threads: list[threading.Thread] = []
@@ -149,6 +158,10 @@ class Workers:
         if writers < threads:
             self._permits.extend([None] * writers)
             self._writes = deque()
+
+    def was_forked(self) -> bool:
+        """Return whether this process is a child of the one that made them, where none of them runs."""
+        return self._process != os.getpid()
 
     # In the loop
 
@@ -192,6 +205,8 @@ class Workers:
     def stop(self) -> None:
         """Let no call begin any more, and each thread end when it has done what it is doing."""
         self.is_closed = True
+        if self.was_forked():
+            return
         for inbox in tuple(self._inboxes):
             inbox.put(self)
         if not self._inboxes:
@@ -204,7 +219,7 @@ class Workers:
         if self._watch is not None:
             self._watch.cancel()
         cancelled = None
-        while not self._ended.is_set():
+        while not self._ended.is_set() and not self.was_forked():
             try:
                 await self._ended.wait()
             except asyncio.CancelledError as error:

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import psycopg
@@ -29,7 +29,7 @@ from poker_therapist import (
     StorageError,
     get_pattern_storage,
 )
-from poker_therapist.aio import AsyncPatternStorage, AsyncTransaction, open_storage
+from poker_therapist.aio import AsyncPatternStorage, AsyncTransaction, _innermost, open_storage
 from tests.helpers.engines import is_server, query, sqlite_only, with_options
 
 USER = 7
@@ -282,13 +282,107 @@ def test_a_block_that_nobody_ends_is_rolled_back(migrated: str) -> None:
             await storage.save_pattern(USER, "t", "saved", 1)  # waits for nothing
             outer = storage.transaction()
             async with outer as block:
-                await block.transaction().__aenter__()
+                part = await block.transaction().__aenter__()
                 with pytest.raises(StorageError, match="failed and was undone"):
                     await outer.__aexit__(None, None, None)
+
+            assert part.is_over
 
     with pytest.raises(StorageError, match="failed and was undone"):  # ended a second time
         asyncio.run(main())
     assert keys(migrated) == {"saved"}
+
+
+def test_a_block_that_its_own_task_drops_keeps_none_of_the_task_s_saves(migrated: str) -> None:
+    async def main() -> None:
+        async def leave_open() -> AsyncIterator[int]:
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "lost", 1)
+                yield 1
+                yield 2
+
+        async with open_storage(with_options(migrated, "timeout=20")) as storage:
+            block = storage.transaction()
+            await block.__aenter__()
+            await storage.save_pattern(USER, "t", "lost", 1)
+            del block
+            await storage.save_pattern(USER, "t", "outside", 1)
+            outer = storage.transaction()
+            async with outer as block:
+                await block.transaction().__aenter__()  # a part, likewise
+                await storage.save_pattern(USER, "t", "of the whole", 1)
+            for _ in range(5):
+                async for _ in leave_open():
+                    break
+                try:  # asyncio closes the generator, in a task of its own
+                    await storage.save_pattern(USER, "t", "acknowledged", 1)
+                except StorageError:
+                    assert "acknowledged" not in keys(migrated)
+                else:
+                    assert "acknowledged" in keys(migrated)
+            await storage.save_pattern(USER, "t", "after", 1)
+
+    asyncio.run(main())
+    assert keys(migrated) - {"acknowledged"} == {"outside", "of the whole", "after"}
+
+
+def test_blocks_that_end_in_any_order_are_taken_out(migrated: str, tmp_path: Any) -> None:
+    async def main() -> None:
+        async with open_storage(migrated) as one, open_storage(tmp_path / "two.db") as two:
+            first, second = one.transaction(), two.transaction()
+            await first.__aenter__()
+            await second.__aenter__()
+            await first.__aexit__(None, None, None)
+            with contextlib.suppress(Failed):
+                async with contextlib.AsyncExitStack() as stack:
+                    stack.push_async_exit(second)
+                    await two.save_pattern(USER, "t", "lost", 1)
+                    raise Failed
+            assert await two.count(USER) == await one.count(USER)
+            for _ in range(3):
+                block = await one.transaction().__aenter__()
+                with pytest.raises(StorageError, match="ended by another"):
+                    await asyncio.create_task(block.__aexit__(None, None, None))
+            await one.save_pattern(USER, "t", "saved", 1)
+            assert _innermost.get() is None
+
+    asyncio.run(main())
+    assert keys(migrated) == {"saved"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_child_leaves_a_block_and_ends(migrated: str) -> None:
+    """As a child whose code calls sys.exit(); its parent goes on with the block."""
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "before", 1)
+                waiting = asyncio.create_task(block.save_pattern(USER, "t", "by a task", 1))
+                await asyncio.sleep(0)
+                with warnings.catch_warnings(action="ignore"):  # of threads in the parent
+                    child = os.fork()
+                if child == 0:
+                    signal.alarm(20)
+                    waiting.cancel()
+                    while not waiting.done():
+                        await asyncio.sleep(0)
+                    raise SystemExit(5)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+                await block.save_pattern(USER, "t", "after", 1)
+            await waiting
+
+    parent = os.getpid()
+    try:
+        loop.run_until_complete(main())
+    except SystemExit as error:
+        os._exit(int(str(error)))
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+        loop.close()
+    assert keys(migrated) == {"before", "by a task", "after"}
 
 
 def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> None:

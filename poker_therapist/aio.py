@@ -12,8 +12,7 @@ import asyncio
 import functools
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -23,6 +22,7 @@ from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageError
 from poker_therapist.location import OnConnect
 from poker_therapist.ownership import FAILED, current_task, left_elsewhere
+from poker_therapist.places import Place, around, innermost
 from poker_therapist.storage import PatternStorage
 from poker_therapist.workers import CLOSED, Call, Workers
 
@@ -89,6 +89,13 @@ class _Methods:
         raise NotImplementedError
 
 
+_USE_BLOCK = (
+    "use what `async with storage.transaction() as block` gave. (asyncio.wait_for() starts a task on Python "
+    "3.11; `async with asyncio.timeout()` starts none)"
+)
+_NOT_OPEN = "the storage is not open: `async with open_storage(...) as storage` opens it"
+
+
 class AsyncPatternStorage(_Methods):
     """A storage whose methods are coroutines; PatternStorage says what each does.
 
@@ -115,8 +122,11 @@ class AsyncPatternStorage(_Methods):
                 workers.stop()
                 if not isinstance(error, GeneratorExit):  # in which nothing may be awaited
                     await workers.join()
+                self._workers = None  # it may be opened again
                 raise
-        elif self._usable().is_closed or self._storage is None:
+        elif self._storage is None:
+            raise StorageError("another task is opening this storage: open it once, and then share it")
+        elif self._usable().is_closed:
             raise StorageClosed(CLOSED)
         return self
 
@@ -173,39 +183,39 @@ class AsyncPatternStorage(_Methods):
     def _usable(self) -> Workers:
         """Return the workers; refuse another loop than theirs."""
         if self._workers is None:
-            raise StorageClosed(CLOSED)
+            raise StorageClosed(_NOT_OPEN)
         self._require_loop(self._workers)
         return self._workers
 
     @override
     def _opened(self) -> PatternStorage:
         if self._storage is None:
-            raise StorageClosed("the storage is not open: `async with open_storage(...) as storage` opens it")
+            raise StorageClosed(_NOT_OPEN)
         return self._storage
 
     @override
     async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
         workers = self._usable()
-        if _innermost.get() is not None and (block := self._current()) is not None:
+        if innermost.get() is not None and (block := self._current()) is not None:
             return await block._run(do, writes)
         call = Call(workers.loop, do, writes=writes)
         workers.submit(call)
         return await call.wait()
 
-    def _current(self) -> "AsyncTransaction | None":
+    def _current(self, advice: str = _USE_BLOCK) -> "AsyncTransaction | None":
         """Return the block of this storage that the running task is in.
 
         Raises:
             StorageError: it is in none, but was started inside one that another task goes on with.
         """
-        for place in _around():
+        for place in around():
             block = place.block()
             if block is not None and block.storage is self:
                 if block.owner() is current_task():
                     return block
                 raise StorageError(
                     "this task was started inside a transaction() of another one, which is still open and of "
-                    "which this would be no part: use what `async with storage.transaction() as block` gave"
+                    f"which this would be no part: {advice}"
                 )
         return None
 
@@ -233,56 +243,6 @@ def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternS
     database = storage._database
     workers.allow(database.threads, database.writers, database.location.timeout)
     return storage
-
-
-class _Place:
-    """Where a block stands among others; it holds the block weakly, which is rolled back when it is dropped.
-
-    Attributes:
-        block: returns the block, as long as somebody holds it.
-        around: the place around it, of whichever storage.
-        outer: the place of the block that this one is a part of.
-        ending: how the block has ended: True if it was to be committed; None while it is open.
-    """
-
-    def __init__(self, block: "AsyncTransaction", around: "_Place | None", outer: "_Place | None") -> None:
-        self.block: Callable[[], AsyncTransaction | None] = weakref.ref(block)
-        self.around = around
-        self.outer = outer
-        self.ending: bool | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the block has ended, or one around it of which it is a part."""
-        return self.ending is not None or (self.outer is not None and self.outer.is_over)
-
-    @property
-    def was_undone(self) -> bool:
-        """Whether the block was rolled back, or one around it of which it is a part."""
-        return self.ending is False or (self.outer is not None and self.outer.was_undone)
-
-
-_innermost: ContextVar[_Place | None] = ContextVar("innermost", default=None)
-
-
-def _around() -> Iterator[_Place]:
-    """Yield the places of open blocks that the running task is in, or was started in, from the inside.
-
-    Those of blocks that have ended, in whatever order, are taken out.
-    """
-    place = _innermost.get()
-    if place is not None and place.is_over:
-        place = _open_from(place)
-        _innermost.set(place)
-    while place is not None:
-        yield place
-        place.around = place = _open_from(place.around)
-
-
-def _open_from(place: _Place | None) -> _Place | None:
-    while place is not None and place.is_over:
-        place = place.around
-    return place
 
 
 class _End(Exception):
@@ -316,7 +276,7 @@ class AsyncTransaction(_Methods):
         self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
         self._line = _Line()
         self._depth = 1
-        self._place: _Place | None = None
+        self._place: Place | None = None
 
     @property
     def is_over(self) -> bool:
@@ -332,7 +292,7 @@ class AsyncTransaction(_Methods):
         storage, workers, task = self.storage, self.storage._usable(), current_task()
         if self._place is not None or task is None:
             raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
-        outer = storage._current()
+        outer = storage._current("let the task that began it begin the part, or begin a block after its end")
         if outer is not None:
             self._line, self._depth = outer._line, outer._depth + 1
         begun = Call(workers.loop)
@@ -344,9 +304,11 @@ class AsyncTransaction(_Methods):
             workers.submit(self._call)
             storage._blocks.add(self)
         self.owner = weakref.ref(task)
-        self._place = _Place(self, next(_around(), None), outer._place if outer is not None else None)
+        self._place = Place(
+            weakref.ref(self), next(around(), None), outer._place if outer is not None else None
+        )
         self._line.depth = self._depth
-        _innermost.set(self._place)
+        innermost.set(self._place)
         try:
             await begun.wait(self._call)
         except BaseException as error:
@@ -362,7 +324,7 @@ class AsyncTransaction(_Methods):
     async def _leave(self, error: BaseException | None) -> None:
         was_over, is_here = self.is_over, self.owner() is current_task()
         self.end(commit=error is None and is_here)
-        next(_around(), None)  # takes it out
+        next(around(), None)  # takes it out
         # Nothing may be awaited; or this is a forked child, which has no worker and may not end the block.
         if isinstance(error, GeneratorExit) or self._call.was_forked():
             return
@@ -411,9 +373,9 @@ class AsyncTransaction(_Methods):
             raise StorageClosed(CLOSED)
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
-        if self.owner() is not current_task() and (
-            self._line.depth != self._depth or self._place not in _around()
-        ):
+        if self.owner() is current_task():
+            return
+        if self._line.depth != self._depth or all(place is not self._place for place in around()):
             raise StorageError(
                 "this transaction() belongs to another task, or that task is in a part of it: begin one of "
                 "this task's own with `async with storage.transaction() as block`"

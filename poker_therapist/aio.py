@@ -209,7 +209,7 @@ class AsyncPatternStorage(_Methods):
             StorageError: it is in none, but was started inside one that another task goes on with.
         """
         for place in around():
-            block = place.block()
+            block: AsyncTransaction | None = place.block()
             if block is not None and block.storage is self:
                 if block.owner() is current_task():
                     return block
@@ -304,9 +304,8 @@ class AsyncTransaction(_Methods):
             workers.submit(self._call)
             storage._blocks.add(self)
         self.owner = weakref.ref(task)
-        self._place = Place(
-            weakref.ref(self), next(around(), None), outer._place if outer is not None else None
-        )
+        part_of = None if outer is None else outer._place
+        self._place = Place(weakref.ref(self), next(around(), None), part_of)
         self._line.depth = self._depth
         innermost.set(self._place)
         try:

@@ -124,6 +124,16 @@ class Call:
 _Inbox = SimpleQueue[object]
 
 
+class _Queue(deque[Call]):
+    """Calls that wait for a thread.
+
+    Attributes:
+        moved: when a thread took one, by the loop's clock.
+    """
+
+    moved = 0.0
+
+
 class Workers:
     """The threads, started when there is something to do, and what waits for them.
 
@@ -143,7 +153,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._inboxes: list[_Inbox] = []
         self._idle: deque[_Inbox] = deque()
-        self._calls: deque[Call] = deque()
+        self._calls = _Queue()
         # Where fewer may write than there are threads, calls that write wait by themselves, for a permit.
         self._writes = self._calls
         self._permits: deque[None] = deque()
@@ -157,7 +167,7 @@ class Workers:
         self._most, self._patience = threads, max(timeout, 0.1)
         if writers < threads:
             self._permits.extend([None] * writers)
-            self._writes = deque()
+            self._writes = _Queue()
 
     def was_forked(self) -> bool:
         """Return whether this process is a child of the one that made them, where none of them runs."""
@@ -188,19 +198,24 @@ class Workers:
                 self._inboxes.append(inbox)
 
     def _look(self) -> None:
-        """Refuse what has waited for too long; look again when the next has."""
+        """Refuse what has waited for too long while its queue did not move; look again when the next has."""
         self._watch = None
-        now = self.loop.time()
-        for call in sorted((*self._calls, *self._writes), key=lambda call: call.since):
-            if call.since + self._patience > now:
-                self._watch = self.loop.call_at(call.since + self._patience, self._look)
-                break
-            call.refuse(
-                DatabaseBusy(
-                    f"this waited for {self._patience:g} seconds for other tasks, which had all connections "
-                    "or kept a transaction() open: end blocks before they await something slow"
+        now, later = self.loop.time(), []
+        for queue in (self._calls, self._writes):
+            for call in tuple(queue):
+                until = max(call.since, queue.moved) + self._patience
+                if until > now:
+                    later.append(until)
+                    continue
+                call.refuse(
+                    DatabaseBusy(
+                        f"this waited for {self._patience:g} seconds for other tasks, which had all "
+                        "connections or kept a transaction() open: end blocks before they await "
+                        "something slow"
+                    )
                 )
-            )
+        if later:
+            self._watch = self.loop.call_at(min(later), self._look)
 
     def stop(self) -> None:
         """Let no call begin any more, and each thread end when it has done what it is doing."""
@@ -268,13 +283,18 @@ class Workers:
             except IndexError:  # another thread was quicker
                 break
             try:
-                return self._writes.popleft()
+                return self._first_of(self._writes)
             except IndexError:  # another thread was quicker; one more may have come, and found no permit
                 self._permits.append(None)
         try:
-            return self._calls.popleft()
+            return self._first_of(self._calls)
         except IndexError:
             return None
+
+    def _first_of(self, queue: _Queue) -> Call:
+        call = queue.popleft()
+        queue.moved = self.loop.time()
+        return call
 
     def _work(self, inbox: _Inbox) -> None:
         while True:

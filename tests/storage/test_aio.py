@@ -415,6 +415,29 @@ def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> No
     assert keys(migrated) == {"saved", "afterwards"}
 
 
+def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
+    options = "timeout=10&connections=1" if is_server(migrated) else "timeout=10"
+
+    async def main() -> None:
+        loop, hurried = asyncio.get_running_loop(), 0.0
+        clock = loop.time
+        loop.time = lambda: clock() + hurried  # type: ignore[method-assign]  # so that nobody has to wait
+
+        async def save(number: int) -> None:
+            nonlocal hurried
+            async with storage.transaction() as block:
+                hurried += 6
+                for _ in range(3):  # steps of the loop, which look who has waited for too long
+                    await asyncio.sleep(0)
+                await block.save_pattern(USER, "t", f"{number}", number)
+
+        async with open_storage(with_options(migrated, options)) as storage:
+            await asyncio.gather(*(save(number) for number in range(5)))
+
+    asyncio.run(main())
+    assert keys(migrated) == set("01234")
+
+
 # Threads, connections and cancellation
 
 

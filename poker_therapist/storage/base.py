@@ -1,6 +1,6 @@
 """What the methods about patterns, context, insights and players share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,10 +35,15 @@ class Base:
         return deleted
 
 
+def require_items(name: str, of: str, items: object, *refused: type) -> None:
+    """Refuse what is not to be iterated over; a text or bytes would be taken for a list of its parts."""
+    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, bytearray, memoryview, *refused)):
+        raise InvalidInput(f"{name} must be a list of {of} (got a {type(items).__name__})")
+
+
 def checked(items: Iterable[Item], make: Callable[[Item], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
-    if not isinstance(items, Iterable):
-        raise InvalidInput(f"items must be a list of dicts (got a {type(items).__name__})")
+    require_items("items", "dicts", items, Mapping)
     rows = []
     for number, item in enumerate(items, 1):
         try:

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from poker_therapist import values
 from poker_therapist.database import Mode
-from poker_therapist.errors import InvalidInput, StorageError
+from poker_therapist.errors import StorageError
 from poker_therapist.records import Counts, Export, Forgotten, Pattern, Recollection
-from poker_therapist.storage.base import insights, pattern, with_values
+from poker_therapist.storage.base import insights, pattern, require_items, with_values
 from poker_therapist.storage.context import ContextItems, items
 from poker_therapist.tables import LEGACY_ROWS, TABLES, StoredTable
 from poker_therapist.values import check_limit, check_page, check_place, check_score, check_user
@@ -136,8 +136,7 @@ class Players(ContextItems):
 
         All of them are deleted, or none. Otherwise it is as `forget_user`.
         """
-        if not isinstance(user_ids, Iterable):
-            raise InvalidInput(f"user_ids must be a list of players (got a {type(user_ids).__name__})")
+        require_items("user_ids", "players", user_ids)
         users = [check_user(user) for user in user_ids]
         if self._database.in_transaction:
             raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")

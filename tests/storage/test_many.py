@@ -126,10 +126,14 @@ def test_of_many_patterns_none_is_saved_if_one_cannot_be(
     assert storage.list_users() == []
 
 
-@pytest.mark.parametrize("bad", [None, 7])
+@pytest.mark.parametrize(
+    "bad", [None, 7, "", "78", b"", b"\x07\x08", bytearray(b"\x07"), memoryview(b"\x07")]
+)
 def test_what_is_no_list_of_items(storage: PatternStorage, bad: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^items must be a list of dicts"):
         storage.save_contexts(USER, bad)
+    with pytest.raises(InvalidInput, match=r"^items must be a list of dicts"):
+        storage.save_contexts(USER, {})  # type: ignore[arg-type]  # that is what is refused
     with pytest.raises(InvalidInput, match=r"^user_ids must be a list of players"):
         storage.forget_users(bad)
     with pytest.raises(InvalidInput, match=r"^patterns must be values by their keys"):

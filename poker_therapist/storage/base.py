@@ -27,9 +27,10 @@ class Base:
         return now
 
     def _delete(self, *deletions: tuple[str, tuple[Any, ...]]) -> int:
-        """Run queries as one transaction; return how many rows the last one has deleted."""
+        """Run queries about one player as one transaction; return how many rows the last one has deleted."""
         deleted = 0
         with self._database.transaction(Mode.WRITE):
+            self._database.lock_players([deletions[0][1][0]])
             for query, its_values in deletions:
                 deleted = self._database.execute(query, its_values)
         return deleted

@@ -42,7 +42,11 @@ def require_items(name: str, of: str, items: object, *refused: type) -> None:
         raise InvalidInput(f"{name} must be a list of {of} (got a {type(items).__name__})")
 
 
-def checked(items: Iterable[Item], make: Callable[[Item], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def checked(
+    items: Iterable[Item],
+    make: Callable[[Item], tuple[Any, ...]],
+    label: Callable[[int, Item], str] = lambda number, _: f"item {number}",
+) -> list[tuple[Any, ...]]:
     """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
     require_items("items", "dicts", items, Mapping)
     rows = []
@@ -50,7 +54,7 @@ def checked(items: Iterable[Item], make: Callable[[Item], tuple[Any, ...]]) -> l
         try:
             rows.append(make(item))
         except InvalidInput as error:
-            raise InvalidInput(f"item {number}: {error}") from error
+            raise InvalidInput(f"{label(number, item)}: {error}") from error
     return rows
 
 

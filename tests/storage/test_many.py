@@ -83,6 +83,25 @@ def test_of_a_key_that_is_named_twice_the_last_value_counts(storage: PatternStor
     assert storage.get_pattern(USER, "tilt", "a") == 2
 
 
+class Odd(str):
+    """A text that is equal to nothing but itself."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+
+def test_keys_that_spell_the_same_are_the_same_key(storage: PatternStorage) -> None:
+    storage.save_patterns(USER, "tilt", {Odd("k"): 1, Odd("k"): 2, "k": 3})
+
+    assert storage.get_pattern(USER, "tilt", "k") == 3
+    assert storage.count(USER)["user_patterns"] == 1
+
+
 def test_nothing_is_saved_of_nothing(storage: PatternStorage) -> None:
     storage.save_patterns(USER, "tilt", {})
 
@@ -113,9 +132,9 @@ def test_of_many_none_is_saved_if_one_cannot_be(storage: PatternStorage, item: A
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ({"a": 1, "": 2}, "item 2: pattern_key must be a non-empty string"),
-        ({"a": 1, "b": {2}}, "item 2: the value is not JSON"),
-        ({"a": 1, 5: 2}, r"item 2: pattern_key must be a non-empty string \(got 5\)"),
+        ({"a": 1, "": 2}, r"pattern '': pattern_key must be a non-empty string"),
+        ({"a": 1, "b": {2}}, "pattern 'b': the value is not JSON"),
+        ({"a": 1, 5: 2}, r"pattern 5: pattern_key must be a non-empty string \(got 5\)"),
     ],
 )
 def test_of_many_patterns_none_is_saved_if_one_cannot_be(

@@ -196,8 +196,18 @@ class AsyncPatternStorage(_Methods):
     @override
     async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
         workers = self._usable()
-        if innermost.get() is not None and (block := self._current()) is not None:
-            return await block._run(do, writes)
+        if (place := innermost.get()) is not None:
+            if (task := place.undone_of()) is not None and task is current_task():
+                place.undone_of = lambda: None
+                raise StorageError(
+                    "another task has ended a transaction() of this one, as asyncio does with a generator "
+                    "that a break has left: what was saved in it was undone, so save it again"
+                )
+            if (block := self._current()) is not None:
+                result = await block._run(do, writes)
+                if block._place is not None and writes:
+                    block._place.has_saves = True
+                return result
         call = Call(workers.loop, do, writes=writes)
         workers.submit(call)
         return await call.wait()
@@ -322,6 +332,8 @@ class AsyncTransaction(_Methods):
 
     async def _leave(self, error: BaseException | None) -> None:
         was_over, is_here = self.is_over, self.owner() is current_task()
+        if self._place is not None and self._place.has_saves and not was_over and not is_here:
+            self._place.undone_of = self.owner
         self.end(commit=error is None and is_here)
         next(around(), None)  # takes it out
         # Nothing may be awaited; or this is a forked child, which has no worker and may not end the block.

@@ -13,6 +13,8 @@ class Place:
         around: the place around it, of whichever storage.
         outer: the place of the block that this one is a part of.
         ending: how the block has ended: True if it was to be committed; None while it is open.
+        has_saves: whether its task has saved through the storage, and not by the block, what is in the block.
+        undone_of: returns the task for which that was undone by another one, until it is told.
     """
 
     def __init__(self, block: Callable[[], Any], around: "Place | None", outer: "Place | None") -> None:
@@ -20,6 +22,8 @@ class Place:
         self.around = around
         self.outer = outer
         self.ending: bool | None = None
+        self.has_saves = False
+        self.undone_of: Callable[[], Any] = lambda: None
 
     @property
     def is_over(self) -> bool:

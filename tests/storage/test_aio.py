@@ -324,6 +324,13 @@ def test_a_block_that_its_own_task_drops_keeps_none_of_the_task_s_saves(migrated
                     assert "acknowledged" not in keys(migrated)
                 else:
                     assert "acknowledged" in keys(migrated)
+            async for _ in leave_open():
+                await storage.save_pattern(USER, "t", "undone, and said", 1)
+                break
+            for _ in range(5):  # steps of the loop, in which the generator is closed
+                await asyncio.sleep(0)
+            with pytest.raises(StorageError, match="undone, so save it again"):
+                await storage.save_pattern(USER, "t", "refused", 1)
             await storage.save_pattern(USER, "t", "after", 1)
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ from poker_therapist import InvalidInput, NewContext, PatternStorage, get_patter
 from tests.helpers.clock import Clock
 from tests.helpers.engines import postgresql_only, run_sql, sqlite_only
 from tests.helpers.pooler import past
-from tests.helpers.sessions import sessions, wait_until
+from tests.helpers.sessions import PATIENCE, sessions, wait_until
 
 USER, OTHER = 7, 8
 ODD = "\0 \\u0000 \\ ' \" {1,2} NULL ♠ \ud7ff"
@@ -259,7 +259,7 @@ def test_deletions_wait_for_a_block_about_a_player_before_they_lock_a_row(
     server: str, delete: Callable[[PatternStorage], object]
 ) -> None:
     """The block locks a row of the other player last: who had locked that and waited would end a deadlock."""
-    with get_pattern_storage(server) as storage, ThreadPoolExecutor(1) as elsewhere:
+    with get_pattern_storage(server) as storage, ThreadPoolExecutor(2) as elsewhere:
         for user in (USER, OTHER):
             storage.save_patterns(user, "tilt", {"a": 0, "b": 0})
         with storage.transaction():
@@ -267,6 +267,8 @@ def test_deletions_wait_for_a_block_about_a_player_before_they_lock_a_row(
             assert storage.get_pattern(USER, "tilt", "b") == "block"
             deleting = elsewhere.submit(delete, storage)
             wait_until(lambda: sessions(past(server), "wait_event = 'advisory'"))
+            # Whoever waits for the first player has not locked the second.
+            assert elsewhere.submit(storage.clear_user_context, OTHER).result(PATIENCE) == 0
             storage.save_pattern(USER, "tilt", "a", "block")
             storage.save_pattern(OTHER, "tilt", "a", "block")
             assert storage.get_pattern(OTHER, "tilt", "a") == "block"

@@ -128,10 +128,18 @@ class _Queue(deque[Call]):
     """Calls that wait for a thread.
 
     Attributes:
-        moved: when a thread took one, by the loop's clock.
+        moved: when a thread took or had done one, by the loop's clock.
+        running: those that threads have taken and not done.
     """
 
-    moved = 0.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = 0.0
+        self.running: list[Call] = []
+
+    def is_moving(self) -> bool:
+        """Return whether a thread is doing one that ends by itself, as all do but a block that has begun."""
+        return any(call.first is None or not call.first.is_done for call in tuple(self.running))
 
 
 class Workers:
@@ -202,6 +210,8 @@ class Workers:
         self._watch = None
         now, later = self.loop.time(), []
         for queue in (self._calls, self._writes):
+            if queue.is_moving():
+                queue.moved = now
             for call in tuple(queue):
                 until = max(call.since, queue.moved) + self._patience
                 if until > now:
@@ -293,6 +303,7 @@ class Workers:
 
     def _first_of(self, queue: _Queue) -> Call:
         call = queue.popleft()
+        queue.running.append(call)
         queue.moved = self.loop.time()
         return call
 
@@ -302,6 +313,9 @@ class Workers:
             if call is not None:
                 self._tell()
                 call.run()
+                queue = self._writes if call.writes else self._calls
+                queue.moved = self.loop.time()
+                queue.running.remove(call)
                 if call.writes and self._writes is not self._calls:
                     self._permits.append(None)
                 self._finished.append(call)

@@ -424,6 +424,7 @@ def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> No
 
 def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
     options = "timeout=10&connections=1" if is_server(migrated) else "timeout=10"
+    other: Any = psycopg.connect(migrated) if is_server(migrated) else sqlite3.connect(migrated)
 
     async def main() -> None:
         loop, hurried = asyncio.get_running_loop(), 0.0
@@ -440,9 +441,20 @@ def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
 
         async with open_storage(with_options(migrated, options)) as storage:
             await asyncio.gather(*(save(number) for number in range(5)))
+            other.execute("LOCK TABLE user_patterns" if is_server(migrated) else "BEGIN IMMEDIATE")
+            saves = [asyncio.create_task(storage.save_pattern(USER, "t", key, 1)) for key in "ab"]
+            await asyncio.sleep(0)
+            while not any(queue.running for queue in (storage._usable()._calls, storage._usable()._writes)):
+                await asyncio.sleep(0)
+            hurried += 60  # the first has not ended, and ends by itself
+            for _ in range(3):
+                await asyncio.sleep(0)
+            other.execute("ROLLBACK")
+            await asyncio.gather(*saves)
 
-    asyncio.run(main())
-    assert keys(migrated) == set("01234")
+    with contextlib.closing(other):
+        asyncio.run(main())
+    assert keys(migrated) == set("01234ab")
 
 
 # Threads, connections and cancellation

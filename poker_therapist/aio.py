@@ -12,8 +12,7 @@ import asyncio
 import functools
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -23,6 +22,7 @@ from poker_therapist.compat import override
 from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageError
 from poker_therapist.location import OnConnect
 from poker_therapist.ownership import FAILED, current_task, left_elsewhere
+from poker_therapist.places import Place, around, innermost
 from poker_therapist.storage import PatternStorage
 from poker_therapist.workers import CLOSED, Call, Workers
 
@@ -89,6 +89,13 @@ class _Methods:
         raise NotImplementedError
 
 
+_USE_BLOCK = (
+    "use what `async with storage.transaction() as block` gave. (asyncio.wait_for() starts a task on Python "
+    "3.11; `async with asyncio.timeout()` starts none)"
+)
+_NOT_OPEN = "the storage is not open: `async with open_storage(...) as storage` opens it"
+
+
 class AsyncPatternStorage(_Methods):
     """A storage whose methods are coroutines; PatternStorage says what each does.
 
@@ -115,8 +122,11 @@ class AsyncPatternStorage(_Methods):
                 workers.stop()
                 if not isinstance(error, GeneratorExit):  # in which nothing may be awaited
                     await workers.join()
+                self._workers = None  # it may be opened again
                 raise
-        elif self._usable().is_closed or self._storage is None:
+        elif self._storage is None:
+            raise StorageError("another task is opening this storage: open it once, and then share it")
+        elif self._usable().is_closed:
             raise StorageClosed(CLOSED)
         return self
 
@@ -129,7 +139,8 @@ class AsyncPatternStorage(_Methods):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if self._workers is None or not self._workers.was_forked():  # a child leaves it to its parent
+            await self.close()
 
     @property
     def db_path(self) -> Path | str:
@@ -172,38 +183,49 @@ class AsyncPatternStorage(_Methods):
     def _usable(self) -> Workers:
         """Return the workers; refuse another loop than theirs."""
         if self._workers is None:
-            raise StorageClosed(CLOSED)
+            raise StorageClosed(_NOT_OPEN)
         self._require_loop(self._workers)
         return self._workers
 
     @override
     def _opened(self) -> PatternStorage:
         if self._storage is None:
-            raise StorageClosed("the storage is not open: `async with open_storage(...) as storage` opens it")
+            raise StorageClosed(_NOT_OPEN)
         return self._storage
 
     @override
     async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
         workers = self._usable()
-        if _innermost.get() is not None and (block := self._current()) is not None:
-            return await block._run(do, writes)
+        if (place := innermost.get()) is not None:
+            if (task := place.undone_of()) is not None and task is current_task():
+                place.undone_of = lambda: None
+                raise StorageError(
+                    "another task has ended a transaction() of this one, as asyncio does with a generator "
+                    "that a break has left: what was saved in it was undone, so save it again"
+                )
+            if (block := self._current()) is not None:
+                result = await block._run(do, writes)
+                if block._place is not None and writes:
+                    block._place.has_saves = True
+                return result
         call = Call(workers.loop, do, writes=writes)
         workers.submit(call)
         return await call.wait()
 
-    def _current(self) -> "AsyncTransaction | None":
+    def _current(self, advice: str = _USE_BLOCK) -> "AsyncTransaction | None":
         """Return the block of this storage that the running task is in.
 
         Raises:
             StorageError: it is in none, but was started inside one that another task goes on with.
         """
-        for block in _around():
-            if block.storage is self and not block.is_over:
+        for place in around():
+            block: AsyncTransaction | None = place.block()
+            if block is not None and block.storage is self:
                 if block.owner() is current_task():
                     return block
                 raise StorageError(
                     "this task was started inside a transaction() of another one, which is still open and of "
-                    "which this would be no part: use what `async with storage.transaction() as block` gave"
+                    f"which this would be no part: {advice}"
                 )
         return None
 
@@ -233,17 +255,6 @@ def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternS
     return storage
 
 
-_innermost: ContextVar["AsyncTransaction | None"] = ContextVar("innermost", default=None)
-
-
-def _around() -> Iterator["AsyncTransaction"]:
-    """Yield the blocks that the running task is in, or was started in, from the inside."""
-    block = _innermost.get()
-    while block is not None:
-        yield block
-        block = block.around
-
-
 class _End(Exception):
     """Tells a worker how a block ends, or a part of it; it is broken if a part within it has not ended."""
 
@@ -268,21 +279,19 @@ class AsyncTransaction(_Methods):
     Attributes:
         storage: the storage.
         owner: returns the task that began it.
-        around: the block around it, of whichever storage.
     """
 
     def __init__(self, storage: AsyncPatternStorage) -> None:
         self.storage = storage
         self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
-        self.around: AsyncTransaction | None = None
         self._line = _Line()
         self._depth = 1
-        self._has_ended = False
+        self._place: Place | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing may be done in it: before it has begun, and as soon as its end has."""
-        return self._has_ended or self._line.depth < self._depth
+        return self._place is None or self._place.is_over
 
     def transaction(self) -> "AsyncTransaction":
         """Make a part of the block, which is rolled back by itself when it raises."""
@@ -291,9 +300,9 @@ class AsyncTransaction(_Methods):
 
     async def __aenter__(self) -> Self:
         storage, workers, task = self.storage, self.storage._usable(), current_task()
-        if self._has_ended or not self.is_over or task is None:
+        if self._place is not None or task is None:
             raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
-        outer = storage._current()
+        outer = storage._current("let the task that began it begin the part, or begin a block after its end")
         if outer is not None:
             self._line, self._depth = outer._line, outer._depth + 1
         begun = Call(workers.loop)
@@ -304,9 +313,11 @@ class AsyncTransaction(_Methods):
         else:
             workers.submit(self._call)
             storage._blocks.add(self)
-        self.owner, self.around = weakref.ref(task), _innermost.get()
+        self.owner = weakref.ref(task)
+        part_of = None if outer is None else outer._place
+        self._place = Place(weakref.ref(self), next(around(), None), part_of)
         self._line.depth = self._depth
-        _innermost.set(self)
+        innermost.set(self._place)
         try:
             await begun.wait(self._call)
         except BaseException as error:
@@ -321,10 +332,12 @@ class AsyncTransaction(_Methods):
 
     async def _leave(self, error: BaseException | None) -> None:
         was_over, is_here = self.is_over, self.owner() is current_task()
+        if self._place is not None and self._place.has_saves and not was_over and not is_here:
+            self._place.undone_of = self.owner
         self.end(commit=error is None and is_here)
-        if is_here:
-            _innermost.set(self.around)
-        if isinstance(error, GeneratorExit):  # nothing may be awaited
+        next(around(), None)  # takes it out
+        # Nothing may be awaited; or this is a forked child, which has no worker and may not end the block.
+        if isinstance(error, GeneratorExit) or self._call.was_forked():
             return
         try:
             await self._call.wait()
@@ -332,14 +345,14 @@ class AsyncTransaction(_Methods):
             if error is None and not was_over:
                 raise
         if error is None and was_over:
-            raise StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
+            raise self._undone()
         if error is None and not is_here:
             raise left_elsewhere()
 
     def end(self, *, commit: bool) -> None:
         """Let the worker end the block, with all of its parts, unless it has ended."""
-        if not self.is_over:
-            self._has_ended = True
+        if self._place is not None and not self._place.is_over:
+            self._place.ending = commit
             self._line.depth = self._depth - 1
             self._line.inbox.put(_End(self._depth, commit=commit))
 
@@ -356,7 +369,14 @@ class AsyncTransaction(_Methods):
         self._require()
         call = Call(self.storage._usable().loop, do)
         self._line.inbox.put(call)
-        return await call.wait()
+        result = await call.wait()
+        # A generator that a `break` has left, say, is closed by a task of asyncio's while the call runs.
+        if writes and self._place is not None and self._place.was_undone:
+            raise self._undone()
+        return result
+
+    def _undone(self) -> StorageError:
+        return StorageClosed(CLOSED) if self.storage._usable().is_closed else StorageError(FAILED)
 
     def _require(self) -> None:
         """Refuse a task that is neither the owner nor started in this very block."""
@@ -364,7 +384,9 @@ class AsyncTransaction(_Methods):
             raise StorageClosed(CLOSED)
         if self.is_over:
             raise StorageError("this transaction() has ended, or has not begun: begin another one")
-        if self.owner() is not current_task() and (self._line.depth != self._depth or self not in _around()):
+        if self.owner() is current_task():
+            return
+        if self._line.depth != self._depth or all(place is not self._place for place in around()):
             raise StorageError(
                 "this transaction() belongs to another task, or that task is in a part of it: begin one of "
                 "this task's own with `async with storage.transaction() as block`"

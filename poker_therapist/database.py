@@ -1,7 +1,7 @@
 """What the storage asks of an engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any
@@ -75,6 +75,13 @@ class Database(ABC):
 
         Returns:
             the ids of the rows, if the query only adds.
+        """
+
+    @abstractmethod
+    def lock_players(self, users: Collection[int]) -> None:
+        """Wait for others who write many rows of these players, and keep them waiting until the end.
+
+        So two of them never wait for each other's rows.
         """
 
     @property

@@ -317,8 +317,8 @@ _Unless = TypeVar("_Unless", float, float | None)
 def _number(options: _Options, name: str, unit: str, unless_given: _Unless) -> _Unless:
     if (given := options.pop(name, None)) is None:
         return unless_given
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", given):
-        raise options.refusal(name, given, f"a number of {unit}")
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", given):
+        raise options.refusal(name, given, f"a number of {unit}, such as 5 or 0.5, below 1,000,000")
     return float(given)
 
 
@@ -336,7 +336,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
     timeout = _number(options, "timeout", "seconds", 30.0)
     slow_ms = _number(options, "slow_ms", "milliseconds", None)
     connections = options.pop("connections", "10")
-    if not re.fullmatch(r"[1-9]\d{0,2}", connections):
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", connections):
         raise options.refusal("connections", connections, "a number from 1 to 999")
     pooler = options.pop("pooler", "")
     if pooler not in ("", "session", "transaction"):

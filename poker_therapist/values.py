@@ -89,7 +89,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         for key in value:
             if type(key) is not str and not isinstance(key, str):
                 raise InvalidInput(
-                    f"a key inside the value must be a string, not {_show(key)} ({type(key).__name__})"
+                    f"a key inside the value must be a string, not {show(key)} ({type(key).__name__})"
                 )
         value = value.values()
     elif type(value) is not list and type(value) is not tuple:
@@ -155,18 +155,21 @@ def check_user(user_id: SupportsIndex, name: str = "user_id") -> int:
     number = user_id if type(user_id) is int else _integer(user_id)
     if number is not None and -(2**63) <= number < 2**63:
         return number
-    raise InvalidInput(f"{name} must be an integer of at most 64 bits (got {_show(user_id)})")
+    raise InvalidInput(f"{name} must be an integer of at most 64 bits (got {show(user_id)})")
 
 
 def check_key(name: str, key: str) -> str:
     """Return `key` if it is a string that both engines can hold; raise InvalidInput naming it if not.
 
-    For what is looked up: an old database may hold longer keys than `check_new_key` lets in.
+    For what is looked up: an old database may hold longer keys than `check_new_key` lets in. What a subclass
+    of strings says of itself does not count, only its text.
     """
+    if type(key) is not str and isinstance(key, str):
+        key = str.__str__(key)
     if isinstance(key, str) and key and (key.isascii() or _is_unicode(key)) and "\0" not in key:
         return key
     rule = "string without NUL or a lone surrogate" if isinstance(key, str) and key else "non-empty string"
-    raise InvalidInput(f"{name} must be a {rule} (got {_show(key)})")
+    raise InvalidInput(f"{name} must be a {rule} (got {show(key)})")
 
 
 def check_new_key(name: str, key: str) -> str:
@@ -177,7 +180,8 @@ def check_new_key(name: str, key: str) -> str:
     """
     if type(key) is str and 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and "\0" not in key:
         return key  # as below, without the calls
-    if len(check_key(name, key)) <= MAX_KEY_LENGTH:
+    key = check_key(name, key)
+    if len(key) <= MAX_KEY_LENGTH:
         return key
     raise InvalidInput(
         f"{name} must be at most {MAX_KEY_LENGTH} characters long (this one has {len(key):,}): shorten it, "
@@ -203,7 +207,7 @@ def check_score(name: str, score: float) -> float:
     number = score if isinstance(score, float) else _integer(score)
     if number is not None and 0 <= number <= 1:
         return number + 0.0  # without the sign of a zero, which only one engine keeps
-    raise InvalidInput(f"{name} must be a number from 0 to 1 (got {_show(score)})")
+    raise InvalidInput(f"{name} must be a number from 0 to 1 (got {show(score)})")
 
 
 def check_limit(name: str, limit: SupportsIndex | None) -> int:
@@ -213,7 +217,7 @@ def check_limit(name: str, limit: SupportsIndex | None) -> int:
     most = _integer(limit)
     if most is not None and 0 <= most < 2**63:
         return most
-    raise InvalidInput(f"{name} must be None or an integer of at least 0 (got {_show(limit)})")
+    raise InvalidInput(f"{name} must be None or an integer of at least 0 (got {show(limit)})")
 
 
 # Both engines sort these before and after every time.
@@ -221,7 +225,10 @@ _EARLIEST, _LATEST = "-infinity", "infinity"
 
 
 def check_page(
-    before: SupportsIndex | Mapping[str, Any] | None, since: datetime | None, until: datetime | None
+    before: SupportsIndex | Mapping[str, Any] | None,
+    since: datetime | None,
+    until: datetime | None,
+    field: str = "id",
 ) -> tuple[int, str, str]:
     """Return the last id and the bounds in time of what a query reads; raise InvalidInput for what is none.
 
@@ -229,11 +236,13 @@ def check_page(
         before: the id that the rows are to be older than, or a record that has it.
         since: the first moment.
         until: the moment after the last.
+        field: what a record of this kind has, and none of another.
     """
     last = 2**63 - 1
     if before is not None:
-        found = before["id"] if isinstance(before, Mapping) and "id" in before else before
-        last = max(check_user(cast(SupportsIndex, found), "before (an id, or a record)"), 1 - 2**63) - 1
+        found = before["id"] if isinstance(before, Mapping) and before.keys() >= {"id", field} else before
+        name = "before (an id, or a record as this method returns it)"
+        last = max(check_user(cast(SupportsIndex, found), name), 1 - 2**63) - 1
     return (
         last,
         _EARLIEST if since is None else timestamp(check_moment("since", since)),
@@ -251,18 +260,27 @@ def check_place(before: Mapping[str, Any] | None) -> tuple[float, int]:
         )
     raise InvalidInput(
         f"before must be an insight as it was returned, whose importance and id say where to go on "
-        f"(got {_show(before)})"
+        f"(got {show(before)})"
     )
 
 
 def check_moment(name: str, moment: datetime) -> datetime:
     """Return a moment in UTC if it is an aware datetime; raise InvalidInput naming it if it is not."""
-    with suppress(OverflowError, ValueError):
-        if isinstance(moment, datetime) and moment.utcoffset() is not None:
-            return moment.astimezone(UTC)
+    is_aware = False
+    with suppress(ValueError):  # of a time zone of the app's own
+        is_aware = isinstance(moment, datetime) and moment.utcoffset() is not None
+    if is_aware:
+        return _in_utc(name, moment)
     raise InvalidInput(
-        f"{name} must be a datetime with a time zone, such as datetime.now(UTC) (got {_show(moment)})"
+        f"{name} must be a datetime with a time zone, such as datetime.now(UTC) (got {show(moment)})"
     )
+
+
+def _in_utc(name: str, moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
+        raise InvalidInput(f"{name} lies outside the years 1 to 9999 in UTC (got {show(moment)})") from error
 
 
 def as_datetime(stored: str) -> datetime:
@@ -271,16 +289,19 @@ def as_datetime(stored: str) -> datetime:
     Also those in `legacy_rows`, as the earlier app wrote them: without a time zone they are UTC.
 
     Raises:
-        InvalidInput: it is no time.
+        InvalidInput: it is no time. None is none: the `expires_at` of what never expires.
     """
+    if stored is None:
+        raise InvalidInput(
+            "None is no time: the expires_at of what never expires is None, so ask for that first"
+        )
     try:
         moment = datetime.fromisoformat(stored)
     except (TypeError, ValueError):
         pass
     else:
-        with suppress(OverflowError):
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise InvalidInput(f"a time must be a string as the storage returns it (got {_show(stored)})")
+        return _in_utc("the time", moment) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise InvalidInput(f"a time must be a string as the storage returns it (got {show(stored)})")
 
 
 def creation(moment: datetime | None) -> str:
@@ -321,7 +342,7 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
-        f"expires_minutes must be None or a number of minutes within the calendar (got {_show(minutes)})"
+        f"expires_minutes must be None or a number of minutes within the calendar (got {show(minutes)})"
     )
 
 
@@ -343,7 +364,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """Return a value for a message, shortened: it may be a player's, and long."""
     try:
         shown = ascii(value)

@@ -9,6 +9,7 @@ anywhere, and could leave a lock locked.
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class Call:
         first: a call that it finishes when it has begun, and that is refused with it.
     """
 
-    __slots__ = ("_future", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes")
+    __slots__ = (
+        "_future", "_process", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Call:
         self._future: asyncio.Future[None] = loop.create_future()
         # Whoever takes the one item either does the call or withdraws it.
         self._unclaimed = [True]
+        self._process = os.getpid()
         self.do = do
         self.writes = writes
         self.first = first
@@ -53,6 +57,10 @@ class Call:
         self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    def was_forked(self) -> bool:
+        """Return whether this process is a child of the one that made it, and so has no worker."""
+        return self._process != os.getpid()
 
     def claim(self) -> bool:
         """Return whether nobody has claimed the call before."""
@@ -100,7 +108,7 @@ class Call:
                 raise
             if isinstance(error, GeneratorExit):  # nothing may be waited for
                 raise
-            while not self.is_done:
+            while not self.is_done and not self.was_forked():
                 self._future = self._future.get_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._future
@@ -116,6 +124,24 @@ class Call:
 _Inbox = SimpleQueue[object]
 
 
+class _Queue(deque[Call]):
+    """Calls that wait for a thread.
+
+    Attributes:
+        moved: when a thread took or had done one, by the loop's clock.
+        running: those that threads have taken and not done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = 0.0
+        self.running: list[Call] = []
+
+    def is_moving(self) -> bool:
+        """Return whether a thread is doing one that ends by itself, as all do but a block that has begun."""
+        return any(call.first is None or not call.first.is_done for call in tuple(self.running))
+
+
 class Workers:
     """The threads, started when there is something to do, and what waits for them.
 
@@ -129,12 +155,13 @@ class Workers:
         self.loop = loop
         self.is_closed = False
         self.on_end: Callable[[], None] = lambda: None
+        self._process = os.getpid()
         self._most = 1
         self._patience = 0.0
         self._threads: list[threading.Thread] = []
         self._inboxes: list[_Inbox] = []
         self._idle: deque[_Inbox] = deque()
-        self._calls: deque[Call] = deque()
+        self._calls = _Queue()
         # Where fewer may write than there are threads, calls that write wait by themselves, for a permit.
         self._writes = self._calls
         self._permits: deque[None] = deque()
@@ -148,7 +175,11 @@ class Workers:
         self._most, self._patience = threads, max(timeout, 0.1)
         if writers < threads:
             self._permits.extend([None] * writers)
-            self._writes = deque()
+            self._writes = _Queue()
+
+    def was_forked(self) -> bool:
+        """Return whether this process is a child of the one that made them, where none of them runs."""
+        return self._process != os.getpid()
 
     # In the loop
 
@@ -175,23 +206,32 @@ class Workers:
                 self._inboxes.append(inbox)
 
     def _look(self) -> None:
-        """Refuse what has waited for too long; look again when the next has."""
+        """Refuse what has waited for too long while its queue did not move; look again when the next has."""
         self._watch = None
-        now = self.loop.time()
-        for call in sorted((*self._calls, *self._writes), key=lambda call: call.since):
-            if call.since + self._patience > now:
-                self._watch = self.loop.call_at(call.since + self._patience, self._look)
-                break
-            call.refuse(
-                DatabaseBusy(
-                    f"this waited for {self._patience:g} seconds for other tasks, which had all connections "
-                    "or kept a transaction() open: end blocks before they await something slow"
+        now, later = self.loop.time(), []
+        for queue in (self._calls, self._writes):
+            if queue.is_moving():
+                queue.moved = now
+            for call in tuple(queue):
+                until = max(call.since, queue.moved) + self._patience
+                if until > now:
+                    later.append(until)
+                    continue
+                call.refuse(
+                    DatabaseBusy(
+                        f"this waited for {self._patience:g} seconds for other tasks, which had all "
+                        "connections or kept a transaction() open: end blocks before they await "
+                        "something slow"
+                    )
                 )
-            )
+        if later:
+            self._watch = self.loop.call_at(min(later), self._look)
 
     def stop(self) -> None:
         """Let no call begin any more, and each thread end when it has done what it is doing."""
         self.is_closed = True
+        if self.was_forked():
+            return
         for inbox in tuple(self._inboxes):
             inbox.put(self)
         if not self._inboxes:
@@ -204,7 +244,7 @@ class Workers:
         if self._watch is not None:
             self._watch.cancel()
         cancelled = None
-        while not self._ended.is_set():
+        while not self._ended.is_set() and not self.was_forked():
             try:
                 await self._ended.wait()
             except asyncio.CancelledError as error:
@@ -253,13 +293,19 @@ class Workers:
             except IndexError:  # another thread was quicker
                 break
             try:
-                return self._writes.popleft()
+                return self._first_of(self._writes)
             except IndexError:  # another thread was quicker; one more may have come, and found no permit
                 self._permits.append(None)
         try:
-            return self._calls.popleft()
+            return self._first_of(self._calls)
         except IndexError:
             return None
+
+    def _first_of(self, queue: _Queue) -> Call:
+        call = queue.popleft()
+        queue.running.append(call)
+        queue.moved = self.loop.time()
+        return call
 
     def _work(self, inbox: _Inbox) -> None:
         while True:
@@ -267,6 +313,9 @@ class Workers:
             if call is not None:
                 self._tell()
                 call.run()
+                queue = self._writes if call.writes else self._calls
+                queue.moved = self.loop.time()
+                queue.running.remove(call)
                 if call.writes and self._writes is not self._calls:
                     self._permits.append(None)
                 self._finished.append(call)

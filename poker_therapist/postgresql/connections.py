@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -23,7 +23,7 @@ from poker_therapist.postgresql.connect import is_lost, reason_of, translate_err
 from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
 from poker_therapist.postgresql.scrub import free_room
-from poker_therapist.postgresql.transaction import BEGIN_READ, Transaction, lock_key
+from poker_therapist.postgresql.transaction import BEGIN_READ, LOCK_PLAYERS, Transaction, lock_key
 from poker_therapist.sqlfile import Placeholders, read_queries
 from poker_therapist.tables import LEGACY_ROWS, TABLES
 from poker_therapist.values import decode, encode
@@ -94,6 +94,15 @@ class PostgreSQLDatabase(Database):
         user, sql = rows[0][0], self._queries[f"{query}_many"]
         values = (user, encode([row[1:] for row in rows]), lock_key(user))
         return [row[0] for row in self._run(sql, values, _returned, reads=False)]
+
+    @override
+    def lock_players(self, users: Collection[int]) -> None:
+        transaction, in_order = self._open_transaction(), sorted(users)
+        if transaction is not None and in_order:
+            self._require_usable(transaction)
+            if not transaction.begun:
+                self._begin(transaction, in_order)
+            self._run_in(transaction, LOCK_PLAYERS, ([lock_key(user) for user in in_order],), _all)
 
     @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:

@@ -19,6 +19,7 @@ from poker_therapist.postgresql.pool import Connection, Lease
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("transaction.sql"))
+LOCK_PLAYERS = _QUERIES["lock_players"]
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN = {
     Mode.READ: BEGIN_READ,

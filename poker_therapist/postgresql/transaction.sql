@@ -13,3 +13,7 @@ SELECT
 
 -- name: wait_for_player(key)
 SELECT pg_advisory_xact_lock(:key);
+
+-- name: lock_players(keys)
+-- In the order of the keys, until the transaction ends.
+SELECT pg_advisory_xact_lock(wanted.key) FROM unnest(cast(:keys AS BIGINT[])) AS wanted (key);

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -214,6 +214,10 @@ class SQLiteDatabase(Database):
                 self._raise(error, session)
         # Nobody else writes meanwhile, so SQLite numbers them one by one.
         return range(last - len(rows) + 1, last + 1)
+
+    @override
+    def lock_players(self, users: Collection[int]) -> None:
+        """Do nothing: one transaction writes at a time."""
 
     @override
     def fetch_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:

@@ -1,6 +1,6 @@
 """What the methods about patterns, context, insights and players share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -27,24 +27,34 @@ class Base:
         return now
 
     def _delete(self, *deletions: tuple[str, tuple[Any, ...]]) -> int:
-        """Run queries as one transaction; return how many rows the last one has deleted."""
+        """Run queries about one player as one transaction; return how many rows the last one has deleted."""
         deleted = 0
         with self._database.transaction(Mode.WRITE):
+            self._database.lock_players([deletions[0][1][0]])
             for query, its_values in deletions:
                 deleted = self._database.execute(query, its_values)
         return deleted
 
 
-def checked(items: Iterable[Item], make: Callable[[Item], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def require_items(name: str, of: str, items: object, *refused: type) -> None:
+    """Refuse what is not to be iterated over; a text or bytes would be taken for a list of its parts."""
+    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, bytearray, memoryview, *refused)):
+        raise InvalidInput(f"{name} must be a list of {of} (got a {type(items).__name__})")
+
+
+def checked(
+    items: Iterable[Item],
+    make: Callable[[Item], tuple[Any, ...]],
+    label: Callable[[int, Item], str] = lambda number, _: f"item {number}",
+) -> list[tuple[Any, ...]]:
     """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
-    if not isinstance(items, Iterable):
-        raise InvalidInput(f"items must be a list of dicts (got a {type(items).__name__})")
+    require_items("items", "dicts", items, Mapping)
     rows = []
     for number, item in enumerate(items, 1):
         try:
             rows.append(make(item))
         except InvalidInput as error:
-            raise InvalidInput(f"item {number}: {error}") from error
+            raise InvalidInput(f"{label(number, item)}: {error}") from error
     return rows
 
 

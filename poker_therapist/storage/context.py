@@ -176,7 +176,7 @@ class ContextItems(Base):
             since: only what was created then or later; an aware datetime.
             until: only what was created before; an aware datetime.
         """
-        most, page = check_limit("limit", limit), check_page(before, since, until)
+        most, page = check_limit("limit", limit), check_page(before, since, until, "expires_at")
         query, which = self._items_query(user_id, context_key, session_id)
         return items(self._database.fetch_all(query, (*which, *page, most)))
 
@@ -219,7 +219,7 @@ class ContextItems(Base):
 
         Args:
             user_id: the player.
-            session_id: of which session; of all if it is None.
+            session_id: of which session; of all if it is None or "", which is no session.
         """
         user, session = check_user(user_id), check_session(session_id)
         if session is None:

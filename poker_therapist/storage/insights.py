@@ -76,7 +76,7 @@ class Insights(Base):
             until: only what was created before; an aware datetime.
         """
         least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
-        user, page = check_user(user_id), (least, *check_page(before, since, until), most)
+        user, page = check_user(user_id), (least, *check_page(before, since, until, "importance"), most)
         if insight_type is None:
             return insights(self._database.fetch_all("get_insights", (user, *page)))
         kind = check_key("insight_type", insight_type)

@@ -69,6 +69,7 @@ class Patterns(Base):
                 now,
                 now,
             ),
+            lambda _, item: f"pattern {values.show(item[0])}",
         )
         if rows:  # a mapping of another library may name a key twice: the last one counts
             self._database.execute_many("save_pattern", list({row[2]: row for row in rows}.values()))

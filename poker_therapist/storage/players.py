@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from poker_therapist import values
 from poker_therapist.database import Mode
-from poker_therapist.errors import InvalidInput, StorageError
+from poker_therapist.errors import StorageError
 from poker_therapist.records import Counts, Export, Forgotten, Pattern, Recollection
-from poker_therapist.storage.base import insights, pattern, with_values
+from poker_therapist.storage.base import insights, pattern, require_items, with_values
 from poker_therapist.storage.context import ContextItems, items
 from poker_therapist.tables import LEGACY_ROWS, TABLES, StoredTable
 from poker_therapist.values import check_limit, check_page, check_place, check_score, check_user
@@ -128,7 +128,7 @@ class Players(ContextItems):
             DatabaseBusy: everything is deleted, but another connection kept reading an older state from the
                 log; calling it again erases the rest.
         """
-        (forgotten,) = self.forget_users([user_id]).values()
+        (forgotten,) = self._forget([check_user(user_id)], "forget_user").values()
         return forgotten
 
     def forget_users(self, user_ids: Iterable[int]) -> dict[int, Forgotten]:
@@ -136,12 +136,14 @@ class Players(ContextItems):
 
         All of them are deleted, or none. Otherwise it is as `forget_user`.
         """
-        if not isinstance(user_ids, Iterable):
-            raise InvalidInput(f"user_ids must be a list of players (got a {type(user_ids).__name__})")
-        users = [check_user(user) for user in user_ids]
+        require_items("user_ids", "players", user_ids)
+        return self._forget([check_user(user) for user in user_ids], "forget_users")
+
+    def _forget(self, users: list[int], method: str) -> dict[int, Forgotten]:
         if self._database.in_transaction:
-            raise StorageError("forget_user() cannot be part of a transaction(): call it after the block")
+            raise StorageError(f"{method}() cannot be part of a transaction(): call it after the block")
         with self._database.transaction(Mode.WRITE):
+            self._database.lock_players(set(users))
             forgotten = {user: self._delete_all(user) for user in dict.fromkeys(users)}
         if users:
             self._database.scrub_deleted()

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import psycopg
@@ -30,6 +30,7 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.aio import AsyncPatternStorage, AsyncTransaction, open_storage
+from poker_therapist.places import innermost
 from tests.helpers.engines import is_server, query, sqlite_only, with_options
 
 USER = 7
@@ -150,14 +151,17 @@ def test_opening_and_its_errors_are_a_worker_s(migrated: str, tmp_path: Any) -> 
         async with open_storage(migrated, on_connect=lambda _: opened_by.append(threading.current_thread())):
             pass
         unopened = open_storage(tmp_path / "missing.db", migrate=False)
-        with pytest.raises(DatabaseNotFound):
-            await unopened
-        with pytest.raises(StorageClosed):
-            await unopened
-        with pytest.raises(StorageClosed):
-            await unopened.count(USER)
-        with pytest.raises(StorageClosed, match="async with"):
-            await open_storage(migrated).count(USER)
+        for _ in range(2):
+            with pytest.raises(DatabaseNotFound):
+                await unopened
+            for call in (unopened.count(USER), unopened.transaction().__aenter__()):
+                with pytest.raises(StorageClosed, match="is not open: `async with"):
+                    await call
+        twice = open_storage(migrated)
+        results = await asyncio.gather(*(twice._open() for _ in range(2)), return_exceptions=True)
+        assert "another task is opening this storage" in str(results[1])
+        assert results[0] is twice is await twice
+        await twice.close()
         opening = asyncio.ensure_future(open_storage(migrated)._open())
         await asyncio.sleep(0)
         opening.cancel()
@@ -225,9 +229,9 @@ def test_tasks_that_were_started_in_a_block_may_use_it_and_nothing_else(migrated
         async with open_storage(migrated) as storage:
             async with storage.transaction() as block:
                 await asyncio.gather(*(block.save_pattern(USER, "t", f"{n}", n) for n in range(5)))
-                with pytest.raises(StorageError, match="started inside a transaction"):
+                with pytest.raises(StorageError, match=r"started inside a transaction.*asyncio\.wait_for"):
                     await asyncio.create_task(storage.save_pattern(USER, "t", "child", 1))
-                with pytest.raises(StorageError, match="started inside a transaction"):
+                with pytest.raises(StorageError, match="let the task that began it begin the part"):
                     await asyncio.create_task(block.transaction().__aenter__())
                 async with block.transaction():
                     late = asyncio.create_task(block.save_pattern(USER, "t", "of the outer", 1))
@@ -282,13 +286,114 @@ def test_a_block_that_nobody_ends_is_rolled_back(migrated: str) -> None:
             await storage.save_pattern(USER, "t", "saved", 1)  # waits for nothing
             outer = storage.transaction()
             async with outer as block:
-                await block.transaction().__aenter__()
+                part = await block.transaction().__aenter__()
                 with pytest.raises(StorageError, match="failed and was undone"):
                     await outer.__aexit__(None, None, None)
+
+            assert part.is_over
 
     with pytest.raises(StorageError, match="failed and was undone"):  # ended a second time
         asyncio.run(main())
     assert keys(migrated) == {"saved"}
+
+
+def test_a_block_that_its_own_task_drops_keeps_none_of_the_task_s_saves(migrated: str) -> None:
+    async def main() -> None:
+        async def leave_open() -> AsyncIterator[int]:
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "lost", 1)
+                yield 1
+                yield 2
+
+        async with open_storage(with_options(migrated, "timeout=20")) as storage:
+            block = storage.transaction()
+            await block.__aenter__()
+            await storage.save_pattern(USER, "t", "lost", 1)
+            del block
+            await storage.save_pattern(USER, "t", "outside", 1)
+            outer = storage.transaction()
+            async with outer as block:
+                await block.transaction().__aenter__()  # a part, likewise
+                await storage.save_pattern(USER, "t", "of the whole", 1)
+            for _ in range(5):
+                async for _ in leave_open():
+                    break
+                try:  # asyncio closes the generator, in a task of its own
+                    await storage.save_pattern(USER, "t", "acknowledged", 1)
+                except StorageError:
+                    assert "acknowledged" not in keys(migrated)
+                else:
+                    assert "acknowledged" in keys(migrated)
+            async for _ in leave_open():
+                await storage.save_pattern(USER, "t", "undone, and said", 1)
+                break
+            for _ in range(5):  # steps of the loop, in which the generator is closed
+                await asyncio.sleep(0)
+            with pytest.raises(StorageError, match="undone, so save it again"):
+                await storage.save_pattern(USER, "t", "refused", 1)
+            await storage.save_pattern(USER, "t", "after", 1)
+
+    asyncio.run(main())
+    assert keys(migrated) - {"acknowledged"} == {"outside", "of the whole", "after"}
+
+
+def test_blocks_that_end_in_any_order_are_taken_out(migrated: str, tmp_path: Any) -> None:
+    async def main() -> None:
+        async with open_storage(migrated) as one, open_storage(tmp_path / "two.db") as two:
+            first, second = one.transaction(), two.transaction()
+            await first.__aenter__()
+            await second.__aenter__()
+            await first.__aexit__(None, None, None)
+            with contextlib.suppress(Failed):
+                async with contextlib.AsyncExitStack() as stack:
+                    stack.push_async_exit(second)
+                    await two.save_pattern(USER, "t", "lost", 1)
+                    raise Failed
+            assert await two.count(USER) == await one.count(USER)
+            for _ in range(3):
+                block = await one.transaction().__aenter__()
+                with pytest.raises(StorageError, match="ended by another"):
+                    await asyncio.create_task(block.__aexit__(None, None, None))
+            await one.save_pattern(USER, "t", "saved", 1)
+            assert innermost.get() is None
+
+    asyncio.run(main())
+    assert keys(migrated) == {"saved"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_child_leaves_a_block_and_ends(migrated: str) -> None:
+    """As a child whose code calls sys.exit(); its parent goes on with the block."""
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "before", 1)
+                waiting = asyncio.create_task(block.save_pattern(USER, "t", "by a task", 1))
+                await asyncio.sleep(0)
+                with warnings.catch_warnings(action="ignore"):  # of threads in the parent
+                    child = os.fork()
+                if child == 0:
+                    signal.alarm(20)
+                    waiting.cancel()
+                    while not waiting.done():
+                        await asyncio.sleep(0)
+                    raise SystemExit(5)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+                await block.save_pattern(USER, "t", "after", 1)
+            await waiting
+
+    parent = os.getpid()
+    try:
+        loop.run_until_complete(main())
+    except SystemExit as error:
+        os._exit(int(str(error)))
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+        loop.close()
+    assert keys(migrated) == {"before", "by a task", "after"}
 
 
 def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> None:
@@ -315,6 +420,41 @@ def test_who_waits_for_a_block_is_refused_after_the_timeout(migrated: str) -> No
 
     asyncio.run(main())
     assert keys(migrated) == {"saved", "afterwards"}
+
+
+def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
+    options = "timeout=10&connections=1" if is_server(migrated) else "timeout=10"
+    other: Any = psycopg.connect(migrated) if is_server(migrated) else sqlite3.connect(migrated)
+
+    async def main() -> None:
+        loop, hurried = asyncio.get_running_loop(), 0.0
+        clock = loop.time
+        loop.time = lambda: clock() + hurried  # type: ignore[method-assign]  # so that nobody has to wait
+
+        async def save(number: int) -> None:
+            nonlocal hurried
+            async with storage.transaction() as block:
+                hurried += 6
+                for _ in range(3):  # steps of the loop, which look who has waited for too long
+                    await asyncio.sleep(0)
+                await block.save_pattern(USER, "t", f"{number}", number)
+
+        async with open_storage(with_options(migrated, options)) as storage:
+            await asyncio.gather(*(save(number) for number in range(5)))
+            other.execute("LOCK TABLE user_patterns" if is_server(migrated) else "BEGIN IMMEDIATE")
+            saves = [asyncio.create_task(storage.save_pattern(USER, "t", key, 1)) for key in "ab"]
+            await asyncio.sleep(0)
+            while not any(queue.running for queue in (storage._usable()._calls, storage._usable()._writes)):
+                await asyncio.sleep(0)
+            hurried += 60  # the first has not ended, and ends by itself
+            for _ in range(3):
+                await asyncio.sleep(0)
+            other.execute("ROLLBACK")
+            await asyncio.gather(*saves)
+
+    with contextlib.closing(other):
+        asyncio.run(main())
+    assert keys(migrated) == set("01234ab")
 
 
 # Threads, connections and cancellation

@@ -274,6 +274,24 @@ def test_an_id_that_is_none(filled: PatternStorage, name: str, call: Call, bad: 
     assert refused(filled, call, bad).startswith(f"{name} ")
 
 
+def test_a_record_of_another_kind_is_no_place_in_a_list(filled: PatternStorage) -> None:
+    filled.save_context(USER, "topic", 1)
+    filled.save_insight(USER, "leak", 1)
+    pattern = filled.get_pattern_record(USER, "tilt", "bad_beat")
+    (said,), (insight,) = filled.get_context_items(USER, limit=1), filled.get_insights(USER, limit=1)
+
+    assert filled.get_insights(USER, before=insight) is not None
+    for bad in (pattern, insight):
+        assert "before" in refused(
+            filled, lambda storage, bad: storage.get_context_items(USER, before=bad), bad
+        )
+    other: Any
+    for other in (pattern, said):
+        assert "before" in refused(filled, lambda storage, bad: storage.get_insights(USER, before=bad), other)
+        call: Call = lambda storage, bad: storage.get_foremost_insights(USER, before=bad)  # noqa: E731
+        assert "before" in refused(filled, call, other)
+
+
 MOMENT = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
 
 
@@ -302,7 +320,9 @@ MOMENT = datetime(2026, 1, 5, 18, 12, 1, tzinfo=UTC)
 def test_a_moment_that_is_no_aware_datetime_within_the_calendar(
     filled: PatternStorage, name: str, call: Call, bad: Any
 ) -> None:
-    assert refused(filled, call, bad).startswith(f"{name} must be a datetime with a time zone")
+    is_aware = isinstance(bad, datetime) and bad.tzinfo is not None
+    says = "lies outside the years 1 to 9999 in UTC" if is_aware else "must be a datetime with a time zone"
+    assert refused(filled, call, bad).startswith(f"{name} {says}")
 
 
 def test_what_is_refused_is_said_with_what_it_must_be(filled: PatternStorage) -> None:

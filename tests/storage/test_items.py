@@ -194,9 +194,17 @@ def test_a_stored_time_as_a_datetime(stored: str, moment: datetime) -> None:
     assert (as_datetime(stored), as_datetime(stored).tzinfo) == (moment, UTC)
 
 
-@pytest.mark.parametrize("bad", [None, "yesterday", 5, "0001-01-01T00:00:00+23:00"])
-def test_what_is_no_time_as_a_datetime(bad: str) -> None:
-    with pytest.raises(InvalidInput, match="a time must be a string as the storage returns it"):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (None, "None is no time: the expires_at of what never expires"),
+        ("yesterday", "a time must be a string as the storage returns it"),
+        (5, "a time must be a string as the storage returns it"),
+        ("0001-01-01T00:00:00+23:00", "the time lies outside the years 1 to 9999 in UTC"),
+    ],
+)
+def test_what_is_no_time_as_a_datetime(bad: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{message}"):
         as_datetime(bad)
 
 

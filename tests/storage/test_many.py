@@ -1,7 +1,7 @@
 """Many saves at once: all or none, in their order, and in one round trip to a server."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import pytest
 from poker_therapist import InvalidInput, NewContext, PatternStorage, get_pattern_storage
 from tests.helpers.clock import Clock
 from tests.helpers.engines import postgresql_only, run_sql, sqlite_only
-from tests.helpers.sessions import sessions, wait_until
+from tests.helpers.pooler import past
+from tests.helpers.sessions import PATIENCE, sessions, wait_until
 
-USER = 7
+USER, OTHER = 7, 8
 ODD = "\0 \\u0000 \\ ' \" {1,2} NULL ♠ \ud7ff"
 
 
@@ -82,6 +83,25 @@ def test_of_a_key_that_is_named_twice_the_last_value_counts(storage: PatternStor
     assert storage.get_pattern(USER, "tilt", "a") == 2
 
 
+class Odd(str):
+    """A text that is equal to nothing but itself."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+
+def test_keys_that_spell_the_same_are_the_same_key(storage: PatternStorage) -> None:
+    storage.save_patterns(USER, "tilt", {Odd("k"): 1, Odd("k"): 2, "k": 3})
+
+    assert storage.get_pattern(USER, "tilt", "k") == 3
+    assert storage.count(USER)["user_patterns"] == 1
+
+
 def test_nothing_is_saved_of_nothing(storage: PatternStorage) -> None:
     storage.save_patterns(USER, "tilt", {})
 
@@ -112,9 +132,9 @@ def test_of_many_none_is_saved_if_one_cannot_be(storage: PatternStorage, item: A
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ({"a": 1, "": 2}, "item 2: pattern_key must be a non-empty string"),
-        ({"a": 1, "b": {2}}, "item 2: the value is not JSON"),
-        ({"a": 1, 5: 2}, r"item 2: pattern_key must be a non-empty string \(got 5\)"),
+        ({"a": 1, "": 2}, r"pattern '': pattern_key must be a non-empty string"),
+        ({"a": 1, "b": {2}}, "pattern 'b': the value is not JSON"),
+        ({"a": 1, 5: 2}, r"pattern 5: pattern_key must be a non-empty string \(got 5\)"),
     ],
 )
 def test_of_many_patterns_none_is_saved_if_one_cannot_be(
@@ -126,10 +146,14 @@ def test_of_many_patterns_none_is_saved_if_one_cannot_be(
     assert storage.list_users() == []
 
 
-@pytest.mark.parametrize("bad", [None, 7])
+@pytest.mark.parametrize(
+    "bad", [None, 7, "", "78", b"", b"\x07\x08", bytearray(b"\x07"), memoryview(b"\x07")]
+)
 def test_what_is_no_list_of_items(storage: PatternStorage, bad: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^items must be a list of dicts"):
         storage.save_contexts(USER, bad)
+    with pytest.raises(InvalidInput, match=r"^items must be a list of dicts"):
+        storage.save_contexts(USER, {})
     with pytest.raises(InvalidInput, match=r"^user_ids must be a list of players"):
         storage.forget_users(bad)
     with pytest.raises(InvalidInput, match=r"^patterns must be values by their keys"):
@@ -211,6 +235,46 @@ def test_many_saves_are_one_round_trip(migrated: str, tmp_path: Path) -> None:
 
     assert before > 0
     assert after - before == 2
+
+
+@pytest.fixture(params=["", "pooled"])
+def server(request: pytest.FixtureRequest, migrated_postgresql_url: str) -> str:
+    """A URL of an up-to-date database, also through a pooler that gives each transaction another session."""
+    if not request.param:
+        return migrated_postgresql_url
+    through: Callable[[str], str] = request.getfixturevalue("pooler")
+    return through(migrated_postgresql_url)
+
+
+@pytest.mark.parametrize(
+    "delete",
+    [
+        lambda storage: storage.forget_users([OTHER, USER]),
+        lambda storage: storage.forget_user(USER),
+        lambda storage: storage.clear_user_patterns(USER),
+        lambda storage: storage.delete_pattern(USER, "tilt", "a"),
+    ],
+)
+def test_deletions_wait_for_a_block_about_a_player_before_they_lock_a_row(
+    server: str, delete: Callable[[PatternStorage], object]
+) -> None:
+    """The block locks a row of the other player last: who had locked that and waited would end a deadlock."""
+    with get_pattern_storage(server) as storage, ThreadPoolExecutor(2) as elsewhere:
+        for user in (USER, OTHER):
+            storage.save_patterns(user, "tilt", {"a": 0, "b": 0})
+        with storage.transaction():
+            storage.save_pattern(USER, "tilt", "b", "block")
+            assert storage.get_pattern(USER, "tilt", "b") == "block"
+            deleting = elsewhere.submit(delete, storage)
+            wait_until(lambda: sessions(past(server), "wait_event = 'advisory'"))
+            # Whoever waits for the first player has not locked the second.
+            assert elsewhere.submit(storage.clear_user_context, OTHER).result(PATIENCE) == 0
+            storage.save_pattern(USER, "tilt", "a", "block")
+            storage.save_pattern(OTHER, "tilt", "a", "block")
+            assert storage.get_pattern(OTHER, "tilt", "a") == "block"
+        deleting.result()
+
+        assert storage.get_pattern(USER, "tilt", "a") is None
 
 
 @postgresql_only

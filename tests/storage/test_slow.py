@@ -49,6 +49,27 @@ def test_nothing_is_logged_otherwise(migrated: str, caplog: pytest.LogCaptureFix
     assert timed == (option != "timeout=5")
 
 
+def test_all_that_a_block_waits_for_is_logged_once(migrated: str, caplog: pytest.LogCaptureFixture) -> None:
+    with get_pattern_storage(with_options(migrated, "slow_ms=0")) as storage:
+        caplog.clear()
+        storage.recall(USER)
+        with storage.transaction():
+            storage.save_pattern(USER, SECRET, SECRET, SECRET)
+            storage.recall(USER)
+        with pytest.raises(ZeroDivisionError), storage.transaction():
+            storage.save_pattern(USER, SECRET, SECRET, 1 / 0)
+        storage.save_patterns(USER, SECRET, {"k": 1})
+        assert storage.clear_user_patterns(USER) == 2
+    names = [re.findall("statement: (.+) took", record.getMessage())[0] for record in caplog.records]
+
+    recalled = "recall_patterns, context_items, get_foremost_insights"
+    deleted = ["delete_legacy_rows_of_table", "delete_user_patterns"]
+    assert names == [
+        *[recalled, "BEGIN", "save_pattern", recalled, "COMMIT", "BEGIN", "ROLLBACK", "save_pattern"],
+        *["BEGIN", "lock_players", *deleted, "COMMIT"],
+    ]
+
+
 @sqlite_only
 def test_a_statement_that_fails_slowly_is_logged(migrated: str, caplog: pytest.LogCaptureFixture) -> None:
     """Waiting for somebody else's lock is a part of it."""
@@ -59,11 +80,15 @@ def test_a_statement_that_fails_slowly_is_logged(migrated: str, caplog: pytest.L
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy):
             storage.save_insight(USER, "leak", SECRET)
+        with pytest.raises(DatabaseBusy):
+            storage.clear_user_insights(USER)
 
-    assert "save_insight took" in caplog.text
+    assert re.findall("statement: (.+) took", caplog.text) == ["save_insight", "BEGIN"]
 
 
-@pytest.mark.parametrize("bad", ["", "-1", "fast", "1e3", "nan", "1234567"])
+@pytest.mark.parametrize("bad", ["", "-1", "fast", "1e3", "nan", "1234567", "\u0665"])
 def test_what_is_no_number_of_milliseconds(migrated: str, bad: str) -> None:
-    with pytest.raises(InvalidInput, match=r"slow_ms=.* in the URL: it must be a number of milliseconds"):
+    with pytest.raises(
+        InvalidInput, match=r"slow_ms=.* in the URL: it must be a number of milliseconds.* below 1,000,000"
+    ):
         get_pattern_storage(with_options(migrated, f"slow_ms={bad}"))

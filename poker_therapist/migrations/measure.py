@@ -7,10 +7,10 @@ filled values of every column, are counted before the statements and after them.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from poker_therapist.errors import counted, escaped
+from poker_therapist.errors import StorageError, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain
 from poker_therapist.migrations.effects import Reading
 from poker_therapist.migrations.tracking import Table
@@ -82,8 +82,10 @@ def _count(backend: Any, places: dict[str, dict[str, str]]) -> Counts:
     for table, place in places.items():
         names = list(place)[:_MOST_COLUMNS]
         wanted = ", ".join(f"count(counted.{place[name]})" if name else "count(*)" for name in names)
-        (row,) = backend.connection.execute(f"SELECT {wanted} FROM {place['']} AS counted").fetchall()
-        found[table] = dict(zip(names, row, strict=True))
+        # One of the app's may need a module, a function or a collation that is not known here.
+        with suppress(StorageError), backend.translating_errors():
+            (row,) = backend.connection.execute(f"SELECT {wanted} FROM {place['']} AS counted").fetchall()
+            found[table] = dict(zip(names, row, strict=True))
     return found
 
 

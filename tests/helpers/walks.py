@@ -1,5 +1,6 @@
 """Which files of the package a call passes through."""
 
+import gc
 import inspect
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def files_called() -> Iterator[set[str]]:
         if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED and file.is_relative_to(PACKAGE):
             called.add(str(file.relative_to(PACKAGE)))
 
+    gc.collect()  # what others have left would be closed, and noted, in the block
     before = sys.getprofile()
     sys.setprofile(note)
     try:

@@ -30,7 +30,7 @@ from poker_therapist.migrations import transfer
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.postgresql import transfer as postgresql
 from poker_therapist.postgresql.connect import WatchedConnection
-from poker_therapist.postgresql.connect import open_connection as open_server_connection
+from poker_therapist.postgresql.connect import connect as connect_to_server
 from poker_therapist.postgresql.transfer import PostgreSQLWriter
 from poker_therapist.schema import copy
 from poker_therapist.sqlite import transfer as sqlite
@@ -645,7 +645,7 @@ def test_bytes_that_are_no_text_are_named(engine: str, new: New, small: Path) ->
     message = refused("copy", small, target, folder=small.parent)
 
     assert message.startswith(
-        f"row 2 of user_patterns of {small} holds bytes in pattern_key that are no text"
+        f"row 2 of user_patterns of {small} holds bytes in pattern_key that are not text"
     )
     assert "secret" not in message
     assert is_untouched(target)
@@ -923,8 +923,8 @@ def run_killed_at(step: int, source: str, target: str) -> int:
             die()
             return super().execute(*arguments, **options)
 
-    def served(location: PostgreSQLLocation) -> WatchedConnection:
-        connection = open_server_connection(location)
+    def served(location: PostgreSQLLocation, kind: type[WatchedConnection]) -> WatchedConnection:
+        connection = connect_to_server(location, kind)
         connection.__class__ = Traced
         return connection
 
@@ -932,7 +932,7 @@ def run_killed_at(step: int, source: str, target: str) -> int:
         patched = pytest.MonkeyPatch()
         patched.setattr(AtomicBackend, "report", staticmethod(die))
         patched.setattr(sqlite, "open_connection", connected)
-        patched.setattr(postgresql, "open_connection", served)
+        patched.setattr(postgresql, "connect", served)
         patched.setattr(transfer, "_STRIDE", 2)
         copy(locate(source), locate(target), progress=die)
         code = 0

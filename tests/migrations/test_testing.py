@@ -1,8 +1,10 @@
 """What `poker_therapist.testing` offers to other projects: checks on PostgreSQL, and a migrated database."""
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +46,16 @@ class Theirs(PostgreSQLMigrationTests):
 
 
 @pytest.fixture
-def server(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of the run's server, in the variable that names it."""
+def server(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of the server, in the variable that names it; one test at a time makes databases there."""
     url = databases.run.open()
     monkeypatch.setenv(SERVER, url)
-    return url
+    # Beside the folders of all workers.
+    with (tmp_path_factory.getbasetemp().parent / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield url
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ class Patterns(Base):
     def save_pattern(
         self, user_id: int, pattern_type: str, pattern_key: str, pattern_value: JSON, confidence: float = 1.0
     ) -> None:
-        """Save a pattern, in the place of the one with the same type and key if there is one.
+        """Save a pattern; it replaces the one with the same type and key.
 
         Args:
             user_id: the player.

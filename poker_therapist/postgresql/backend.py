@@ -252,8 +252,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def migration_names(self) -> Iterator[None]:
         """Let statements of a block find what a migration would find."""
         self.connection.execute(set_path(self.home.path).encode())
-        yield
-        self.connection.execute(set_path(SAFE_PATH).encode())
+        try:
+            yield
+        finally:
+            # A transaction that has failed undoes the setting itself.
+            if not is_lost(self.connection) and (
+                self.connection.pgconn.transaction_status != pq.TransactionStatus.INERROR
+            ):
+                self.connection.execute(set_path(SAFE_PATH).encode())
 
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:

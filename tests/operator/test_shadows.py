@@ -12,10 +12,11 @@ import pytest
 
 import poker_therapist
 from poker_therapist import DatabaseUnreadable, get_pattern_storage
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.sqlfile import Placeholders, read_queries
 from tests.helpers.cli import command
 from tests.helpers.engines import query, run_sql
-from tests.helpers.postgresql import name_of
+from tests.helpers.postgresql import name_of, server_location
 from tests.helpers.project import ServerProject
 
 
@@ -169,3 +170,13 @@ def test_every_function_of_a_statement_of_ours_is_named_with_its_schema(file: Pa
     for name, statement in read_queries(Placeholders.POSTGRESQL, file).items():
         called = set(re.findall(r"(?<![\w.])[a-z_]\w*(?=\()", re.sub(r"'[^']*'", "", statement)))
         assert called <= {"any", "cast", "coalesce", "greatest", "least", "nullif"}, name
+
+
+def test_the_path_is_the_safe_one_again_after_an_error(postgresql_url: str) -> None:
+    """What ran with a migration's search path leaves none behind, however it ends."""
+    with AtomicPostgreSQLBackend(server_location(postgresql_url)) as backend:
+        safe = backend.connection.execute("SHOW search_path").fetchone()
+        with pytest.raises(ValueError, match="stop"), backend.migration_names():
+            raise ValueError("stop")
+        assert backend.connection.execute("SHOW search_path").fetchone() == safe
+        assert safe != ('"$user", public',)

@@ -12,13 +12,13 @@ import asyncio
 import functools
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from poker_therapist.compat import override
+from poker_therapist.database import Database
 from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageError
 from poker_therapist.location import OnConnect
 from poker_therapist.ownership import FAILED, current_task, left_elsewhere
@@ -32,42 +32,50 @@ _Method = Callable[Concatenate[PatternStorage, _P], _R]
 _Coroutine = Callable[Concatenate["_Methods", _P], Coroutine[Any, Any, _R]]
 
 
-def _reading(method: _Method[_P, _R], *, writes: bool = False) -> _Coroutine[_P, _R]:
-    """Return a method of the storage as a coroutine."""
+def _reading(method: _Method[_P, _R], *, writes: bool = False, is_long: bool = False) -> _Coroutine[_P, _R]:
+    """Return a method of the storage as a coroutine.
+
+    Args:
+        method: of the storage.
+        writes: whether it writes. On SQLite one call writes at a time, and the others wait in the loop.
+        is_long: whether it may calculate for long, with whatever limit.
+    """
 
     @functools.wraps(method)
     async def call(self: "_Methods", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        result: _R = await self._run(functools.partial(method, self._opened(), *args, **kwargs), writes)
+        do = functools.partial(method, self._opened(), *args, **kwargs)
+        limit = kwargs.get("limit", 0)
+        result: _R = await self._run(do, writes, is_long or not isinstance(limit, int) or limit > _MANY)
         return result
 
     return call
 
 
-def _writing(method: _Method[_P, _R]) -> _Coroutine[_P, _R]:
-    """Return a method that writes: on SQLite one call writes at a time, and the others wait in the loop."""
-    return _reading(method, writes=True)
+_writing = functools.partial(_reading, writes=True)
+# Making values of so many rows keeps a loop waiting for a few milliseconds.
+_MANY = 1000
 
 
 class _Methods:
     """What a storage and a block of it have in common."""
 
     save_pattern = _writing(PatternStorage.save_pattern)
-    save_patterns = _writing(PatternStorage.save_patterns)
+    save_patterns = _writing(PatternStorage.save_patterns, is_long=True)
     get_pattern = _reading(PatternStorage.get_pattern)
     get_pattern_record = _reading(PatternStorage.get_pattern_record)
-    get_patterns_by_type = _reading(PatternStorage.get_patterns_by_type)
+    get_patterns_by_type = _reading(PatternStorage.get_patterns_by_type, is_long=True)
     list_pattern_types = _reading(PatternStorage.list_pattern_types)
     set_confidence = _writing(PatternStorage.set_confidence)
     delete_pattern = _writing(PatternStorage.delete_pattern)
     clear_user_patterns = _writing(PatternStorage.clear_user_patterns)
     save_context = _writing(PatternStorage.save_context)
-    save_contexts = _writing(PatternStorage.save_contexts)
+    save_contexts = _writing(PatternStorage.save_contexts, is_long=True)
     get_context = _reading(PatternStorage.get_context)
     get_context_items = _reading(PatternStorage.get_context_items)
     list_sessions = _reading(PatternStorage.list_sessions)
     delete_context = _writing(PatternStorage.delete_context)
     clear_user_context = _writing(PatternStorage.clear_user_context)
-    purge_expired = _writing(PatternStorage.purge_expired)
+    purge_expired = _writing(PatternStorage.purge_expired, is_long=True)
     save_insight = _writing(PatternStorage.save_insight)
     get_insights = _reading(PatternStorage.get_insights)
     get_foremost_insights = _reading(PatternStorage.get_foremost_insights)
@@ -76,16 +84,16 @@ class _Methods:
     recall = _reading(PatternStorage.recall)
     list_users = _reading(PatternStorage.list_users)
     count = _reading(PatternStorage.count)
-    export_user = _reading(PatternStorage.export_user)
-    forget_user = _writing(PatternStorage.forget_user)
-    forget_users = _writing(PatternStorage.forget_users)
+    export_user = _reading(PatternStorage.export_user, is_long=True)
+    forget_user = _writing(PatternStorage.forget_user, is_long=True)
+    forget_users = _writing(PatternStorage.forget_users, is_long=True)
 
     def _opened(self) -> PatternStorage:
         """Return the synchronous storage, which workers use."""
         raise NotImplementedError
 
-    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
-        """Let a worker do a call, and return its result."""
+    def _run(self, do: Callable[[], Any], writes: bool, is_long: bool) -> Awaitable[Any]:
+        """Let a worker do a call; return what gives its result."""
         raise NotImplementedError
 
 
@@ -117,18 +125,30 @@ class AsyncPatternStorage(_Methods):
             call = Call(workers.loop, functools.partial(_open, workers, self._open_sync))
             workers.submit(call)
             try:
-                self._storage = await call.wait()
+                storage: PatternStorage = await call.wait()
             except BaseException as error:
                 workers.stop()
                 if not isinstance(error, GeneratorExit):  # in which nothing may be awaited
                     await workers.join()
                 self._workers = None  # it may be opened again
                 raise
+            self._workers, self._storage = self._begin(workers, storage._database), storage
         elif self._storage is None:
             raise StorageError("another task is opening this storage: open it once, and then share it")
         elif self._usable().is_closed:
             raise StorageClosed(CLOSED)
         return self
+
+    def _begin(self, workers: Workers, database: Database) -> Workers:
+        """Return what does the calls: fibers, where the engine and the loop allow it, or else the threads."""
+        if database.can_pause:
+            from poker_therapist.fibers import Fibers  # only here: SQLite does without greenlets
+
+            if Fibers.can_serve(workers.loop):
+                workers = Fibers(workers)
+                weakref.finalize(self, workers.stop).atexit = False
+        workers.allow(database.threads, database.writers, database.location.timeout)
+        return workers
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._open().__await__()
@@ -194,7 +214,7 @@ class AsyncPatternStorage(_Methods):
         return self._storage
 
     @override
-    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
+    def _run(self, do: Callable[[], Any], writes: bool, is_long: bool) -> Awaitable[Any]:
         workers = self._usable()
         if (place := innermost.get()) is not None:
             if (task := place.undone_of()) is not None and task is current_task():
@@ -204,13 +224,10 @@ class AsyncPatternStorage(_Methods):
                     "that a break has left: what was saved in it was undone, so save it again"
                 )
             if (block := self._current()) is not None:
-                result = await block._run(do, writes)
-                if block._place is not None and writes:
-                    block._place.has_saves = True
-                return result
-        call = Call(workers.loop, do, writes=writes)
+                return block._run_for_storage(do, writes)
+        call = Call(workers.loop, workers.in_thread(do) if is_long else do, writes=writes)
         workers.submit(call)
-        return await call.wait()
+        return call.wait()
 
     def _current(self, advice: str = _USE_BLOCK) -> "AsyncTransaction | None":
         """Return the block of this storage that the running task is in.
@@ -250,9 +267,11 @@ def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternS
     """Open the synchronous storage, in a worker; the last one to end closes it."""
     storage = open_sync()
     workers.on_end = storage.close
-    database = storage._database
-    workers.allow(database.threads, database.writers, database.location.timeout)
     return storage
+
+
+# So many turns of the loop asyncio needs to close a generator that a `break` has left.
+_TURNS = 2
 
 
 class _End(Exception):
@@ -268,9 +287,14 @@ class _End(Exception):
 class _Line:
     """What leads to the worker that a block has for itself, and how many parts deep the block is there."""
 
-    def __init__(self) -> None:
-        self.inbox: SimpleQueue[Call | _End] = SimpleQueue()
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self.inbox = workers.inbox()
         self.depth = 0
+
+    def send(self, item: Call | _End, *, now: bool = True) -> None:
+        """Let the worker do a call, or end; `now` is as in `Workers.send`."""
+        self.workers.send(self.inbox, item, now=now)
 
 
 class AsyncTransaction(_Methods):
@@ -284,7 +308,7 @@ class AsyncTransaction(_Methods):
     def __init__(self, storage: AsyncPatternStorage) -> None:
         self.storage = storage
         self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
-        self._line = _Line()
+        self._line: _Line
         self._depth = 1
         self._place: Place | None = None
 
@@ -305,11 +329,13 @@ class AsyncTransaction(_Methods):
         outer = storage._current("let the task that began it begin the part, or begin a block after its end")
         if outer is not None:
             self._line, self._depth = outer._line, outer._depth + 1
+        else:
+            self._line = _Line(workers)
         begun = Call(workers.loop)
         serve = functools.partial(_serve, workers, storage._opened(), self._line.inbox, begun, self._depth)
         self._call = Call(workers.loop, serve, writes=True, first=begun)
         if outer is not None:
-            self._line.inbox.put(self._call)
+            self._line.send(self._call)
         else:
             workers.submit(self._call)
             storage._blocks.add(self)
@@ -334,7 +360,7 @@ class AsyncTransaction(_Methods):
         was_over, is_here = self.is_over, self.owner() is current_task()
         if self._place is not None and self._place.has_saves and not was_over and not is_here:
             self._place.undone_of = self.owner
-        self.end(commit=error is None and is_here)
+        self.end(commit=error is None and is_here, now=not isinstance(error, GeneratorExit))
         next(around(), None)  # takes it out
         # Nothing may be awaited; or this is a forked child, which has no worker and may not end the block.
         if isinstance(error, GeneratorExit) or self._call.was_forked():
@@ -349,26 +375,35 @@ class AsyncTransaction(_Methods):
         if error is None and not is_here:
             raise left_elsewhere()
 
-    def end(self, *, commit: bool) -> None:
+    def end(self, *, commit: bool, now: bool = True) -> None:
         """Let the worker end the block, with all of its parts, unless it has ended."""
         if self._place is not None and not self._place.is_over:
             self._place.ending = commit
             self._line.depth = self._depth - 1
-            self._line.inbox.put(_End(self._depth, commit=commit))
+            self._line.send(_End(self._depth, commit=commit), now=now)
 
     def __del__(self) -> None:
         """Roll back what nobody can end any more."""
-        self.end(commit=False)
+        self.end(commit=False, now=False)
 
     @override
     def _opened(self) -> PatternStorage:
         return self.storage._opened()
 
+    async def _run_for_storage(self, do: Callable[[], Any], writes: bool) -> Any:
+        """Do a call of the storage's in the block, and return its result."""
+        result = await self._run(do, writes, False)
+        if self._place is not None and writes:
+            self._place.has_saves = True
+        return result
+
     @override
-    async def _run(self, do: Callable[[], Any], writes: bool) -> Any:
+    async def _run(self, do: Callable[[], Any], writes: bool, is_long: bool) -> Any:
         self._require()
         call = Call(self.storage._usable().loop, do)
-        self._line.inbox.put(call)
+        self._line.send(call)
+        for _ in range(_TURNS if writes and call.is_done else 0):
+            await asyncio.sleep(0)
         result = await call.wait()
         # A generator that a `break` has left, say, is closed by a task of asyncio's while the call runs.
         if writes and self._place is not None and self._place.was_undone:
@@ -393,9 +428,7 @@ class AsyncTransaction(_Methods):
             )
 
 
-def _serve(
-    workers: Workers, storage: PatternStorage, inbox: SimpleQueue[Call | _End], begun: Call, depth: int
-) -> None:
+def _serve(workers: Workers, storage: PatternStorage, inbox: Any, begun: Call, depth: int) -> None:
     """Do the calls of a block, in a worker, until it ends.
 
     Args:
@@ -413,7 +446,7 @@ def _serve(
             _do_calls(workers, inbox, depth)
     except _End as end:
         if end.depth < depth:
-            inbox.put(_End(end.depth, commit=end.commit, is_broken=True))
+            workers.send(inbox, _End(end.depth, commit=end.commit, is_broken=True))
         if end.depth < depth or end.commit:
             raise StorageError(FAILED) from None
     except BaseException as error:
@@ -423,19 +456,16 @@ def _serve(
         workers.finish(begun)
 
 
-def _do_calls(workers: Workers, inbox: SimpleQueue[Call | _End], depth: int) -> None:
+def _do_calls(workers: Workers, inbox: Any, depth: int) -> None:
     """Do calls until the block is to be committed.
 
     Raises:
         _End: it is to be rolled back.
     """
     while True:
-        try:
-            item = inbox.get(timeout=0.25)
-        except Empty:
-            if workers.stop_without_loop():  # nobody can end the block any more
-                raise _End(1, commit=False) from None
-            continue
+        item: Call | _End | None = workers.receive(inbox)
+        if item is None:  # nobody can end the block any more
+            raise _End(1, commit=False)
         if isinstance(item, Call):
             item.run()
             workers.finish(item)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from poker_therapist.location import Location
 
@@ -34,11 +34,13 @@ class Database(ABC):
         location: where the database is.
         threads: how many threads can use it at once to any purpose.
         writers: how many of them can write at once.
+        can_pause: whether a fiber that uses it is paused instead of waiting.
     """
 
     location: Location
     threads: int
     writers: int
+    can_pause: ClassVar[bool] = False
 
     @abstractmethod
     def fetch_all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -5,10 +5,10 @@ It is installed in a database that is opened with `?slow_ms=`, and costs nothing
 
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from poker_therapist.compat import override
@@ -19,6 +19,7 @@ logger = logging.getLogger("poker_therapist")
 
 _Returned = TypeVar("_Returned")
 
+_is_timed: ContextVar[bool] = ContextVar("_is_timed", default=False)
 # What runs a query that it is given by its name.
 _METHODS = ("fetch_all", "fetch_one", "execute", "execute_later", "execute_many")
 
@@ -30,18 +31,18 @@ def log_slow(database: Database, slow_ms: float) -> None:
     snapshot, as those of `recall`, count together. What a transaction on PostgreSQL sends later counts where
     it is sent, at the latest in its COMMIT.
     """
-    here = threading.local()
 
     def timed(run: Callable[..., _Returned], name_of: Callable[[Any], str]) -> Callable[..., _Returned]:
         @functools.wraps(run)
         def run_and_log(query: Any, *values: Any) -> _Returned:
-            if getattr(here, "is_timed", False):  # a part of what is timed already
+            if _is_timed.get():  # a part of what is timed already
                 return run(query, *values)
-            start, here.is_timed = time.perf_counter(), True
+            _is_timed.set(True)
+            start = time.perf_counter()
             try:
                 return run(query, *values)
             finally:
-                here.is_timed = False
+                _is_timed.set(False)
                 took = (time.perf_counter() - start) * 1000
                 if took >= slow_ms:
                     logger.warning(

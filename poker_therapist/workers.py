@@ -13,12 +13,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from poker_therapist.errors import DatabaseBusy, StorageClosed
 
 CLOSED = "the storage is closed: open it again with open_storage()"
+# The number of this process, which asking for at each call would take longer.
+_process = os.getpid()
 
 
 class Call:
@@ -27,7 +29,7 @@ class Call:
     Attributes:
         do: what to do.
         writes: whether it needs a permit to write.
-        since: when it was made, by the loop's clock.
+        since: when it began to wait for a worker, by the loop's clock.
         result: what it has returned.
         error: what it has raised.
         is_done: whether the loop has heard of its end.
@@ -35,7 +37,8 @@ class Call:
     """
 
     __slots__ = (
-        "_future", "_process", "_unclaimed", "do", "error", "first", "is_done", "result", "since", "writes",
+        "_future", "_loop", "_process", "_unclaimed",
+        "do", "error", "first", "is_done", "result", "since", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -46,21 +49,26 @@ class Call:
         writes: bool = False,
         first: "Call | None" = None,
     ) -> None:
-        self._future: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
         # Whoever takes the one item either does the call or withdraws it.
         self._unclaimed = [True]
-        self._process = os.getpid()
+        self._process = _process
         self.do = do
         self.writes = writes
         self.first = first
-        self.since = loop.time()
+        self.since = 0.0
         self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     def was_forked(self) -> bool:
         """Return whether this process is a child of the one that made it, and so has no worker."""
-        return self._process != os.getpid()
+        return self._process != _process
+
+    def ends_by_itself(self) -> bool:
+        """Return whether it does not wait for its task, as a block does that has begun."""
+        return self.first is None or not self.first.is_done
 
     def claim(self) -> bool:
         """Return whether nobody has claimed the call before."""
@@ -88,7 +96,7 @@ class Call:
     def wake(self) -> None:
         """Let the coroutine that waits for it go on."""
         self.is_done = True
-        if not self._future.done():
+        if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     async def wait(self, queued: "Call | None" = None) -> Any:
@@ -101,7 +109,9 @@ class Call:
             queued: what a worker has to begin for it, if that is another call.
         """
         try:
-            await self._future
+            if not self.is_done:
+                self._future = self._loop.create_future()
+                await self._future
         except BaseException as error:
             if (queued or self).claim():
                 (queued or self).wake()
@@ -109,10 +119,19 @@ class Call:
             if isinstance(error, GeneratorExit):  # nothing may be waited for
                 raise
             while not self.is_done and not self.was_forked():
-                self._future = self._future.get_loop().create_future()
+                self._future = self._loop.create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._future
             raise
+        return self.outcome()
+
+    def when_done(self, do: Callable[[], None]) -> None:
+        """Let the loop call a function after its end."""
+        self._future = self._loop.create_future()
+        self._future.add_done_callback(lambda _: do())
+
+    def outcome(self) -> Any:
+        """Return or raise what it has returned or raised."""
         if self.error is not None:
             try:
                 raise self.error
@@ -138,8 +157,8 @@ class _Queue(deque[Call]):
         self.running: list[Call] = []
 
     def is_moving(self) -> bool:
-        """Return whether a thread is doing one that ends by itself, as all do but a block that has begun."""
-        return any(call.first is None or not call.first.is_done for call in tuple(self.running))
+        """Return whether a thread is doing one that ends by itself."""
+        return any(call.ends_by_itself() for call in tuple(self.running))
 
 
 class Workers:
@@ -155,7 +174,7 @@ class Workers:
         self.loop = loop
         self.is_closed = False
         self.on_end: Callable[[], None] = lambda: None
-        self._process = os.getpid()
+        self._process = _process
         self._most = 1
         self._patience = 0.0
         self._threads: list[threading.Thread] = []
@@ -179,7 +198,7 @@ class Workers:
 
     def was_forked(self) -> bool:
         """Return whether this process is a child of the one that made them, where none of them runs."""
-        return self._process != os.getpid()
+        return self._process != _process
 
     # In the loop
 
@@ -191,9 +210,14 @@ class Workers:
         """
         if self.is_closed:
             raise StorageClosed(CLOSED)
+        call.since = self.loop.time()
         (self._writes if call.writes else self._calls).append(call)
         if self._watch is None and self._patience:
             self._watch = self.loop.call_later(self._patience, self._look)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let a thread look for a call."""
         try:
             self._idle.pop().put(None)
         except IndexError:
@@ -205,12 +229,15 @@ class Workers:
                 self._threads.append(thread)
                 self._inboxes.append(inbox)
 
+    def _is_moving(self, queue: _Queue) -> bool:
+        return queue.is_moving()
+
     def _look(self) -> None:
         """Refuse what has waited for too long while its queue did not move; look again when the next has."""
         self._watch = None
         now, later = self.loop.time(), []
         for queue in (self._calls, self._writes):
-            if queue.is_moving():
+            if self._is_moving(queue):
                 queue.moved = now
             for call in tuple(queue):
                 until = max(call.since, queue.moved) + self._patience
@@ -232,12 +259,15 @@ class Workers:
         self.is_closed = True
         if self.was_forked():
             return
+        self._let_end()
+        for call in (*self._calls, *self._writes):
+            call.refuse(StorageClosed(CLOSED))
+
+    def _let_end(self) -> None:
         for inbox in tuple(self._inboxes):
             inbox.put(self)
         if not self._inboxes:
             self._ended.set()
-        for call in (*self._calls, *self._writes):
-            call.refuse(StorageClosed(CLOSED))
 
     async def join(self) -> None:
         """Wait until all threads have ended."""
@@ -260,7 +290,34 @@ class Workers:
             while True:
                 self._finished.popleft().wake()
 
+    def in_thread(self, do: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a call that keeps no loop waiting, whatever it does."""
+        return do
+
+    def inbox(self) -> Any:
+        """Return what leads to a call that takes items until it ends."""
+        return SimpleQueue()
+
+    def send(self, inbox: Any, item: Any, *, now: bool = True) -> None:
+        """Send such a call an item.
+
+        Args:
+            inbox: leads to it.
+            item: what it takes.
+            now: whether it may run before this returns; not in a finalizer.
+        """
+        inbox.put(item)
+
     # In the threads
+
+    def receive(self, inbox: Any) -> Any:
+        """Return the next item that is put there; None if the loop is closed, so that there may be none."""
+        while True:
+            try:
+                return inbox.get(timeout=0.25)
+            except Empty:
+                if self.stop_without_loop():
+                    return None
 
     def finish(self, call: Call) -> None:
         """Tell the loop of the end of a call."""
@@ -307,17 +364,20 @@ class Workers:
         queue.moved = self.loop.time()
         return call
 
+    def _do(self, call: Call) -> None:
+        call.run()
+        queue = self._writes if call.writes else self._calls
+        queue.moved = self.loop.time()
+        queue.running.remove(call)
+        if call.writes and self._writes is not self._calls:
+            self._permits.append(None)
+
     def _work(self, inbox: _Inbox) -> None:
         while True:
             call = self._take()
             if call is not None:
                 self._tell()
-                call.run()
-                queue = self._writes if call.writes else self._calls
-                queue.moved = self.loop.time()
-                queue.running.remove(call)
-                if call.writes and self._writes is not self._calls:
-                    self._permits.append(None)
+                self._do(call)
                 self._finished.append(call)
                 continue
             self._idle.append(inbox)  # before the loop hears of the last call, and makes the next
@@ -334,3 +394,12 @@ class Workers:
                 self.on_end()
             finally:
                 self._call_soon(self._ended.set)
+
+
+def _after_fork_in_child() -> None:
+    global _process  # noqa: PLW0603 - there is one process
+    _process = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

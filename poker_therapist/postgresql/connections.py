@@ -18,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.ownership import Block, Part, left_elsewhere
+from poker_therapist.ownership import Block, Fiber, Part, current_fiber, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
 from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
@@ -42,6 +42,7 @@ class PostgreSQLDatabase(Database):
     """An open PostgreSQL database."""
 
     location: PostgreSQLLocation
+    can_pause = True
 
     def __init__(self, location: PostgreSQLLocation, queries: Sequence[Path]) -> None:
         """Connect once, so that a wrong address is an error now and not at the first call.
@@ -52,6 +53,10 @@ class PostgreSQLDatabase(Database):
         self.location = location
         self.threads = self.writers = location.connections
         self._here = _PerThread()
+        # The same for each fiber: fibers share a thread.
+        self._of_fibers: weakref.WeakKeyDictionary[Fiber, weakref.ref[Transaction]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._pool = Pool(location)
         home = self._with_connection(lambda connection: connection.home, reads=False)
         self.home = home or Home(None)
@@ -165,17 +170,27 @@ class PostgreSQLDatabase(Database):
             raise translate_error(error, self.location) from error
 
     def _open_transaction(self) -> Transaction | None:
-        """Return the transaction that this thread has begun and not ended."""
-        found = self._here.transaction
+        """Return the transaction that this thread, or fiber, has begun and not ended."""
+        fiber = current_fiber.get()
+        found = self._here.transaction if fiber is None else self._of_fibers.get(fiber)
         if found is None:
             return None
         transaction = found()
         if transaction is not None and transaction.is_over:
             transaction.abandon()
         if transaction is None or transaction.connection is None:
-            self._here.transaction = None
+            self._set_open_transaction(None)
             return None
         return transaction
+
+    def _set_open_transaction(self, transaction: Transaction | None) -> None:
+        fiber, found = current_fiber.get(), None if transaction is None else weakref.ref(transaction)
+        if fiber is None:
+            self._here.transaction = found
+        elif found is not None:
+            self._of_fibers[fiber] = found
+        else:
+            self._of_fibers.pop(fiber, None)
 
     def _require_usable(self, transaction: Transaction) -> None:
         if self._pool.closed:
@@ -301,7 +316,7 @@ class _Part(Part):
         outer = database._open_transaction()
         if outer is None:
             self._transaction = transaction = Transaction(Lease(database._pool), self._mode)
-            database._here.transaction = weakref.ref(transaction)
+            database._set_open_transaction(transaction)
             transaction.acquire()
             return
         outer.owner.require()

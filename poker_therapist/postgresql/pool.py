@@ -11,6 +11,7 @@ whose methods are atomic.
 """
 
 import contextlib
+import functools
 import os
 import select
 import time
@@ -26,6 +27,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED
 from poker_therapist.errors import DatabaseBusy, StorageClosed, counted
 from poker_therapist.location import PostgreSQLLocation
+from poker_therapist.ownership import current_fiber
 from poker_therapist.postgresql.connect import (
     Settings,
     WatchedConnection,
@@ -83,7 +85,9 @@ class Lease:
     def release(self) -> None:
         """Let others have the connection; one that is lost, or inside a transaction, is closed instead."""
         connection = self.connection
-        if connection is not None:
+        if connection is not None and self._process != os.getpid():  # a child leaves it to its parent
+            self.connection = None
+        elif connection is not None:
             if connection.is_usable() and not self._pool.closed:
                 idle = self._pool.idle
                 self.connection = None  # no signal can arrive between this and the next
@@ -99,14 +103,15 @@ class Lease:
     def discard(self) -> None:
         """Close the connection, whatever it is doing; the server rolls its transaction back."""
         if self.connection is not None:
-            self.connection.close()
+            if self._process == os.getpid():
+                self.connection.close()
             self.connection = None
         self.is_over = True
         self._pool.end(self)
 
     def __del__(self) -> None:
         """Close the connection of a lease that nobody holds any more, unless it is the parent process's."""
-        if self.connection is not None and self._process == os.getpid():
+        if self.connection is not None:
             self.discard()
 
 
@@ -195,7 +200,9 @@ class Pool:
             connection.close()  # the server was restarted, or somebody ended the session
             lease.connection = connection = None
         if connection is None:
-            connection = connect(self.location, Connection, _settings, self.home)
+            opening = functools.partial(connect, self.location, Connection, _settings, self.home)
+            fiber = current_fiber.get()
+            connection = opening() if fiber is None else fiber.in_thread(opening)
             self.home = connection.home
             try:
                 connection.set_up()

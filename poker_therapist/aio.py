@@ -5,10 +5,12 @@
 ...     async with storage.transaction() as block:
 ...         await block.save_insight(7, "advice", "Stop after two lost buy-ins.")
 
-A few threads of the storage's own run the calls, each with a connection, so that none keeps the loop waiting.
+On SQLite a few threads of the storage's own run the calls, each with a connection, so that no call blocks the
+event loop. On PostgreSQL calls run in the event loop, and wait there for the server.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import weakref
@@ -109,7 +111,7 @@ class AsyncPatternStorage(_Methods):
 
     Any number of tasks may use it at once, in the event loop that opened it. A call that is cancelled either
     never happens, or has begun and is waited for: when the cancellation arrives nothing is open any more.
-    What a call is given is read in another thread: leave it unchanged until the call returns.
+    Another thread may read what a call is given: leave it unchanged until the call returns.
     """
 
     def __init__(self, open_sync: Callable[[], PatternStorage]) -> None:
@@ -142,11 +144,12 @@ class AsyncPatternStorage(_Methods):
     def _begin(self, workers: Workers, database: Database) -> Workers:
         """Return what does the calls: fibers, where the engine and the loop allow it, or else the threads."""
         if database.can_pause:
-            from poker_therapist.fibers import Fibers  # only here: SQLite does without greenlets
+            with contextlib.suppress(ModuleNotFoundError):  # who installed psycopg alone has no greenlet
+                from poker_therapist.fibers import Fibers
 
-            if Fibers.can_serve(workers.loop):
-                workers = Fibers(workers)
-                weakref.finalize(self, workers.stop).atexit = False
+                if Fibers.can_serve(workers.loop):
+                    workers = Fibers(workers)
+                    weakref.finalize(self, workers.stop).atexit = False
         workers.allow(database.threads, database.writers, database.location.timeout)
         return workers
 
@@ -256,7 +259,7 @@ def open_storage(
     """Return a storage that `async with` opens and closes, or `await` opens and `close` closes.
 
     The arguments are those of `PatternStorage`. A thread of the storage's own opens and migrates it, and
-    `on_connect` is called in the thread whose connection it is.
+    calls `on_connect`.
     """
     return AsyncPatternStorage(
         functools.partial(PatternStorage, db_path, migrate=migrate, on_connect=on_connect)

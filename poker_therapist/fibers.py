@@ -140,8 +140,8 @@ class Fibers(Workers):
 
     @override
     def allow(self, threads: int, writers: int, timeout: float) -> None:
-        super().allow(threads, threads, timeout)
-        self.threads.allow(threads, threads, 0)
+        super().allow(threads, writers, timeout)
+        self.threads.allow(threads, threads, math.inf)  # as each fiber asks for one at most, none waits there
 
     @override
     def in_thread(self, do: Callable[[], Any]) -> Callable[[], Any]:
@@ -205,8 +205,13 @@ class Fibers(Workers):
     def _start(self, call: Call) -> None:
         fiber = self._resting.pop() if self._resting else _Fiber(self)
         fiber.call = call
-        self._running.add(fiber)
-        fiber.resume(fiber.pauses)
+        try:
+            self._running.add(fiber)
+            fiber.resume(fiber.pauses)
+        except BaseException:  # a signal, which may have kept it from beginning
+            if call.claim():
+                self._running.discard(fiber)
+            raise
 
     def work(self, _item: None) -> None:
         """Do calls, in a fiber, until none is taken any more."""

@@ -40,7 +40,7 @@ current_fiber: ContextVar[Fiber | None] = ContextVar("current_fiber", default=No
 
 
 def current_task() -> Any:
-    """Return the fiber, or else the asyncio task, that is running in this thread; None if there is neither."""
+    """Return the fiber, or else the asyncio task, that is running in this thread, None if none is."""
     asyncio = sys.modules.get("asyncio")  # what nobody has imported runs no task
     # Without a running loop `current_task()` raises, which takes a fifth of the time of an insertion.
     if asyncio is None or (loop := asyncio._get_running_loop()) is None:

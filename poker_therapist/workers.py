@@ -9,6 +9,7 @@ anywhere, and could leave a lock locked.
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 from collections import deque
@@ -212,7 +213,7 @@ class Workers:
             raise StorageClosed(CLOSED)
         call.since = self.loop.time()
         (self._writes if call.writes else self._calls).append(call)
-        if self._watch is None and self._patience:
+        if self._watch is None and 0 < self._patience < math.inf:
             self._watch = self.loop.call_later(self._patience, self._look)
         self._begin()
 
@@ -298,7 +299,7 @@ class Workers:
         """Return what leads to a call that takes items until it ends."""
         return SimpleQueue()
 
-    def send(self, inbox: Any, item: Any, *, now: bool = True) -> None:
+    def send(self, inbox: Any, item: Any, *, now: bool = True) -> None:  # noqa: ARG002 - for other workers
         """Send such a call an item.
 
         Args:

@@ -23,6 +23,7 @@ import pytest
 from poker_therapist import (
     DatabaseBusy,
     DatabaseNotFound,
+    DatabaseUnreachable,
     InvalidInput,
     PatternStorage,
     StorageClosed,
@@ -31,7 +32,8 @@ from poker_therapist import (
 )
 from poker_therapist.aio import AsyncPatternStorage, AsyncTransaction, open_storage
 from poker_therapist.places import innermost
-from tests.helpers.engines import is_server, query, sqlite_only, with_options
+from poker_therapist.postgresql import connect
+from tests.helpers.engines import is_server, postgresql_only, query, sqlite_only, with_options
 
 USER = 7
 MOST_THREADS = {"sqlite": 4, "postgresql": 10}
@@ -458,7 +460,118 @@ def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
     assert keys(migrated) == set("01234ab")
 
 
-# Threads, connections and cancellation
+# Threads, fibers, connections and cancellation
+
+
+@postgresql_only
+@pytest.mark.parametrize("has_sockets", [True, False], ids=["fibers", "threads"])
+def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
+    migrated: str, monkeypatch: pytest.MonkeyPatch, has_sockets: bool
+) -> None:
+    """The usual loop of Windows cannot: there, the calls of PostgreSQL are done in threads, too."""
+    used: set[int] = set()
+    execute = psycopg.RawCursor.execute
+
+    def noted(cursor: Any, *arguments: Any, **options: Any) -> Any:
+        used.add(threading.get_ident())
+        return execute(cursor, *arguments, **options)
+
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError
+
+    async def main() -> bool:
+        if not has_sockets:
+            monkeypatch.setattr(asyncio.get_running_loop(), "remove_reader", refuse)
+            monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+        async with open_storage(migrated) as storage:
+            await storage.count(USER)  # opens a connection
+            monkeypatch.setattr(psycopg.RawCursor, "execute", noted)
+            async with storage.transaction() as block:
+                await block.save_pattern(USER, "t", "k", await block.get_pattern(USER, "t", "k", 1) + 1)
+            assert await storage.get_pattern(USER, "t", "k") == 2
+            return used == {threading.get_ident()}
+
+    assert asyncio.run(main()) is has_sockets
+
+
+@postgresql_only
+def test_what_calculates_for_long_does_so_in_a_thread(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    execute = psycopg.RawCursor.execute
+
+    def noted(cursor: Any, *arguments: Any, **options: Any) -> Any:
+        used.append(threading.get_ident())
+        return execute(cursor, *arguments, **options)
+
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            await storage.save_context(USER, "topic", 1)
+            monkeypatch.setattr(psycopg.RawCursor, "execute", noted)
+            for call in (
+                lambda: storage.get_context(USER, "topic", limit=None),
+                lambda: storage.get_context(USER, "topic", limit=50_000),
+                lambda: storage.export_user(USER),
+                lambda: storage.save_contexts(USER, [{"key": "topic", "value": 1}] * 2),
+                lambda: storage.forget_user(USER),
+            ):
+                used.clear()
+                await call()
+                assert used
+                assert threading.get_ident() not in used
+            used.clear()
+            await storage.get_context(USER, "topic")
+            assert set(used) == {threading.get_ident()}
+
+    asyncio.run(main())
+
+
+@postgresql_only
+def test_the_loop_goes_on_while_the_server_is_asked_whether_it_still_works(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "SILENCE", 0.05)
+    asked = asyncio.Event()
+    is_active = connect.WatchedConnection._is_active
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def ask(connection: connect.WatchedConnection) -> bool:
+            loop.call_soon_threadsafe(asked.set)
+            return is_active(connection)
+
+        monkeypatch.setattr(connect.WatchedConnection, "_is_active", ask)
+        async with open_storage(migrated) as storage:
+            other.execute("LOCK TABLE user_patterns")
+            saving = asyncio.create_task(storage.save_pattern(USER, "t", "k", 1))
+            for _ in range(2):
+                await asked.wait()
+                asked.clear()
+            assert not saving.done()  # the server has said that it works
+            other.execute("ROLLBACK")
+            await saving
+
+    with contextlib.closing(psycopg.connect(migrated)) as other:
+        asyncio.run(main())
+    assert keys(migrated) == {"k"}
+
+
+@postgresql_only
+def test_a_server_that_is_silent_is_given_up(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "SILENCE", 0.05)
+    monkeypatch.setattr(connect.WatchedConnection, "_is_active", lambda _: False)
+
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            other.execute("LOCK TABLE user_patterns")
+            with pytest.raises(DatabaseUnreachable, match=r"has not answered for 0\.05 seconds"):
+                await storage.save_pattern(USER, "t", "k", 1)
+            other.execute("ROLLBACK")
+            await storage.save_pattern(USER, "t", "k", 2)
+            assert await storage.get_pattern(USER, "t", "k") == 2
+
+    with contextlib.closing(psycopg.connect(migrated)) as other:
+        asyncio.run(main())
 
 
 def test_the_loop_goes_on_while_a_worker_waits_for_another_process(

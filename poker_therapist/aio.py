@@ -25,6 +25,7 @@ from poker_therapist.errors import PokerTherapistError, StorageClosed, StorageEr
 from poker_therapist.location import OnConnect
 from poker_therapist.ownership import FAILED, current_task, left_elsewhere
 from poker_therapist.places import Place, around, innermost
+from poker_therapist.serving import End, Line, serve
 from poker_therapist.storage import PatternStorage
 from poker_therapist.workers import CLOSED, Call, Workers
 
@@ -277,29 +278,6 @@ def _open(workers: Workers, open_sync: Callable[[], PatternStorage]) -> PatternS
 _TURNS = 2
 
 
-class _End(Exception):
-    """Tells a worker how a block ends, or a part of it; it is broken if a part within it has not ended."""
-
-    def __init__(self, depth: int, *, commit: bool, is_broken: bool = False) -> None:
-        super().__init__()
-        self.depth = depth
-        self.commit = commit
-        self.is_broken = is_broken
-
-
-class _Line:
-    """What leads to the worker that a block has for itself, and how many parts deep the block is there."""
-
-    def __init__(self, workers: Workers) -> None:
-        self.workers = workers
-        self.inbox = workers.inbox()
-        self.depth = 0
-
-    def send(self, item: Call | _End, *, now: bool = True) -> None:
-        """Let the worker do a call, or end; `now` is as in `Workers.send`."""
-        self.workers.send(self.inbox, item, now=now)
-
-
 class AsyncTransaction(_Methods):
     """What a block may use: one worker does its calls, in the order in which they are made.
 
@@ -311,7 +289,7 @@ class AsyncTransaction(_Methods):
     def __init__(self, storage: AsyncPatternStorage) -> None:
         self.storage = storage
         self.owner: Callable[[], asyncio.Task[Any] | None] = lambda: None
-        self._line: _Line
+        self._line: Line
         self._depth = 1
         self._place: Place | None = None
 
@@ -333,10 +311,12 @@ class AsyncTransaction(_Methods):
         if outer is not None:
             self._line, self._depth = outer._line, outer._depth + 1
         else:
-            self._line = _Line(workers)
+            self._line = Line(workers)
         begun = Call(workers.loop)
-        serve = functools.partial(_serve, workers, storage._opened(), self._line.inbox, begun, self._depth)
-        self._call = Call(workers.loop, serve, writes=True, first=begun)
+        do = functools.partial(
+            serve, workers, storage._opened().transaction, self._line.inbox, begun, self._depth
+        )
+        self._call = Call(workers.loop, do, writes=True, first=begun)
         if outer is not None:
             self._line.send(self._call)
         else:
@@ -383,7 +363,7 @@ class AsyncTransaction(_Methods):
         if self._place is not None and not self._place.is_over:
             self._place.ending = commit
             self._line.depth = self._depth - 1
-            self._line.send(_End(self._depth, commit=commit), now=now)
+            self._line.send(End(self._depth, commit=commit), now=now)
 
     def __del__(self) -> None:
         """Roll back what nobody can end any more."""
@@ -429,50 +409,3 @@ class AsyncTransaction(_Methods):
                 "this transaction() belongs to another task, or that task is in a part of it: begin one of "
                 "this task's own with `async with storage.transaction() as block`"
             )
-
-
-def _serve(workers: Workers, storage: PatternStorage, inbox: Any, begun: Call, depth: int) -> None:
-    """Do the calls of a block, in a worker, until it ends.
-
-    Args:
-        workers: which tell the loop.
-        storage: what the block is of.
-        inbox: brings the calls, and the end of this part or of one around it.
-        begun: is finished when the block has begun, or could not.
-        depth: in how many parts it is; 1 is the whole.
-    """
-    is_begun = False
-    try:
-        with storage.transaction():
-            is_begun = True
-            workers.finish(begun)
-            _do_calls(workers, inbox, depth)
-    except _End as end:
-        if end.depth < depth:
-            workers.send(inbox, _End(end.depth, commit=end.commit, is_broken=True))
-        if end.depth < depth or end.commit:
-            raise StorageError(FAILED) from None
-    except BaseException as error:
-        if is_begun:
-            raise
-        begun.error = error
-        workers.finish(begun)
-
-
-def _do_calls(workers: Workers, inbox: Any, depth: int) -> None:
-    """Do calls until the block is to be committed.
-
-    Raises:
-        _End: it is to be rolled back.
-    """
-    while True:
-        item: Call | _End | None = workers.receive(inbox)
-        if item is None:  # nobody can end the block any more
-            raise _End(1, commit=False)
-        if isinstance(item, Call):
-            item.run()
-            workers.finish(item)
-        elif item.depth == depth and item.commit and not item.is_broken:
-            return
-        elif item.depth <= depth:
-            raise item

@@ -61,6 +61,11 @@ class _Fiber(greenlet):
             self.parent = getcurrent()  # the next pause goes on there
             self.switch(item)
 
+    def end(self) -> None:
+        """Raise GreenletExit in the fiber, which closes its connection."""
+        self.parent = getcurrent()
+        self.throw()
+
     def pause(self) -> Any:
         """Let the loop go on; return the item with which the fiber is resumed."""
         self._fibers.require_loop()
@@ -262,7 +267,7 @@ class Fibers(Workers):
             self._is_abandoned = True
             if threading.get_ident() == self._thread:  # what belongs to another thread only that can end
                 for fiber in tuple(self._running):
-                    fiber.throw()
+                    fiber.end()
         self._resting.clear()
         if self._is_abandoned or not self._running:
             self._ended.set()

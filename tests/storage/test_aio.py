@@ -534,9 +534,10 @@ def test_the_loop_goes_on_while_the_server_is_asked_whether_it_still_works(
     is_active = connect.WatchedConnection._is_active
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
+        loop, here = asyncio.get_running_loop(), threading.get_ident()
 
         def ask(connection: connect.WatchedConnection) -> bool:
+            assert threading.get_ident() != here
             loop.call_soon_threadsafe(asked.set)
             return is_active(connection)
 
@@ -774,8 +775,11 @@ def test_a_storage_belongs_to_its_loop(migrated: str) -> None:
     assert keys(migrated) == {"saved"}
 
 
-def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(migrated: str) -> None:
-    """As after Ctrl-C, or a `stop()` that nobody expected."""
+@pytest.mark.parametrize("is_held", [False, True], ids=["dropped", "held"])
+def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(
+    migrated: str, is_held: bool
+) -> None:
+    """As after Ctrl-C, or a `stop()` that nobody expected; also where somebody still holds the storage."""
     loop = asyncio.new_event_loop()
     storage = loop.run_until_complete(open_storage(migrated)._open())
 
@@ -791,12 +795,14 @@ def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(m
     loop.close()
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that it is said is asyncio's own
     left = workers()
+    held = storage if is_held else None
     del task, storage
     gc.collect()
     for thread in left:
         thread.join(10)
     with get_pattern_storage(with_options(migrated, "timeout=5")) as after:
         after.save_pattern(USER, "t", "saved", 1)
+    assert (held is not None) is is_held
     assert keys(migrated) == {"saved"}
 
 

@@ -531,13 +531,14 @@ def test_the_loop_goes_on_while_the_server_is_asked_whether_it_still_works(
 ) -> None:
     monkeypatch.setattr(connect, "SILENCE", 0.05)
     asked = asyncio.Event()
+    asked_in: list[int] = []
     is_active = connect.WatchedConnection._is_active
 
     async def main() -> None:
-        loop, here = asyncio.get_running_loop(), threading.get_ident()
+        loop = asyncio.get_running_loop()
 
         def ask(connection: connect.WatchedConnection) -> bool:
-            assert threading.get_ident() != here
+            asked_in.append(threading.get_ident())
             loop.call_soon_threadsafe(asked.set)
             return is_active(connection)
 
@@ -548,6 +549,7 @@ def test_the_loop_goes_on_while_the_server_is_asked_whether_it_still_works(
             for _ in range(2):
                 await asked.wait()
                 asked.clear()
+            assert threading.get_ident() not in asked_in
             assert not saving.done()  # the server has said that it works
             other.execute("ROLLBACK")
             await saving
@@ -786,6 +788,7 @@ def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(
     async def block(storage: AsyncPatternStorage) -> None:
         async with storage.transaction() as block:
             await block.save_pattern(USER, "t", "lost", 1)
+            assert await block.get_pattern(USER, "t", "lost") == 1  # which sends it
             loop.stop()
             await block.save_pattern(USER, "t", "lost, too", 1)
             await asyncio.sleep(60)

@@ -804,9 +804,9 @@ def test_a_loop_that_ends_with_calls_and_a_block_in_flight_leaves_nothing_open(
     for thread in left:
         thread.join(10)
     with get_pattern_storage(with_options(migrated, "timeout=5")) as after:
-        after.save_pattern(USER, "t", "saved", 1)
+        after.save_pattern(USER, "t", "lost", "not")  # which waits for an open block
     assert (held is not None) is is_held
-    assert keys(migrated) == {"saved"}
+    assert keys(migrated) == {"lost"}
 
 
 def test_ctrl_c_rolls_the_block_back_and_closes(migrated: str) -> None:

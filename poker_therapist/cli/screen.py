@@ -47,13 +47,9 @@ _SHORT, _EVERY = 2, 0.1
 
 @contextmanager
 def progress(doing: str = "", *, quiet: bool = False) -> Iterator["Progress"]:
-    """Show what a block does, once that takes over two seconds, and how long it will take if that is known.
+    """Show on a terminal what a block does, from two seconds on, and remove that at the end.
 
-    It is shown on a terminal, on standard error, and removed at the end.
-
-    Args:
-        doing: what it begins with; nothing before it says so itself.
-        quiet: whether nothing is shown.
+    It begins with `doing`, if that is given, else when it reports something.
     """
     is_watched = not quiet and sys.stderr.isatty()
     shown = Progress(is_watched=is_watched)
@@ -84,7 +80,8 @@ class Progress:
         if self._drawing is None:
             self._started, self._ended = time.monotonic(), threading.Event()
             self._drawing = threading.Thread(target=self._draw)
-            self._drawing.start()
+            with suppress(RuntimeError):  # there may be no room for a thread
+                self._drawing.start()
 
     def say(self, line: str) -> None:
         """Print a line in the place of what is shown."""
@@ -95,7 +92,7 @@ class Progress:
         """Remove what is shown, until something else is being done."""
         if self._drawing is not None:
             self._ended.set()
-            with suppress(RuntimeError):  # it could not be started
+            with suppress(RuntimeError):  # it was not started
                 self._drawing.join()
             self._drawing = None
 
@@ -121,16 +118,9 @@ class Progress:
             table.add_row(Text(escaped(doing), no_wrap=True, overflow="ellipsis"), bar, times)
             return table
 
-        with (
-            suppress(OSError),  # the terminal may be gone
-            Live(
-                get_renderable=line,
-                console=console,
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=False,  # which may lead elsewhere
-            ) as live,
-        ):
+        # Standard output may lead elsewhere, and the terminal may be gone.
+        how: dict[str, Any] = {"transient": True, "auto_refresh": False, "redirect_stdout": False}
+        with suppress(OSError), Live(get_renderable=line, console=console, **how) as live:
             live.refresh()
             while not self._ended.wait(_EVERY):
                 live.refresh()

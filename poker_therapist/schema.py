@@ -19,7 +19,7 @@ from poker_therapist.location import Location, command_about
 from poker_therapist.tables import TABLES
 
 if TYPE_CHECKING:
-    from poker_therapist.migrations.engine import Progress
+    from poker_therapist.migrations.progress import Progress
     from poker_therapist.migrations.rehearse import Rehearsal
     from poker_therapist.migrations.status import Status
 
@@ -223,7 +223,8 @@ def rehearse(
     progress: "Progress | None" = None,
 ) -> "Rehearsal":
     """Rehearse the shipped migrations, or those of `sources`, on a copy; see `migrations.rehearse`."""
-    from poker_therapist.migrations import engine, rehearse
+    from poker_therapist.migrations import rehearse
+    from poker_therapist.migrations.progress import no_progress
 
     return rehearse.rehearse(
         engine_for(location),
@@ -231,7 +232,7 @@ def rehearse(
         to=to,
         queries=[_QUERIES],
         owners={table.owner for table in TABLES},
-        progress=progress or engine.no_progress,
+        progress=progress or no_progress,
     )
 
 
@@ -244,7 +245,8 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
         SchemaOutdated: the source lacks migrations.
         SchemaTooNew: either database has had migrations that this version does not know.
     """
-    from poker_therapist.migrations import engine, transfer
+    from poker_therapist.migrations import transfer
+    from poker_therapist.migrations.progress import no_progress
 
     looked_at = source if source.on_connect else replace(source, on_connect=engine_for(source).limit)
     with closing(open_current(looked_at, migrate=False, knows_all=True)):
@@ -255,5 +257,5 @@ def copy(source: Location, target: Location, *, progress: "Progress | None" = No
         TABLES,
         sources=sources_for(target),
         prepare=lambda: bring_up_to_date(target, knows_all=True),
-        progress=progress or engine.no_progress,
+        progress=progress or no_progress,
     )

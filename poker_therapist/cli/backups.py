@@ -52,7 +52,9 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
         return
     if list_them or as_json:
         raise click.UsageError("--json goes with --list, and --list without --output")
-    screen.say(str(engine_for(location).save_backup(output, folders)))
+    with screen.progress():
+        made = engine_for(location).save_backup(output, folders)
+    screen.say(str(made))
 
 
 @click.command(cls=Command, example="poker-therapist restore --database RexVoice.db monday.backup")
@@ -64,7 +66,8 @@ def restore(where: Where, file: Path) -> None:
     FILE is the backup. It is checked first, and the database is backed up before it is replaced.
     """
     location, given = where.migrations(changes=True)
-    replaced = engine_for(location).restore(file, schema.all_sources(location, given), TABLES)
+    with screen.progress():
+        replaced = engine_for(location).restore(file, schema.all_sources(location, given), TABLES)
     if replaced:
         screen.say(f"backup: {replaced}")
     screen.say(f"restored {location.name}")

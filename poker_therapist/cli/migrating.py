@@ -107,7 +107,7 @@ def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) ->
       not judged    it was stopped in the middle before
     """  # noqa: D301  # Click's mark for lines that are not filled
     location, folders = where.migrations()
-    with screen.progress() as progress:
+    with screen.progress(quiet=as_json) as progress:
         found = schema.rehearse(location, to=to, sources=folders, progress=progress)
     if as_json:
         screen.print_json(
@@ -252,7 +252,8 @@ def _told(database: str, word: str, *, as_json: bool) -> Iterator[tuple[run.Run,
     """Give a place for what a block does, and what says it; as JSON all at the end, also beside an error."""
     done = run.Run()
     try:
-        yield done, (lambda _line: None) if as_json else screen.say
+        with screen.progress(quiet=as_json) as progress:
+            yield done, (lambda _line: None) if as_json else progress.say
     finally:
         seconds = [{"id": name, "seconds": round(took, 3)} for name, took in done.seconds.items()]
         said = {"database": database, word: seconds, "backup": done.backup or None}

@@ -31,7 +31,7 @@ def export(where: Where, user: int, *, output: Path | None) -> None:
     USER is the player's id; one below zero stands behind --. The app's own tables, such as `users`, are not
     read.
     """
-    with _storage(where.name()) as storage:
+    with _storage(where.name()) as storage, screen.progress(f"reading player {user}"):
         found = storage.export_user(user)
     if output is None:
         screen.print_json(found)
@@ -60,7 +60,9 @@ def forget(where: Where, users: tuple[int, ...], *, yes: bool, backups: bool) ->
                 f"Delete everything that Rex remembers of {who} from {escaped(location.name)}, for ever?",
                 abort=True,
             )
-        for user, counts in storage.forget_users(each).items():
+        with screen.progress("forgetting"):
+            forgotten = storage.forget_users(each)
+        for user, counts in forgotten.items():
             for table, count in counts.items():
                 screen.say(f"{f'player {user}: ' if len(each) > 1 else ''}{table}: {count} deleted")
     for user in each:
@@ -88,8 +90,11 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
 @takes_database
 def purge(where: Where) -> None:
     """Delete the expired context of all players."""
-    with _storage(where.name(changes=True)) as storage:
-        screen.say(f"{storage.purge_expired()} expired")
+    with (
+        _storage(where.name(changes=True)) as storage,
+        screen.progress("deleting what has expired") as progress,
+    ):
+        progress.say(f"{storage.purge_expired()} expired")
 
 
 def _storage(name: str) -> PatternStorage:

@@ -6,17 +6,20 @@ Rich, which draws them, takes half as long to import as all the rest: only a ter
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TextIO
 
 from poker_therapist.errors import escaped
 from poker_therapist.location import Location, command_about
-from poker_therapist.migrations.engine import BackupFile, Progress, no_progress
+from poker_therapist.migrations.engine import BackupFile
 from poker_therapist.migrations.lock_report import MAINTENANCE
 from poker_therapist.migrations.log import LogEntry
 from poker_therapist.migrations.plan import PlannedMigration
+from poker_therapist.migrations.progress import watched_by
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import MigrationStatus, State, Status
 
@@ -38,31 +41,89 @@ STYLES: dict[str, str] = {
 # Seconds that somebody who waits for a lock takes notice of.
 _NOTICED = 0.1
 
-# Seconds after which a bar also says how long it will take.
-_SHORT = 2
+# Seconds after which it is shown what is being done, and between two looks at that.
+_SHORT, _EVERY = 2, 0.1
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show what is being done, and for how long, while a block runs; nothing where nobody watches."""
-    if (console := _console(sys.stderr)) is None:
-        yield no_progress
-        return
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-    from rich.text import Text
+def progress(doing: str = "", *, quiet: bool = False) -> Iterator["Progress"]:
+    """Show on a terminal what a block does, from two seconds on, and remove that at the end.
 
-    class TimeLeft(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            left = task.time_remaining if (task.elapsed or 0) > _SHORT else None
-            return Text("" if left is None else f"{timedelta(seconds=int(left))} left")
+    It begins with `doing`, if that is given, else when it reports something.
+    """
+    is_watched = not quiet and sys.stderr.isatty()
+    shown = Progress(is_watched=is_watched)
+    try:
+        with watched_by(shown if is_watched else None):
+            if doing:
+                shown(doing, 0, 0)
+            yield shown
+    finally:
+        shown.stop()
 
-    name = TextColumn("{task.description}", markup=False)
-    bar_column = BarColumn(style="dim", complete_style=GOOD, pulse_style=GOOD)
-    with Progress(name, bar_column, TimeElapsedColumn(), TimeLeft(), console=console, transient=True) as bar:
-        task = bar.add_task("copying", total=None)
-        yield lambda doing, done, total: bar.update(
-            task, description=escaped(doing), completed=done, total=total
-        )
+
+class Progress:
+    """Shows what is being done; a thread draws it, which no Ctrl-C interrupts in the middle."""
+
+    def __init__(self, *, is_watched: bool) -> None:
+        self._is_watched = is_watched
+        self._drawing: threading.Thread | None = None
+        self._total = 0
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        """Take note of what is being done, how much of it is done and how much there is, 0 if unknown."""
+        if not self._is_watched:
+            return
+        if self._drawing is None or total != self._total:
+            self._total, self._since = total, (time.monotonic(), done)
+        self._now = doing, done, total, *self._since
+        if self._drawing is None:
+            self._started, self._ended = time.monotonic(), threading.Event()
+            self._drawing = threading.Thread(target=self._draw)
+            with suppress(RuntimeError):  # there may be no room for a thread
+                self._drawing.start()
+
+    def say(self, line: str) -> None:
+        """Print a line in the place of what is shown."""
+        self.stop()
+        say(line)
+
+    def stop(self) -> None:
+        """Remove what is shown, until something else is being done."""
+        if self._drawing is not None:
+            self._ended.set()
+            with suppress(RuntimeError):  # it was not started
+                self._drawing.join()
+            self._drawing = None
+
+    def _draw(self) -> None:
+        if self._ended.wait(_SHORT) or not (console := _console(sys.stderr)) or not console.is_interactive:
+            return
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        def line() -> Table:
+            doing, done, total, since, before = self._now
+            now, left = time.monotonic(), ""
+            if total and done > before:
+                seconds = (now - since) * (total - done) / (done - before)
+                left = f", {timedelta(seconds=int(seconds))} left"
+            bar = ProgressBar(
+                total or None, done, width=30, style="dim", complete_style=GOOD, pulse_style=GOOD
+            )
+            table = Table.grid(padding=(0, 1))
+            times = Text(f"{timedelta(seconds=int(now - self._started))}{left}")
+            table.add_row(Text(escaped(doing), no_wrap=True, overflow="ellipsis"), bar, times)
+            return table
+
+        # Standard output may lead elsewhere, and the terminal may be gone.
+        how: dict[str, Any] = {"transient": True, "auto_refresh": False, "redirect_stdout": False}
+        with suppress(OSError), Live(get_renderable=line, console=console, **how) as live:
+            live.refresh()
+            while not self._ended.wait(_EVERY):
+                live.refresh()
 
 
 def print_status(location: Location, found: Status) -> None:

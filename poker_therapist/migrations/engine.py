@@ -1,7 +1,7 @@
 """What an engine does for an operator: its backend, backups, copies and whole-table transfers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,13 +17,7 @@ from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.lock_report import LockReport
 from poker_therapist.tables import StoredTable
 
-# Called with what is being done, how much of it is done and how much there is.
-Progress = Callable[[str, int, int], None]
 Row = tuple[Any, ...]
-
-
-def no_progress(doing: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 class RehearsalCopy(ABC):

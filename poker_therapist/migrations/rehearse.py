@@ -17,9 +17,10 @@ from poker_therapist.migrations.catalog import Difference, differences
 from poker_therapist.migrations.compare import RowDifference, Side
 from poker_therapist.migrations.compatible import broken_promises
 from poker_therapist.migrations.effects import effects
-from poker_therapist.migrations.engine import Engine, Progress, RehearsalCopy, no_progress
+from poker_therapist.migrations.engine import Engine, RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.lock_report import LockReport
+from poker_therapist.migrations.progress import Progress, no_progress
 
 # Statements that cannot change a row: where a migration has no others, none is compared.
 _OF_NO_ROWS = re.compile(r"(?:CREATE|DROP)\s+(?:UNIQUE\s+)?(?:INDEX|VIEW)\b|SET\s", re.IGNORECASE)

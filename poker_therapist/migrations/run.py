@@ -11,8 +11,9 @@ from poker_therapist.errors import InvalidInput, escaped
 from poker_therapist.location import redacted
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.engine import Engine
-from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.migrations.order import in_order
+from poker_therapist.migrations.progress import report_progress
 
 
 @dataclass(slots=True)
@@ -137,6 +138,13 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object], do
             done.backup = message.removeprefix("backup: ")
         say(message)
 
+    def run(migration: SQLMigration, statement: Statement, direction: str) -> None:
+        doing = {"apply": "applying", "rollback": "rolling back"}[direction]
+        report_progress(f"{doing} {migration.id}, line {statement.line}")
+        run_statement(migration, statement, direction)
+
+    run_statement = backend.run
+    backend.run = run  # type: ignore[method-assign]  # of this one alone, and never of yoyo's command
     backend.report, backend.shows_rows = report, True
     return done
 

@@ -13,7 +13,8 @@ from marshal import dumps
 
 from poker_therapist.errors import InvalidInput, PokerTherapistError, StorageError
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.engine import Engine, Progress, Reader, RefusedRow, Row, Writer, no_progress
+from poker_therapist.migrations.engine import Engine, Reader, RefusedRow, Row, Writer
+from poker_therapist.migrations.progress import Progress, no_progress
 from poker_therapist.tables import StoredTable
 
 # So many rows between two calls of `progress`.

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby, takewhile
 from operator import itemgetter
 from pathlib import Path
@@ -37,6 +37,7 @@ from poker_therapist.errors import (
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.migrations.header import is_compatible
+from poker_therapist.migrations.progress import WATCHER, report_progress
 from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.postgresql import dumped
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
@@ -51,6 +52,8 @@ _INSTALL = (
     "install PostgreSQL's client programs, of the server's version or a later one (the package "
     "postgresql-client of Debian and Ubuntu, libpq of Homebrew), and put their folder first on PATH"
 )
+# Seconds between two looks at how far pg_dump is.
+_GLANCE = 0.5
 _NAME = r'(?:\w+|"(?:[^"]|"")+")'
 # How a statement begins that names what it makes.
 _MAKES = re.compile(
@@ -194,15 +197,38 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
     with new_file(target) as (unfinished, descriptor):
         # Not by its path, if the system can: somebody may put another file there.
         file = Path(f"/dev/fd/{descriptor}") if Path("/dev/fd").is_dir() else unfinished
-        _run("pg_dump", *options, f"--file={file}", password=info.password, descriptor=descriptor)
+        report_progress(f"backing up {info.dbname}")
+        tell = _rows_dumped(backend, relations)
+        _run("pg_dump", *options, f"--file={file}", password=info.password, descriptor=descriptor, tell=tell)
+        report_progress(f"checking the backup of {info.dbname}")
         _run("pg_restore", f"--file={os.devnull}", file, descriptor=descriptor)
     return target
+
+
+def _rows_dumped(backend: AtomicPostgreSQLBackend, relations: _Relations) -> Callable[[], None]:
+    """Return what tells how many rows pg_dump has read, as the server sees it, of about how many."""
+    tables, seen = [name for kind, name in relations if kind == "TABLE"], dict[int, int]()
+
+    def tell() -> None:
+        if WATCHER.get() is None:
+            return
+        with suppress(psycopg.Error):  # pg_dump will say what is wrong
+            cursor = psycopg.RawCursor(backend.connection).execute(_QUERIES["dumped"], (tables,))
+            rows = cursor.fetchall()
+            seen.update((table, read) for table, _, read in rows if read)
+            done, about = sum(seen.values()), int(sum(estimate for _, estimate, _ in rows))
+            report_progress(
+                f"backing up {backend.connection.info.dbname}", done, about if done < about else 0
+            )
+
+    return tell
 
 
 def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sources: Sequence[str]) -> None:
     """Write the script of a dump to a file; refuse one of another origin, schema or a later version."""
     if not file.is_file():
         raise DatabaseNotFound(f"there is no file {file}: name a backup")
+    report_progress(f"reading {file.name}")
     listed = _run("pg_restore", "--list", file).decode(errors="replace").splitlines()
     # Roles, rights and tablespaces are those of one server, and the dump may be of another.
     options = ("--no-owner", "--no-privileges", "--no-tablespaces", "--file=-")
@@ -327,8 +353,12 @@ def _run(
     password: str | None = None,
     output: IO[bytes] | None = None,
     descriptor: int | None = None,
+    tell: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """Run a program, which may use a descriptor; return what it prints, or write that to a file."""
+    """Run a program, which may use a descriptor; return what it prints, or write that to a file.
+
+    It calls `tell` again and again meanwhile.
+    """
     secret = {"PGPASSWORD": password} if password else {}
     with subprocess.Popen(  # noqa: S603  # no shell, and paths are absolute or behind a `=`
         [shutil.which(program) or program, *arguments],
@@ -339,7 +369,12 @@ def _run(
         pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
     ) as process:
         try:
-            printed, complaints = process.communicate()
+            while True:
+                try:
+                    printed, complaints = process.communicate(timeout=_GLANCE)
+                    break
+                except subprocess.TimeoutExpired:
+                    tell()
         except BaseException:  # Ctrl-C
             process.kill()
             process.wait()

@@ -12,3 +12,13 @@ WHERE
     AND relation.relkind IN ('r', 'p', 'v', 'S')
     AND relation.relname = any(CAST(:names AS TEXT[]))
 ORDER BY kind DESC, relation.relname ASC;
+
+-- name: dumped(names)
+-- How many rows each of the given tables has about, and how many of them a COPY that runs has read.
+SELECT
+    relation.oid,
+    greatest(relation.reltuples, 0) AS estimate,
+    coalesce(copying.tuples_processed, 0) AS read
+FROM pg_class AS relation
+LEFT JOIN pg_stat_progress_copy AS copying ON relation.oid = copying.relid AND copying.command = 'COPY TO'
+WHERE relation.oid = any(CAST(CAST(:names AS TEXT[]) AS REGCLASS[]));

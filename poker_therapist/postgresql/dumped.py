@@ -6,6 +6,7 @@ own that change nothing, and those that the restoring role trusts already. Each 
 the server takes no second one with it.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice, takewhile
@@ -15,6 +16,7 @@ from typing import IO, Any
 import psycopg
 
 from poker_therapist.errors import DatabaseUnreadable, escaped
+from poker_therapist.migrations.progress import report_progress
 from poker_therapist.postgresql.home import quoted, strangers_among
 from poker_therapist.postgresql.split import split
 
@@ -139,6 +141,7 @@ def run(connection: psycopg.Connection[Any], script: IO[bytes]) -> None:
     The rows are frozen, so that a transaction that waited for a table, with a snapshot from before, sees them
     and not an empty table.
     """
+    size = os.fstat(script.fileno()).st_size
     with connection.cursor() as cursor:
         for statement in parts(script):
             if statement.startswith("COPY "):
@@ -147,7 +150,9 @@ def run(connection: psycopg.Connection[Any], script: IO[bytes]) -> None:
                     rows = takewhile(is_row, script)
                     while some := b"".join(islice(rows, 100)):  # one by one would take several times as long
                         copy.write(some)
+                        report_progress(f"restoring {connection.info.dbname}", script.tell(), size)
             else:
+                report_progress(f"restoring {connection.info.dbname}: tables, constraints, indexes")
                 cursor.execute(statement.encode(), binary=True)  # by a protocol that takes one alone
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from poker_therapist.errors import DatabaseBusy, DatabaseFull, DatabaseUnreadable, StorageError, counted
 from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.engine import BackupFile, Holding
+from poker_therapist.migrations.progress import WATCHER
 from poker_therapist.new_files import new_file, private_folders, time_for_names
 from poker_therapist.sqlite.connect import (
     find_file,
@@ -31,6 +32,8 @@ _BEFORE = r"(?:\.before-((?:apply|rollback)-.+|restore))?"
 # How much of a list of backups is checked whole: files up to this size, until so much time has gone.
 _BYTES_TO_CHECK, _SECONDS_TO_CHECK = 2**25, 3
 _SIZES = ("page_count", "page_size")
+# How many pages are copied between two reports of progress.
+PAGES = 1_000
 _WRITE_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -203,7 +206,10 @@ def copy_database(location: SQLiteLocation, target: Path, descriptor: int) -> No
         copy.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
         copy.execute("PRAGMA page_size = {}".format(*source.execute("PRAGMA page_size").fetchone()))
         require_same(copy, target, descriptor)
-        source.backup(copy, progress=patience(location))
+        hold_snapshot(source)
+        source.backup(copy, pages=PAGES, progress=patience(location, f"copying {location.path.name}"))
+        if watcher := WATCHER.get():
+            watcher(f"checking the copy of {location.path.name}", 0, 0)
         damage = integrity_error(watched(copy, target))
         # A copy is one file; it becomes what its original was when it is opened for writing.
         copy.execute("PRAGMA journal_mode = DELETE").fetchone()
@@ -235,12 +241,23 @@ def require_same(connection: sqlite3.Connection, path: Path, descriptor: int) ->
     raise StorageError(f"another user has replaced {path} while it was written: use another folder")
 
 
-def patience(location: SQLiteLocation) -> Callable[[int, int, int], None]:
-    """Return what ends a copy that another connection's lock holds up for longer than the timeout."""
-    deadline = time.monotonic() + location.timeout
+def hold_snapshot(source: sqlite3.Connection) -> None:
+    """Begin to read: a backup in steps would begin anew whenever another program has saved meanwhile."""
+    source.execute("BEGIN")
+    source.execute("SELECT 1 FROM sqlite_schema").fetchall()
 
-    def give_up(status: int, _remaining: int, _total: int) -> None:
+
+def patience(location: SQLiteLocation, doing: str = "") -> Callable[[int, int, int], None]:
+    """Return what ends a copy that another connection's lock holds up for longer than the timeout.
+
+    It tells whoever watches how many pages are copied, if it is given what that is.
+    """
+    deadline, watcher = time.monotonic() + location.timeout, WATCHER.get() if doing else None
+
+    def give_up(status: int, remaining: int, total: int) -> None:
         nonlocal deadline
+        if watcher:
+            watcher(doing, total - remaining, total)
         if status & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             deadline = time.monotonic() + location.timeout
         elif time.monotonic() > deadline:

@@ -21,10 +21,11 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import SQLiteLocation, command_about
+from poker_therapist.migrations.progress import report_progress
 from poker_therapist.migrations.status import State, read_states
 from poker_therapist.new_files import new_file, one_at_a_time, time_for_names
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from poker_therapist.sqlite.backup import back_up, patience, prune, read_only
+from poker_therapist.sqlite.backup import PAGES, back_up, hold_snapshot, patience, prune, read_only
 from poker_therapist.sqlite.connect import (
     find_file,
     integrity_error,
@@ -74,6 +75,7 @@ def restore(
         contextlib.closing(read_only(backup)) as source,
         contextlib.ExitStack() as closing,
     ):
+        report_progress(f"checking {backup.name}")
         if damage := integrity_error(source):
             raise DatabaseUnreadable(f"{backup} is damaged ({damage}): use another backup")
         names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -102,7 +104,8 @@ def restore(
             sizes = [one.execute("PRAGMA page_size").fetchone() for one in (source, target)]
             if sizes[0] != sizes[1]:  # which a log cannot change; this waits until nobody is connected
                 target.execute("PRAGMA journal_mode = DELETE").fetchone()
-            source.backup(target, progress=patience(location))
+            hold_snapshot(source)
+            source.backup(target, pages=PAGES, progress=patience(location, f"restoring {backup.name}"))
     if replaced and replaced.suffix == ".backup":
         prune(location, replaced, keep=[backup.absolute()])
     return replaced

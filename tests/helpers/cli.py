@@ -20,7 +20,7 @@ from poker_therapist import cli
 
 PROGRAM = Path(sys.executable).with_name("poker-therapist")
 # What would make a terminal of a pipe, or a pipe of a terminal.
-_SETTINGS = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+SETTINGS = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
 class Result(NamedTuple):
@@ -66,7 +66,7 @@ def command(*arguments: str | Path, folder: Path, answer: str = "") -> Result:
         # As for an installed program: under `python -m pytest` the usage would name that.
         patched.setattr(sys.modules["__main__"], "__package__", None)
         patched.setattr(sys, "stdin", io.StringIO(answer))
-        for name in _SETTINGS:
+        for name in SETTINGS:
             patched.delenv(name, raising=False)
         try:
             cli.main()
@@ -135,7 +135,7 @@ def on_terminal(
 
 
 def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     return kept | (environment or {})
 
 

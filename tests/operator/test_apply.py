@@ -276,7 +276,7 @@ def test_a_shell_can_complete_commands(shell: str, tmp_path: Path) -> None:
 def test_what_a_migration_prints_does_not_start_its_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 4.0, 5.0))
     monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    backend, said = SimpleNamespace(), list[str]()
+    backend, said = SimpleNamespace(run=None), list[str]()
     done = run._telling(backend, "applied", said.append)  # type: ignore[arg-type]  # only its report is asked
     for line in ("backup: x", "1 | a row of a SELECT", "applied 002_i", "applied 003_k"):
         backend.report(line)

@@ -238,17 +238,6 @@ def test_a_terminal_shows_a_table_in_colour(name: str, code: int, columns: int, 
         }
 
 
-@pytest.mark.slow
-def test_a_terminal_shows_what_is_being_done(old: Path) -> None:
-    """And wipes it away at the end; a pipe gets nothing of it."""
-    _, drawn = on_terminal("rehearse", folder=old, columns=80)
-    piped = program("rehearse", folder=old)
-
-    assert "comparing 00" in drawn or "applying" in drawn
-    assert not any("comparing" in line or "━━━━ 0:00" in line for line in visible_lines(drawn))
-    assert piped.error == ""
-
-
 @pytest.mark.parametrize("name", ["status", "rehearse"])
 @pytest.mark.slow
 def test_no_colour_is_shown_where_none_is_wanted(name: str, old: Path) -> None:

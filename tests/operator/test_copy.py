@@ -39,7 +39,7 @@ from poker_therapist.sqlite.transfer import SQLiteWriter
 from poker_therapist.tables import TABLES as STORED
 from poker_therapist.tables import StoredTable
 from tests.helpers import old_app, players, snapshots
-from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
+from tests.helpers.cli import command, program, refused, state_of
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, down, up
@@ -985,17 +985,6 @@ def test_a_new_file_is_for_its_owner_alone(new: New, small: Path) -> None:
 
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert snapshots.is_whole(target)
-
-
-def test_progress_shows_on_a_terminal_and_goes(new: New, small: Path) -> None:
-    """While it runs it names the table; at the end only the result is there."""
-    code, drawn = on_terminal("copy", small, new("sqlite"), folder=small.parent, columns=120)
-
-    assert code == 0
-    assert "comparing" in drawn or "copying" in drawn
-    named, first, *_ = (line for line in visible_lines(drawn) if line)
-    assert named.startswith("database: ")
-    assert first == "user_patterns: 4 copied"
 
 
 def test_progress_counts_every_row_twice(new: New, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -650,6 +650,14 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
     assert named or page != MIGRATIONS
 
 
+def test_no_page_is_long() -> None:
+    """Each is read at one sitting, but that of all methods; the pipes of a table are no words."""
+    pages = [ROOT / "README.md", ROOT / "sql_migrations" / "README.md", *(ROOT / "docs").glob("*.md")]
+    words = {page.name: len(page.read_text(encoding="utf-8").replace("|", " ").split()) for page in pages}
+
+    assert {name: count for name, count in words.items() if count >= 2_000} == {"api.md": words["api.md"]}
+
+
 def test_each_difference_from_plain_yoyo_names_its_test() -> None:
     """No row of the table is a mere claim."""
     table = BESIDE_YOYO.read_text(encoding="utf-8").partition("| yoyo alone |")[2].splitlines()[2:]

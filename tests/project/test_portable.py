@@ -19,7 +19,7 @@ import poker_therapist
 from poker_therapist import DatabaseUnreadable, StorageError, get_pattern_storage
 from poker_therapist.errors import MigrationFailed
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.migrations.engine import Progress
+from poker_therapist.migrations.progress import Progress
 from poker_therapist.schema import rehearse
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers.cli import command, program

@@ -222,7 +222,7 @@ def new_file(target: Path) -> Iterator[tuple[Path, int]]:
         InvalidInput: something is at its place, be it a link.
         StorageError: it cannot be written; also for what the system says in the block.
     """
-    there = f"{target} is there already: choose another name"
+    there = f"{target} already exists: choose another name"
     if os.path.lexists(target):
         raise InvalidInput(there)
     try:
@@ -243,7 +243,7 @@ def new_file(target: Path) -> Iterator[tuple[Path, int]]:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600))
                 made.replace(target)
             if not os.path.samestat(target.lstat(), found):
-                raise StorageError(f"another user has replaced {target} meanwhile: use another folder")
+                raise StorageError(f"another user replaced {target} while it was written: use another folder")
         sync_folder(target.parent)
     except FileExistsError as error:
         raise InvalidInput(there) from error

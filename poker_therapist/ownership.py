@@ -14,7 +14,7 @@ from typing import Any
 from poker_therapist.compat import override
 from poker_therapist.errors import StorageError
 
-FAILED = "the transaction failed and was undone: leave its block, then run it again"
+FAILED = "the transaction failed and was rolled back: leave its block, then run it again"
 
 
 def current_task() -> Any:
@@ -52,17 +52,17 @@ class Owner:
         """
         if self.task is not current_task():
             raise StorageError(
-                "another asyncio task has begun a transaction() in this thread and not ended it, so nothing "
-                "was done: end the block before its task awaits, or run the block in a worker thread "
-                "(asyncio.to_thread), or open the storage with poker_therapist.aio.open_storage()"
+                "another asyncio task has an open transaction() in this thread, so nothing was done: end the "
+                "block before its task awaits, run the block in a worker thread (asyncio.to_thread), or open "
+                "the storage with poker_therapist.aio.open_storage()"
             )
 
 
 def left_elsewhere() -> StorageError:
     """Return the error for a block that another thread or task ends than the one that began it."""
     return StorageError(
-        "a transaction() was begun by one thread or asyncio task and ended by another, so it was undone: "
-        "begin and end the block in the same one"
+        "a transaction() was begun by one thread or asyncio task and ended by another, so it was rolled "
+        "back: begin and end the block in the same one"
     )
 
 

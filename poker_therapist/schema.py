@@ -112,8 +112,8 @@ def _bring_up_to_date(database: Database, *, migrate: bool, knows_all: bool) -> 
         # SQLite's connection would prepare its first statement for the schema that it has read before.
         if lacking := sorted(shipped - _applied_ids(database)):
             raise SchemaOutdated(
-                f"{location.name} lacks {', '.join(lacking)}, which have been applied to another database: "
-                "correct the address by which it is migrated",
+                f"{location.name} lacks {', '.join(lacking)}, which were applied to another database: "
+                "correct the address that migrations use",
                 pending=lacking,
             )
 
@@ -145,8 +145,8 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
     if knows_all or not all(_is_compatible(database, one) for one in unknown):
         raise SchemaTooNew(
             f"{location.name} is ahead of this version of the code, which does not know {ids}: update the "
-            f"code. To roll them back (`{escaped(command_about(location, 'rollback', '--to', unknown[0]))}`) "
-            "would lose what the newer version has saved in what they added",
+            f"code. Rolling them back (`{escaped(command_about(location, 'rollback', '--to', unknown[0]))}`) "
+            "would delete what the newer version has saved in the tables and columns that they added",
             unknown=unknown,
         )
     if pending:
@@ -156,8 +156,8 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
         import logging
 
         logging.getLogger("poker_therapist").warning(
-            "%s has had %s, which this version of the code does not know. It goes on, for each says "
-            "`-- compatible: true`; what they added is in no export of this version. Update the code",
+            "%s has %s, which this version of the code does not know. It continues, because each is marked "
+            "`-- compatible: true`; its exports leave out what they added. Update the code",
             *(location.name, ids),
         )
 

@@ -59,7 +59,7 @@ class StoredTable:
 LEGACY_ROWS = StoredTable(
     name="legacy_rows",
     key=("user_id", "migration_id", "table_name", "row_id"),
-    row_label="row {row_id} of {table_name}, kept in {table},",
+    row_label="row {row_id} of {table_name} (kept in {table})",
     exported_as="legacy_rows",
     exported_columns=(
         "migration_id", "table_name", "row_id", "kind", "item_key", "value",
@@ -70,13 +70,13 @@ LEGACY_ROWS = StoredTable(
         TypedColumn(
             "user_id",
             (int,),
-            "its user_id is not an integer, so it belongs to no player, as do all with "
-            "typeof(user_id) <> 'integer'",
+            "its user_id is not an integer, so it belongs to no player (find all such rows with "
+            "typeof(user_id) <> 'integer')",
         ),
         TypedColumn(
             "session_id",
             (str, type(None)),
-            "its session_id is not text, as in all with typeof(session_id) NOT IN ('text', 'null')",
+            "its session_id is not text (find all such rows with typeof(session_id) NOT IN ('text', 'null'))",
         ),
     ),
 )  # fmt: skip

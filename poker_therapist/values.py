@@ -22,7 +22,7 @@ JSON = None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[str,
 # Deep enough for any value, shallow enough for every reader: SQLite reads 1,000 levels, Python as many less
 # the depth of its caller.
 MAX_DEPTH = 500
-_TOO_DEEP = f"the value is nested more than {MAX_DEPTH} levels deep, or holds itself: flatten it"
+_TOO_DEEP = f"the value is nested more than {MAX_DEPTH} levels deep, or contains itself: flatten it"
 
 # In characters; with up to four bytes each, a type and a key fit into an entry of PostgreSQL's index.
 MAX_KEY_LENGTH = 255
@@ -62,7 +62,7 @@ def encode(value: JSON) -> str:
             text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            "the value holds a lone surrogate, half of a character: decode the text it came from as UTF-16"
+            "the value contains a lone surrogate, half of a UTF-16 character: decode its source as UTF-16"
         ) from error
     except RecursionError as error:
         raise InvalidInput(_TOO_DEEP) from error
@@ -89,7 +89,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         for key in value:
             if type(key) is not str and not isinstance(key, str):
                 raise InvalidInput(
-                    f"a key inside the value must be a string, not {show(key)} ({type(key).__name__})"
+                    f"a key inside the value must be a string (got {show(key)}, {type(key).__name__})"
                 )
         value = value.values()
     elif type(value) is not list and type(value) is not tuple:
@@ -241,7 +241,7 @@ def check_page(
     last = 2**63 - 1
     if before is not None:
         found = before["id"] if isinstance(before, Mapping) and before.keys() >= {"id", field} else before
-        name = "before (an id, or a record as this method returns it)"
+        name = "before (an id or a record that this method returned)"
         last = max(check_user(cast(SupportsIndex, found), name), 1 - 2**63) - 1
     return (
         last,
@@ -259,8 +259,7 @@ def check_place(before: Mapping[str, Any] | None) -> tuple[float, int]:
             before["id"], "id of before"
         )
     raise InvalidInput(
-        f"before must be an insight as it was returned, whose importance and id say where to go on "
-        f"(got {show(before)})"
+        f"before must be an insight that this method returned, with importance and id (got {show(before)})"
     )
 
 
@@ -280,7 +279,7 @@ def _in_utc(name: str, moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError) as error:
-        raise InvalidInput(f"{name} lies outside the years 1 to 9999 in UTC (got {show(moment)})") from error
+        raise InvalidInput(f"{name} must be in the years 1 to 9999 in UTC (got {show(moment)})") from error
 
 
 def as_datetime(stored: str) -> datetime:
@@ -293,7 +292,7 @@ def as_datetime(stored: str) -> datetime:
     """
     if stored is None:
         raise InvalidInput(
-            "None is no time: the expires_at of what never expires is None, so ask for that first"
+            "a time must be a string (got None): expires_at is None where a row never expires, so check first"
         )
     try:
         moment = datetime.fromisoformat(stored)
@@ -301,7 +300,7 @@ def as_datetime(stored: str) -> datetime:
         pass
     else:
         return _in_utc("the time", moment) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise InvalidInput(f"a time must be a string as the storage returns it (got {show(stored)})")
+    raise InvalidInput(f"a time must be a string that the storage returned (got {show(stored)})")
 
 
 def creation(moment: datetime | None) -> str:
@@ -342,7 +341,7 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
-        f"expires_minutes must be None or a number of minutes within the calendar (got {show(minutes)})"
+        f"expires_minutes must be None or a number that ends in the years 1 to 9999 (got {show(minutes)})"
     )
 
 
@@ -369,5 +368,5 @@ def show(value: object) -> str:
     try:
         shown = ascii(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a list inside itself
-        shown = "one that cannot be shown"
+        shown = "a value that cannot be shown"
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

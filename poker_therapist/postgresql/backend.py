@@ -98,7 +98,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if self.home.schema is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
-                    f"{self.name} lacks the schema that search_path names, or this role may not use it: "
+                    f"the schema in search_path is not in {self.name}, or this role may not use it: "
                     "create it, or grant USAGE on it"
                 )
             self._queries = {name: self.home.qualified(query) for name, query in _QUERIES.items()}
@@ -132,12 +132,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if time.monotonic() > deadline:
                 waited = counted(self.location.timeout, "second")
                 raise DatabaseBusy(
-                    f"somebody else has been migrating {self.name} for {waited}{self._holder(key)}: "
-                    f"wait until that is done, and look with `{command_about(self.location, 'status')}`"
+                    f"another session is still migrating {self.name} after {waited}{self._holder(key)}: "
+                    f"wait until it has finished, then check `{command_about(self.location, 'status')}`"
                 )
             if pause < 0.25 <= pause * 1.5:  # after half a second
                 waits = f"waiting for up to {counted(self.location.timeout, 'second')}"
-                self.tell_operator(f"somebody else is migrating{self._holder(key)}: {waits}")
+                self.tell_operator(f"another session is migrating{self._holder(key)}: {waits}")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         try:
@@ -183,7 +183,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                         raise
                     if watch and time.monotonic() > deadline:
                         if watch.found:
-                            error.args = (f"{error}\nIt has waited for {watch.found}",)
+                            error.args = (f"{error}\nIt waited for {watch.found}",)
                         raise
                 if watch is None:
                     deadline = time.monotonic() + self.location.timeout
@@ -270,7 +270,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if name != "kept_texts" or self._in_transaction:
                 raise
             self.unreadable = (
-                f"whether a file was edited, or a migration interrupted, is not seen ({reason_of(error)}): "
+                f"edited files and interrupted migrations cannot be detected ({reason_of(error)}): "
                 "grant this role SELECT on _migration_text"
             )
             return []
@@ -399,8 +399,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             return expected_schema(self.connection, self.location, self.schema, built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DriftUnknown(
-                f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
-                "ask on the primary, as a role that may create a schema"
+                f"drift cannot be checked, because no schema can be created here ({reason_of(error)}): "
+                "run this on the primary, as a role that may create a schema"
             ) from error
 
     @property
@@ -420,9 +420,9 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
     if error.sqlstate == "25001" and is_whole:
         return OUTSIDE_TRANSACTION
     if error.sqlstate == "55P04":
-        return "a transaction cannot use the value that it has added: use it in the next migration"
+        return "a transaction cannot use an enum value that it has added: use it in the next migration"
     if error.sqlstate == "42601" and there.startswith("\\"):
-        return f"{there.split(maxsplit=1)[0]} is a command of the program psql and no SQL: remove it"
+        return f"{there.split(maxsplit=1)[0]} is a command of psql, not SQL: remove it"
     return ""
 
 

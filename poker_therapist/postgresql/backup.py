@@ -48,8 +48,8 @@ logger = logging.getLogger("poker_therapist.migrations")
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _INSTALL = (
-    "install PostgreSQL's client programs, of the server's version or a later one (the package "
-    "postgresql-client of Debian and Ubuntu, libpq of Homebrew), and put their folder first on PATH"
+    "install the PostgreSQL client programs of the server's version or a later one (package "
+    "postgresql-client on Debian and Ubuntu, libpq on Homebrew), and put their folder first on PATH"
 )
 _NAME = r'(?:\w+|"(?:[^"]|"")+")'
 # How a statement begins that names what it makes.
@@ -92,11 +92,11 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
     ):
         if relations := _relations(backend, sources):
             if backend.home.is_distributed:
-                logger.warning("Citus has no common snapshot: each node's rows are of a moment of their own")
+                logger.warning("Citus has no snapshot across nodes: rows of two nodes may differ in time")
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
-        f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "
-        f"bring it up to date with `{command_about(location, 'apply')}`"
+        f"{location.name} has no tables of Poker Therapist to back up: correct the name or the schema, or "
+        f"create the tables with `{command_about(location, 'apply')}`"
     )
 
 
@@ -122,7 +122,7 @@ def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) ->
         backend.migration_lock(),
         tempfile.TemporaryFile(dir=Path.cwd()) as script,  # where there is room for a backup
     ):
-        with _explaining(f"{file} is no dump, or is damaged", location, DatabaseUnreadable):
+        with _explaining(f"{file} is not a dump, or is damaged", location, DatabaseUnreadable):
             _read(backend, file, script, sources)
         relations = _relations(backend, sources)
         target = _named_by_time(backend, "before-restore.")
@@ -186,7 +186,7 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
     conninfo = make_conninfo(info.dsn, host=info.host, port=info.port, hostaddr=info.hostaddr)
     for option in pq.Conninfo.parse(conninfo.encode()):
         if option.val and option.dispchar:  # libpq's mark of what is not to be shown
-            raise InvalidInput(f"{option.keyword.decode()} would be seen by others: connect without it")
+            raise InvalidInput(f"others could see the option {option.keyword.decode()}: connect without it")
     options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--dbname={conninfo}"]
     options += [f"--table={name}" for _, name in relations]
     milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
@@ -202,14 +202,14 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
 def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sources: Sequence[str]) -> None:
     """Write the script of a dump to a file; refuse one of another origin, schema or a later version."""
     if not file.is_file():
-        raise DatabaseNotFound(f"there is no file {file}: name a backup")
+        raise DatabaseNotFound(f"there is no file {file}: give the path of a backup")
     listed = _run("pg_restore", "--list", file).decode(errors="replace").splitlines()
     # Roles, rights and tablespaces are those of one server, and the dump may be of another.
     options = ("--no-owner", "--no-privileges", "--no-tablespaces", "--file=-")
     _run("pg_restore", *options, file, output=script)
     recorded = _rows(script, b"_yoyo_migration")
     if recorded is None:
-        raise DatabaseUnreadable(f"{file} is a dump, but none of Poker Therapist's: correct the path")
+        raise DatabaseUnreadable(f"{file} is a dump, but not of a Poker Therapist database: correct the path")
     applied = {str(row["migration_id"]): str(row["applied_at_utc"]) for row in recorded}
     newer = sorted(applied.keys() - {one.id for one in backend.read(sources)})
     # The server writes no zeros at the end of a time; Python, which has written the kept one, does.
@@ -231,12 +231,12 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
             schemas.add(entry[1])
         elif line[:1].isdigit():
             raise DatabaseUnreadable(
-                f"{file} holds what no backup holds ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
+                f"{file} has more than a backup has ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
             )
     schema = backend.schema
     if schemas != {schema}:
         raise InvalidInput(
-            f"{file} is of the schema {', '.join(sorted(schemas))}, not of {schema}: "
+            f"{file} is a backup of the schema {', '.join(sorted(schemas))}, not of {schema}: "
             f"add schema={min(schemas)} to the URL of the database"
         )
     dumped.require_harmless(backend.connection, schema, file, script)
@@ -261,7 +261,7 @@ def _replace(
             backend.unmark_one(migration, log=False)
             if migration.id in backend.records():
                 backend.query("drop_text", (backend.migration_table, migration.id))
-            logger.warning("the tables are not distributed any more: apply %s again", migration.id)
+            logger.warning("the restored tables are not distributed: apply %s again", migration.id)
 
 
 def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
@@ -300,12 +300,12 @@ def _explaining(
             reason += f": {'; '.join(error.diag.message_detail.splitlines())}"
         kind, advice = otherwise, "nothing was changed"
         if "No space left" in reason or "quota exceeded" in reason:
-            kind, advice = DatabaseFull, "make room; nothing was changed"
+            kind, advice = DatabaseFull, "free disk space; nothing was changed"
         elif "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
             advice = "find the session that keeps a transaction open in pg_stat_activity"
             kind, advice = (
                 DatabaseBusy,
-                f"it stayed locked for {counted(location.timeout, 'second')}; {advice}",
+                f"it is still locked after {counted(location.timeout, 'second')}; {advice}",
             )
         elif any(said in reason for said in ("permission denied", "must be owner", "row-level security")):
             advice = "connect as the role that owns the tables; nothing was changed"
@@ -351,5 +351,5 @@ def _run(
         if later := re.search(r"unsupported version .*", said):
             raise StorageError(f"{program} is older than the one that made the dump ({later[0]}): {_INSTALL}")
         found = re.search(r"Error message from server: *(.*)", said) or re.search(r"error: *(.*)", said)
-        raise _ProgramFailed(" ".join(found[1].split()) if found else "it does not say why")
+        raise _ProgramFailed(" ".join(found[1].split()) if found else "it gave no reason")
     return printed or b""

@@ -105,7 +105,7 @@ def _leaving_none(
         raise
     for one in _invalid(backend, kind, scope) if is_concurrent else ():
         if one.oid not in known:
-            raise psycopg.DataError(f"the index {one.name} is INVALID: run it again")
+            raise psycopg.DataError(f"the index {one.name} is INVALID: run the migration again")
         if name == "" and one.has_twin:  # of which PostgreSQL has chosen the name
             _drop(backend, one, is_concurrent=True)
 
@@ -115,6 +115,6 @@ def _invalid(backend: Any, kind: str, scope: str | None) -> list[_Index]:
 
 
 def _drop(backend: Any, index: _Index, *, is_concurrent: bool) -> None:
-    backend.tell_operator(f"{index.name} is INVALID, left by a try that failed: it is dropped")
+    backend.tell_operator(f"dropping the index {index.name}, which a failed attempt has left INVALID")
     how = "DROP INDEX CONCURRENTLY IF EXISTS {}" if is_concurrent else "DROP INDEX IF EXISTS {}"
     backend.connection.execute(sql.SQL(how).format(sql.Identifier(index.schema, index.name)))

@@ -55,8 +55,8 @@ _STATE = (
 )
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 NEEDS_POOLER = (
-    "{name} is behind a pooler that gives every transaction another session, as PgBouncer does in its "
-    "transaction mode: add pooler=transaction to the URL, and migrate past the pooler"
+    "{name} is behind a pooler in transaction mode, such as PgBouncer: add pooler=transaction to the URL, "
+    "and run migrations without the pooler"
 )
 
 
@@ -279,37 +279,37 @@ def _seconds_to_wait(refusal: str) -> float:
     return 1 if "server closed the connection unexpectedly" in refusal else 0
 
 
-_LACKING = "{name} lacks a part of the schema ({reason}): see what is missing with `{status}`"
+_LACKING = "the schema of {name} is incomplete ({reason}): see what is missing with `{status}`"
 # By SQLSTATE, or its first letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),
-    "57P": (DatabaseUnreachable, "{name} is stopping or starting ({reason}): try again"),
+    "57P": (DatabaseUnreachable, "{name} is shutting down or starting up ({reason}): try again"),
     "3D000": (DatabaseNotFound, "there is no database {name} ({reason}): create it with createdb"),
-    "28": (DatabaseUnreachable, "{name} refuses this user ({reason}): correct PGUSER and the password"),
-    "53100": (DatabaseFull, "there is no room left for {name} ({reason}): free some; nothing was changed"),
-    "53200": (DatabaseFull, "{name} has no memory left ({reason}): free some; nothing was changed"),
-    "53300": (DatabaseBusy, "{name} takes no more connections ({reason}): raise max_connections, or pool"),
-    "53": (DatabaseFull, "{name} has not enough of something ({reason}): nothing was changed"),
+    "28": (DatabaseUnreachable, "{name} rejected this user ({reason}): correct PGUSER and the password"),
+    "53100": (DatabaseFull, "no space is left for {name} ({reason}): free disk space; nothing was changed"),
+    "53200": (DatabaseFull, "{name} is out of memory ({reason}): free memory; nothing was changed"),
+    "53300": (DatabaseBusy, "{name} accepts no more connections ({reason}): raise max_connections"),
+    "53": (DatabaseFull, "{name} is out of resources ({reason}): nothing was changed"),
     "55P03": (
         DatabaseBusy,
-        "{name} stayed locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
+        "{name} is locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
     ),
-    "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find what takes so long"),
-    "25P03": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
-    "25P04": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
+    "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find why it is slow"),
+    "25P03": (DatabaseUnreachable, "{name} ended the session ({reason}): keep transactions short"),
+    "25P04": (DatabaseUnreachable, "{name} ended the session ({reason}): keep transactions short"),
     "40": (
         TransactionConflict,
-        "somebody else changed the same data in {name} ({reason}): nothing was changed; do it again",
+        "another transaction changed the same data in {name} ({reason}): nothing was changed; try again",
     ),
-    "25006": (DatabaseReadOnly, "{name} may not be written ({reason}): connect to the primary"),
-    "25P02": (StorageError, "the transaction failed and was undone: leave its block, then run it again"),
-    "42501": (StorageError, "{name}: {reason}: grant this role what it needs"),
+    "25006": (DatabaseReadOnly, "{name} is read-only ({reason}): connect to the primary"),
+    "25P02": (StorageError, "the transaction failed and was rolled back: leave its block, then run it again"),
+    "42501": (StorageError, "{name}: {reason}: grant this role the privilege"),
     "42P01": (SchemaMissing, _LACKING),
     "42703": (SchemaMissing, _LACKING),
-    "3F000": (SchemaMissing, "{name} lacks the schema that search_path names ({reason}): create it"),
-    "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
-    "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
-    "54": (InvalidInput, "a value is larger than a database can hold ({reason}): save it in parts"),
+    "3F000": (SchemaMissing, "the schema in search_path is not in {name} ({reason}): create it"),
+    "22": (InvalidInput, "the database rejected a value ({reason}): correct it"),
+    "23": (InvalidInput, "the database rejected a value ({reason}): correct it"),
+    "54": (InvalidInput, "a value is too large for the database ({reason}): save it in parts"),
     "26000": (StorageError, NEEDS_POOLER + " ({reason})"),
     "42P05": (StorageError, NEEDS_POOLER + " ({reason})"),
     "XX001": (DatabaseUnreadable, "{name} is damaged ({reason}): restore a backup"),

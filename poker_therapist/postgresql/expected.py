@@ -71,7 +71,7 @@ def expected_schema(
                 except psycopg.Error as error:
                     raise MigrationFailed(reason_of(error)) from error
     except MigrationFailed as error:
-        raise DriftUnknown(f"drift cannot be judged: {error}") from error
+        raise DriftUnknown(f"drift cannot be checked: {error}") from error
     try:
         with connection.transaction(force_rollback=True):
             require_one_schema(connection, migrations, kept=False)
@@ -81,7 +81,7 @@ def expected_schema(
         why, is_right = str(error), False
     if not is_right:  # whether that is drift, or the other schema, nobody knows
         raise DriftUnknown(
-            f"drift cannot be judged: {why}\nAsk as a role that may create databases ({reason})"
+            f"drift cannot be checked: {why}\nRun this as a role that may create databases ({reason})"
         )
     return found
 
@@ -165,7 +165,7 @@ def _build_there(
             for statement in migration.split(migration.apply_sql):
                 copied |= run(scratch, live, connection, migration, statement, copy)
             if changed := changes_server(scratch, connection):
-                raise MigrationFailed(f"{migration.place()} changes {changed} of the server: it is not tried")
+                raise MigrationFailed(f"{migration.place()} changes {changed} of the server: it is not run")
         scratch.execute("DISCARD ALL")
         configure(scratch, location)
         scratch.execute(set_path(home.path).encode())

@@ -78,11 +78,11 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             self._location = self._made.enter_context(_copied_database(self._original, self._database))
             self.fallback_reason = ""
         except psycopg.Error as error:
-            reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
+            reason = f"rehearsed in a scratch schema, not on a copy of the database: {reason_of(error)}"
             scratch = _scratch_schema(self._original, self._home, self._files, reason)
             self._location, drift = self._made.enter_context(scratch)
             if drift:
-                reason += "; the drift that `poker-therapist status` shows is not in it"
+                reason += "; it lacks the drift that `poker-therapist status` shows"
             self.fallback_reason = reason
         self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
         self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
@@ -147,7 +147,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
     @override
     def integrity_error(self) -> str:
         found = self._invalid_indexes() - self._invalid
-        return f"the index {min(found)} is not valid" if found else ""
+        return f"the index {min(found)} is INVALID" if found else ""
 
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
@@ -240,7 +240,7 @@ def _require_alone(administration: psycopg.Connection[Any], database: str) -> No
     deadline = time.monotonic() + _PATIENCE
     while others := _ask(administration, "others", (database,))[0][0]:
         if time.monotonic() > deadline:
-            raise psycopg.errors.ObjectInUse(f"sessions connected to {database} beside this one: {others}")
+            raise psycopg.errors.ObjectInUse(f"other sessions connected to {database}: {others}")
         time.sleep(0.01)
 
 
@@ -267,7 +267,7 @@ def _scratch_schema(
         except _Unfit as error:
             raise StorageError(
                 f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
-                "Rehearse where nobody else is connected, as a role that may create databases"
+                "Rehearse while no other session is connected, as a role that may create databases"
             ) from error
         finally:
             for one in (name, f"{name}_before"):
@@ -363,7 +363,7 @@ def _parents_first(catalog: Catalog) -> Iterable[str]:
     try:
         return list(TopologicalSorter(parents).static_order())
     except CycleError as error:
-        raise _Unfit(f"tables refer to each other in a circle: {', '.join(error.args[1])}") from error
+        raise _Unfit(f"the foreign keys of these tables form a cycle: {', '.join(error.args[1])}") from error
 
 
 def _ask(connection: psycopg.Connection[Any], query: str, values: Sequence[Any] = ()) -> list[Any]:

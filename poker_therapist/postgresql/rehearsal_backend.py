@@ -58,12 +58,12 @@ class RehearsalBackend(ObservedBackend):
             with contextlib.suppress(_NotInTransaction):
                 return self._run_whole(migration, statement, direction)
         if found := beyond(statement.text, is_undone=is_undone):
-            self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
+            self._refuse(migration, direction, f"{found} has effects outside the database", statement)
         try:
             super().run(migration, statement, direction)
         except MigrationFailed as error:
             if "foreign-data wrapper" in str(error) and "has no handler" in str(error):
-                self._refuse(migration, direction, "it asks another server, or a file", statement)
+                self._refuse(migration, direction, "it reads another server or a file", statement)
             raise
         if self._only is None and re.search("EXTENSION|FOREIGN DATA", statement.text, re.IGNORECASE):
             disconnect_servers(self.connection)
@@ -102,7 +102,7 @@ class RehearsalBackend(ObservedBackend):
         if changed := changes_server(self.connection, self._witness):
             self._refuse(migration, direction, f"it changes {changed} of the server", statement)
         if self._only and (table := reached(self.connection, self._only)):
-            why = f"it reaches {table}, and is tried in another schema"
+            why = f"it uses {table}, which is outside the scratch schema"
             self._refuse(migration, direction, why, statement)
 
     @staticmethod

@@ -62,8 +62,8 @@ def require_one_schema(
             for statement in migration.split(text):
                 if (kept and _BEYOND.match(statement.text)) or named.search(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place(direction)}:{statement.line} names a schema, or what is in none, "
-                        f"so it cannot be tried in another schema\n    {statement}"
+                        f"{migration.place(direction)}:{statement.line} names a schema, or an object outside "
+                        f"schemas, so it cannot run in another schema\n    {statement}"
                     )
 
 
@@ -86,8 +86,8 @@ def needs_database(connection: psycopg.Connection[Any], migrations: Iterable[SQL
                 continue
             if _BEYOND.match(one.text) or _ASKS.search(one.text) or named.search(one.text):
                 return (
-                    f"{migration.place()}:{one.line} names a schema, asks what is in one, or makes what "
-                    f"is in none, so another schema does not show what it builds\n    {one}"
+                    f"{migration.place()}:{one.line} names a schema, queries a catalog, or creates an object "
+                    f"outside schemas, so another schema does not show what it builds\n    {one}"
                 )
     return ""
 
@@ -129,8 +129,8 @@ def build(
             if is_last_way:
                 if _ASKS.search(statement.text) and not is_of_server(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place()}:{statement.line} asks what there is, and another schema "
-                        f"answers otherwise\n    {statement}"
+                        f"{migration.place()}:{statement.line} queries a catalog, which differs in another "
+                        f"schema\n    {statement}"
                     )
                 connection.execute("SET LOCAL lock_timeout = '50ms'")  # somebody could wait behind it
                 made = set(_MAKES_TABLE.findall(statement.text))
@@ -150,7 +150,7 @@ def build(
 
 def _require_inside(connection: psycopg.Connection[Any], scratch: str) -> None:
     if table := reached(connection, scratch):
-        raise MigrationFailed(f"in another schema they would reach {table}: they are not tried there")
+        raise MigrationFailed(f"in another schema the migrations would use {table}, so they are not run")
 
 
 def run(  # noqa: PLR0917  # both sides, and what is to be run
@@ -178,12 +178,12 @@ def run(  # noqa: PLR0917  # both sides, and what is to be run
         return set()
     if _TO_OR_FROM_FILE.match(statement.text):  # which no transaction undoes
         raise MigrationFailed(
-            f"{migration.place()}:{statement.line} reads or writes a file of the server: "
-            f"it is not tried\n    {statement}"
+            f"{migration.place()}:{statement.line} reads or writes a file of the server, "
+            f"so it is not run\n    {statement}"
         )
     if found := beyond(statement.text, is_undone=True):
         raise MigrationFailed(
-            f"{migration.place()}:{statement.line}: {found} reaches beyond the database: it is not tried"
+            f"{migration.place()}:{statement.line}: {found} has effects outside the database: it is not run"
             f"\n    {statement}"
         )
     copied = set[str]()

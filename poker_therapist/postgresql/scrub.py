@@ -49,8 +49,8 @@ def free_room(
                     del left[table]
             if left and time.monotonic() > deadline:
                 raise DatabaseBusy(
-                    f"{min(left)} in {location.name} stayed locked for {location.timeout:g} seconds: find "
-                    "the session that keeps a transaction open in pg_stat_activity"
+                    f"{min(left)} in {location.name} is still locked after {location.timeout:g} seconds: "
+                    "find the session that keeps a transaction open in pg_stat_activity"
                 )
             if left:
                 time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # for no secret

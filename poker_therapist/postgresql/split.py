@@ -20,7 +20,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 COPIES_ROWS = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
-NO_ROWS = "COPY waits for rows that no file of SQL brings: use INSERT"
+NO_ROWS = "COPY with STDIN or STDOUT cannot run in an SQL file: use INSERT"
 _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _OPENS = re.compile(r"['\"] | \$(?:[^\W\d]\w*)?\$", re.VERBOSE)
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")

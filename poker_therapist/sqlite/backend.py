@@ -215,7 +215,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             if is_whole and _NEEDS_NO_TRANSACTION.search(reason):
                 reason += f": {OUTSIDE_TRANSACTION}"
             if guard and guard.refused:
-                how = "rehearsed" if self.is_rehearsal else "run out of the database, restore its files first"
+                how = "rehearsed" if self.is_rehearsal else "run from the database (restore its files first)"
                 reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
@@ -239,8 +239,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         if isinstance(error, sqlite3.DataError) and self._opened and not self._opened.in_transaction:
             return DatabaseUnreadable(
-                f"what {self.location.path} records of its migrations is larger than can be read: "
-                "look at its tables _yoyo_migration and _migration_text"
+                f"the bookkeeping tables of {self.location.path} are too large to be read: "
+                "check _yoyo_migration and _migration_text"
             )
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
@@ -272,13 +272,13 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         refusal = ""
         for key, reason, is_parent_unchanged in keys.newly_unusable():
             if is_parent_unchanged:  # the app's own, of another shape than 001 took for granted
-                self.tell_operator(f"{key.child} refers to {key.parent}, which SQLite cannot check: {reason}")
+                self.tell_operator(f"SQLite cannot check {key.child}'s foreign key to {key.parent}: {reason}")
             else:
-                refusal = f"{key.child} could not refer to {key.parent}: {reason}"
+                refusal = f"{key.child}'s foreign key to {key.parent} would be invalid: {reason}"
         if violation := keys.new_violation(old_keys_only=direction == "rollback"):
             key, row = violation
             which = f"row {row}" if isinstance(row, int) else "a row"
-            refusal = f"{which} of {key.child} would refer to no row of {key.parent}"
+            refusal = f"{which} of {key.child} would have no parent row in {key.parent}"
         if refusal:
             raise migration.failure(direction, f"{refusal}: correct the migration")
 
@@ -297,7 +297,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     def room(self) -> str:
         """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
-        room = f"{3 * self.location.path.stat().st_size:,} bytes of room beside {self.location.path}"
+        room = f"{3 * self.location.path.stat().st_size:,} bytes of disk space beside {self.location.path}"
         return f"{room} (`{command_about(self.location, 'rehearse')}` measures it)"
 
     @override
@@ -425,7 +425,7 @@ class ForeignKeys:
             primary = sorted((place, name) for name, place in self._query("columns", (key.parent,)) if place)
             targets = key.targets or tuple(name for _, name in primary)
             if len(targets) != len(key.columns) or not self._is_key(key.parent, targets, primary):
-                return "", f"({', '.join(targets)}) is no primary key and no UNIQUE columns of {key.parent}"
+                return "", f"({', '.join(targets)}) is neither the primary key nor UNIQUE in {key.parent}"
             # As SQLite compares: with the parent's collation, and the child's value as the parent's type.
             same = " AND ".join(
                 f"parent.{self._quote(target)} = +child.{self._quote(name)}"

@@ -48,9 +48,9 @@ def is_there(path: Path) -> bool:
     """
     try:
         if not (found := path.exists()) and not (folder := Path(os.path.realpath(path)).parent).is_dir():
-            raise DatabaseNotFound(f"there is no folder {folder}: make it, or correct the path {path}")
+            raise DatabaseNotFound(f"there is no folder {folder}: create it, or correct the path {path}")
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
+        raise DatabaseNotFound(f"cannot access {path} ({error.strerror}): correct the path") from error
     return found
 
 
@@ -63,13 +63,13 @@ def find_file(path: Path, *, create: bool) -> None:
     """
     if is_there(path):
         if path.is_dir():
-            raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
+            raise DatabaseNotFound(f"{path} is a folder: give the path of a database file")
         if create:
             _require_not_planted(path)
         return
     if not create:
         raise DatabaseNotFound(
-            f"there is no database {path}: correct the path, or make one with "
+            f"there is no database {path}: correct the path, or create one with "
             f"`{command_about(SQLiteLocation(path), 'apply')}`"
         )
     _require_new_sqlite()
@@ -83,7 +83,7 @@ def find_file(path: Path, *, create: bool) -> None:
         pass
     except OSError as error:
         raise DatabaseReadOnly(
-            f"cannot make {path} ({error.strerror}): correct the rights of its folder"
+            f"cannot create {path} ({error.strerror}): correct the permissions of its folder"
         ) from error
 
 
@@ -97,8 +97,8 @@ def _require_not_planted(path: Path) -> None:
         return
     if found.st_uid not in (os.geteuid(), 0, folder.st_uid):
         raise DatabaseReadOnly(
-            f"{path} was put there by another user, who could read what is saved: remove it, or use a folder "
-            "in which nobody else may write"
+            f"{path} was created by another user, who could read what is saved: remove it, or use a folder "
+            "that no other user can write to"
         )
 
 
@@ -173,7 +173,7 @@ class Watch:
         self._left -= 100 + sum(len(part) for part in row if isinstance(part, str | bytes))
         if self._left < 0:
             self._left = self._most
-            raise sqlite3.DataError("too much to be read")
+            raise sqlite3.DataError("too much data to read")
         return row
 
 
@@ -221,7 +221,7 @@ def _require_new_sqlite() -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         needed = ".".join(map(str, _OLDEST_SQLITE))
         raise StorageError(
-            f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed (for STRICT "
+            f"this Python has SQLite {sqlite3.sqlite_version}, but {needed} or newer is required (for STRICT "
             "tables): use a Python that was built with a newer SQLite"
         )
 
@@ -293,23 +293,23 @@ _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ v
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseBusy,
-        "{path} stayed locked for {waited}{holder}: somebody is migrating it, or keeps a transaction open",
+        "{path} is still locked after {waited}{holder}: wait for the migration or transaction to end",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnly,
-        "{path} may not be written: correct the rights of the file and its folder",
+        "{path} is not writable: correct the permissions of the file and its folder",
     ),
     sqlite3.SQLITE_FULL: (
         DatabaseFull,
-        "there is no room left for {path}: free some; nothing was changed",
+        "no space is left for {path}: free disk space; nothing was changed",
     ),
     sqlite3.SQLITE_IOERR: (
         StorageError,
-        "{path} cannot be read or written ({reason}): look at the disk, and at the limits of this process",
+        "{path} cannot be read or written ({reason}): check the disk and the resource limits of this process",
     ),
     sqlite3.SQLITE_INTERRUPT: (
         StorageError,
-        "{path} was not read to its end ({reason}): look at its schema for what may never end, as in a view",
+        "reading {path} took too long ({reason}): check its schema for a view that may never end",
     ),
     sqlite3.SQLITE_NOTADB: (
         DatabaseUnreadable,
@@ -321,15 +321,15 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     ),
     sqlite3.SQLITE_CANTOPEN: (
         DatabaseNotFound,
-        "cannot open {path} ({reason}): check the path and the rights of its folder",
+        "cannot open {path} ({reason}): check the path and the permissions of its folder",
     ),
     sqlite3.SQLITE_CONSTRAINT: (
         InvalidInput,
-        "the database refused a value ({reason}): correct it",
+        "the database rejected a value ({reason}): correct it",
     ),
     sqlite3.SQLITE_TOOBIG: (
         InvalidInput,
-        "a value is larger than a database can hold ({reason}): save it in parts",
+        "a value is too large for the database ({reason}): save it in parts",
     ),
 }
 
@@ -356,7 +356,7 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     elif "no such table" in reason or "no such column" in reason:
         kind, sentence = (
             SchemaMissing,
-            "{path} lacks a part of the schema ({reason}): see what is missing with `{status}`",
+            "the schema of {path} is incomplete ({reason}): see what is missing with `{status}`",
         )
     else:
         kind, sentence = StorageError, "{path}: {reason}"
@@ -397,7 +397,7 @@ def _holder(path: Path) -> str:
                 is_it = (kind, access, place.rpartition(":")[2]) == ("POSIX", "WRITE", inode)
                 if is_it and int(first) <= byte <= int(last) and int(process) > 0:
                     name = Path(f"/proc/{process}/comm").read_text().strip()
-                    return f" by process {process} ({escaped(name)})"
+                    return f" (by process {process}, {escaped(name)})"
     return ""
 
 

@@ -287,12 +287,12 @@ class SQLiteDatabase(Database):
             # SQLite does not wait while another connection moves the log's pages, so this waits.
             while self._read(lambda run: run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())[0]:
                 if time.monotonic() > deadline:
-                    raise DatabaseBusy("Another connection goes on reading an older state.")
+                    raise DatabaseBusy("Another connection still reads an older snapshot.")
                 time.sleep(0.005)
             sync_log(self._path)
         except StorageError as error:
             raise error.with_message(
-                f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"
+                f"the rows are deleted, but traces are left in {self.location.path}; try again. {error}"
             ) from error
 
     @override

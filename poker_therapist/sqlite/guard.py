@@ -74,12 +74,12 @@ class Guard:
         elif action == sqlite3.SQLITE_PRAGMA and value is not None and name is not None:
             if name.lower() in _IGNORED_PRAGMAS:
                 return sqlite3.SQLITE_IGNORE
-            why = "" if _PRAGMAS.fullmatch(name) else f"it sets {name}"
+            why = "" if _PRAGMAS.fullmatch(name) else f"it sets PRAGMA {name}"
         elif action == sqlite3.SQLITE_FUNCTION and value is not None:
             known = value.lower() in self._functions or value.startswith("sqlite_")
             why = "" if known and value.lower() not in _NEVER else f"it calls {value}()"
         elif action == sqlite3.SQLITE_CREATE_VTABLE and self._modules is not None:
-            why = "" if (value or "").lower() in self._modules else f"it makes a virtual table of {value}"
+            why = "" if (value or "").lower() in self._modules else f"it creates a virtual table with {value}"
         self.refused = self.refused or why
         return sqlite3.SQLITE_DENY if why else sqlite3.SQLITE_OK
 

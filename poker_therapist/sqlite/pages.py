@@ -86,7 +86,7 @@ class _Pages:
     def _read(self, number: int) -> bytearray:
         self.number = number
         if not 0 < number <= self._total or self._seen[number] or self._is_special(number):
-            raise DamagedPage(f"page {number} is used twice, or is not there")
+            raise DamagedPage(f"page {number} is used twice, or does not exist")
         self._seen[number] = 1
         self._file.seek((number - 1) * self._size)
         return bytearray(self._file.read(self._size))

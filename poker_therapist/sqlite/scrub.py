@@ -50,8 +50,8 @@ def scrub(location: SQLiteLocation) -> None:
     """
     if location.journal_mode != "WAL":  # there SQLite's backup locks out the reader that it needs
         raise StorageError(
-            "Unused parts of pages are erased only without journal_mode in the URL: stop every program, copy "
-            "the file to a local disk, forget there, and copy it back"
+            "Unused parts of pages are erased only in WAL mode, without journal_mode in the URL: stop every "
+            "program, copy the file to a local disk, run forget there, and copy it back"
         )
     path = Path(os.path.realpath(location.path))
     try:

@@ -36,14 +36,14 @@ def has_end(text: str) -> bool:
 def fault(text: str, is_whole: bool) -> str:
     """Return what to do about a statement without its end or its effect, or that no transaction may hold."""
     if not has_end(text):
-        return "this statement has no end: look for a quote, a bracket or an END that is missing"
+        return "this statement is incomplete: look for a quote, a bracket or an END that is missing"
     line = code(text) if is_whole else ""
     if found := _OUTSIDE.match(line):
-        return f"no transaction may hold {found[0].rstrip(' =(')}: {OUTSIDE_TRANSACTION}"
+        return f"{found[0].rstrip(' =(')} cannot run in a transaction: {OUTSIDE_TRANSACTION}"
     if _NO_EFFECT.match(line):
         return (
-            "this has no effect in a transaction; foreign keys are off while a migration runs, and are "
-            "checked at its end: delete it"
+            "this has no effect in a transaction: delete it. Foreign keys are off while a migration runs, "
+            "and are checked at its end"
         )
     return ""
 

@@ -275,8 +275,8 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
     if immutable_state(Path(path)) is not None:  # nothing is locked: each look is a connection of its own
         return
     raise StorageError(
-        f"this thread has an open transaction() in {path} through another storage, for which it would wait "
-        "for ever: end that block first, or use its storage here too"
+        f"this thread has an open transaction() in {path} of another storage, and would wait for itself: "
+        "end that block first, or use its storage here too"
     )
 
 

@@ -76,8 +76,8 @@ class SQLiteReader(Reader):
                         part.decode(errors="replace") if isinstance(part, bytes) else part for part in row
                     )
                     raise InvalidInput(
-                        f"{table.label(columns, readable)} of {self.location.name} holds bytes in {column} "
-                        "that are not text (UTF-8): correct or delete it, and copy again"
+                        f"{table.label(columns, readable)} of {self.location.name} has bytes in {column} "
+                        "that are not UTF-8: correct or delete the row, then copy again"
                     ) from None
 
     def _ask(self, sql: str, *values: object) -> list[Row]:

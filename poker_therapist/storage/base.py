@@ -39,7 +39,7 @@ class Base:
 def require_items(name: str, of: str, items: object, *refused: type) -> None:
     """Refuse what is not to be iterated over; a text or bytes would be taken for a list of its parts."""
     if not isinstance(items, Iterable) or isinstance(items, (str, bytes, bytearray, memoryview, *refused)):
-        raise InvalidInput(f"{name} must be a list of {of} (got a {type(items).__name__})")
+        raise InvalidInput(f"{name} must be a list of {of} (got {type(items).__name__})")
 
 
 def checked(

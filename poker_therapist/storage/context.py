@@ -271,7 +271,7 @@ def _row(user: int, item: NewContext, now: str, latest: datetime) -> tuple[Any, 
     """Return the values with which `save_context` saves an item."""
     if not isinstance(item, Mapping) or not {"key", "value"} <= item.keys() <= _FIELDS:
         raise InvalidInput(
-            "it must be a dict with key and value, and if wanted session_id, expires_minutes and created_at"
+            "it must be a dict with key and value (optional: session_id, expires_minutes, created_at)"
         )
     minutes, created = item.get("expires_minutes"), item.get("created_at")
     return (

@@ -57,7 +57,7 @@ class Patterns(Base):
         user, kind = check_user(user_id), check_new_key("pattern_type", pattern_type)
         sure, now = check_score("confidence", confidence), values.timestamp(values.now())
         if not isinstance(patterns, Mapping):
-            raise InvalidInput(f"patterns must be values by their keys (got a {type(patterns).__name__})")
+            raise InvalidInput(f"patterns must be a dict of keys and values (got {type(patterns).__name__})")
         rows = checked(
             patterns.items(),
             lambda item: (

@@ -76,9 +76,9 @@ class _Checks(ABC, Generic[D]):
                 text = _text(migration, direction)
                 place = f"{migration.place(direction)}:1"
                 assert text.lstrip().startswith("--"), (
-                    f"{place}: {migration.id} does not open with its reason: write a comment that says why"
+                    f"{place}: {migration.id} has no comment at its top: write why the migration exists"
                 )
-                assert REASON not in text, f"{place}: {migration.id} has not been filled in"
+                assert REASON not in text, f"{place}: {migration.id} is an unfilled template: fill it in"
 
     def test_plain_yoyo_splits_the_statements_as_sqlite_does(self) -> None:
         """So that the migrations also run where somebody uses yoyo without the atomic backend."""
@@ -90,7 +90,7 @@ class _Checks(ABC, Generic[D]):
                 pairs = zip_longest(ours, plain)
                 other = next((one for one, alone in pairs if not one or one.text != alone), None)
                 assert plain == [one.text for one in ours], (
-                    f"yoyo alone would split {migration.id} in other places: {migration.place(direction)}:"
+                    f"plain yoyo would split {migration.id} differently: {migration.place(direction)}:"
                     f"{other.line if other else 'its end'}\n    {other or plain[-1]}"
                 )
 
@@ -109,17 +109,17 @@ class _Checks(ABC, Generic[D]):
                 expected = (Verdict.IRREVERSIBLE,) if known else (Verdict.EXACT, Verdict.SCHEMA_EXACT)
                 reasons = [*rehearsed.reasons, *rehearsed.broken_promises]
                 if known and not reasons:
-                    reasons = ["it loses nothing: take it out of `irreversible`"]
+                    reasons = ["its rollback loses nothing: remove it from `irreversible`"]
 
                 assert rehearsed.verdict in expected, "\n".join([f"{migration.id}:", *reasons])
                 assert not rehearsed.broken_promises, "\n".join(
-                    [f"{migration.id} says `-- compatible: true`:", *reasons]
+                    [f"{migration.id} is marked `-- compatible: true`, but:", *reasons]
                 )
 
     def test_a_kill_at_any_statement_leaves_nothing_to_repair(self, tmp_path: Path) -> None:
         """Applying all and rolling all back, killed before each statement, and then simply run again."""
         if not hasattr(os, "fork"):
-            raise unittest.SkipTest("what is killed is a forked process, and this system forks none")
+            raise unittest.SkipTest("this test kills a forked process, and this system cannot fork")
         with self.scratch(tmp_path) as scratch:
             start = self._at_version(scratch, 0)
             end = scratch.copy(start)
@@ -136,19 +136,19 @@ class _Checks(ABC, Generic[D]):
                         break
                     where = f"after a kill at statement {step} of {direction}, before\n    {killed.said}"
                     if (state := scratch.state(database)) not in finished:
-                        self._do(scratch, database, direction, f"stuck {where}")
+                        self._do(scratch, database, direction, f"the migration is stuck {where}")
                         differences = scratch.differences(whole, database)
-                        assert not differences, "\n".join([f"another database {where}", *differences])
+                        assert not differences, "\n".join([f"the database differs {where}", *differences])
                         finished.append(state)
                     scratch.drop(database)
 
-                assert killed.code == 0, f"{direction} has failed: {killed.said}"
+                assert killed.code == 0, f"{direction} failed: {killed.said}"
                 assert step > 1
 
     def _do(self, scratch: Scratch[D], database: D, direction: str, otherwise: str = "") -> None:
         """Migrate in a child; where that fails, say what has failed, and why."""
         ended = run_in_child(partial(scratch.migrate, database, self.folder, direction), scratch.watch)
-        assert ended.code == 0, f"{otherwise or f'{direction} of all migrations has failed'}\n{ended.said}"
+        assert ended.code == 0, f"{otherwise or f'{direction} of all migrations failed'}\n{ended.said}"
 
     def _at_version(self, scratch: Scratch[D], place: int) -> D:
         """Make a database with the first `place` migrations, populated at each version."""
@@ -254,8 +254,8 @@ def _on_server(server: str) -> Scratch[str]:
     """
     if not (url := server or os.environ.get(SERVER, "")):
         raise InvalidInput(
-            f"no PostgreSQL server is named: set {SERVER}, or `server`, to the URL of a database there, as a "
-            "role that may create others"
+            f"no PostgreSQL server is given: set {SERVER}, or `server`, to the URL of one of its databases, "
+            "with a role that may create databases"
         )
     from poker_therapist.testing.postgresql import PostgreSQLScratch
 

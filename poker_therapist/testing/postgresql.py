@@ -90,7 +90,7 @@ class PostgreSQLScratch(Scratch[str]):
                     )
                 ]
                 if rows[0] != rows[1]:
-                    found.append(f"the rows of {table} are not the same")
+                    found.append(f"the rows of {table} differ")
         return found
 
     @override
@@ -147,7 +147,7 @@ def _all(connection: psycopg.Connection[Any], statement: Any, *values: str) -> l
 def _place(url: str) -> PostgreSQLLocation:
     location = locate(url)
     if not isinstance(location, PostgreSQLLocation):
-        raise InvalidInput(f"{location.name} is no server of PostgreSQL: name one, as postgresql://host/")
+        raise InvalidInput(f"{location.name} is no PostgreSQL server: give a URL like postgresql://host/")
     return location
 
 

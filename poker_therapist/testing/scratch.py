@@ -117,7 +117,7 @@ class SQLiteScratch(Scratch[Path]):
         texts = []
         with SQLiteRowComparison(expected, actual) as rows:
             sides = rows.tables_on_one_side()
-            found = [f"the table {table} is on one side alone" for _, table, _ in sides]
+            found = [f"the table {table} is in one database only" for _, table, _ in sides]
             found += [str(difference) for difference in rows.differences()]
         for path in (expected, actual):
             with contextlib.closing(sqlite3.connect(path)) as connection:

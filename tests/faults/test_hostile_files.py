@@ -50,7 +50,7 @@ REFUSED = {
     f"CREATE TEMP TABLE a AS {_NUMBERS} SELECT zeroblob(900000) AS b FROM n;": "it is too large",
     f"CREATE TABLE a AS {_NUMBERS} SELECT count(*) AS b FROM n;": "it takes too long",
     f"CREATE TABLE a AS {_NUMBERS} SELECT randomblob(9000) AS b FROM n ORDER BY b;": "it takes too long",
-    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "cannot be judged",
+    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "cannot be checked",
     "".join(f"CREATE TABLE a{n} (b); " for n in range(20_000)): "it takes too long",
     "-- " + "x" * 2_000_000: "has 2,000,003 characters",
 }  # fmt: skip
@@ -147,7 +147,7 @@ def test_status_tries_no_text_that_reaches_beyond_memory_or_does_not_end(
     ran = command("status", "-d", file, folder=file.parent)
 
     assert (ran.code, ran.error) == (4, "")
-    assert "drift cannot be judged" in ran.out
+    assert "drift cannot be checked" in ran.out
     assert REFUSED[text] in ran.out
     assert victim.is_untouched()
 

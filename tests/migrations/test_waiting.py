@@ -84,7 +84,7 @@ def test_a_transaction_of_its_own_is_not_gone_on_with_from_its_middle(
     )
     with psycopg.connect(postgresql_url) as player:
         player.execute("SELECT * FROM hands")
-        with pytest.raises(MigrationError, match="stayed locked"):
+        with pytest.raises(MigrationError, match="is locked"):
             pairs.apply()
 
     assert query(postgresql_url, "SELECT id FROM hands") == [(1,), (1,)]

@@ -110,7 +110,7 @@ def test_what_does_not_say_it_in_its_header_is_refused(header: str, migrate: boo
         get_pattern_storage(database, migrate=migrate)
 
     assert caught.value.unknown == ("901_add_mood",)
-    assert "would lose what the newer version has saved" in str(caught.value)
+    assert "would delete what the newer version has saved" in str(caught.value)
 
 
 @pytest.mark.parametrize("header", HEADERS)

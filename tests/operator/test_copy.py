@@ -498,7 +498,7 @@ WRONG = {
     "nowhere/x.db": "there is no folder",
     "letter.txt": "is not an SQLite database",
     ".": "is a folder",
-    "mysql://host/x": "is no database that this version knows",
+    "mysql://host/x": "is not a supported type of database",
     "postgresql://nobody@127.0.0.1:1/x": "cannot be reached",
 }
 
@@ -548,12 +548,12 @@ UNFIT = {
     ),
     "a row of a player without a number": (
         "UPDATE legacy_rows SET user_id = 'player-3' WHERE row_id = 4",
-        "row 4 of user_insights, kept in legacy_rows,",
-        "it belongs to no player, as do all with typeof(user_id) <> 'integer'",
+        "row 4 of user_insights (kept in legacy_rows)",
+        "it belongs to no player (find all such rows with typeof(user_id) <> 'integer')",
     ),
     "half a player": (
         "UPDATE legacy_rows SET user_id = 7.0 WHERE row_id = 1",
-        "row 1 of user_patterns, kept in legacy_rows,",
+        "row 1 of user_patterns (kept in legacy_rows)",
         "it belongs to no player",
     ),
     "a session of bytes": (
@@ -840,7 +840,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     target = new("sqlite")
     with monkeypatch.context() as patched:
         patched.setattr(sqlite, "open_connection", opened)
-        with pytest.raises(DatabaseFull, match="no room left for"):
+        with pytest.raises(DatabaseFull, match="no space is left for"):
             copy(locate(small), locate(target))
 
     assert is_untouched(target)

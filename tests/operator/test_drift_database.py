@@ -213,4 +213,4 @@ def test_a_role_that_may_make_no_database_is_told_what_a_schema_cannot_show(
         judged = found[text]
         assert (judged.code, judged.json["drift"]) == (4 if why else 0, []), (text, judged)
         assert why in judged.json["unjudged"]
-        assert bool(why) == ("Ask as a role that may create databases (" in judged.json["unjudged"])
+        assert bool(why) == ("Run this as a role that may create databases (" in judged.json["unjudged"])

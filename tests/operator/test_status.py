@@ -387,7 +387,7 @@ def test_a_migration_that_no_transaction_holds_is_interrupted_only_when_nobody_i
     stopped = ask(game)
 
     assert (running.code, running.lines[-1]) == (
-        3, f"{game.database}: somebody is migrating it; ask again when that is done."
+        3, f"{game.database}: wait for the migration or transaction to end; ask again when that is done."
     )  # fmt: skip
     assert (stopped.code, stopped.lines[2].split()[1]) == (4, "interrupted")
 
@@ -415,5 +415,8 @@ def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project
     ran = ask(game)
 
     assert ran.code == 4
-    assert "drift cannot be judged, for what was applied cannot be built again: duplicate column" in ran.out
+    assert (
+        "drift cannot be checked, because the applied migrations cannot be run again: duplicate column"
+        in ran.out
+    )
     assert "apply" not in ran.lines[-1]

@@ -307,7 +307,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 reason = f"{reason_of(error)}: {hint}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=line,

@@ -219,7 +219,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,
@@ -278,7 +278,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if violation := keys.new_violation(old_keys_only=direction == "rollback"):
             key, row = violation
             which = f"row {row}" if isinstance(row, int) else "a row"
-            refusal = f"{which} of {key.child} would have no parent row in {key.parent}"
+            refusal = f"{which} of {key.child} would violate its foreign key to {key.parent}"
         if refusal:
             raise migration.failure(direction, f"{refusal}: correct the migration")
 

@@ -386,7 +386,7 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
 ) -> None:
     """In the error itself, for the library, and for `yoyo apply`."""
     done, rest = IDS[:2], IDS[2:]
-    told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied, which needs up to"
+    told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied; this needs up to"
 
     place = tmp_path / "disk"
 

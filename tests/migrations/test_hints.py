@@ -36,7 +36,7 @@ def test_what_no_transaction_may_hold_names_the_directive(case: tuple[str, str],
 
     assert message.startswith("sql/001_add_hands.sql:3: ")
     assert f"{reason}: {OUTSIDE}" in message
-    assert "Nothing of 001_add_hands was kept." in message
+    assert "All changes of 001_add_hands were undone." in message
     if statement == "VACUUM;":
         project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
         project.write("002_clean", f"-- transactional: false\n-- depends: 001_add_hands\n{statement}")

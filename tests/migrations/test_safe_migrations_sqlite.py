@@ -115,7 +115,7 @@ def test_a_new_violation_of_a_foreign_key_is_refused(direction: str, project: Pr
     before = snapshots.everything(project.database)
     message = project.refuses(direction)
 
-    assert "row 3 of bets would refer to no row of hands" in message
+    assert "row 3 of bets would violate its foreign key to hands" in message
     assert snapshots.everything(project.database) == before
     assert project.plain_yoyo(direction).returncode == 0
 

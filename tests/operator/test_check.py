@@ -416,7 +416,7 @@ def test_a_rollback_says_for_itself_whether_a_transaction_holds_it(whole: str, p
     message = project.refuses("rollback")
 
     assert (project.tables() == before) == (whole == "rollback")
-    assert ("Nothing of 001_add_hands was kept" in message) == (whole == "rollback")
+    assert ("All changes of 001_add_hands were undone" in message) == (whole == "rollback")
 
 
 def test_a_released_file_may_not_change(folder: Path) -> None:

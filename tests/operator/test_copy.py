@@ -645,7 +645,7 @@ def test_bytes_that_are_no_text_are_named(engine: str, new: New, small: Path) ->
     message = refused("copy", small, target, folder=small.parent)
 
     assert message.startswith(
-        f"row 2 of user_patterns of {small} holds bytes in pattern_key that are not text"
+        f"row 2 of user_patterns of {small} has bytes in pattern_key that are not UTF-8"
     )
     assert "secret" not in message
     assert is_untouched(target)

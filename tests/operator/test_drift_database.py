@@ -174,7 +174,7 @@ WITHOUT_DATABASE = {
     CREATE EXTENSION IF NOT EXISTS citext; CREATE TABLE names (); END$$;""": "",
     """DO $$BEGIN
     IF NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'names') THEN CREATE TABLE names (); END IF;
-    END$$;""": "001_names.sql:1 asks what there is, and another schema answers otherwise",
+    END$$;""": "001_names.sql:1 queries a catalog, which differs in another schema",
     "CREATE TABLE public.names ();": "names a schema",
 }
 

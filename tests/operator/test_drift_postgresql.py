@@ -82,7 +82,7 @@ def test_a_role_that_may_not_look_is_told_so(url: str, role: str) -> None:
     run_sql(url, f"REVOKE SELECT ON _yoyo_migration FROM {role}")
     message = refused("status", "-d", with_options(url, f"options=-c%20role%3D{role}"), folder=Path.cwd())
 
-    assert "permission denied for table _yoyo_migration: grant this role what it needs" in message
+    assert "permission denied for table _yoyo_migration: grant this role the privilege" in message
 
 
 # Applied migrations that need, or name, what is not theirs.

@@ -840,7 +840,7 @@ def test_a_secret_without_a_variable_is_refused(database: str, tmp_path: Path) -
     """No argument may hold it."""
     message = refused("backup", "-d", with_option(database, "sslpassword=secret"), folder=tmp_path)
 
-    assert message == "sslpassword would be seen by others: connect without it"
+    assert message == "others could see the option sslpassword: connect without it"
     assert list(tmp_path.iterdir()) == []
 
 

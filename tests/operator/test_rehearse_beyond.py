@@ -156,7 +156,7 @@ def test_a_foreign_table_of_a_copy_is_cut_off(project: ServerProject) -> None:
     project.write("001_read", "CREATE TABLE near AS SELECT * FROM far;", "DROP TABLE near;")
     (reason,) = rehearsed(project).migrations[0].reasons
 
-    assert "sql/001_read.sql:1: this cannot be rehearsed: it asks another server, or a file" in reason
+    assert "sql/001_read.sql:1: this cannot be rehearsed: it reads another server or a file" in reason
     assert query(project.url, "SELECT count(*) FROM far") == [(0,)]
 
 

@@ -387,7 +387,7 @@ def test_a_migration_that_no_transaction_holds_is_interrupted_only_when_nobody_i
     stopped = ask(game)
 
     assert (running.code, running.lines[-1]) == (
-        3, f"{game.database}: wait for the migration or transaction to end; ask again when that is done."
+        3, f"{game.database}: somebody is migrating it; ask again when that is done."
     )  # fmt: skip
     assert (stopped.code, stopped.lines[2].split()[1]) == (4, "interrupted")
 

@@ -982,7 +982,7 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`and its file has been edited since`": _edited,
     "`005_order_by_id.rollback.sql is missing`": _no_rollback_file,
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
-    "`Nothing of 006_add_session_mood was kept`": _wrong_statement,
+    "`All changes of 006_add_session_mood were undone`": _wrong_statement,
     "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
     "`has to wait for 006_add_session_mood`": _interrupted,
     "`and neither on the other`": _forked,

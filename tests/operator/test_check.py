@@ -286,7 +286,7 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "sqlite3's": (
         {"002_add_bets.rollback.sql": "SELECT 1;\n.mode csv\n"},
-        ["002_add_bets.rollback.sql:2: .mode is a command of the program sqlite3 and no SQL: remove it"],
+        ["002_add_bets.rollback.sql:2: .mode is a command of sqlite3, not SQL: remove it"],
     ),
     "no transaction may hold it": (
         {"002_add_bets.rollback.sql": "SELECT 1;\n-- so\nVACUUM;\nPRAGMA foreign_keys = OFF;"},

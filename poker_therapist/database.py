@@ -79,7 +79,7 @@ class Database(ABC):
 
     @abstractmethod
     def lock_players(self, users: Collection[int]) -> None:
-        """Wait for others who write many rows of these players, and keep them waiting until the end.
+        """Take the locks of these players until the transaction ends, as others who write many rows do.
 
         So two of them never wait for each other's rows.
         """

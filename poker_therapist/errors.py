@@ -1,4 +1,4 @@
-"""What can go wrong, one class each; every message says what to do next.
+"""The errors, one class for each kind; every message says what to do next.
 
 PokerTherapistError
 ├── InvalidInput           a value, key, number or database name that cannot be used; also a ValueError
@@ -217,7 +217,7 @@ class SchemaTooNew(MigrationError):
 
     @classmethod
     def beside(cls, database: str, pending: Sequence[str], unknown: Sequence[str]) -> Self:
-        """Return the error for what is pending beside what is unknown: nobody has tried one on the other."""
+        """Return the error for pending beside unknown migrations: their combination is untested."""
         ids = escaped(", ".join(unknown))
         return cls(
             f"{database} lacks {', '.join(pending)}. It also has {ids}, which this version of the code does "

@@ -74,7 +74,7 @@ class SQLiteLocation:
 
     @property
     def described(self) -> str:
-        """The database, for an operator who must see which one it is."""
+        """The database, so that an operator sees which one it is."""
         return str(self.path)
 
     @property
@@ -95,11 +95,11 @@ class PostgreSQLLocation:
         conninfo: what libpq needs beyond its own defaults, the `PG*` variables and password files among them.
         name: what an operator calls the database: a URL without a password.
         url: the complete URL, without a password.
-        schema: where the tables are; what the server's `search_path` says unless given.
-        timeout: seconds to wait for a free connection, or for somebody else's migration.
+        schema: where the tables are; the first of the server's `search_path` unless given.
+        timeout: seconds to wait for a free connection, or for the migration of another session.
         connections: how many connections the storage opens at most.
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
-        pooler: in which mode a pooler between works, if the URL says so: `transaction` or `session`.
+        pooler: the mode of a pooler, if the URL has it: `transaction` or `session`.
         on_connect: called with each new connection, before its settings are made.
         sources: the folders of its migrations, where commands in messages have to say so.
         yoyo: with which options the yoyo command was called, if it runs.
@@ -173,7 +173,7 @@ def yoyo_source(source: str) -> str:
 def yoyo_url(location: Location) -> str:
     """Return the URL of a database for the yoyo command, without a password.
 
-    Of several servers, each with a port, yoyo cannot read a URL: there they stand behind the `?`.
+    yoyo cannot read a URL of several servers with ports: those are given behind the `?`.
     """
     url = location.url.replace("://", "+atomic://", 1)
     found = re.fullmatch(r"([^/]+://(?:[^@/]*@)?)([^/?]*:\d+,[^/?]*|[^/?]*,[^/?]*:\d+)(/[^?]*)(\?.*)?", url)
@@ -353,7 +353,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             )
         except Error as error:
             unknown = options.keys() - {one.keyword.decode() for one in known}
-            # libpq goes on with a part of the URL, which may be a part of the password.
+            # libpq's message continues with a part of the URL, which may be a part of the password.
             reason = re.split(r"[:\"«„“]", str(error))[0].strip()
             if unknown and not options.is_doubtful:
                 reason += f" {min(unknown)!r}"
@@ -400,7 +400,7 @@ def _unclear(url: str) -> str:
     return ""
 
 
-# The options of ours that a URL need not say.
+# The defaults of our options, which a URL need not repeat.
 _USUAL = {("timeout", "30"), ("connections", "10")}
 
 

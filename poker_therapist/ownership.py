@@ -1,4 +1,4 @@
-"""Who owns a transaction, and the block that begins and ends it."""
+"""The owner of a transaction, and the block that begins and ends it."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ FAILED = "the transaction failed and was rolled back: leave its block, then run 
 
 def current_task() -> Any:
     """Return the asyncio task that is running in this thread, None if none is."""
-    asyncio = sys.modules.get("asyncio")  # what nobody has imported runs no task
+    asyncio = sys.modules.get("asyncio")  # without that module no task runs
     # Without a running loop `current_task()` raises, which takes a fifth of the time of an insertion.
     if asyncio is None or (loop := asyncio._get_running_loop()) is None:
         return None
@@ -37,7 +37,7 @@ class Owner:
         self.task = current_task()
 
     def is_here(self) -> bool:
-        """Return whether the owner is who is running now."""
+        """Return whether the running thread and task are the owner."""
         return self.thread == threading.get_ident() and self.task is current_task()
 
     def was_forked(self) -> bool:
@@ -113,7 +113,7 @@ class _Exit:
     A signal can arrive when Python has called `__exit__` and not run its first instruction. Nothing has ended
     the transaction then, and the exception's traceback would hold it by the method's `self`: what the thread
     saves while it handles the exception would go into that transaction, and be lost with it. So `with` is
-    given a function written in C that holds the part, and passes a weak reference on. The part goes with it.
+    given a function written in C that holds the part, and passes a weak reference on. The part ends with it.
     """
 
     def __get__(self, block: "Block | None", owner: "type[Block]") -> Callable[..., None]:

@@ -1,6 +1,6 @@
 """What may be stored: ids, keys, scores and JSON values, each checked before it reaches the database.
 
-JSON that comes back equal is the rule. What cannot is refused: NaN, infinities, keys that are not text,
+A value must come back equal from JSON. Other values are refused: NaN, infinities, keys that are not strings,
 bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 """
 
@@ -34,7 +34,7 @@ _from_json = _decoder.raw_decode
 
 
 def _to_json() -> Callable[[Any], str]:
-    """Return what writes JSON: CPython's own encoder, which `JSONEncoder.encode` makes anew at each call.
+    """Return what writes JSON: CPython's own encoder, which `JSONEncoder.encode` creates at each call.
 
     A container inside itself ends in a RecursionError, as what is nested too deeply.
     """
@@ -54,7 +54,7 @@ def encode(value: JSON) -> str:
     """Return `value` as JSON text that decodes to an equal value.
 
     Raises:
-        InvalidInput: `value` is no JSON; the message says which part.
+        InvalidInput: `value` is not JSON; the message names the part.
     """
     try:
         text = _write(value)
@@ -69,7 +69,7 @@ def encode(value: JSON) -> str:
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
     if ("{" in text or text.count("[") > MAX_DEPTH) and not _is_plain(value, 1):
-        # What a subclass says of itself may change from call to call, so what was checked is what is encoded.
+        # The methods of a subclass may vary from call to call, so what was checked is what is encoded.
         try:
             plain = _copied(value)
         except RecursionError as error:
@@ -101,7 +101,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _copied(value: Any) -> Any:
-    """Return a value with a dict or list for each container of a subclass: OrderedDict, say."""
+    """Return a value with a dict or list for each container of a subclass such as OrderedDict."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -116,7 +116,7 @@ def decode(text: str) -> Any:
     are stored here) comes back as its text, as the earlier app read it.
 
     Raises:
-        RecursionError: the caller stands so deep in its own calls that no room is left to read the value.
+        RecursionError: the call stack of the caller is too deep to read the value.
     """
     try:
         value, end = _from_json(text)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
-# How long a migration may wait for a table: everybody who comes after it waits, too.
+# How long a migration may wait for a table: all later sessions queue behind it.
 TABLE_TIMEOUT = "5s"
 # What is worth another try: a lock that was waited for too long, or by two for each other.
 _LOCKED = ("55P03", "40P01")
@@ -117,14 +117,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return self.connection is not None
 
     def create_database(self) -> None:
-        """Make nothing: a database of a server is made by whoever administers it."""
+        """Do nothing: the administrator of the server creates its databases."""
 
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold an advisory lock, so that no two migrate at once, also where no transaction may.
 
         It is asked for again and again. A session that waited for it inside a statement would hold a
-        snapshot, for which CREATE INDEX CONCURRENTLY of whoever has the lock would wait: a deadlock.
+        snapshot, for which CREATE INDEX CONCURRENTLY of the lock's holder would wait: a deadlock.
         """
         ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         deadline, pause = time.monotonic() + self.location.timeout, 0.005
@@ -167,7 +167,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def _patiently(self, attempt: Callable[[], _Result], *, is_whole: bool) -> _Result:
         """Try again what a lock has ended, after pauses that grow, until the location's timeout is over.
 
-        Whoever comes after a statement that waits for a table waits behind it: they go on in the pauses.
+        Other sessions queue behind a statement that waits for a table: they continue in the pauses.
         """
         deadline, pause = 0.0, 0.1
         watch: LockWatch | None = None
@@ -202,12 +202,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return LockWatch(self.location, pid, self.tell_operator)
 
     def is_being_changed(self) -> bool:
-        """Return whether somebody migrates right now."""
+        """Return whether a migration is running."""
         ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         return bool(self.query("holders", (key,)))
 
     def _holder(self, key: int) -> str:
-        """Return who has a lock, in brackets; nothing if that is not known."""
+        """Return the holder of a lock, in parentheses; empty if it is not known."""
         return "".join(f" ({escaped(holder)})" for (holder,) in self.query("holders", (key,)))
 
     def _reset_session(self) -> None:
@@ -232,7 +232,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
-        """Undo the transaction; one whose connection is lost is undone already."""
+        """Roll the transaction back; the server does so if the connection is lost."""
         self._in_transaction = False
         if not is_lost(self.connection) and (
             self.connection.pgconn.transaction_status != pq.TransactionStatus.IDLE
@@ -282,7 +282,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self._patiently(lambda: self._run_once(migration, statement, direction), is_whole=is_alone)
 
     def hold(self, tables: Sequence[str]) -> None:
-        """Let nobody else write to some tables until the transaction ends, where this role may lock them."""
+        """Lock tables against writes of others until the transaction ends, where this role may."""
         for table in tables:
             if self.query("may_write", (table.removeprefix("ONLY "),)) == [(True,)]:
                 self.connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
@@ -328,7 +328,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @contextmanager
     def _watch_later(self) -> Iterator[None]:
-        """Tell for whom a statement waits that no limit ends, after some seconds."""
+        """Report, after some seconds, which session blocks a statement without a time limit."""
         with ExitStack() as stack:
             timer = threading.Timer(_SECONDS_UNTOLD, lambda: stack.enter_context(self._watch()))
             timer.daemon = True
@@ -386,7 +386,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return dict(self.query("present", (self.schema,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build, where nobody sees it and nothing of it stays."""
+        """Return the schema that migrations build; it is invisible to others and rolled back."""
         # What distributes tables changes nothing that is compared, and would distribute those built here.
         spreads = self.home.is_distributed
         built = [one for one in migrations if not (spreads and "create_distributed_table" in one.apply_sql)]
@@ -413,7 +413,7 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
     """Return what to do about an error that many run into; empty if nothing is known of it.
 
     Args:
-        error: what the server said.
+        error: the server's error.
         there: the statement from where the server stopped.
         is_whole: whether a transaction holds all of the migration.
     """
@@ -427,7 +427,7 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
 
 
 def _detailed(error: psycopg.Error) -> str:
-    """Return what the server said, with the row that it is about."""
+    """Return the server's message, with the row in its detail."""
     detail = error.diag.message_detail
     return f"{reason_of(error)} ({detail.rstrip('.')})" if detail else reason_of(error)
 

@@ -21,7 +21,7 @@ _OF_THE_SERVER = (
 )
 _BEGINS = re.compile(_OF_THE_SERVER, re.IGNORECASE)
 _ANYWHERE = re.compile(rf"\b(?:{_OF_THE_SERVER})", re.IGNORECASE)
-# What no transaction undoes, wherever it stands.
+# What no transaction can roll back, anywhere in a statement.
 _AT_ONCE = re.compile(
     r"\bCOPY\b[^;]*?\b(?:TO (?!STDOUT\b)(?:PROGRAM\b|(?:E|U&)?['$])|FROM PROGRAM\b)|\b(?:dblink\w*|lo_export"
     r"|pg_(?:cancel_backend|terminate_backend|reload_conf|rotate_logfile|promote|switch_wal|file_\w+"
@@ -36,7 +36,7 @@ _TRIES = 20
 
 
 def beyond(text: str, *, is_undone: bool) -> str:
-    """Return what a statement does beyond its database, as far as its text says; empty if nothing.
+    """Return the effects of a statement outside its database, as far as its text shows; empty if none.
 
     Args:
         text: the statement.

@@ -1,4 +1,4 @@
-"""Statements that no transaction may hold and that keep nobody waiting: CONCURRENTLY, and what is left of it.
+"""CONCURRENTLY: statements that cannot run in a transaction and block no one, and what a failed one leaves.
 
 Such a statement waits for every transaction that is older. Stopped in the middle it leaves an index that is
 INVALID: no query uses it, every save keeps it up, and IF NOT EXISTS takes it for the one that is wanted.
@@ -56,7 +56,7 @@ def building(backend: Any, line: str, limit: str) -> Iterator[str]:
     Args:
         backend: runs it.
         line: the statement, as `on_one_line` returns it.
-        limit: our own limit to the wait for a lock, which does not hold where nobody else is kept waiting.
+        limit: our own limit to the wait for a lock, except for statements that block no other session.
 
     Yields:
         what is to be run in its place; empty if it is to be run as it is.

@@ -1,4 +1,4 @@
-"""A PostgreSQL server: connecting to it, and saying in our own words what it says."""
+"""A PostgreSQL server: connecting to it, and translating its errors."""
 
 import math
 import os
@@ -36,7 +36,7 @@ from poker_therapist.errors import (
 from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
-# Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
+# Defaults, unless the URL has others: a server that is cut off is given up after a minute, not hours.
 _PATIENCE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -64,7 +64,7 @@ class WatchedConnection(psycopg.Connection[Any]):
     """A connection that does not wait without end for a server that has stopped answering.
 
     A stopped process and a proxy whose server is gone still acknowledge what they are sent, so that no limit
-    of TCP's applies. A slow statement is no reason to give up: the server says that it is active.
+    of TCP's applies. A slow statement is no reason to give up: the server reports it as active.
     """
 
     location: PostgreSQLLocation | None = None
@@ -83,7 +83,7 @@ class WatchedConnection(psycopg.Connection[Any]):
             try:
                 return super().wait(gen, timeout=self._longest_silence())
             except psycopg.errors._WaitTimeout:
-                if is_idle:  # and its answer has not come since the server said so
+                if is_idle:  # and its answer has not come since the server reported it
                     self._give_up()
                 is_idle = not self._is_active()
 
@@ -91,16 +91,16 @@ class WatchedConnection(psycopg.Connection[Any]):
         return self.silence or (SILENCE if self.location else _SILENCE_OF_PROBE)
 
     def ask_pid(self) -> int:
-        """Return the number of the server's process; a pooler tells each client a number of its own."""
+        """Return the number of the server's process; a pooler gives each client another number."""
         return int(self.execute(_PID).fetchall()[0][0])
 
     def _is_active(self) -> bool:
-        """Return whether the server answers another connection, and says that the statement still runs."""
+        """Return whether the server, asked on another connection, reports that the statement still runs."""
         found = None
         if self.location is not None:
             with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
                 found = probe.execute(_STATE, (self.served_by, self.served_by)).fetchone()
-        # With track_activities turned off it says "disabled": such a statement is waited for.
+        # It is "disabled" without track_activities: such a statement is waited for.
         return found is not None and found[0] is not None and not str(found[0]).startswith("idle")
 
     def _give_up(self) -> NoReturn:
@@ -127,7 +127,7 @@ class TimestampLoader(Loader):
     def load(self, data: Buffer) -> str:
         """Return `2026-01-05 18:12:01.5+00` as `2026-01-05T18:12:01.500000+00:00`."""
         text = bytes(data).decode()
-        if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: nobody writes that here
+        if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: never written here
             return text
         if len(text) == _WITH_MICROSECONDS:
             return f"{text[:10]}T{text[11:26]}+00:00"
@@ -208,7 +208,7 @@ def connect(
         home: where they are; it is found out unless it is given.
 
     Raises:
-        psycopg.Error: whatever the driver says; `translate_error` turns it into one of our errors.
+        psycopg.Error: the driver's error; `translate_error` turns it into one of ours.
     """
     start = time.monotonic()
     while True:
@@ -343,7 +343,7 @@ def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTher
 
 
 def reason_of(error: Exception) -> str:
-    """Return what the server said, on one line and without the statement that it repeats."""
+    """Return the server's message, on one line and without the statement that it repeats."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return escaped(said or " ".join(str(error).split()))
 

@@ -54,7 +54,7 @@ _NEVER = re.compile(
 _TEXT = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _CALL = re.compile(rf"(?:({_WORD})\s*\.\s*)?({_WORD})\s*\(", re.IGNORECASE)
 _NAMED = re.compile(rf"({_WORD})\s*\.\s*({_WORD})", re.IGNORECASE)
-# What stands before a parenthesis and calls nothing.
+# Words before a parenthesis that call no function.
 _WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -85,7 +85,7 @@ _VOLATILE = (
 
 
 def parts(script: IO[bytes]) -> Iterator[str]:
-    """Yield the statements of a script; whoever gets a COPY takes its rows out of the file."""
+    """Yield the statements of a script; the caller reads the rows of a COPY from the file."""
     script.seek(0)
     text = bytearray()
     for line in script:

@@ -48,7 +48,7 @@ def expected_schema(
         migrations: in their order.
 
     Raises:
-        DriftUnknown: that cannot be said.
+        DriftUnknown: they cannot be compared.
         psycopg.Error: nothing can be built here.
     """
     why = needs_database(connection, migrations)
@@ -79,7 +79,7 @@ def expected_schema(
         is_right = not differences(found, describe_live(connection, live, found))
     except (MigrationFailed, psycopg.errors.LockNotAvailable) as error:
         why, is_right = str(error), False
-    if not is_right:  # whether that is drift, or the other schema, nobody knows
+    if not is_right:  # it is not known whether drift or the other schema is the cause
         raise DriftUnknown(
             f"drift cannot be checked: {why}\nRun this as a role that may create databases ({reason})"
         )
@@ -100,7 +100,7 @@ def _scratch_database(
 ) -> Iterator[WatchedConnection]:
     """Make a database like the live one with nothing but its extensions, without some; drop it at the end."""
     for (left,) in _ask(connection, "left_behind", (SCRATCH,)):
-        with contextlib.suppress(psycopg.Error):  # somebody else's
+        with contextlib.suppress(psycopg.Error):  # another role's
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(left)))
     # As long as this session lives, it is in use.
     name = f"{SCRATCH}{connection.info.backend_pid}_{uuid.uuid4().hex[:12]}"

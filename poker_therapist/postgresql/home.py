@@ -1,4 +1,4 @@
-"""Where the tables of a PostgreSQL database are, and what stands between them and a session.
+"""The schema of the tables in a PostgreSQL database, and what can hide them from a session.
 
 Whoever may create in a schema can put a function or an operator there that fits a call better than
 PostgreSQL's own, and have it called by whoever has that schema on the path. So our own statements name the
@@ -41,7 +41,7 @@ class Home:
         schema: theirs; None if there is no schema that they could be in.
         others: the other schemas that a migration finds things in.
         is_distributed: whether Citus has spread them over several servers.
-        pid: the number of the server's process that has said so.
+        pid: the number of the server's process that was asked.
     """
 
     schema: str | None

@@ -46,7 +46,7 @@ _PATIENCE = 0.5
 def rehearsal_copy(
     location: PostgreSQLLocation, files: Mapping[str, SQLMigration]
 ) -> Iterator["PostgreSQLRehearsalCopy"]:
-    """Copy a database, to try migrations on; the copy goes when the block ends."""
+    """Copy a database to rehearse migrations; the copy is dropped when the block ends."""
     with translating_errors(location):
         with contextlib.closing(open_connection(location)) as connection:
             database, schema = _ask(connection, "database_and_schema")[0]
@@ -66,7 +66,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self._applied: list[SQLMigration] = []
         self._space = 0
         self._kept_rows: dict[str, tuple[str, str]] = {}
-        self._described: Catalog | None = None  # as nobody has changed it since
+        self._described: Catalog | None = None  # unchanged since
 
     def make(self) -> None:
         """Copy the database, or, where that cannot be, build its schema again.
@@ -215,14 +215,14 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
     """Have the server copy a whole database.
 
     Raises:
-        psycopg.Error: somebody is connected to it, or the role may not; nothing was done.
+        psycopg.Error: another session is connected, or the role may not; nothing was done.
     """
     given = conninfo.conninfo_to_dict(location.conninfo)
     elsewhere = replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": "postgres"})))
     with contextlib.closing(open_connection(replace(elsewhere, schema=None))) as administration:
         for (left,) in _ask(administration, "databases_named", (_PREFIX,)):
             if _ask(administration, "claim", (left,))[0][0]:
-                with contextlib.suppress(psycopg.Error):  # somebody else's
+                with contextlib.suppress(psycopg.Error):  # another role's
                     _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", left)
         _require_alone(administration, database)
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
@@ -236,7 +236,7 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
 
 
 def _require_alone(administration: psycopg.Connection[Any], database: str) -> None:
-    """Raise ObjectInUse if others are connected to a database: the server would say so after five seconds."""
+    """Raise ObjectInUse if others are connected to a database: the server does so after five seconds."""
     deadline = time.monotonic() + _PATIENCE
     while others := _ask(administration, "others", (database,))[0][0]:
         if time.monotonic() > deadline:
@@ -256,7 +256,7 @@ def _scratch_schema(
     with contextlib.closing(open_connection(location)) as connection:
         for (left,) in _ask(connection, "schemas_named", (_PREFIX,)):
             if _ask(connection, "claim", (left.removesuffix("_before"),))[0][0]:
-                with contextlib.suppress(psycopg.Error):  # somebody else's
+                with contextlib.suppress(psycopg.Error):  # another role's
                     _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", left)
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(connection, "claim", (name,))
@@ -290,7 +290,7 @@ def _in_schema(
 
 
 class _Unfit(Exception):
-    """A scratch schema cannot stand for the database."""
+    """A scratch schema cannot replace a copy of the database."""
 
 
 def _fill(
@@ -324,7 +324,7 @@ def _fill(
 
 
 def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -> None:
-    """Copy the rows of the tables that both schemas have, as of one moment, and where their ids go on."""
+    """Copy the rows of the tables in both schemas from one snapshot, and the state of their sequences."""
     catalog = describe(connection, scratch)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -1,4 +1,4 @@
-"""The backend with which migrations are tried on a copy: what reaches beyond that is refused."""
+"""The backend that rehearses migrations on a copy, and refuses effects outside that copy."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ class _NotInTransaction(Exception):
 
 
 class RehearsalBackend(ObservedBackend):
-    """The backend of a copy: it reports what is locked, and refuses what reaches beyond the copy."""
+    """The backend of a copy: it reports locks, and refuses effects outside the copy."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class RehearsalBackend(ObservedBackend):
     def _require_inside(
         self, migration: SQLMigration, direction: str, statement: Statement | None = None
     ) -> None:
-        """Refuse what the open transaction has changed outside the copy, whatever the texts say."""
+        """Refuse what the open transaction has changed outside the copy, also if no text shows it."""
         if changed := changes_server(self.connection, self._witness):
             self._refuse(migration, direction, f"it changes {changed} of the server", statement)
         if self._only and (table := reached(self.connection, self._only)):
@@ -120,7 +120,7 @@ class RehearsalBackend(ObservedBackend):
 
 
 def disconnect_servers(connection: psycopg.Connection[Any]) -> None:
-    """Let no foreign table of a copy be read or written: what it stands for has no copy."""
+    """Prevent access to the foreign tables of a copy: their data is not copied."""
     wrappers = psycopg.RawCursor(connection).execute(_WRAPPERS).fetchall()
     for (wrapper,) in wrappers:
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():

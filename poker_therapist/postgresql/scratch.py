@@ -111,7 +111,7 @@ def build(
         is_last_way: whether there is no database to build them in: then what extensions have put into the
             live schema is found as well, and whatever would touch a table there ends it.
     """
-    scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that nobody waits for another
+    scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that sessions do not wait for each other
     path = extension_schemas(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
     seen = [name for name in path if is_last_way or name != live]
@@ -132,7 +132,7 @@ def build(
                         f"{migration.place()}:{statement.line} queries a catalog, which differs in another "
                         f"schema\n    {statement}"
                     )
-                connection.execute("SET LOCAL lock_timeout = '50ms'")  # somebody could wait behind it
+                connection.execute("SET LOCAL lock_timeout = '50ms'")  # others could queue behind it
                 made = set(_MAKES_TABLE.findall(statement.text))
                 copied |= copy_tables(connection, live, scratch, [statement.text], but=made)
             copied |= run(connection, live, connection, migration, statement, copy)
@@ -169,7 +169,7 @@ def run(  # noqa: PLR0917  # both sides, and what is to be run
         live_connection: where that is.
         migration: whose statement it is.
         statement: the one.
-        copy: copies what an error says is missing, and returns the names of the tables.
+        copy: copies what is missing according to an error, and returns the names of the tables.
 
     Returns:
         the names of the live tables that had to be copied first.

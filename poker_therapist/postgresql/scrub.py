@@ -1,4 +1,4 @@
-"""Freeing the room of deleted rows, beside others who use the tables and others who free it."""
+"""Freeing the space of deleted rows while others use the tables, or free it too."""
 
 import random
 import time
@@ -20,11 +20,11 @@ def free_room(
 ) -> None:
     """Vacuum some tables, or let others do so.
 
-    Nobody waits in a queue, in which many would each vacuum the same table. Who finds another at a table
-    comes back, and is done when one has finished who began later than this.
+    No session queues, or many would each vacuum the same table. A session that finds a table locked
+    tries again, and is done when another has finished that began later.
 
     Raises:
-        DatabaseBusy: a table stayed locked for longer than the timeout.
+        DatabaseBusy: a table was locked for longer than the timeout.
     """
     skipped: list[bool] = []
 
@@ -43,7 +43,7 @@ def free_room(
         while left:
             for table, times in list(left.items()):
                 skipped.clear()
-                # Without TRUNCATE FALSE it would wait for all who read, to cut off the file's end.
+                # Without TRUNCATE FALSE it would wait for all readers, to truncate the file.
                 cursor.execute(f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}".encode())
                 if not any(skipped) or vacuumed(table) >= times + 2:
                     del left[table]

@@ -128,7 +128,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._end_in_time()
         self.connection.execute("PRAGMA foreign_keys = OFF")
         begin, undo = partial(self.connection.execute, "BEGIN IMMEDIATE"), self.connection.rollback
-        if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of somebody's
+        if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of another
             raise locked()
         self._in_transaction = True
 
@@ -157,7 +157,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             super().savepoint_rollback(id)
 
     def commit(self) -> None:
-        """Commit the transaction, or undo it if that fails: for want of room, say."""
+        """Commit the transaction, or roll it back if that fails, for example because the disk is full."""
         # From here on the backup may be of a database that has changed: a signal could come right after that.
         backup, self._backup = self._backup, None
         try:
@@ -258,7 +258,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        """Refuse what breaks a foreign key and did not before; foreign keys are off meanwhile."""
+        """Refuse new violations of foreign keys, which are off while the migration runs."""
         sql = (migration.apply_sql if direction == "apply" else migration.rollback_sql) or ""
         keys = ForeignKeys(self.connection, sql, self.quote_identifier)
         before = self._changes()
@@ -296,7 +296,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._backed_up = True
 
     def room(self) -> str:
-        """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
+        """Return the disk space that migrations need: for a backup, a journal and rebuilt tables."""
         room = f"{3 * self.location.path.stat().st_size:,} bytes of disk space beside {self.location.path}"
         return f"{room} (`{command_about(self.location, 'rehearse')}` measures it)"
 

@@ -27,7 +27,7 @@ _SECONDS_TO_BUILD = 3
 _LONGEST_TEXT = 1_000_000
 
 
-# What SQLite says of a table, an index, a trigger or a view: its type, name, table and SQL.
+# A row of sqlite_schema: the type, name, table and SQL of a table, index, trigger or view.
 Entry = tuple[str, str, str, str | None]
 
 
@@ -149,7 +149,7 @@ def _key_columns(
 
 
 def _extra(definition: list[str]) -> str:
-    """Return what a column's definition says of its collation and of what it is computed from."""
+    """Return the collation and the expression in a column's definition."""
     upper = [word.upper() for word in definition]
     said = ""
     if "AS" in upper:
@@ -162,7 +162,7 @@ def _extra(definition: list[str]) -> str:
 
 
 def _checks(words: list[str]) -> Iterator[str]:
-    """Return the conditions of the CHECKs in a CREATE TABLE, wherever they stand."""
+    """Return the conditions of all CHECKs in a CREATE TABLE."""
     for start, word in enumerate(words):
         if word.upper() == "CHECK" and words[start + 1] == "(":
             yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
@@ -212,7 +212,7 @@ def build_beside(
 
     Raises:
         TableMissing: a table that they name is nowhere.
-        Refused: what one of them does is not done here; says which and what.
+        Refused: one of them does what is not done here; the message names both.
         sqlite3.Error: they cannot be run again.
     """
     tables = {name.lower(): (name, sql) for kind, name, _, sql in entries(live) if kind in ("table", "view")}

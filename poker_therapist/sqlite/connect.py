@@ -1,4 +1,4 @@
-"""An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
+"""An SQLite file: finding it, opening it, and translating SQLite's errors."""
 
 import contextlib
 import functools
@@ -109,7 +109,7 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
 
     Raises:
         StorageError: SQLite is too old.
-        sqlite3.Error: whatever the driver says; `translate_error` turns it into one of our errors.
+        sqlite3.Error: the driver's error; `translate_error` turns it into one of ours.
     """
     _require_new_sqlite()
     # SQLite puts its log beside the file that a symbolic link leads to.
@@ -144,7 +144,7 @@ _SECONDS = 10  # in which an unharmed file of a usual size is read
 
 
 class Watch:
-    """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
+    """Ends the reading of a malicious file, for example of a view or a column without end.
 
     What counts is the time of the processor in this thread: not what an operator takes to answer a question,
     and not what the app's other threads do.
@@ -259,7 +259,7 @@ def enlarge_cache(connection: sqlite3.Connection) -> None:
 
 
 def set_journal_mode(connection: sqlite3.Connection, location: SQLiteLocation) -> None:
-    """Let readers and a writer work at once, by a log, unless the URL says that there can be none.
+    """Let readers and a writer work concurrently, in WAL mode, unless the URL has another mode.
 
     WAL is kept in the file, so only the first connection writes.
 
@@ -286,7 +286,7 @@ def set_journal_mode(connection: sqlite3.Connection, location: SQLiteLocation) -
 # The first version with STRICT tables; https://sqlite.org/stricttables.html
 _OLDEST_SQLITE = (3, 37, 0)
 
-# What integrity_check says of rows that break a constraint: nothing of the file is damaged.
+# How integrity_check reports rows that violate a constraint, in a file that is not damaged.
 _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ value in |\w+ value in ")
 
 # By SQLite's primary result code; https://sqlite.org/rescode.html
@@ -367,14 +367,14 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
 
 
 def locked() -> sqlite3.OperationalError:
-    """Return the error of SQLite's for what somebody else keeps locked."""
+    """Return SQLite's error for a database that another connection has locked."""
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
     return error
 
 
 def is_written(connection: sqlite3.Connection) -> bool:
-    """Return whether somebody else has the write lock."""
+    """Return whether another connection has the write lock."""
     ((timeout,),) = connection.execute("PRAGMA busy_timeout").fetchall()
     connection.execute("PRAGMA busy_timeout = 0")
     try:

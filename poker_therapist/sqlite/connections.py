@@ -91,7 +91,7 @@ class SQLiteDatabase(Database):
         self._sessions.add(session)
         if kept:
             self._here.session = session
-        if self._closed:  # by another thread, meanwhile
+        if self._closed:  # by another thread
             session.close()
             raise StorageClosed(CLOSED)
         return session
@@ -212,7 +212,7 @@ class SQLiteDatabase(Database):
                     (last,) = session.execute("SELECT last_insert_rowid()").fetchone()
             except _DRIVER_ERRORS as error:
                 self._raise(error, session)
-        # Nobody else writes meanwhile, so SQLite numbers them one by one.
+        # No other connection writes during it, so SQLite numbers the rows one by one.
         return range(last - len(rows) + 1, last + 1)
 
     @override
@@ -257,7 +257,7 @@ class SQLiteDatabase(Database):
         """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
         One that writes takes the write lock at once: a block that reads first and then writes would otherwise
-        find that somebody else has written in between.
+        find that another connection has written in between.
         """
         return Block(lambda: Transaction(self._session, mode, self.location, self._path))
 
@@ -275,8 +275,8 @@ class SQLiteDatabase(Database):
         """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.
 
         Raises:
-            DatabaseBusy: another connection read an older state, or wrote, for longer than the timeout.
-            DatabaseFull: there is no room for the new pages.
+            DatabaseBusy: another connection read an older snapshot, or wrote, for longer than the timeout.
+            DatabaseFull: no disk space is left for the new pages.
             DatabaseUnreadable: the file is damaged.
         """
         deadline = time.monotonic() + self.location.timeout

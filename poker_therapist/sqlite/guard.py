@@ -1,4 +1,4 @@
-"""What a text of SQL may do where it is only tried: on a copy, in memory, or kept in a file of somebody's."""
+"""What an untrusted SQL text may do: on a copy, in memory, or from the text kept in a database."""
 
 import re
 import sqlite3
@@ -42,7 +42,7 @@ _LIMITS = {
 
 
 class Guard:
-    """Refuses what reaches beyond the database of a connection, and says what that was.
+    """Refuses what has effects outside the database of a connection, and names it.
 
     Attributes:
         refused: what a statement wanted that it may not; empty if nothing.
@@ -85,7 +85,7 @@ class Guard:
 
 
 class Refused(Exception):
-    """A text cannot be tried; says why."""
+    """A text cannot be run; the message says why."""
 
 
 class MemoryGuard(Guard):

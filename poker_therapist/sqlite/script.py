@@ -108,7 +108,7 @@ class SQLiteScript(ScriptDialect):
 
     @override
     def now(self) -> str:
-        # Milliseconds are the most that SQLite tells; the rest keeps the order of what is recorded.
+        # SQLite's clock has milliseconds; the rest keeps the order of what is recorded.
         self._times += 1
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now') || '{self._times % 1000:03}'"
 

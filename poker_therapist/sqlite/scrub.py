@@ -41,7 +41,7 @@ class _NothingLeft(Exception):
 def scrub(location: SQLiteLocation) -> None:
     """Overwrite every byte of a database in WAL mode that no row uses; the log still has older states.
 
-    Readers go on meanwhile, writers wait. A kill at any time leaves all of it or nothing.
+    Readers continue while it runs, writers wait. A kill at any time leaves all of it or nothing.
 
     Raises:
         DatabaseBusy: another connection wrote for longer than the timeout.

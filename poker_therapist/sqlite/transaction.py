@@ -33,7 +33,7 @@ class Session:
         execute: its method, kept because looking it up is a part of a short read.
         lock: held while the connection is used.
         token: identifies the open transaction; None if there is none.
-        transaction: the open transaction, as long as somebody holds it.
+        transaction: the open transaction, while a reference to it exists.
         close: closes the connection; called when the session is dropped.
     """
 
@@ -50,7 +50,7 @@ class Session:
         self.close.atexit = False
 
     def open_transaction(self) -> "Transaction | None":
-        """Return the transaction that is open, having rolled back one that nobody holds any more."""
+        """Return the open transaction; roll back one without references first."""
         if self.token is None:
             return None
         transaction = self.transaction()
@@ -233,7 +233,7 @@ class Transaction(Part):
                 outer.is_whole = True
 
     def __del__(self) -> None:
-        """Roll back what nobody holds any more, whichever thread drops it."""
+        """Roll back a transaction without references, whichever thread drops it."""
         session, outer = self._session, self._outer
         if session is None or self.owner.was_forked() or session.token is not (outer or self)._token:
             return

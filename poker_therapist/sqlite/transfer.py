@@ -131,7 +131,7 @@ def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
 def writer(location: SQLiteLocation) -> Iterator[SQLiteWriter]:
     """Open a file to fill it in one transaction, committed when the block ends well."""
     find_file(location.path, create=False)
-    durable = replace(location, synchronous="FULL")  # what has been said to be copied is on the disk
+    durable = replace(location, synchronous="FULL")  # what was reported as copied is on the disk
     with translating_errors(location), closing(open_connection(durable)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:

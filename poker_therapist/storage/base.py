@@ -47,7 +47,7 @@ def checked(
     make: Callable[[Item], tuple[Any, ...]],
     label: Callable[[int, Item], str] = lambda number, _: f"item {number}",
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
+    """Return the rows of some items; raise InvalidInput with the number of an item that is refused."""
     require_items("items", "dicts", items, Mapping)
     rows = []
     for number, item in enumerate(items, 1):

@@ -1,4 +1,4 @@
-"""Databases that tests make, copy and compare: what each engine has of its own."""
+"""Databases that tests create, copy and compare, for each engine."""
 
 import contextlib
 import re
@@ -32,7 +32,7 @@ class Scratch(ABC, Generic[D]):
 
     @abstractmethod
     def copy(self, original: D) -> D:
-        """Copy a database that nobody is using."""
+        """Copy a database that is not in use."""
 
     @abstractmethod
     def drop(self, database: D) -> None:
@@ -40,7 +40,7 @@ class Scratch(ABC, Generic[D]):
 
     @abstractmethod
     def engine(self, database: D) -> Engine:
-        """Return the tools for a database, of which nobody needs backups."""
+        """Return the tools for a database, without backups."""
 
     @abstractmethod
     def differences(self, expected: D, actual: D) -> list[str]:
@@ -58,9 +58,9 @@ class Scratch(ABC, Generic[D]):
         """
 
     def freeze(self, database: D) -> None:  # a file can be copied in any case
-        """Let nobody into a database from now on, so that it can be copied."""
+        """Allow no more connections to a database, so that it can be copied."""
 
-    def close(self) -> None:  # a folder goes by itself
+    def close(self) -> None:  # pytest removes the folder
         """Delete what is left."""
 
     def migrate(self, database: D, folder: Path, direction: str = "apply") -> None:

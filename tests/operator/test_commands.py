@@ -109,7 +109,7 @@ def place(tmp_path: Path) -> Path:
 
 
 WRONG = {
-    "nowhere/x.db": "there is no folder {place}/nowhere: make it, or correct the path",
+    "nowhere/x.db": "there is no folder {place}/nowhere: create it, or correct the path",
     "letter.txt": "{place}/letter.txt is not an SQLite database: correct the path",
     ".": "{place} is a folder: give the path of a database file",
     "sqlite+atomik:///x.db": "sqlite+atomik:// is not a supported type of database",

@@ -147,7 +147,7 @@ def test_a_place_in_a_folder_that_is_not_there_is_refused(database: Path) -> Non
     backup = back_up(database)
     message = refused("restore", backup, "-d", "nowhere/x.db", folder=database.parent)
 
-    assert message.startswith(f"there is no folder {database.parent}/nowhere: make it")
+    assert message.startswith(f"there is no folder {database.parent}/nowhere: create it")
 
 
 def test_a_writer_that_does_not_end_is_waited_for_no_longer_than_the_timeout(database: Path) -> None:

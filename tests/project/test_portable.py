@@ -403,7 +403,7 @@ def test_an_old_sqlite_is_refused_with_what_is_found_and_needed(
     request.getfixturevalue("old_sqlite")
     for name in (path, tmp_path / "new.db"):
         with pytest.raises(
-            StorageError, match=r"SQLite 3\.34\.1, and 3\.37\.0 or newer is required"
+            StorageError, match=r"SQLite 3\.34\.1, but 3\.37\.0 or newer is required"
         ) as refusal:
             get_pattern_storage(name)
         assert not isinstance(refusal.value, DatabaseUnreadable)

@@ -292,7 +292,7 @@ def as_datetime(stored: str) -> datetime:
     """
     if stored is None:
         raise InvalidInput(
-            "a time must be a string (got None): expires_at is None where a row never expires, so check first"
+            "a time must be a string (got None): expires_at is None if a row never expires: check that first"
         )
     try:
         moment = datetime.fromisoformat(stored)
@@ -341,7 +341,7 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
-        f"expires_minutes must be None or a number that ends in the years 1 to 9999 (got {show(minutes)})"
+        f"expires_minutes must be None or minutes within the years 1 to 9999 (got {show(minutes)})"
     )
 
 

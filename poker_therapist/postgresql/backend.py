@@ -98,7 +98,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if self.home.schema is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
-                    f"the schema in search_path is not in {self.name}, or this role may not use it: "
+                    f"the schema in search_path does not exist in {self.name}, or this role may not use it: "
                     "create it, or grant USAGE on it"
                 )
             self._queries = {name: self.home.qualified(query) for name, query in _QUERIES.items()}

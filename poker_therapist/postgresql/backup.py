@@ -92,7 +92,7 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
     ):
         if relations := _relations(backend, sources):
             if backend.home.is_distributed:
-                logger.warning("Citus has no snapshot across nodes: rows of two nodes may differ in time")
+                logger.warning("Citus has no snapshot across nodes: stop the app for a consistent backup")
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
         f"{location.name} has no tables of Poker Therapist to back up: correct the name or the schema, or "
@@ -186,7 +186,7 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
     conninfo = make_conninfo(info.dsn, host=info.host, port=info.port, hostaddr=info.hostaddr)
     for option in pq.Conninfo.parse(conninfo.encode()):
         if option.val and option.dispchar:  # libpq's mark of what is not to be shown
-            raise InvalidInput(f"others could see the option {option.keyword.decode()}: connect without it")
+            raise InvalidInput(f"other users could see {option.keyword.decode()}: connect without it")
     options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--dbname={conninfo}"]
     options += [f"--table={name}" for _, name in relations]
     milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
@@ -231,7 +231,7 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
             schemas.add(entry[1])
         elif line[:1].isdigit():
             raise DatabaseUnreadable(
-                f"{file} has more than a backup has ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
+                f"{file} has an unexpected object ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
             )
     schema = backend.schema
     if schemas != {schema}:

@@ -289,7 +289,7 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "53100": (DatabaseFull, "no space is left for {name} ({reason}): free disk space; nothing was changed"),
     "53200": (DatabaseFull, "{name} is out of memory ({reason}): free memory; nothing was changed"),
     "53300": (DatabaseBusy, "{name} accepts no more connections ({reason}): raise max_connections"),
-    "53": (DatabaseFull, "{name} is out of resources ({reason}): nothing was changed"),
+    "53": (DatabaseFull, "{name} is out of resources ({reason}): nothing was changed; try again later"),
     "55P03": (
         DatabaseBusy,
         "{name} is locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
@@ -306,7 +306,7 @@ _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "42501": (StorageError, "{name}: {reason}: grant this role the privilege"),
     "42P01": (SchemaMissing, _LACKING),
     "42703": (SchemaMissing, _LACKING),
-    "3F000": (SchemaMissing, "the schema in search_path is not in {name} ({reason}): create it"),
+    "3F000": (SchemaMissing, "the schema in search_path does not exist in {name} ({reason}): create it"),
     "22": (InvalidInput, "the database rejected a value ({reason}): correct it"),
     "23": (InvalidInput, "the database rejected a value ({reason}): correct it"),
     "54": (InvalidInput, "a value is too large for the database ({reason}): save it in parts"),

@@ -158,6 +158,6 @@ def _plain(name: str) -> str:
 def _refusal(file: Path, statement: str) -> DatabaseUnreadable:
     begin = escaped(" ".join(_TEXT.sub("…", statement).split())[:60])
     return DatabaseUnreadable(
-        f"{file} has more than a backup has ({begin}): nothing was changed; restore it with pg_restore if "
-        "you trust it"
+        f"{file} has an unexpected statement ({begin}): nothing was changed; if you trust it, restore it "
+        "with pg_restore"
     )

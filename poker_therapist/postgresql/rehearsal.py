@@ -82,7 +82,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             scratch = _scratch_schema(self._original, self._home, self._files, reason)
             self._location, drift = self._made.enter_context(scratch)
             if drift:
-                reason += "; it lacks the drift that `poker-therapist status` shows"
+                reason += "; the scratch schema lacks the drift that `poker-therapist status` shows"
             self.fallback_reason = reason
         self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
         self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
@@ -266,7 +266,7 @@ def _scratch_schema(
             yield there, drift
         except _Unfit as error:
             raise StorageError(
-                f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
+                f"the schema of {location.name} could not be rebuilt for a rehearsal: {error}\n{why}\n"
                 "Rehearse while no other session is connected, as a role that may create databases"
             ) from error
         finally:

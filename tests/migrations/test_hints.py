@@ -108,7 +108,7 @@ def test_what_is_psqls_is_said_to_be(text: str, line: int, command: str, project
 def test_what_is_the_program_sqlite3s_is_said_to_be(project: Project) -> None:
     project.write("001_dump", "SELECT 1;\n.mode csv\nSELECT 2;")
 
-    assert "sql/001_dump.sql:2: .mode is a command of the program sqlite3" in project.refuses("apply")
+    assert "sql/001_dump.sql:2: .mode is a command of sqlite3" in project.refuses("apply")
 
 
 @postgresql_only

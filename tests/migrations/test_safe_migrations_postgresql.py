@@ -73,7 +73,7 @@ def test_a_schema_that_is_not_there_is_one_message(
     two_migrations.run_sql(f"REVOKE USAGE ON SCHEMA public FROM {reader}, PUBLIC")
 
     for options in ("&schema=nowhere", as_role(reader)):
-        assert "the schema in search_path is not in" in two_migrations.refuses(command, options=options)
+        assert "the schema in search_path does not exist" in two_migrations.refuses(command, options=options)
 
 
 def test_listing_writes_nothing(two_migrations: ServerProject, reader: str) -> None:

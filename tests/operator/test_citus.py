@@ -118,4 +118,4 @@ def test_a_backup_of_a_distributed_database_says_what_it_is(
     ran = command("backup", "--database", migrated_postgresql_url, "--output", "one.backup", folder=tmp_path)
 
     assert (ran.code, ran.lines) == (0, ["one.backup"])
-    assert "rows of two nodes may differ in time" in caplog.text
+    assert "stop the app for a consistent backup" in caplog.text

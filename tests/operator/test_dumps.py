@@ -524,7 +524,7 @@ def of_rows_alone(path: Path, url: str) -> None:
         (not_there, "there is no file"),
         (somebody_elses, "of Poker Therapist: correct the path"),
         (of_the_whole_database, 'could not be restored (relation "users" already exists)'),
-        (with_a_function, "has more than a backup has (FUNCTION public f() "),
+        (with_a_function, "has an unexpected object (FUNCTION public f() "),
         (of_two_schemas, "is of the schema other, public, not of public"),
         (of_rows_alone, "could not be restored (relation "),
     ],
@@ -730,7 +730,7 @@ def test_what_is_not_of_our_tables_is_refused_before_anything_is_run(
     for patch in PATCHES:
         tmp_path.joinpath("change").write_text(patch)
         message = refused("restore", backup, "-d", database, folder=tmp_path)
-        assert message.startswith(f"{backup} has more than a backup has ("), patch
+        assert message.startswith(f"{backup} has an unexpected statement ("), patch
 
     left = [name for name in state_of(tmp_path) if "change" not in str(name)]
     assert (everything(database), left) == before
@@ -840,7 +840,7 @@ def test_a_secret_without_a_variable_is_refused(database: str, tmp_path: Path) -
     """No argument may hold it."""
     message = refused("backup", "-d", with_option(database, "sslpassword=secret"), folder=tmp_path)
 
-    assert message == "others could see the option sslpassword: connect without it"
+    assert message == "other users could see sslpassword: connect without it"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -197,7 +197,7 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
         if not DRIFT[change]:
             found = rehearsed(applied)
 
-            more = "; it lacks the drift that `poker-therapist status` shows"
+            more = "; the scratch schema lacks the drift that `poker-therapist status` shows"
             assert in_scratch_schema(applied, more).match(found.fallback_reason)
             return
         with pytest.raises(StorageError) as caught:
@@ -349,7 +349,7 @@ def test_tables_that_refer_to_each_other_are_refused_in_a_scratch_schema(applied
             rehearsed(applied)
 
         assert re.search(
-            "could not be built again for a rehearsal: "
+            "could not be rebuilt for a rehearsal: "
             r"the foreign keys of these tables form a cycle: (pots, winners, pots|winners, pots, winners)\n",
             str(caught.value),
         )

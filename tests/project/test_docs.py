@@ -1006,7 +1006,7 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
     "`rejected this user`": _refused_user,
     "`create it with createdb`": _no_database_on_the_server,
     "`permission denied for schema public`": _may_not_create,
-    "`the schema in search_path is not in`": _no_schema,
+    "`the schema in search_path does not exist`": _no_schema,
     "`another session is still migrating`": _somebody_migrates,
     "`canceling statement due to lock timeout`": _somebody_uses_a_table,
     "`pip install 'poker-therapist[postgresql]'`": _no_driver,

@@ -197,7 +197,7 @@ def test_a_stored_time_as_a_datetime(stored: str, moment: datetime) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (None, r"a time must be a string \(got None\): expires_at is None where a row never expires"),
+        (None, r"a time must be a string \(got None\): expires_at is None if a row never expires"),
         ("yesterday", "a time must be a string that the storage returned"),
         (5, "a time must be a string that the storage returned"),
         ("0001-01-01T00:00:00+23:00", "the time must be in the years 1 to 9999 in UTC"),

@@ -272,9 +272,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         refusal = ""
         for key, reason, is_parent_unchanged in keys.newly_unusable():
             if is_parent_unchanged:  # the app's own, of another shape than 001 took for granted
-                self.tell_operator(f"SQLite cannot check {key.child}'s foreign key to {key.parent}: {reason}")
+                self.tell_operator(f"cannot check the foreign key of {key.child} to {key.parent}: {reason}")
             else:
-                refusal = f"{key.child}'s foreign key to {key.parent} would be invalid: {reason}"
+                refusal = f"the foreign key of {key.child} to {key.parent} would be invalid: {reason}"
         if violation := keys.new_violation(old_keys_only=direction == "rollback"):
             key, row = violation
             which = f"row {row}" if isinstance(row, int) else "a row"

@@ -78,12 +78,12 @@ CASES = {
     "a parent that loses its key": (
         "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand TEXT REFERENCES hands (name));",
         "CREATE TABLE held AS SELECT * FROM hands; DROP TABLE hands; ALTER TABLE held RENAME TO hands;",
-        "bets's foreign key to hands would be invalid: (name) is neither the primary key nor UNIQUE in hands",
+        "the foreign key of bets to hands would be invalid: (name) is neither the primary key nor UNIQUE",
     ),
     "a new key to a parent without one": (
         "",
         "CREATE TABLE items (code TEXT); CREATE TABLE orders (item TEXT REFERENCES items (code));",
-        "orders's foreign key to items would be invalid: (code) is neither the primary key nor UNIQUE",
+        "the foreign key of orders to items would be invalid: (code) is neither the primary key nor UNIQUE",
     ),
     "an old violation, its table rebuilt": (
         "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand REFERENCES hands); INSERT INTO bets VALUES (5, 99);",
@@ -137,4 +137,4 @@ def test_a_key_to_a_table_of_the_app_s_that_has_no_such_column_is_told(project: 
     done = project.yoyo("apply")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "SQLite cannot check hands's foreign key to users" in done.stdout
+    assert "cannot check the foreign key of hands to users" in done.stdout

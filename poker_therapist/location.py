@@ -45,8 +45,8 @@ class SQLiteLocation:
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
         given: the path as it was given; `path` unless it was given otherwise.
         on_connect: called with each new connection, before its settings are made.
-        sources: the folders of its migrations, where commands in messages have to say so.
-        yoyo: with which options the yoyo command was called, if it runs.
+        sources: the folders of its migrations, if commands in messages need `--sources`.
+        yoyo: the options of the yoyo command, if it runs.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("sqlite",)
@@ -101,8 +101,8 @@ class PostgreSQLLocation:
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
         pooler: the mode of a pooler, if the URL has it: `transaction` or `session`.
         on_connect: called with each new connection, before its settings are made.
-        sources: the folders of its migrations, where commands in messages have to say so.
-        yoyo: with which options the yoyo command was called, if it runs.
+        sources: the folders of its migrations, if commands in messages need `--sources`.
+        yoyo: the options of the yoyo command, if it runs.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("postgresql", "citus")

@@ -161,8 +161,8 @@ def check_user(user_id: SupportsIndex, name: str = "user_id") -> int:
 def check_key(name: str, key: str) -> str:
     """Return `key` if it is a string that both engines can hold; raise InvalidInput naming it if not.
 
-    For what is looked up: an old database may hold longer keys than `check_new_key` lets in. What a subclass
-    of strings says of itself does not count, only its text.
+    For reads: an old database may contain longer keys than `check_new_key` allows. Of a subclass of str
+    only its text counts.
     """
     if type(key) is not str and isinstance(key, str):
         key = str.__str__(key)

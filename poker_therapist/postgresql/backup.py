@@ -1,7 +1,7 @@
 """Backups of a PostgreSQL database: pg_dump makes them, pg_restore reads them, one transaction restores them.
 
 A backup holds what the migrations have made and nothing of the app's, which may have tables in that schema.
-The texts of the migrations say what that is: a standby can be dumped, too, where nothing can be tried out.
+The texts of the migrations name these objects, so that a read-only standby can be dumped, too.
 """
 
 import logging
@@ -103,10 +103,10 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
 def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) -> Path | None:
     """Replace what the migrations have made with what a dump holds; return the backup of what was replaced.
 
-    One transaction drops the one and makes the other, while others are connected: nobody ever sees a part of
-    it, and if it fails, or this process dies, all is as it was. What others write while the backup is made is
-    replaced and not in that backup. The role that restores owns all of it. The tables are plain ones: the
-    migration of an optional source, which distributes them, is pending again, with a warning.
+    One transaction drops the old and creates the new tables, while others are connected: no session sees a
+    part of it, and if it fails, or this process dies, nothing has changed. What others write while the backup
+    is made is replaced and not in that backup. The role that restores owns the tables. They are plain ones:
+    the migration of an optional source, which distributes them, is pending again, with a warning.
 
     Raises:
         DatabaseNotFound, DatabaseUnreadable: there is no such file; it is damaged, or not from `save_backup`.
@@ -265,7 +265,7 @@ def _replace(
 
 
 def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
-    """Wait until nobody uses some tables, by short tries, between which others go on.
+    """Lock some tables by short attempts, between which other sessions continue.
 
     Another session may have read one table and want the next: a longer wait would be a deadlock with it.
     """
@@ -285,7 +285,7 @@ def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
 def _explaining(
     what: str, location: PostgreSQLLocation, otherwise: type[PokerTherapistError] = StorageError
 ) -> Iterator[None]:
-    """Raise an error of ours for what a program, the server or the system says; nothing was changed."""
+    """Translate an error of a program, the server or the system to ours; nothing was changed."""
     try:
         yield
     except (psycopg.Error, _ProgramFailed, OSError) as error:
@@ -315,7 +315,7 @@ def _explaining(
 
 
 def _require_programs() -> None:
-    """Raise StorageError unless the programs are on PATH, where an operator says which version is meant."""
+    """Raise StorageError unless the programs are on PATH, by which an operator chooses their version."""
     for program in ("pg_dump", "pg_restore"):
         if shutil.which(program) is None:
             raise StorageError(f"{program} is not installed, or its folder is not on PATH: {_INSTALL}")

@@ -48,7 +48,7 @@ _PATIENCE: dict[str, Any] = {
 # statement is still running; and so long may that connection be silent.
 SILENCE = 60.0
 _SILENCE_OF_PROBE = 10.0
-# Of a statement outside of a transaction that goes through a pooler it is not known which process runs it.
+# Through a pooler it is not known which process runs a statement outside of a transaction.
 _STATE = (
     "SELECT CASE WHEN %s::int IS NULL THEN 'unknown' ELSE "
     "(SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %s) END"
@@ -245,10 +245,10 @@ def _connect_once(
 
 
 def _require_sessions(connection: WatchedConnection, location: PostgreSQLLocation) -> None:
-    """Refuse a pooler between that gives each transaction whichever session is free.
+    """Refuse a pooler in transaction mode, which gives each transaction any free session.
 
-    Nothing else tells one apart from a pooler that gives each connection a session of its own: there, two
-    connections are served by two processes of the server, and always by the same.
+    Only this shows the difference to session mode, in which each of two connections is always served by
+    its own process of the server.
     """
     with suppress(psycopg.Error), closing(_open_once(location, WatchedConnection)) as other:
         other.silence = 0.5  # which waits for ever where only one may have a session

@@ -1,9 +1,9 @@
-"""What pg_restore writes of a dump, read as data: nothing is run but what pg_dump writes of tables.
+"""The script that pg_restore writes for a dump, read as data: only pg_dump's statements for tables are run.
 
-A dump comes from elsewhere, and whoever restores it is mighty. So each statement has to be one of those by
-which pg_dump makes the tables, views and sequences of one schema again. Of functions it may call PostgreSQL's
-own that change nothing, and those that the restoring role trusts already. Each is sent by itself, such that
-the server takes no second one with it.
+A dump is untrusted, and the role that restores it is powerful. So each statement must be one with which
+pg_dump recreates the tables, views and sequences of one schema. It may call functions of PostgreSQL that
+change nothing, and functions of roles that the restoring role already trusts. Each is sent by itself, so that
+it cannot carry a second statement.
 """
 
 import re

@@ -1,8 +1,8 @@
 """What migrations build, to be compared with the live schema: in a scratch schema, or in a scratch database.
 
-A schema is enough where a migration's text says that it finds and makes nothing outside it; it is undone with
-its transaction, and costs a server nothing. A database is made of the server's template for the others, and
-dropped at the end: that costs a checkpoint.
+A schema is enough if the text of a migration uses and creates nothing outside it; it is rolled back with its
+transaction, at no cost for the server. For the others a database is created from the server's template and
+dropped at the end, which costs a checkpoint.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """The schema of the tables in a PostgreSQL database, and what can hide them from a session.
 
-Whoever may create in a schema can put a function or an operator there that fits a call better than
-PostgreSQL's own, and have it called by whoever has that schema on the path. So our own statements name the
-schema of each table, and their path has nothing but `pg_catalog`; temporary tables come last.
+A role that may create objects in a schema can create a function or operator there that matches a call better
+than PostgreSQL's own, and sessions with that schema on their path would call it. So our own statements name
+the schema of each table, and their path has only `pg_catalog`; temporary tables come last.
 """
 
 import os
@@ -196,10 +196,10 @@ def strangers_among(connection: psycopg.Connection[Any], names: Iterable[tuple[s
 
 
 def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
-    """Return where a database is migrated and administered, which takes a session of its own.
+    """Return where a database is migrated and administered, which needs a session.
 
     Raises:
-        InvalidInput: a pooler is between that gives none, and the environment does not say how to get past.
+        InvalidInput: a pooler in transaction mode gives none, and the environment has no direct URL.
     """
     if location.pooler != "transaction":
         return location

@@ -1,8 +1,8 @@
 """Where migrations are rehearsed: a copy of a PostgreSQL database, or of its schema.
 
-The server itself copies a database, as a template, if nobody else is connected to it and the role may create
+The server itself copies a database, as a template, if no other session is connected and the role may create
 databases. Otherwise the tables are built again in a scratch schema of the same database, and their rows are
-copied there. Either goes at the end; what a killed rehearsal has left goes with the next.
+copied there. Either is dropped at the end; the next rehearsal drops what a killed one has left.
 """
 
 import contextlib

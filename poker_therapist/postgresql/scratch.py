@@ -52,7 +52,7 @@ def require_one_schema(
     Args:
         connection: whose database has the schemas that a statement could name.
         migrations: those to try.
-        kept: whether what they do is committed; if not, what is in no schema is undone as well.
+        kept: whether their changes are committed; if not, those outside schemas are rolled back, too.
     """
     listed = "|".join(map(re.escape, _schemas(connection)))
     named = re.compile(rf'(?<![\w$."])"?(?:{listed})"?\s*\.\s*["\w]|\bsearch_path\b', re.IGNORECASE)
@@ -99,10 +99,10 @@ def build(
     *,
     is_last_way: bool = False,
 ) -> Catalog:
-    """Return what migrations build in a new schema, inside a transaction that the caller undoes.
+    """Return what migrations build in a new schema, inside a transaction that the caller rolls back.
 
-    They find nothing but what they have built themselves, what extensions have put into schemas of their own,
-    and empty copies of tables of the app's.
+    They find only what they have built themselves, the schemas of extensions, and empty copies of the app's
+    tables.
 
     Args:
         connection: where the live schema is.
@@ -215,8 +215,8 @@ def _try(
 ) -> psycopg.Error | None:
     """Run a statement as well as can be inside a transaction; return why it failed.
 
-    An index is the same without CONCURRENTLY; what else no transaction may hold (VACUUM) makes no schema, and
-    a migration's own transactions are part of this one.
+    An index is the same without CONCURRENTLY; other statements that cannot run in a transaction (VACUUM)
+    do not change the schema, and a migration's own transactions are part of this one.
     """
     if statement.control:
         return None

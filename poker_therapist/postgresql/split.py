@@ -63,9 +63,9 @@ def split(text: str) -> list[Statement]:
 
 
 def tokens(text: str) -> Iterator[re.Match[str]]:
-    """Yield what a text is made of, without blanks and comments; of a comment without its end, the beginning.
+    """Yield the tokens of a text, without blanks and comments; of a comment that is not closed, its start.
 
-    Comments nest. A quote, or what dollar signs begin, that has no end comes as a character of its own.
+    Comments nest. A quote or dollar quote that is not closed is a token of one character.
     """
     place = 0
     while token := _TOKEN.search(text, place):

@@ -1,8 +1,8 @@
-"""The PostgreSQL half of copying: all rows as of one moment, and a transaction that fills empty tables.
+"""The PostgreSQL half of copying: all rows from one snapshot, and a transaction that fills empty tables.
 
-Rows come in chunks as the server sends them and go by COPY, with some in memory at a time. What `legacy_rows`
-holds of any type stands there as JSON; bytes and infinities, for which JSON has no word, as an object of one
-key, as nothing else does.
+Rows are read in chunks and written by COPY, with few in memory at a time. Columns of `legacy_rows` with
+values of any type contain JSON; bytes and infinities, which JSON does not have, are an object
+with one special key.
 """
 
 import json

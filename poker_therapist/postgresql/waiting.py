@@ -38,7 +38,7 @@ class LockWatch(threading.Thread):
         Args:
             location: where the session is.
             pid: returns the server's process of the session; None while there is none.
-            tell: called, in another thread, with a sentence.
+            tell: called with a message, in another thread.
         """
         super().__init__(daemon=True)
         self.found = ""

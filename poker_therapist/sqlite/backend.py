@@ -147,12 +147,12 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         Watch(seconds).attach(self.connection, trusted=True)
 
     def rollback(self) -> None:
-        """Undo the transaction, which SQLite may have undone by itself already."""
+        """Roll back the transaction, unless SQLite has already done so."""
         self.connection.rollback()
         self._in_transaction = False
 
     def savepoint_rollback(self, id: str) -> None:  # noqa: A002  # yoyo's signature
-        """Undo a part of the transaction, unless SQLite has undone all of it by itself: for want of room."""
+        """Roll back to a savepoint, unless SQLite has rolled back everything, as on a full disk."""
         if self.connection.in_transaction:
             super().savepoint_rollback(id)
 
@@ -321,8 +321,8 @@ class ForeignKey(NamedTuple):
 class ForeignKeys:
     """The foreign keys that a migration may break, as they were before it.
 
-    `PRAGMA foreign_key_check` would read every table of the app's, stop at the first key that SQLite cannot
-    use, and tell no rows of a table WITHOUT ROWID apart.
+    `PRAGMA foreign_key_check` would read every table of the app, stop at the first key that SQLite cannot
+    use, and not distinguish the rows of a table WITHOUT ROWID.
 
     What names neither a table nor, through its triggers, one that writes to it cannot change its rows: such a
     table is not read.

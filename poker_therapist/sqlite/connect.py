@@ -238,10 +238,9 @@ def uri(path: PurePath, options: str) -> str:
 def immutable_state(path: Path) -> tuple[int, int, int] | None:
     """Return what identifies the content of a file that can only be read as immutable; None for any other.
 
-    A database in WAL mode cannot be read where the files beside it cannot be created: in a folder that may
-    not be written, on a read-only disk. Where there is no log nobody has it open, and all of it is in the one
-    file. But somebody with more rights may open and write it at any time, so this must be asked again for
-    each look.
+    A database in WAL mode cannot be read where the files beside it cannot be created: in a read-only
+    folder, on a read-only disk. Without a WAL no process has it open, and all data is in the one file. But a
+    process with more permissions may open and write it at any time, so this must be asked again each time.
     """
     path = Path(os.path.realpath(path))
     if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():

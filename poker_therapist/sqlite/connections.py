@@ -1,7 +1,7 @@
 """The connections of the storage to an SQLite file.
 
-Each thread has a connection of its own, kept until the thread or the database ends, and a forked child starts
-without any. What the driver raises becomes one of this package's errors.
+Each thread has its own connection, kept until the thread ends or the database is closed. A forked child
+starts without connections. Errors of the driver are translated to errors of this package.
 """
 
 import atexit
@@ -154,8 +154,8 @@ class SQLiteDatabase(Database):
     def _open_and_read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
         """Read through a new connection, which is closed again if it takes the file for immutable.
 
-        Nobody had the file open when that was decided. If somebody has opened and written it meanwhile, what
-        was read may be of two states, and is read again.
+        No process had the file open when that was decided. If one has opened and written it since, the result
+        may be of two states, and is read again.
         """
         while True:
             before = immutable_state(self.location.path)

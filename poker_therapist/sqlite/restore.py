@@ -38,10 +38,10 @@ from poker_therapist.tables import StoredTable
 def restore(
     location: SQLiteLocation, backup: Path, sources: Sequence[str], tables: Sequence[StoredTable]
 ) -> Path | None:
-    """Put a backup in the place of a database, while others are connected to it.
+    """Replace a database with a backup, while others are connected to it.
 
-    Readers go on with what they saw until they read anew. What others write while this runs is replaced too,
-    and is not in the backup of what was there: stop writers first.
+    Readers keep their snapshot until their next transaction. What others write while this runs is replaced
+    too, and is not in the backup of the replaced database: stop writers first.
 
     Args:
         location: the database; made if it is not there.
@@ -140,8 +140,8 @@ def _naming(replaced: Path | None) -> Iterator[None]:
         raise error.with_message(f"{error}\nThe damaged database is kept as {replaced}") from error
 
 
-# Of a process of its own, for which the connections of this one are others'. SQLite locks these bytes, and
-# who has read a database in WAL mode keeps a lock while he is connected: https://sqlite.org/src/file/src/os.h
+# For a separate process, because locks of one process do not conflict. SQLite locks these bytes, and who
+# has read a database in WAL mode keeps a lock while connected: https://sqlite.org/src/file/src/os.h
 _KEEP_OUT = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:
@@ -153,10 +153,10 @@ with open(sys.argv[1], "r+b") as file:
 
 @contextlib.contextmanager
 def _keeping_others_out(path: Path) -> Iterator[None]:
-    """Let nobody read or write a damaged file for a block, whatever is left of its first page.
+    """Lock a damaged file against all readers and writers for a block, whatever is left of its first page.
 
     Raises:
-        DatabaseBusy: somebody is connected to it, who would go on with what he knows of the damaged file.
+        DatabaseBusy: another process is connected to it, and would continue with the damaged file.
     """
     if not os.access(path, os.W_OK):
         raise DatabaseReadOnly(f"{path} is not writable: correct the permissions of the file and its folder")
@@ -186,7 +186,7 @@ def _require_empty(location: SQLiteLocation, target: sqlite3.Connection) -> None
     """Take the lock of an empty file, and keep it.
 
     Raises:
-        DatabaseBusy: somebody has made a database of it meanwhile, of which there is no backup.
+        DatabaseBusy: another process has created a database in it, of which there is no backup.
     """
     target.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
     target.execute("BEGIN EXCLUSIVE")

@@ -2,7 +2,7 @@
 
 A transaction can end in any way: its block raises, a signal arrives while BEGIN waits, a generator that holds
 it is dropped and the garbage collector of another thread finishes it. So the session knows its transaction by
-a weak reference and a token. What nobody holds any more is rolled back, at once or at the session's next use.
+a weak reference and a token. One without references is rolled back, at once or at the session's next use.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Session:
         Args:
             token: which transaction.
             timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it
-                takes; that thread then sees that nobody holds its transaction, and rolls it back.
+                takes; that thread then sees that its transaction has no references, and rolls it back.
         """
         if timeout < 0 or _is_owned(self.lock):
             with self.lock:

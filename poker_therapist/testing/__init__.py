@@ -43,8 +43,8 @@ class _Checks(ABC, Generic[D]):
     Attributes:
         folder: where the pairs are.
         irreversible: ids whose rollback loses data; each must declare that in its rollback file.
-        queries: the `.sql` files with the named queries of the code, which go on working after a migration
-            that says `-- compatible: true`.
+        queries: the `.sql` files with the named queries of the code, which a migration with
+            `-- compatible: true` must not break.
         owners: the columns with the owner of a row: such a migration creates no table with one of them.
     """
 

@@ -24,7 +24,7 @@ _VARIES = re.compile(r"\d{4}-\d\d-\d\d[ T][-\d:.+]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0
 
 
 class Scratch(ABC, Generic[D]):
-    """Makes databases for tests; they go with the folder, or when it is closed."""
+    """Creates databases for tests; they are removed with the folder, or when it is closed."""
 
     @abstractmethod
     def create(self) -> D:

@@ -114,7 +114,7 @@ WRONG = {
     ".": "{place} is a folder: give the path of a database file",
     "sqlite+atomik:///x.db": "sqlite+atomik:// is not a supported type of database",
     "sqlite:///x.db?timeout=soon": "timeout=soon in the URL: use a number of seconds",
-    "": "'' is no path of a database",
+    "": "'' is not a valid path",
 }
 
 

@@ -1,6 +1,6 @@
--- All queries of the storage, for both engines. Each reads or writes the rows of one player, its first parameter;
--- only next_player_with_expired and users_of_... look at all players. Each finds its rows by an index and reads
--- them in the order of that index, unless its comment has an exception. Newest first is by id, not by a clock.
+-- All queries of the storage, for both engines. Each reads or writes the rows of one player, its first
+-- parameter; only next_player_with_expired and users_of_... look at all players. Each finds its rows by an
+-- index and reads them in its order, unless a comment has an exception. Newest first is by id, not by time.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
 -- Upsert: an existing pattern is replaced and keeps its id and created_at.
@@ -192,7 +192,7 @@ GROUP BY session_id
 ORDER BY max(id) DESC;
 
 -- name: purge_expired(user_id, same_user_id, now, limit)
--- The longest expired first; a few at a time, so that others do not wait long for the lock. With the plus SQLite
+-- The longest expired first; a few at a time, so that no lock is held for long. With the plus SQLite
 -- finds each row by its id, and does not go through all rows of the player.
 DELETE FROM conversation_context
 WHERE

@@ -209,7 +209,7 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
     _run("pg_restore", *options, file, output=script)
     recorded = _rows(script, b"_yoyo_migration")
     if recorded is None:
-        raise DatabaseUnreadable(f"{file} is a dump, but not of a Poker Therapist database: correct the path")
+        raise DatabaseUnreadable(f"{file} is a dump, but not of Poker Therapist: correct the path")
     applied = {str(row["migration_id"]): str(row["applied_at_utc"]) for row in recorded}
     newer = sorted(applied.keys() - {one.id for one in backend.read(sources)})
     # The server writes no zeros at the end of a time; Python, which has written the kept one, does.

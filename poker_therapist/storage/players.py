@@ -117,7 +117,7 @@ class Players(ContextItems):
         return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
-        """Delete everything that is stored about a player; on SQLite also every trace in the file and the WAL.
+        """Delete everything that is stored about a player; on SQLite also all traces in the file and the WAL.
 
         On SQLite the pages of the file are rewritten, which takes time and free disk space in proportion to
         its size. Rows of other players do not change. Copies in tables of the app, in backups and in exports

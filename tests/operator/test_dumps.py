@@ -439,7 +439,7 @@ def test_a_backup_of_another_schema_is_refused(database: str, postgresql_url: st
     backup = back_up(with_option(database, "schema=rex"), tmp_path)
 
     assert refused("restore", backup, "-d", database, folder=tmp_path) == (
-        f"{backup} is of the schema rex, not of public: add schema=rex to the URL of the database"
+        f"{backup} is a backup of the schema rex, not of public: add schema=rex to the URL of the database"
     )
     assert value(database) == "first"
 
@@ -525,7 +525,7 @@ def of_rows_alone(path: Path, url: str) -> None:
         (somebody_elses, "of Poker Therapist: correct the path"),
         (of_the_whole_database, 'could not be restored (relation "users" already exists)'),
         (with_a_function, "has an unexpected object (FUNCTION public f() "),
-        (of_two_schemas, "is of the schema other, public, not of public"),
+        (of_two_schemas, "is a backup of the schema other, public, not of public"),
         (of_rows_alone, "could not be restored (relation "),
     ],
 )

@@ -558,12 +558,12 @@ UNFIT = {
     ),
     "a session of bytes": (
         "UPDATE legacy_rows SET session_id = x'00ff' WHERE row_id = 2",
-        "row 2 of conversation_context, kept in legacy_rows,",
+        "row 2 of conversation_context (kept in legacy_rows)",
         "its session_id is not text",
     ),
     "a session with a NUL": (
         "UPDATE legacy_rows SET session_id = 'a' || char(0) WHERE row_id = 2",
-        "row 2 of conversation_context, kept in legacy_rows,",
+        "row 2 of conversation_context (kept in legacy_rows)",
         "NUL",
     ),
 }  # fmt: skip
@@ -673,7 +673,7 @@ TAMPERED: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
     "a value": ("user_patterns", lambda rows: [(*rows[0][:4], '"other"', *rows[0][5:]), *rows[1:]],
                 "row 1 of user_patterns differs in pattern_value"),
     "a type": ("legacy_rows", lambda rows: [(*rows[0][:6], 7.0, *rows[0][7:]), *rows[1:]],
-               "row 2 of conversation_context, kept in legacy_rows, differs in value"),
+               "row 2 of conversation_context (kept in legacy_rows) differs in value"),
     "a missing row": ("user_insights", lambda rows: rows[1:], "row 1 of user_insights is missing"),
     "a missing last row": ("user_insights", lambda rows: rows[:-1], "row 2 of user_insights is missing"),
     "a row too many": ("conversation_context", lambda rows: [*rows, (99, *rows[0][1:])],

@@ -156,8 +156,8 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
         import logging
 
         logging.getLogger("poker_therapist").warning(
-            "%s has %s, which this version of the code does not know. The code continues, because each is "
-            "marked `-- compatible: true`; its exports leave out what they added. Update the code",
+            "%s has %s, which this version of the code does not know. The code continues, because each "
+            "declares `-- compatible: true`; its exports leave out what they added. Update the code",
             *(location.name, ids),
         )
 

@@ -113,7 +113,7 @@ class _Checks(ABC, Generic[D]):
 
                 assert rehearsed.verdict in expected, "\n".join([f"{migration.id}:", *reasons])
                 assert not rehearsed.broken_promises, "\n".join(
-                    [f"{migration.id} is marked `-- compatible: true`, but:", *reasons]
+                    [f"{migration.id} declares `-- compatible: true`, but:", *reasons]
                 )
 
     def test_a_kill_at_any_statement_leaves_nothing_to_repair(self, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_promise_that_is_not_kept_fails(folder: Path) -> None:
     with_text("0002.cents", f"{claim}CREATE UNIQUE INDEX sizes ON bets (hand, size);")(folder)
     with_text("0002.cents.rollback", "-- It goes.\nDROP INDEX sizes;")(folder)
     with pytest.raises(
-        AssertionError, match=r"0002\.cents is marked .*\na new unique key of bets on \(hand, size\)"
+        AssertionError, match=r"0002\.cents declares .*\na new unique key of bets on \(hand, size\)"
     ):
         check(ROUND_TRIP, folder)
 

@@ -23,7 +23,7 @@ class Mode(Enum):
 
 
 class Database(ABC):
-    """An open database, used by any number of threads and processes at once; each engine has a subclass.
+    """An open database, used by any number of threads and processes concurrently; each engine has a subclass.
 
     The queries are those of the `.sql` files with which the database was opened, and are called by name.
     Values are bound in the order in which the query's header names its parameters.
@@ -32,8 +32,8 @@ class Database(ABC):
 
     Attributes:
         location: where the database is.
-        threads: how many threads can use it at once to any purpose.
-        writers: how many of them can write at once.
+        threads: how many threads can use it concurrently with any benefit.
+        writers: how many of them can write concurrently.
         can_pause: whether a fiber that uses it is paused instead of waiting.
     """
 
@@ -81,7 +81,7 @@ class Database(ABC):
 
     @abstractmethod
     def lock_players(self, users: Collection[int]) -> None:
-        """Wait for others who write many rows of these players, and keep them waiting until the end.
+        """Take the locks of these players until the transaction ends, as others who write many rows do.
 
         So two of them never wait for each other's rows.
         """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # opening an up-to-date database imports no yoyo
 
 
 def dialect_of(folder: str, location: Location) -> "Dialect":
-    """Return what the engine of a folder says of the text of a migration.
+    """Return what judges the text of a migration for the engine of a folder.
 
     Args:
         folder: its name: that of an engine's, or of an optional one.
@@ -40,7 +40,7 @@ def open_database(location: Location, queries: Sequence[Path], *, create: bool) 
         create: whether to create an SQLite file that does not exist; a server's databases are never created.
 
     Raises:
-        StorageError: there is no such database, or it cannot be used; its subclasses say why.
+        StorageError: there is no such database, or it cannot be used; the subclass says why.
     """
     if isinstance(location, SQLiteLocation):
         from poker_therapist.sqlite.connections import SQLiteDatabase

@@ -1,26 +1,26 @@
-"""What can go wrong, one class each; every message says what to do next.
+"""The errors, one class for each kind; every message says what to do next.
 
 PokerTherapistError
 ├── InvalidInput           a value, key, number or database name that cannot be used; also a ValueError
 ├── StorageError           the database did not do what was asked
 │   ├── DatabaseNotFound   there is no database, or no folder for one, at that path
 │   ├── DatabaseUnreadable the file is not a database, or it is damaged
-│   ├── DatabaseReadOnly   the file or its folder may not be written
-│   ├── DatabaseFull       the disk, or the size allowed to the database, is used up
-│   ├── DatabaseBusy       somebody else kept it locked for longer than the timeout
+│   ├── DatabaseReadOnly   the file or its folder is not writable
+│   ├── DatabaseFull       the disk is full, or the database has reached its maximum size
+│   ├── DatabaseBusy       another connection held a lock for longer than the timeout
 │   ├── DatabaseUnreachable the server does not answer, refuses the user, or broke the connection
-│   ├── TransactionConflict somebody else changed the same data meanwhile
+│   ├── TransactionConflict another transaction changed the same data concurrently
 │   ├── SchemaMissing      a table that the storage needs is not there
 │   └── StorageClosed      the storage was used after close()
-└── MigrationError         the schema could not be brought to where the code needs it
+└── MigrationError         the schema could not be migrated
     ├── InvalidMigration   a migration's files cannot be used
-    ├── MigrationEdited    a file is not what was applied from it
+    ├── MigrationEdited    a file was edited after it was applied
     ├── MigrationFailed    a statement of a migration failed
     ├── MigrationOutOfOrder a migration comes too late, or two depend on the same one
-    ├── MigrationInterrupted another migration was stopped in the middle
-    ├── DriftUnknown       whether the schema is what the migrations build cannot be said
+    ├── MigrationInterrupted another migration was interrupted
+    ├── DriftUnknown       the schema cannot be compared with what the migrations build
     ├── SchemaOutdated     migrations are pending and the caller asked not to apply them
-    └── SchemaTooNew       the database has had migrations that this version does not know
+    └── SchemaTooNew       the database has migrations that this version does not know
 """
 
 import errno
@@ -52,7 +52,7 @@ def counted(count: float, one: str, more: str = "") -> str:
 
 
 def escape_driver_error(error: BaseException) -> None:
-    """Escape what an error of a driver says: Python shows it above ours, and names in it are anybody's."""
+    """Escape the text of a driver's error, which Python shows above ours: its names are untrusted."""
     error.args = tuple(escaped(one, keeping="\n") if isinstance(one, str) else one for one in error.args)
 
 
@@ -70,18 +70,18 @@ class PokerTherapistError(Exception):
         return changed
 
     def left_undone(self, word: str, done: Sequence[str], rest: Sequence[str], room: str) -> Self:
-        """Return the same error, of want of room, with what of some migrations was done, and what was not.
+        """Return the same error of a full disk, with what was done with which migrations.
 
         Args:
-            word: what was done with them: `applied`.
-            done: the ids of those with which that was done before.
+            word: what was done: `applied`.
+            done: the ids of the migrations that were done before.
             rest: the ids of the others.
-            room: how much room the others need; empty if nobody knows.
+            room: how much disk space the others need; empty if that is not known.
         """
         message = re.sub("[;,] (so )?nothing was changed", "", str(self)) if done else str(self)
         told = f"{', '.join(done)} {'were' if done[1:] else 'was'} {word}; " if done else ""
         told += f"{', '.join(rest)} {'were' if rest[1:] else 'was'} not {word}"
-        return self.with_message(f"{message}\n{told}{room and f', which needs up to {room}'}")
+        return self.with_message(f"{message}\n{told}{room and f'; this needs up to {room}'}")
 
 
 class InvalidInput(PokerTherapistError, ValueError):
@@ -89,7 +89,7 @@ class InvalidInput(PokerTherapistError, ValueError):
 
 
 class StorageError(PokerTherapistError):
-    """The database did not do what was asked; what was not committed is not there."""
+    """The database did not do what was asked; what was not committed is rolled back."""
 
 
 class DatabaseNotFound(StorageError):
@@ -101,23 +101,23 @@ class DatabaseUnreadable(StorageError):
 
 
 class DatabaseReadOnly(StorageError):
-    """The file or its folder may not be written."""
+    """The file or its folder is not writable."""
 
 
 class DatabaseFull(StorageError):
-    """The disk, or the size allowed to the database, is used up."""
+    """The disk is full, or the database has reached its maximum size."""
 
 
 class DatabaseBusy(StorageError):
-    """Somebody else kept the database locked for longer than the timeout."""
+    """Another connection held a lock for longer than the timeout."""
 
 
 class DatabaseUnreachable(StorageError):
-    """The server cannot be used, or broke the connection; its message says if a write may have been saved."""
+    """The server cannot be used, or the connection was lost; the message says if a write may be saved."""
 
 
 class TransactionConflict(StorageError):
-    """Somebody else changed the same data meanwhile; nothing was saved, and doing it again may work."""
+    """Another transaction changed the same data concurrently; nothing was saved, a retry may succeed."""
 
 
 class SchemaMissing(StorageError):
@@ -132,21 +132,21 @@ def file_error(error: OSError, doing: str) -> StorageError:
     """Return our error for one of the system's about a file that is written.
 
     Args:
-        error: what the system says.
+        error: the error of the operating system.
         doing: what could not be done, such as `cannot write x`.
     """
-    kind, advice = StorageError, "look at the disk, and at the limits of this process"
+    kind, advice = StorageError, "check the disk and the resource limits of this process"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kind, advice = DatabaseFull, "make room"
+        kind, advice = DatabaseFull, "free disk space"
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        kind, advice = DatabaseReadOnly, "correct the rights of the folder, or use another one"
+        kind, advice = DatabaseReadOnly, "correct the permissions of the folder, or use another folder"
     elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         advice = "correct the path"
     return kind(f"{doing} ({error.strerror}): {advice}")
 
 
 class MigrationError(PokerTherapistError):
-    """The schema could not be brought to where the code needs it; the database is as it was.
+    """The schema could not be migrated; the database is unchanged.
 
     Attributes:
         migration_id: the migration that the error is about; None if it is about none or about several.
@@ -173,7 +173,7 @@ class InvalidMigration(MigrationError):
 
 
 class MigrationEdited(MigrationError):
-    """A file is not what was applied from it; nothing ran."""
+    """A file was edited after it was applied; nothing ran."""
 
 
 class MigrationFailed(MigrationError):
@@ -181,15 +181,15 @@ class MigrationFailed(MigrationError):
 
 
 class MigrationOutOfOrder(MigrationError):
-    """A migration comes too late, or two branches have added one each after the same one; nothing ran."""
+    """A migration comes too late, or two branches each added one after the same one; nothing ran."""
 
 
 class MigrationInterrupted(MigrationError):
-    """Another migration was stopped in the middle and must be finished or rolled back first; nothing ran."""
+    """Another migration was interrupted and must be finished or rolled back first; nothing ran."""
 
 
 class DriftUnknown(MigrationError):
-    """It cannot be said whether the schema is what the applied migrations build; nothing was changed."""
+    """The schema cannot be compared with what the applied migrations build; nothing was changed."""
 
 
 class SchemaOutdated(MigrationError):
@@ -205,7 +205,7 @@ class SchemaOutdated(MigrationError):
 
 
 class SchemaTooNew(MigrationError):
-    """The database has had migrations that this version of the code does not know.
+    """The database has migrations that this version of the code does not know.
 
     Attributes:
         unknown: the ids of those migrations.
@@ -217,11 +217,11 @@ class SchemaTooNew(MigrationError):
 
     @classmethod
     def beside(cls, database: str, pending: Sequence[str], unknown: Sequence[str]) -> Self:
-        """Return the error for what is pending beside what is unknown: nobody has tried one on the other."""
+        """Return the error for pending beside unknown migrations: their combination is untested."""
         ids = escaped(", ".join(unknown))
         return cls(
-            f"{database} lacks {', '.join(pending)}, and has had {ids}, which this version of the code does "
-            "not know: update the code to a version that has all of them (or restore their files), and let "
-            "that apply them",
+            f"{database} lacks {', '.join(pending)}. It also has {ids}, which this version of the code does "
+            "not know: update the code to a version that has all of them (or restore their files), then "
+            "apply them",
             unknown=unknown,
         )

@@ -45,8 +45,8 @@ class SQLiteLocation:
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
         given: the path as it was given; `path` unless it was given otherwise.
         on_connect: called with each new connection, before its settings are made.
-        sources: the folders of its migrations, where commands in messages have to say so.
-        yoyo: with which options the yoyo command was called, if it runs.
+        sources: the folders of its migrations, if commands in messages need `--sources`.
+        yoyo: the options of the yoyo command, if it runs.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("sqlite",)
@@ -74,7 +74,7 @@ class SQLiteLocation:
 
     @property
     def described(self) -> str:
-        """The database, for an operator who must see which one it is."""
+        """The database, so that an operator sees which one it is."""
         return str(self.path)
 
     @property
@@ -95,14 +95,14 @@ class PostgreSQLLocation:
         conninfo: what libpq needs beyond its own defaults, the `PG*` variables and password files among them.
         name: what an operator calls the database: a URL without a password.
         url: the complete URL, without a password.
-        schema: where the tables are; what the server's `search_path` says unless given.
-        timeout: seconds to wait for a free connection, or for somebody else's migration.
+        schema: where the tables are; the first of the server's `search_path` unless given.
+        timeout: seconds to wait for a free connection, or for the migration of another session.
         connections: how many connections the storage opens at most.
         slow_ms: a statement that takes so many milliseconds is logged; none is for None.
-        pooler: in which mode a pooler between works, if the URL says so: `transaction` or `session`.
+        pooler: the mode of a pooler, if the URL has it: `transaction` or `session`.
         on_connect: called with each new connection, before its settings are made.
-        sources: the folders of its migrations, where commands in messages have to say so.
-        yoyo: with which options the yoyo command was called, if it runs.
+        sources: the folders of its migrations, if commands in messages need `--sources`.
+        yoyo: the options of the yoyo command, if it runs.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("postgresql", "citus")
@@ -126,9 +126,9 @@ class PostgreSQLLocation:
 
     @property
     def described(self) -> str:
-        """The database with its port and schema, for an operator who must see which one it is."""
+        """The database with its port and schema, so that an operator sees which one it is."""
         port = "" if re.search(r":\d+[,/]|[?&]port=", self.name) else ", port 5432"
-        return f"{self.name}{port}, schema {self.schema or 'as search_path says'}"
+        return f"{self.name}{port}, schema {self.schema or 'from search_path'}"
 
 
 Location = SQLiteLocation | PostgreSQLLocation
@@ -173,7 +173,7 @@ def yoyo_source(source: str) -> str:
 def yoyo_url(location: Location) -> str:
     """Return the URL of a database for the yoyo command, without a password.
 
-    Of several servers, each with a port, yoyo cannot read a URL: there they stand behind the `?`.
+    yoyo cannot read a URL of several servers with ports: those are given behind the `?`.
     """
     url = location.url.replace("://", "+atomic://", 1)
     found = re.fullmatch(r"([^/]+://(?:[^@/]*@)?)([^/?]*:\d+,[^/?]*|[^/?]*,[^/?]*:\d+)(/[^?]*)(\?.*)?", url)
@@ -192,13 +192,13 @@ def require_own(location: Location, folders: Iterable[Path]) -> None:
             right = folder.with_name(location.folders[0]).absolute()
             call = command_about(replace(location, yoyo=None, sources=(str(right),)), "apply")
             raise InvalidMigration(
-                f"{folder} holds no migrations for {location.name}, which is a database of another engine: "
-                + (f"use those of {right.name}, with `{call}`" if right.is_dir() else "correct `sources`")
+                f"the migrations in {folder} are for another database engine than {location.name}: "
+                + (f"use those for {right.name}, with `{call}`" if right.is_dir() else "correct `sources`")
             )
 
 
 def redacted(name: str) -> str:
-    """Return what was given for a database as a message may say it: nothing of it where a password may be."""
+    """Return what was given for a database as a message may show it: no part that may hold a password."""
     if not re.match(_DOUBTFUL, unquote(unquote(name))):
         return name
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", name)
@@ -206,7 +206,7 @@ def redacted(name: str) -> str:
 
 
 def hide_passwords(text: str, given: Iterable[str]) -> str:
-    """Return a text without what was given, as arguments of a command say, and may hold a password.
+    """Return a text without the parts of a command's arguments that may hold a password.
 
     It is found as it is, and as a path, a message or a URL would show it.
     """
@@ -241,7 +241,7 @@ def locate(database: str | os.PathLike[str]) -> Location:
         InvalidInput: it is neither, or an option of the URL is unknown or out of range.
     """
     if not isinstance(database, str | os.PathLike) or isinstance(os.fspath(database), bytes):
-        raise InvalidInput(f"the database must be a path or a URL, not {type(database).__name__}")
+        raise InvalidInput(f"the database must be a path or a URL (got {type(database).__name__})")
     name = os.fspath(database)
     if not _URL.match(name):
         return SQLiteLocation(_file(name), given=Path(name))
@@ -251,7 +251,7 @@ def locate(database: str | os.PathLike[str]) -> Location:
     if scheme in POSTGRESQL_SCHEMES:
         return _locate_server(name)
     raise InvalidInput(
-        f"{scheme}:// is no database that this version knows: use sqlite:///path/to.db "
+        f"{scheme}:// is not a supported type of database: use sqlite:///path/to.db "
         "or postgresql://host/database"
     )
 
@@ -259,15 +259,15 @@ def locate(database: str | os.PathLike[str]) -> Location:
 def _locate_file(name: str) -> SQLiteLocation:
     if re.search(r"[\t\r\n]", name):  # which urlsplit() would drop
         raise InvalidInput(
-            f"{redacted(name)!r} names no file: write %09, %0D and %0A for a tab and line ends in it"
+            f"{redacted(name)!r} is not a valid SQLite URL: write tabs and line ends as %09, %0D and %0A"
         )
     url = None
     with suppress(ValueError):  # which may repeat a password
         url = urlsplit(name)
     if not (url and name.partition(":")[2].startswith("///")) or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{redacted(name)!r} names no file: write sqlite:/// before a path and before a drive "
-            "(sqlite:///C:/x.db), so that an absolute path follows four slashes, and %3F and %23 for ? and # "
+            f"{redacted(name)!r} is not a valid SQLite URL: write sqlite:/// before the path (four slashes "
+            "in all before an absolute path, sqlite:///C:/x.db on Windows), and %3F and %23 for ? and # "
             "in it"
         )
     options = _options(url.query)
@@ -281,12 +281,11 @@ def _locate_file(name: str) -> SQLiteLocation:
     if journal_mode not in ("WAL", "DELETE", "TRUNCATE"):
         raise options.refusal("journal_mode", journal_mode, "WAL, DELETE or TRUNCATE")
     if not re.fullmatch(r"\d{1,3}", backups):
-        raise options.refusal("backups", backups, "how many to keep, 0 for none")
+        raise options.refusal("backups", backups, "a number from 0 to 999 (0: no backups)")
     if options:
         which = "" if options.is_doubtful else f"{min(options)!r} "
         raise InvalidInput(
-            f"unknown option {which}in the URL: there are backups, journal_mode, slow_ms, synchronous and "
-            "timeout"
+            f"unknown option {which}in the URL: use backups, journal_mode, slow_ms, synchronous or timeout"
         )
     path = unquote(url.path[1:])
     return SQLiteLocation(
@@ -300,9 +299,9 @@ class _Options(dict[str, str]):
     is_doubtful = False
 
     def refusal(self, option: str, value: str, rule: str) -> InvalidInput:
-        """Return the error for an option; its value is not said where it may be a part of a password."""
-        said = option if self.is_doubtful else f"{option}={value}"
-        return InvalidInput(f"{said} in the URL: it must be {rule}")
+        """Return the error for an option, without its value where that may be a part of a password."""
+        shown = option if self.is_doubtful else f"{option}={value}"
+        return InvalidInput(f"invalid option {shown} in the URL: use {rule}")
 
 
 def _options(query: str) -> _Options:
@@ -328,7 +327,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         from psycopg import Error, conninfo, pq
     except ImportError as error:
         raise InvalidInput(
-            "PostgreSQL needs its driver: install it with pip install 'poker-therapist[postgresql]'"
+            "the PostgreSQL driver is missing: install it with pip install 'poker-therapist[postgresql]'"
         ) from error
     start, _, query = name.partition("://")[2].partition("?")
     options = _options(query)
@@ -340,7 +339,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
         raise options.refusal("connections", connections, "a number from 1 to 999")
     pooler = options.pop("pooler", "")
     if pooler not in ("", "session", "transaction"):
-        raise options.refusal("pooler", pooler, "transaction or session, as the pooler's own mode")
+        raise options.refusal("pooler", pooler, "transaction or session, the mode of the pooler")
     schema = options.pop("schema", None)
     if schema is not None and not re.fullmatch(r"[A-Za-z_]\w{0,62}", schema):
         raise options.refusal("schema", schema, "a name of letters, digits and _")
@@ -354,7 +353,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             )
         except Error as error:
             unknown = options.keys() - {one.keyword.decode() for one in known}
-            # libpq goes on with a part of the URL, which may be a part of the password.
+            # libpq's message continues with a part of the URL, which may be a part of the password.
             reason = re.split(r"[:\"«„“]", str(error))[0].strip()
             if unknown and not options.is_doubtful:
                 reason += f" {min(unknown)!r}"
@@ -362,7 +361,7 @@ def _locate_server(name: str) -> PostgreSQLLocation:
             reason = "it is not UTF-8"
     if reason:  # raised here: the error above would be shown with this one
         raise InvalidInput(
-            f"a URL of PostgreSQL cannot be read ({reason}): use postgresql://user@host:5432/database"
+            f"the PostgreSQL URL is not valid ({reason}): use postgresql://user@host:5432/database"
         )
     defaults = {one.keyword.decode(): one.val.decode() for one in known if one.val}
     # By libpq's mark of what is not to be shown.
@@ -401,7 +400,7 @@ def _unclear(url: str) -> str:
     return ""
 
 
-# The options of ours that a URL need not say.
+# The defaults of our options, which a URL need not repeat.
 _USUAL = {("timeout", "30"), ("connections", "10")}
 
 
@@ -436,15 +435,15 @@ def _url(settings: dict[str, str]) -> str:
 
 def _file(name: str) -> Path:
     if "\0" in name or not name.strip():
-        raise InvalidInput(f"{redacted(name)!r} is no path of a database: name a file, such as RexVoice.db")
+        raise InvalidInput(f"{redacted(name)!r} is not a valid path: give a file, such as RexVoice.db")
     if re.match(_NO_PATH, name):
         raise InvalidInput(
-            f"{redacted(name)!r} reads like a server's address without its scheme: write postgresql:// "
+            f"{redacted(name)!r} looks like a server's address without its scheme: write postgresql:// "
             "before it, or ./ before a path"
         )
     if name == ":memory:":
         raise InvalidInput(
-            "a database in memory would be a different one for every thread: use a file in a temporary folder"
+            "an in-memory database would be a different one in each thread: use a file in a temporary folder"
         )
     path = os.path.abspath(name)  # noqa: PTH100  # Path.absolute() would keep a/../b
     return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)

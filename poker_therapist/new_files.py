@@ -1,4 +1,4 @@
-"""New files beside a database: for their owner alone, whole or not there, and in nobody's place.
+"""New files beside a database: for their owner alone, complete or absent, never replacing another file.
 
 Others may be able to write in the folder that they are made in.
 """
@@ -28,7 +28,7 @@ _MADE_THERE = re.compile(r"owner|(new|(work|before|after)\.db)(-journal|-wal|-sh
 
 
 class PrivateFolder:
-    """A folder that nobody else may enter, for files that are being made: nobody can put a link there.
+    """A folder that no other user may enter, for files that are being made, safe from planted links.
 
     Others may rename it and put another in its place: so it is used by its descriptor, if the system can.
     """
@@ -69,12 +69,12 @@ class PrivateFolder:
 def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
     """Make a private folder in another one; remove it, and the files in it, when the block ends.
 
-    Its maker keeps a lock, which goes with the process: so others see what a killed one has left.
+    Its maker holds a lock until the process ends, so others see what a killed process has left.
     """
     with ExitStack() as closing:
         while True:
             path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
-            with suppress(FileNotFoundError):  # somebody took it for one that was left, in this moment
+            with suppress(FileNotFoundError):  # another process has just removed it as a leftover
                 if path.lstat().st_mode & 0o700 != 0o700:  # for such a umask
                     path.chmod(0o700)
                 folder = PrivateFolder(path, closing)
@@ -86,7 +86,7 @@ def private_folder(parent: Path, prefix: str) -> Iterator[PrivateFolder]:
         try:
             yield folder
         finally:
-            with suppress(OSError):  # the disk has become read-only, say: what was done may have been done
+            with suppress(OSError):  # for example a read-only disk: what was done stays
                 folder.remove(folder.names() - {_OWNER})
             os.close(owner)
             with suppress(OSError):
@@ -102,7 +102,7 @@ def private_folders(parent: Path, pattern: str, *, remove: bool = False) -> dict
     found = {}
     with suppress(OSError):  # a folder that may be entered and not listed
         for path in [one for one in parent.iterdir() if re.fullmatch(pattern, one.name)]:
-            with suppress(OSError):  # no folder, somebody else's, or gone meanwhile
+            with suppress(OSError):  # not a folder, another user's, or removed since
                 if (left := _look_into(path, remove=remove)) is not None:
                     found[path] = left
     return found
@@ -132,9 +132,9 @@ def _look_into(path: Path, *, remove: bool) -> bool | None:
 
 
 def lock(descriptor: int, *, wait: bool) -> bool | None:
-    """Take a lock that goes with this process; return false if it is taken, None if there are no such locks.
+    """Take a lock that ends with this process; return false if it is taken, None without such locks.
 
-    Others see it who ask for it, be it in another container; nobody else does, SQLite neither.
+    Only those who ask for it see it, also in another container; SQLite does not.
     """
     try:
         if fcntl is None:
@@ -166,7 +166,7 @@ def one_at_a_time(folders: Iterable[Path], timeout: float, busy: Exception) -> I
 
 
 class Claim:
-    """That a process is in the middle of changing a file, for others to see; it goes with the process.
+    """Shows others that a process is changing a file; it ends with the process.
 
     It is a private folder beside the file.
     """
@@ -177,12 +177,12 @@ class Claim:
         self.is_ours = False
 
     def is_of_others(self, *, remove: bool = False) -> bool:
-        """Return whether somebody else has one; remove those that killed processes have left if `remove`."""
+        """Return whether others have one; remove those that killed processes have left if `remove`."""
         pattern = re.escape(self._path.name) + r"\.migrating-\w{8}"
         return not (self.is_ours or all(private_folders(self._path.parent, pattern, remove=remove).values()))
 
     def wait(self, begin: Callable[[], object], undo: Callable[[], object], timeout: float) -> bool:
-        """Begin something when nobody else has one; undo it and return false if somebody has for too long."""
+        """Begin something when no other process has one; undo it and return false after the timeout."""
         deadline = time.monotonic() + timeout
         begin()
         while self.is_of_others(remove=True):
@@ -220,9 +220,9 @@ def new_file(target: Path) -> Iterator[tuple[Path, int]]:
 
     Raises:
         InvalidInput: something is at its place, be it a link.
-        StorageError: it cannot be written; also for what the system says in the block.
+        StorageError: it cannot be written; also for an OSError in the block.
     """
-    there = f"{target} is there already: choose another name"
+    there = f"{target} already exists: choose another name"
     if os.path.lexists(target):
         raise InvalidInput(there)
     try:
@@ -243,7 +243,7 @@ def new_file(target: Path) -> Iterator[tuple[Path, int]]:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600))
                 made.replace(target)
             if not os.path.samestat(target.lstat(), found):
-                raise StorageError(f"another user has replaced {target} meanwhile: use another folder")
+                raise StorageError(f"another user replaced {target} while it was written: use another folder")
         sync_folder(target.parent)
     except FileExistsError as error:
         raise InvalidInput(there) from error
@@ -265,5 +265,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def time_for_names() -> str:
-    """Return this moment in UTC for the name of a file beside a database, a backup say: names sort by it."""
+    """Return this moment in UTC for the name of a file such as a backup: names sort by it."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -1,4 +1,4 @@
-"""Who owns a transaction, and the block that begins and ends it."""
+"""The owner of a transaction, and the block that begins and ends it."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from poker_therapist.compat import override
 from poker_therapist.errors import StorageError
 
-FAILED = "the transaction failed and was undone: leave its block, then run it again"
+FAILED = "the transaction failed and was rolled back: leave its block, then run it again"
 
 
 _Result = TypeVar("_Result")
@@ -41,7 +41,7 @@ current_fiber: ContextVar[Fiber | None] = ContextVar("current_fiber", default=No
 
 def current_task() -> Any:
     """Return the fiber, or else the asyncio task, that is running in this thread, None if none is."""
-    asyncio = sys.modules.get("asyncio")  # what nobody has imported runs no task
+    asyncio = sys.modules.get("asyncio")  # without that module no task runs
     # Without a running loop `current_task()` raises, which takes a fifth of the time of an insertion.
     if asyncio is None or (loop := asyncio._get_running_loop()) is None:
         return None
@@ -59,7 +59,7 @@ class Owner:
         self.task = current_task()
 
     def is_here(self) -> bool:
-        """Return whether the owner is who is running now."""
+        """Return whether the running thread and task are the owner."""
         return self.thread == threading.get_ident() and self.task is current_task()
 
     def was_forked(self) -> bool:
@@ -74,17 +74,17 @@ class Owner:
         """
         if self.task is not current_task():
             raise StorageError(
-                "another asyncio task has begun a transaction() in this thread and not ended it, so nothing "
-                "was done: end the block before its task awaits, or run the block in a worker thread "
-                "(asyncio.to_thread), or open the storage with poker_therapist.aio.open_storage()"
+                "another asyncio task has an open transaction() in this thread, so nothing was done: end the "
+                "block before its task awaits, run the block in a worker thread (asyncio.to_thread), or open "
+                "the storage with poker_therapist.aio.open_storage()"
             )
 
 
 def left_elsewhere() -> StorageError:
     """Return the error for a block that another thread or task ends than the one that began it."""
     return StorageError(
-        "a transaction() was begun by one thread or asyncio task and ended by another, so it was undone: "
-        "begin and end the block in the same one"
+        "a transaction() was begun by one thread or asyncio task and ended by another, so it was rolled "
+        "back: begin and end the block in the same one"
     )
 
 
@@ -135,7 +135,7 @@ class _Exit:
     A signal can arrive when Python has called `__exit__` and not run its first instruction. Nothing has ended
     the transaction then, and the exception's traceback would hold it by the method's `self`: what the thread
     saves while it handles the exception would go into that transaction, and be lost with it. So `with` is
-    given a function written in C that holds the part, and passes a weak reference on. The part goes with it.
+    given a function written in C that holds the part, and passes a weak reference on. The part ends with it.
     """
 
     def __get__(self, block: "Block | None", owner: "type[Block]") -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Where the blocks of asyncio tasks stand, of all storages: which is inside which."""
+"""The nesting of the blocks of asyncio tasks, over all storages."""
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Place:
-    """Where a block stands among others; it holds the block weakly, which is rolled back when it is dropped.
+    """The place of a block among others; it refers to the block weakly: a dropped block is rolled back.
 
     Attributes:
-        block: returns the block, as long as somebody holds it.
+        block: returns the block while a reference to it exists.
         around: the place around it, of whichever storage.
         outer: the place of the block that this one is a part of.
         ending: how the block has ended: True if it was to be committed; None while it is open.

@@ -1,10 +1,9 @@
--- Every query of the storage. Each reads or writes the rows of one player, its first parameter
--- (next_player_with_expired and users_of_... alone look at all), finds them by an index and reads them in its
--- order, unless the query says otherwise; newest first is by id, whatever a clock said. Both engines
--- understand every one.
+-- All queries of the storage, for both engines. Each reads or writes the rows of one player, its first
+-- parameter; only next_player_with_expired and users_of_... look at all players. Each finds its rows by an
+-- index and reads them in its order, unless a comment has an exception. Newest first is by id, not by time.
 
 -- name: save_pattern(user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
--- Upsert: a belief that is there already is replaced, and keeps its id and created_at.
+-- Upsert: an existing pattern is replaced and keeps its id and created_at.
 INSERT INTO user_patterns (
     user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at
 )
@@ -193,7 +192,7 @@ GROUP BY session_id
 ORDER BY max(id) DESC;
 
 -- name: purge_expired(user_id, same_user_id, now, limit)
--- The longest expired first; a few at a time, so that nobody waits long for the lock. With the plus SQLite
+-- The longest expired first; a few at a time, so that no lock is held for long. With the plus SQLite
 -- finds each row by its id, and does not go through all rows of the player.
 DELETE FROM conversation_context
 WHERE
@@ -206,8 +205,8 @@ WHERE
     );
 
 -- name: next_player_with_expired(first_user_id, now)
--- For the purge of all, which goes from player to player; the one query that no single shard can answer, for
--- nothing else knows who the players are.
+-- For the purge of all players, one after the other; the one query that needs all shards, because only the
+-- rows themselves name the players.
 SELECT user_id FROM conversation_context
 WHERE user_id >= :first_user_id AND expires_at <= :now
 ORDER BY user_id
@@ -255,8 +254,8 @@ ORDER BY id DESC
 LIMIT :limit;
 
 -- name: get_foremost_insights(user_id, importance, id, same_user_id, same_importance, min_importance, limit)
--- What matters most first, the newer first of what matters as much: the rest of the latter, then what matters
--- less. For (importance, id) < (...) SQLite would read again all that matters as much.
+-- The most important first, the newer first of equal importance: the rest of equal importance, then the less
+-- important. For (importance, id) < (...) SQLite would read all rows of equal importance again.
 SELECT
     id,
     insight_type,
@@ -294,7 +293,7 @@ WHERE user_id = :user_id
 ORDER BY pattern_type, pattern_key;
 
 -- name: export_conversation_context(user_id)
--- What has expired and is still there belongs to the player too.
+-- Expired context that is not purged yet belongs to the player too.
 SELECT
     id,
     context_key,
@@ -318,7 +317,7 @@ WHERE user_id = :user_id
 ORDER BY id;
 
 -- name: export_legacy_rows(user_id)
--- What the earlier app wrote and the migrations had to change, as it was.
+-- The original rows of the earlier app that the migrations had to change.
 SELECT
     migration_id,
     table_name,
@@ -352,7 +351,7 @@ SELECT count(*) FROM legacy_rows
 WHERE user_id = :user_id;
 
 -- name: users_of_user_patterns(first_user_id, limit)
--- Reads the index from the first player on, each entry of it, up to as many players as the limit lets in.
+-- Reads each entry of the index from the first player on, up to the limit of players.
 SELECT DISTINCT user_id FROM user_patterns
 WHERE user_id >= :first_user_id
 ORDER BY user_id
@@ -371,7 +370,7 @@ ORDER BY user_id
 LIMIT :limit;
 
 -- name: users_of_legacy_rows(first_user_id, last_user_id, limit)
--- On SQLite a user_id here may be of any type: what is no integer is nobody's.
+-- On SQLite a user_id here may have any type: one that is not an integer belongs to no player.
 SELECT DISTINCT user_id FROM legacy_rows
 WHERE
     user_id >= :first_user_id
@@ -417,7 +416,7 @@ DELETE FROM legacy_rows
 WHERE user_id = :user_id;
 
 -- name: delete_legacy_rows_of_table(user_id, table_name)
--- What is deleted from a table must not come back from here when 003 is rolled back.
+-- A row that is deleted from its table must not come back from here when 003 is rolled back.
 DELETE FROM legacy_rows
 WHERE user_id = :user_id AND table_name = :table_name;
 

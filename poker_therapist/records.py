@@ -1,6 +1,6 @@
-"""What the storage takes and returns: plain dicts, typed.
+"""The records that the storage takes and returns: typed dicts.
 
-Times are ISO 8601 strings in UTC, as they are stored; `poker_therapist.as_datetime` makes datetimes of them.
+Times are ISO 8601 strings in UTC, as stored; `poker_therapist.as_datetime` converts them to datetimes.
 """
 
 from datetime import datetime
@@ -29,7 +29,7 @@ class Context(TypedDict):
 
 
 class NewContext(TypedDict):
-    """One of several things said, for `save_contexts`; what may be left out is as in `save_context`."""
+    """One item for `save_contexts`; the optional keys have the defaults of `save_context`."""
 
     key: str
     value: Any
@@ -39,7 +39,7 @@ class NewContext(TypedDict):
 
 
 class Insight(TypedDict):
-    """Something that Rex concluded; `data` is `value` once more, under the name that 0.1.0 gave it."""
+    """Something that Rex concluded; `data` is the same as `value`, under its name in 0.1.0."""
 
     id: int
     type: str
@@ -50,7 +50,7 @@ class Insight(TypedDict):
 
 
 class Recollection(TypedDict):
-    """Everything that Rex needs for one prompt, and whether there is more than the limits let in."""
+    """Everything that Rex needs for one prompt, and whether there are more rows than the limits."""
 
     patterns: dict[str, dict[str, Pattern]]
     context: list[Context]
@@ -70,7 +70,7 @@ class Export(TypedDict):
 
 
 class Counts(TypedDict):
-    """How many rows of one player each table has."""
+    """The number of a player's rows in each table."""
 
     user_patterns: int
     conversation_context: int
@@ -79,4 +79,4 @@ class Counts(TypedDict):
 
 
 class Forgotten(Counts):
-    """How many rows of one player were deleted from each table."""
+    """The number of a player's rows that were deleted from each table."""

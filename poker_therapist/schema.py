@@ -67,10 +67,10 @@ def open_current(
         location: where it is.
         queries: the `.sql` files whose queries will be called.
         migrate: whether to create an SQLite file that does not exist and to apply pending migrations.
-        knows_all: whether to refuse also those unknown migrations that say `-- compatible: true`.
+        knows_all: whether to refuse also unknown migrations that declare `-- compatible: true`.
 
     Raises:
-        StorageError: the database cannot be opened; its subclasses say why.
+        StorageError: the database cannot be opened; the subclass says why.
         SchemaTooNew: the database has had migrations that this version does not know, and must know.
         SchemaOutdated: some are pending and `migrate` is false.
         MigrationError: one failed; the database is as it was before it.
@@ -112,14 +112,14 @@ def _bring_up_to_date(database: Database, *, migrate: bool, knows_all: bool) -> 
         # SQLite's connection would prepare its first statement for the schema that it has read before.
         if lacking := sorted(shipped - _applied_ids(database)):
             raise SchemaOutdated(
-                f"{location.name} lacks {', '.join(lacking)}, which have been applied to another database: "
-                "correct the address by which it is migrated",
+                f"{location.name} lacks {', '.join(lacking)}, which were applied to another database: "
+                "correct the address that migrations use",
                 pending=lacking,
             )
 
 
 def _applied_ids(database: Database) -> set[str]:
-    """Return the ids of the migrations that yoyo's table says have been applied."""
+    """Return the ids of the applied migrations in yoyo's table."""
     try:
         return {str(migration_id) for (migration_id,) in database.fetch_all("applied_migrations")}
     except SchemaMissing:
@@ -138,15 +138,15 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
     """Warn, once in a process, of applied migrations that this version does not know; or refuse them.
 
     Raises:
-        SchemaTooNew: one of them does not say that such code may go on; or all of them must be known; or
-            others are pending, and what they do beside the unknown nobody has tried.
+        SchemaTooNew: one of them is not declared compatible; or all of them must be known; or
+            others are pending, and their combination with the unknown ones is untested.
     """
     location, ids = database.location, escaped(", ".join(unknown))
     if knows_all or not all(_is_compatible(database, one) for one in unknown):
         raise SchemaTooNew(
             f"{location.name} is ahead of this version of the code, which does not know {ids}: update the "
-            f"code. To roll them back (`{escaped(command_about(location, 'rollback', '--to', unknown[0]))}`) "
-            "would lose what the newer version has saved in what they added",
+            f"code. Rolling them back (`{escaped(command_about(location, 'rollback', '--to', unknown[0]))}`) "
+            "would delete what the newer version has saved in the tables and columns that they added",
             unknown=unknown,
         )
     if pending:
@@ -156,14 +156,14 @@ def _go_on(database: Database, unknown: list[str], pending: list[str], *, knows_
         import logging
 
         logging.getLogger("poker_therapist").warning(
-            "%s has had %s, which this version of the code does not know. It goes on, for each says "
-            "`-- compatible: true`; what they added is in no export of this version. Update the code",
+            "%s has %s, which this version of the code does not know. The code continues, because each "
+            "declares `-- compatible: true`; its exports leave out what they added. Update the code",
             *(location.name, ids),
         )
 
 
 def _is_compatible(database: Database, migration_id: str) -> bool:
-    """Return whether the kept header of what is applied says that code which does not know it may go on."""
+    """Return whether the stored header of an applied migration declares it compatible with older code."""
     from poker_therapist.migrations.header import is_compatible
 
     found = database.fetch_one("kept_header", ("_yoyo_migration", migration_id))
@@ -237,13 +237,13 @@ def rehearse(
 
 
 def copy(source: Location, target: Location, *, progress: "Progress | None" = None) -> dict[str, int]:
-    """Copy everything that is known of all players into an empty database; see `migrations.transfer`.
+    """Copy all data of all players into an empty database; see `migrations.transfer`.
 
-    The target is migrated first if it has to be.
+    The target is migrated first if migrations are pending.
 
     Raises:
         SchemaOutdated: the source lacks migrations.
-        SchemaTooNew: either database has had migrations that this version does not know.
+        SchemaTooNew: either database has migrations that this version does not know.
     """
     from poker_therapist.migrations import transfer
     from poker_therapist.migrations.progress import no_progress

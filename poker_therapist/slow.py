@@ -71,7 +71,7 @@ _Timed = Callable[[Callable[..., None], Callable[[Any], str]], Callable[..., Non
 
 
 class _TimedPart(Part):
-    """What begins and ends a transaction, or a part of one, and is timed; nobody else holds the other one."""
+    """A timed part: it begins and ends a transaction, or a savepoint, and alone refers to the other part."""
 
     def __init__(self, part: Part, timed: _Timed) -> None:
         self._part = part

@@ -1,7 +1,7 @@
 """The named queries of a `.sql` file, compiled to the placeholders of an engine.
 
 A query starts with a header, `-- name: get_pattern(user_id, pattern_type)`, which names its parameters in the
-order in which they stand in the SQL as `:user_id`, `:pattern_type`. Comments below the header say why.
+order in which they stand in the SQL as `:user_id`, `:pattern_type`. Comments below the header give reasons.
 A function's name, in lower case before a parenthesis, is one of `pg_catalog` on PostgreSQL.
 """
 

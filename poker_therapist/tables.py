@@ -31,11 +31,11 @@ class StoredTable:
     Attributes:
         name: the table.
         key: the columns that identify a row on both engines, in the order in which rows are read.
-        row_label: what a message calls a row, a format string over its columns.
+        row_label: the name of a row in messages, a format string over its columns.
         exported_as: the name of its rows in the export of a player.
         exported_columns: the names of the columns in that export, in the order of its `export_...` query;
             `value` is JSON.
-        owner: the column that says whose row it is.
+        owner: the column with the player of a row.
         identity: the column that the database numbers, if there is one.
         any_type: columns that hold a value of any type: as it is on SQLite, as JSON on PostgreSQL.
         typed: columns that SQLite lets hold more than PostgreSQL.
@@ -52,14 +52,14 @@ class StoredTable:
     typed: tuple[TypedColumn, ...] = ()
 
     def label(self, columns: Collection[str], row: Sequence[Any]) -> str:
-        """Return what a message calls a row: its table and id, and nothing of a player's."""
+        """Return the name of a row for a message: its table and id, and no data of a player."""
         return self.row_label.format(table=self.name, **dict(zip(columns, row, strict=True)))
 
 
 LEGACY_ROWS = StoredTable(
     name="legacy_rows",
     key=("user_id", "migration_id", "table_name", "row_id"),
-    row_label="row {row_id} of {table_name}, kept in {table},",
+    row_label="row {row_id} of {table_name} (kept in {table})",
     exported_as="legacy_rows",
     exported_columns=(
         "migration_id", "table_name", "row_id", "kind", "item_key", "value",
@@ -70,13 +70,13 @@ LEGACY_ROWS = StoredTable(
         TypedColumn(
             "user_id",
             (int,),
-            "its user_id is not an integer, so it belongs to no player, as do all with "
-            "typeof(user_id) <> 'integer'",
+            "its user_id is not an integer, so it belongs to no player (find all such rows with "
+            "typeof(user_id) <> 'integer')",
         ),
         TypedColumn(
             "session_id",
             (str, type(None)),
-            "its session_id is not text, as in all with typeof(session_id) NOT IN ('text', 'null')",
+            "its session_id is not text (find all such rows with typeof(session_id) NOT IN ('text', 'null'))",
         ),
     ),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """What may be stored: ids, keys, scores and JSON values, each checked before it reaches the database.
 
-JSON that comes back equal is the rule. What cannot is refused: NaN, infinities, keys that are not text,
+A value must come back equal from JSON. Other values are refused: NaN, infinities, keys that are not strings,
 bytes, dates, lone surrogates, cycles. Tuples come back as lists.
 """
 
@@ -22,7 +22,7 @@ JSON = None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[str,
 # Deep enough for any value, shallow enough for every reader: SQLite reads 1,000 levels, Python as many less
 # the depth of its caller.
 MAX_DEPTH = 500
-_TOO_DEEP = f"the value is nested more than {MAX_DEPTH} levels deep, or holds itself: flatten it"
+_TOO_DEEP = f"the value is nested more than {MAX_DEPTH} levels deep, or contains itself: flatten it"
 
 # In characters; with up to four bytes each, a type and a key fit into an entry of PostgreSQL's index.
 MAX_KEY_LENGTH = 255
@@ -34,7 +34,7 @@ _from_json = _decoder.raw_decode
 
 
 def _to_json() -> Callable[[Any], str]:
-    """Return what writes JSON: CPython's own encoder, which `JSONEncoder.encode` makes anew at each call.
+    """Return what writes JSON: CPython's own encoder, which `JSONEncoder.encode` creates at each call.
 
     A container inside itself ends in a RecursionError, as what is nested too deeply.
     """
@@ -54,7 +54,7 @@ def encode(value: JSON) -> str:
     """Return `value` as JSON text that decodes to an equal value.
 
     Raises:
-        InvalidInput: `value` is no JSON; the message says which part.
+        InvalidInput: `value` is not JSON; the message names the part.
     """
     try:
         text = _write(value)
@@ -62,14 +62,14 @@ def encode(value: JSON) -> str:
             text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            "the value holds a lone surrogate, half of a character: decode the text it came from as UTF-16"
+            "the value contains a lone surrogate, half of a UTF-16 character: decode its source as UTF-16"
         ) from error
     except RecursionError as error:
         raise InvalidInput(_TOO_DEEP) from error
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the value is not JSON ({error}): convert it before saving it") from error
     if ("{" in text or text.count("[") > MAX_DEPTH) and not _is_plain(value, 1):
-        # What a subclass says of itself may change from call to call, so what was checked is what is encoded.
+        # The methods of a subclass may vary from call to call, so what was checked is what is encoded.
         try:
             plain = _copied(value)
         except RecursionError as error:
@@ -89,7 +89,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         for key in value:
             if type(key) is not str and not isinstance(key, str):
                 raise InvalidInput(
-                    f"a key inside the value must be a string, not {show(key)} ({type(key).__name__})"
+                    f"a key inside the value must be a string (got {show(key)}, {type(key).__name__})"
                 )
         value = value.values()
     elif type(value) is not list and type(value) is not tuple:
@@ -101,7 +101,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _copied(value: Any) -> Any:
-    """Return a value with a dict or list for each container of a subclass: OrderedDict, say."""
+    """Return a value with a dict or list for each container of a subclass such as OrderedDict."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -116,7 +116,7 @@ def decode(text: str) -> Any:
     are stored here) comes back as its text, as the earlier app read it.
 
     Raises:
-        RecursionError: the caller stands so deep in its own calls that no room is left to read the value.
+        RecursionError: the call stack of the caller is too deep to read the value.
     """
     try:
         value, end = _from_json(text)
@@ -161,8 +161,8 @@ def check_user(user_id: SupportsIndex, name: str = "user_id") -> int:
 def check_key(name: str, key: str) -> str:
     """Return `key` if it is a string that both engines can hold; raise InvalidInput naming it if not.
 
-    For what is looked up: an old database may hold longer keys than `check_new_key` lets in. What a subclass
-    of strings says of itself does not count, only its text.
+    For reads: an old database may contain longer keys than `check_new_key` allows. Of a subclass of str
+    only its text counts.
     """
     if type(key) is not str and isinstance(key, str):
         key = str.__str__(key)
@@ -241,7 +241,7 @@ def check_page(
     last = 2**63 - 1
     if before is not None:
         found = before["id"] if isinstance(before, Mapping) and before.keys() >= {"id", field} else before
-        name = "before (an id, or a record as this method returns it)"
+        name = "before (an id or a record that this method returned)"
         last = max(check_user(cast(SupportsIndex, found), name), 1 - 2**63) - 1
     return (
         last,
@@ -259,8 +259,7 @@ def check_place(before: Mapping[str, Any] | None) -> tuple[float, int]:
             before["id"], "id of before"
         )
     raise InvalidInput(
-        f"before must be an insight as it was returned, whose importance and id say where to go on "
-        f"(got {show(before)})"
+        f"before must be an insight that this method returned, with importance and id (got {show(before)})"
     )
 
 
@@ -280,7 +279,7 @@ def _in_utc(name: str, moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError) as error:
-        raise InvalidInput(f"{name} lies outside the years 1 to 9999 in UTC (got {show(moment)})") from error
+        raise InvalidInput(f"{name} must be in the years 1 to 9999 in UTC (got {show(moment)})") from error
 
 
 def as_datetime(stored: str) -> datetime:
@@ -293,7 +292,7 @@ def as_datetime(stored: str) -> datetime:
     """
     if stored is None:
         raise InvalidInput(
-            "None is no time: the expires_at of what never expires is None, so ask for that first"
+            "a time must be a string (got None): expires_at is None if a row never expires: check that first"
         )
     try:
         moment = datetime.fromisoformat(stored)
@@ -301,7 +300,7 @@ def as_datetime(stored: str) -> datetime:
         pass
     else:
         return _in_utc("the time", moment) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise InvalidInput(f"a time must be a string as the storage returns it (got {show(stored)})")
+    raise InvalidInput(f"a time must be a string that the storage returned (got {show(stored)})")
 
 
 def creation(moment: datetime | None) -> str:
@@ -342,7 +341,7 @@ def expiry(moment: datetime, minutes: float | None) -> str | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidInput(
-        f"expires_minutes must be None or a number of minutes within the calendar (got {show(minutes)})"
+        f"expires_minutes must be None or minutes within the years 1 to 9999 (got {show(minutes)})"
     )
 
 
@@ -369,5 +368,5 @@ def show(value: object) -> str:
     try:
         shown = ascii(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a list inside itself
-        shown = "one that cannot be shown"
+        shown = "a value that cannot be shown"
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

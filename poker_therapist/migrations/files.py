@@ -92,7 +92,7 @@ class Statement:
     def fault(self) -> str:
         """Why it is no statement of SQL, and what to do; empty if it may be one."""
         if program := _PROGRAMS.get(self.text[:1]):
-            return f"{self.text.split()[0]} is a command of the program {program} and no SQL: remove it"
+            return f"{self.text.split()[0]} is a command of {program}, not SQL: remove it"
         return ""
 
     def __str__(self) -> str:
@@ -266,7 +266,7 @@ class SQLMigration(Migration):
     def failure(self, direction: str, why: str) -> MigrationFailed:
         """Return the error for what this has done, and what has been undone."""
         return MigrationFailed(
-            f"{self.place(direction)}: {why}. Nothing of {self.id} was kept.",
+            f"{self.place(direction)}: {why}. All changes of {self.id} were undone.",
             migration_id=self.id,
             file=self.place(direction),
         )

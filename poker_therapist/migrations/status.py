@@ -180,5 +180,5 @@ def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list
     except DriftUnknown as error:
         return [], str(error)
     except PokerTherapistError as error:
-        return [], f"drift cannot be judged: {error}"
+        return [], f"drift cannot be checked: {error}"
     return differences(replace(expected, settings={}), actual), ""  # a setting of the file is the app's

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, BOOKKEEPING_SQL, Path(__file__).with_suffix(".sql"))
 
-# How long a migration may wait for a table: everybody who comes after it waits, too.
+# How long a migration may wait for a table: all later sessions queue behind it.
 TABLE_TIMEOUT = "5s"
 # What is worth another try: a lock that was waited for too long, or by two for each other.
 _LOCKED = ("55P03", "40P01")
@@ -98,7 +98,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if self.home.schema is None:  # where every table would seem to be missing
                 opened.close()
                 raise SchemaMissing(
-                    f"{self.name} lacks the schema that search_path names, or this role may not use it: "
+                    f"the schema in search_path does not exist in {self.name}, or this role may not use it: "
                     "create it, or grant USAGE on it"
                 )
             self._queries = {name: self.home.qualified(query) for name, query in _QUERIES.items()}
@@ -117,14 +117,14 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return self.connection is not None
 
     def create_database(self) -> None:
-        """Make nothing: a database of a server is made by whoever administers it."""
+        """Do nothing: the administrator of the server creates its databases."""
 
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold an advisory lock, so that no two migrate at once, also where no transaction may.
 
         It is asked for again and again. A session that waited for it inside a statement would hold a
-        snapshot, for which CREATE INDEX CONCURRENTLY of whoever has the lock would wait: a deadlock.
+        snapshot, for which CREATE INDEX CONCURRENTLY of the lock's holder would wait: a deadlock.
         """
         ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         deadline, pause = time.monotonic() + self.location.timeout, 0.005
@@ -132,12 +132,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if time.monotonic() > deadline:
                 waited = counted(self.location.timeout, "second")
                 raise DatabaseBusy(
-                    f"somebody else has been migrating {self.name} for {waited}{self._holder(key)}: "
-                    f"wait until that is done, and look with `{command_about(self.location, 'status')}`"
+                    f"another session is still migrating {self.name} after {waited}{self._holder(key)}: "
+                    f"wait until it has finished, then check `{command_about(self.location, 'status')}`"
                 )
             if pause < 0.25 <= pause * 1.5:  # after half a second
                 waits = f"waiting for up to {counted(self.location.timeout, 'second')}"
-                self.tell_operator(f"somebody else is migrating{self._holder(key)}: {waits}")
+                self.tell_operator(f"another session is migrating{self._holder(key)}: {waits}")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         try:
@@ -167,7 +167,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     def _patiently(self, attempt: Callable[[], _Result], *, is_whole: bool) -> _Result:
         """Try again what a lock has ended, after pauses that grow, until the location's timeout is over.
 
-        Whoever comes after a statement that waits for a table waits behind it: they go on in the pauses.
+        Other sessions queue behind a statement that waits for a table: they continue in the pauses.
         """
         deadline, pause = 0.0, 0.1
         watch: LockWatch | None = None
@@ -183,7 +183,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                         raise
                     if watch and time.monotonic() > deadline:
                         if watch.found:
-                            error.args = (f"{error}\nIt has waited for {watch.found}",)
+                            error.args = (f"{error}\nIt waited for {watch.found}",)
                         raise
                 if watch is None:
                     deadline = time.monotonic() + self.location.timeout
@@ -202,12 +202,12 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return LockWatch(self.location, pid, self.tell_operator)
 
     def is_being_changed(self) -> bool:
-        """Return whether somebody migrates right now."""
+        """Return whether a migration is running."""
         ((key,),) = self.query("lock_key_of", (self.schema, self.migration_table))
         return bool(self.query("holders", (key,)))
 
     def _holder(self, key: int) -> str:
-        """Return who has a lock, in brackets; nothing if that is not known."""
+        """Return the holder of a lock, in parentheses; empty if it is not known."""
         return "".join(f" ({escaped(holder)})" for (holder,) in self.query("holders", (key,)))
 
     def _reset_session(self) -> None:
@@ -232,7 +232,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
-        """Undo the transaction; one whose connection is lost is undone already."""
+        """Roll the transaction back; the server does so if the connection is lost."""
         self._in_transaction = False
         if not is_lost(self.connection) and (
             self.connection.pgconn.transaction_status != pq.TransactionStatus.IDLE
@@ -270,7 +270,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             if name != "kept_texts" or self._in_transaction:
                 raise
             self.unreadable = (
-                f"whether a file was edited, or a migration interrupted, is not seen ({reason_of(error)}): "
+                f"edited files and interrupted migrations cannot be detected ({reason_of(error)}): "
                 "grant this role SELECT on _migration_text"
             )
             return []
@@ -282,7 +282,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         self._patiently(lambda: self._run_once(migration, statement, direction), is_whole=is_alone)
 
     def hold(self, tables: Sequence[str]) -> None:
-        """Let nobody else write to some tables until the transaction ends, where this role may lock them."""
+        """Lock tables against writes of others until the transaction ends, where this role may."""
         for table in tables:
             if self.query("may_write", (table.removeprefix("ONLY "),)) == [(True,)]:
                 self.connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
@@ -307,7 +307,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 reason = f"{reason_of(error)}: {hint}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=line,
@@ -328,7 +328,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
 
     @contextmanager
     def _watch_later(self) -> Iterator[None]:
-        """Tell for whom a statement waits that no limit ends, after some seconds."""
+        """Report, after some seconds, which session blocks a statement without a time limit."""
         with ExitStack() as stack:
             timer = threading.Timer(_SECONDS_UNTOLD, lambda: stack.enter_context(self._watch()))
             timer.daemon = True
@@ -386,7 +386,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         return dict(self.query("present", (self.schema,)))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build, where nobody sees it and nothing of it stays."""
+        """Return the schema that migrations build; it is invisible to others and rolled back."""
         # What distributes tables changes nothing that is compared, and would distribute those built here.
         spreads = self.home.is_distributed
         built = [one for one in migrations if not (spreads and "create_distributed_table" in one.apply_sql)]
@@ -399,8 +399,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             return expected_schema(self.connection, self.location, self.schema, built)
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
             raise DriftUnknown(
-                f"drift cannot be judged, for nothing can be built here ({reason_of(error)}): "
-                "ask on the primary, as a role that may create a schema"
+                f"drift cannot be checked, because no schema can be created here ({reason_of(error)}): "
+                "run this on the primary, as a role that may create a schema"
             ) from error
 
     @property
@@ -413,21 +413,21 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
     """Return what to do about an error that many run into; empty if nothing is known of it.
 
     Args:
-        error: what the server said.
+        error: the server's error.
         there: the statement from where the server stopped.
         is_whole: whether a transaction holds all of the migration.
     """
     if error.sqlstate == "25001" and is_whole:
         return OUTSIDE_TRANSACTION
     if error.sqlstate == "55P04":
-        return "a transaction cannot use the value that it has added: use it in the next migration"
+        return "a transaction cannot use an enum value that it has added: use it in the next migration"
     if error.sqlstate == "42601" and there.startswith("\\"):
-        return f"{there.split(maxsplit=1)[0]} is a command of the program psql and no SQL: remove it"
+        return f"{there.split(maxsplit=1)[0]} is a command of psql, not SQL: remove it"
     return ""
 
 
 def _detailed(error: psycopg.Error) -> str:
-    """Return what the server said, with the row that it is about."""
+    """Return the server's message, with the row in its detail."""
     detail = error.diag.message_detail
     return f"{reason_of(error)} ({detail.rstrip('.')})" if detail else reason_of(error)
 

@@ -1,7 +1,7 @@
 """Backups of a PostgreSQL database: pg_dump makes them, pg_restore reads them, one transaction restores them.
 
 A backup holds what the migrations have made and nothing of the app's, which may have tables in that schema.
-The texts of the migrations say what that is: a standby can be dumped, too, where nothing can be tried out.
+The texts of the migrations name these objects, so that a read-only standby can be dumped, too.
 """
 
 import logging
@@ -49,8 +49,8 @@ logger = logging.getLogger("poker_therapist.migrations")
 
 _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sql"))
 _INSTALL = (
-    "install PostgreSQL's client programs, of the server's version or a later one (the package "
-    "postgresql-client of Debian and Ubuntu, libpq of Homebrew), and put their folder first on PATH"
+    "install the PostgreSQL client programs of the server's version or a later one (package "
+    "postgresql-client on Debian and Ubuntu, libpq on Homebrew), and put their folder first on PATH"
 )
 # Seconds between two looks at how far pg_dump is.
 _GLANCE = 0.5
@@ -95,21 +95,21 @@ def save_backup(location: PostgreSQLLocation, output: Path | None, sources: Sequ
     ):
         if relations := _relations(backend, sources):
             if backend.home.is_distributed:
-                logger.warning("Citus has no common snapshot: each node's rows are of a moment of their own")
+                logger.warning("Citus has no snapshot across nodes: stop the app for a consistent backup")
             return _dump(backend, relations, output or _named_by_time(backend))
     raise SchemaMissing(
-        f"{location.name} holds nothing of Poker Therapist's to back up: correct the name or the schema, or "
-        f"bring it up to date with `{command_about(location, 'apply')}`"
+        f"{location.name} has no tables of Poker Therapist to back up: correct the name or the schema, or "
+        f"create the tables with `{command_about(location, 'apply')}`"
     )
 
 
 def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) -> Path | None:
     """Replace what the migrations have made with what a dump holds; return the backup of what was replaced.
 
-    One transaction drops the one and makes the other, while others are connected: nobody ever sees a part of
-    it, and if it fails, or this process dies, all is as it was. What others write while the backup is made is
-    replaced and not in that backup. The role that restores owns all of it. The tables are plain ones: the
-    migration of an optional source, which distributes them, is pending again, with a warning.
+    One transaction drops the old and creates the new tables, while others are connected: no session sees a
+    part of it, and if it fails, or this process dies, nothing has changed. What others write while the backup
+    is made is replaced and not in that backup. The role that restores owns the tables. They are plain ones:
+    the migration of an optional source, which distributes them, is pending again, with a warning.
 
     Raises:
         DatabaseNotFound, DatabaseUnreadable: there is no such file; it is damaged, or not from `save_backup`.
@@ -125,7 +125,7 @@ def restore(location: PostgreSQLLocation, file: Path, sources: Sequence[str]) ->
         backend.migration_lock(),
         tempfile.TemporaryFile(dir=Path.cwd()) as script,  # where there is room for a backup
     ):
-        with _explaining(f"{file} is no dump, or is damaged", location, DatabaseUnreadable):
+        with _explaining(f"{file} is not a dump, or is damaged", location, DatabaseUnreadable):
             _read(backend, file, script, sources)
         relations = _relations(backend, sources)
         target = _named_by_time(backend, "before-restore.")
@@ -189,7 +189,7 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
     conninfo = make_conninfo(info.dsn, host=info.host, port=info.port, hostaddr=info.hostaddr)
     for option in pq.Conninfo.parse(conninfo.encode()):
         if option.val and option.dispchar:  # libpq's mark of what is not to be shown
-            raise InvalidInput(f"{option.keyword.decode()} would be seen by others: connect without it")
+            raise InvalidInput(f"other users could see {option.keyword.decode()}: connect without it")
     options = ["--no-password", "--format=custom", "--encoding=UTF8", f"--dbname={conninfo}"]
     options += [f"--table={name}" for _, name in relations]
     milliseconds = max(backend.location.timeout * 1000, 1)  # 0 would be to wait for ever
@@ -227,7 +227,7 @@ def _rows_dumped(backend: AtomicPostgreSQLBackend, relations: _Relations) -> Cal
 def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sources: Sequence[str]) -> None:
     """Write the script of a dump to a file; refuse one of another origin, schema or a later version."""
     if not file.is_file():
-        raise DatabaseNotFound(f"there is no file {file}: name a backup")
+        raise DatabaseNotFound(f"there is no file {file}: give the path of a backup")
     report_progress(f"reading {file.name}")
     listed = _run("pg_restore", "--list", file).decode(errors="replace").splitlines()
     # Roles, rights and tablespaces are those of one server, and the dump may be of another.
@@ -235,7 +235,7 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
     _run("pg_restore", *options, file, output=script)
     recorded = _rows(script, b"_yoyo_migration")
     if recorded is None:
-        raise DatabaseUnreadable(f"{file} is a dump, but none of Poker Therapist's: correct the path")
+        raise DatabaseUnreadable(f"{file} is a dump, but not of Poker Therapist: correct the path")
     applied = {str(row["migration_id"]): str(row["applied_at_utc"]) for row in recorded}
     newer = sorted(applied.keys() - {one.id for one in backend.read(sources)})
     # The server writes no zeros at the end of a time; Python, which has written the kept one, does.
@@ -257,12 +257,12 @@ def _read(backend: AtomicPostgreSQLBackend, file: Path, script: IO[bytes], sourc
             schemas.add(entry[1])
         elif line[:1].isdigit():
             raise DatabaseUnreadable(
-                f"{file} holds what no backup holds ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
+                f"{file} has an unexpected object ({line.split(maxsplit=3)[3]}): restore it with pg_restore"
             )
     schema = backend.schema
     if schemas != {schema}:
         raise InvalidInput(
-            f"{file} is of the schema {', '.join(sorted(schemas))}, not of {schema}: "
+            f"{file} is a backup of the schema {', '.join(sorted(schemas))}, not of {schema}: "
             f"add schema={min(schemas)} to the URL of the database"
         )
     dumped.require_harmless(backend.connection, schema, file, script)
@@ -287,11 +287,11 @@ def _replace(
             backend.unmark_one(migration, log=False)
             if migration.id in backend.records():
                 backend.query("drop_text", (backend.migration_table, migration.id))
-            logger.warning("the tables are not distributed any more: apply %s again", migration.id)
+            logger.warning("the restored tables are not distributed: apply %s again", migration.id)
 
 
 def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
-    """Wait until nobody uses some tables, by short tries, between which others go on.
+    """Lock some tables by short attempts, between which other sessions continue.
 
     Another session may have read one table and want the next: a longer wait would be a deadlock with it.
     """
@@ -311,7 +311,7 @@ def _lock(backend: AtomicPostgreSQLBackend, tables: str) -> None:
 def _explaining(
     what: str, location: PostgreSQLLocation, otherwise: type[PokerTherapistError] = StorageError
 ) -> Iterator[None]:
-    """Raise an error of ours for what a program, the server or the system says; nothing was changed."""
+    """Translate an error of a program, the server or the system to ours; nothing was changed."""
     try:
         yield
     except (psycopg.Error, _ProgramFailed, OSError) as error:
@@ -326,12 +326,12 @@ def _explaining(
             reason += f": {'; '.join(error.diag.message_detail.splitlines())}"
         kind, advice = otherwise, "nothing was changed"
         if "No space left" in reason or "quota exceeded" in reason:
-            kind, advice = DatabaseFull, "make room; nothing was changed"
+            kind, advice = DatabaseFull, "free disk space; nothing was changed"
         elif "lock timeout" in reason or "statement timeout" in reason:  # by which pg_dump limits its waiting
             advice = "find the session that keeps a transaction open in pg_stat_activity"
             kind, advice = (
                 DatabaseBusy,
-                f"it stayed locked for {counted(location.timeout, 'second')}; {advice}",
+                f"it is still locked after {counted(location.timeout, 'second')}; {advice}",
             )
         elif any(said in reason for said in ("permission denied", "must be owner", "row-level security")):
             advice = "connect as the role that owns the tables; nothing was changed"
@@ -341,7 +341,7 @@ def _explaining(
 
 
 def _require_programs() -> None:
-    """Raise StorageError unless the programs are on PATH, where an operator says which version is meant."""
+    """Raise StorageError unless the programs are on PATH, by which an operator chooses their version."""
     for program in ("pg_dump", "pg_restore"):
         if shutil.which(program) is None:
             raise StorageError(f"{program} is not installed, or its folder is not on PATH: {_INSTALL}")
@@ -386,5 +386,5 @@ def _run(
         if later := re.search(r"unsupported version .*", said):
             raise StorageError(f"{program} is older than the one that made the dump ({later[0]}): {_INSTALL}")
         found = re.search(r"Error message from server: *(.*)", said) or re.search(r"error: *(.*)", said)
-        raise _ProgramFailed(" ".join(found[1].split()) if found else "it does not say why")
+        raise _ProgramFailed(" ".join(found[1].split()) if found else "it gave no reason")
     return printed or b""

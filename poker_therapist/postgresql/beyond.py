@@ -21,7 +21,7 @@ _OF_THE_SERVER = (
 )
 _BEGINS = re.compile(_OF_THE_SERVER, re.IGNORECASE)
 _ANYWHERE = re.compile(rf"\b(?:{_OF_THE_SERVER})", re.IGNORECASE)
-# What no transaction undoes, wherever it stands.
+# What no transaction can roll back, anywhere in a statement.
 _AT_ONCE = re.compile(
     r"\bCOPY\b[^;]*?\b(?:TO (?!STDOUT\b)(?:PROGRAM\b|(?:E|U&)?['$])|FROM PROGRAM\b)|\b(?:dblink\w*|lo_export"
     r"|pg_(?:cancel_backend|terminate_backend|reload_conf|rotate_logfile|promote|switch_wal|file_\w+"
@@ -36,11 +36,11 @@ _TRIES = 20
 
 
 def beyond(text: str, *, is_undone: bool) -> str:
-    """Return what a statement does beyond its database, as far as its text says; empty if nothing.
+    """Return the effects of a statement outside its database, as far as its text shows; empty if none.
 
     Args:
         text: the statement.
-        is_undone: whether what it does is undone before anybody sees it, unless nothing can undo it.
+        is_undone: whether it is rolled back before others see it, as far as that is possible.
     """
     line = code(text)
     found = _BEGINS.match(line) or _AT_ONCE.search(line)
@@ -59,10 +59,9 @@ def is_of_server(text: str) -> bool:
 
 
 def changes_server(mine: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> str:
-    """Return what a session that is in a transaction has changed of the server's own; empty if nothing.
+    """Return what a session in a transaction has changed of the server's shared objects; empty if nothing.
 
-    What one session sees and another does not, it has changed itself: of what others do, both see the same in
-    the end.
+    What only one session sees, it has changed itself: changes of others are seen by both in the end.
     """
     for _ in range(_TRIES):
         seen = [set(_ask(one, "shared")) for one in (mine, other)]

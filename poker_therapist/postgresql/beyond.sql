@@ -11,7 +11,7 @@ SELECT
 FROM pg_catalog.pg_roles
 UNION ALL
 SELECT
-    'who belongs to a role' AS what,
+    'role memberships' AS what,
     CAST(ctid AS TEXT) || CAST(xmin AS TEXT) AS version
 FROM pg_catalog.pg_auth_members
 UNION ALL
@@ -31,12 +31,12 @@ SELECT
 FROM pg_catalog.pg_db_role_setting
 UNION ALL
 SELECT
-    'comments on what all databases share' AS what,
+    'comments on shared objects' AS what,
     CAST(ctid AS TEXT) || CAST(xmin AS TEXT) AS version
 FROM pg_catalog.pg_shdescription
 UNION ALL
 SELECT
-    'security labels of what all databases share' AS what,
+    'security labels of shared objects' AS what,
     CAST(ctid AS TEXT) || CAST(xmin AS TEXT) AS version
 FROM pg_catalog.pg_shseclabel
 UNION ALL

@@ -37,7 +37,7 @@ class PostgreSQLRowComparison(RowComparison):
 
     @override
     def exact(self, value: str) -> Sequence[str]:
-        # A text tells every float apart, JSON has no equality of its own, and "C" knows no equal letters.
+        # A text distinguishes all floats, JSON has no equality of its own, and "C" knows no equal letters.
         return (f'CAST({value} AS TEXT) COLLATE "C"',)
 
     @override

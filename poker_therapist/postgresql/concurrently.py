@@ -1,4 +1,4 @@
-"""Statements that no transaction may hold and that keep nobody waiting: CONCURRENTLY, and what is left of it.
+"""CONCURRENTLY: statements that cannot run in a transaction and block no one, and what a failed one leaves.
 
 Such a statement waits for every transaction that is older. Stopped in the middle it leaves an index that is
 INVALID: no query uses it, every save keeps it up, and IF NOT EXISTS takes it for the one that is wanted.
@@ -56,7 +56,7 @@ def building(backend: Any, line: str, limit: str) -> Iterator[str]:
     Args:
         backend: runs it.
         line: the statement, as `on_one_line` returns it.
-        limit: our own limit to the wait for a lock, which does not hold where nobody else is kept waiting.
+        limit: our own limit to the wait for a lock, except for statements that block no other session.
 
     Yields:
         what is to be run in its place; empty if it is to be run as it is.
@@ -105,7 +105,7 @@ def _leaving_none(
         raise
     for one in _invalid(backend, kind, scope) if is_concurrent else ():
         if one.oid not in known:
-            raise psycopg.DataError(f"the index {one.name} is INVALID: run it again")
+            raise psycopg.DataError(f"the index {one.name} is INVALID: run the migration again")
         if name == "" and one.has_twin:  # of which PostgreSQL has chosen the name
             _drop(backend, one, is_concurrent=True)
 
@@ -115,6 +115,6 @@ def _invalid(backend: Any, kind: str, scope: str | None) -> list[_Index]:
 
 
 def _drop(backend: Any, index: _Index, *, is_concurrent: bool) -> None:
-    backend.tell_operator(f"{index.name} is INVALID, left by a try that failed: it is dropped")
+    backend.tell_operator(f"dropping the index {index.name}, which a failed attempt has left INVALID")
     how = "DROP INDEX CONCURRENTLY IF EXISTS {}" if is_concurrent else "DROP INDEX IF EXISTS {}"
     backend.connection.execute(sql.SQL(how).format(sql.Identifier(index.schema, index.name)))

@@ -1,4 +1,4 @@
-"""A PostgreSQL server: connecting to it, and saying in our own words what it says."""
+"""A PostgreSQL server: connecting to it, and translating its errors."""
 
 import math
 import os
@@ -37,7 +37,7 @@ from poker_therapist.location import PostgreSQLLocation, command_about
 from poker_therapist.ownership import current_fiber
 from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
-# Unless the URL says otherwise: a server that is cut off is given up after a minute, not after hours.
+# Defaults, unless the URL has others: a server that is cut off is given up after a minute, not hours.
 _PATIENCE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -49,15 +49,15 @@ _PATIENCE: dict[str, Any] = {
 # statement is still running; and so long may that connection be silent.
 SILENCE = 60.0
 _SILENCE_OF_PROBE = 10.0
-# Of a statement outside of a transaction that goes through a pooler it is not known which process runs it.
+# Through a pooler it is not known which process runs a statement outside of a transaction.
 _STATE = (
     "SELECT CASE WHEN %s::int IS NULL THEN 'unknown' ELSE "
     "(SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %s) END"
 )
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 NEEDS_POOLER = (
-    "{name} is behind a pooler that gives every transaction another session, as PgBouncer does in its "
-    "transaction mode: add pooler=transaction to the URL, and migrate past the pooler"
+    "{name} is behind a pooler in transaction mode, such as PgBouncer: add pooler=transaction to the URL, "
+    "and run migrations without the pooler"
 )
 
 
@@ -65,7 +65,7 @@ class WatchedConnection(psycopg.Connection[Any]):
     """A connection that does not wait without end for a server that has stopped answering.
 
     A stopped process and a proxy whose server is gone still acknowledge what they are sent, so that no limit
-    of TCP's applies. A slow statement is no reason to give up: the server says that it is active.
+    of TCP's applies. A slow statement is no reason to give up: the server reports it as active.
     """
 
     location: PostgreSQLLocation | None = None
@@ -86,7 +86,7 @@ class WatchedConnection(psycopg.Connection[Any]):
                     return fiber.wait(gen, self.pgconn.socket, self._longest_silence())
                 return super().wait(gen, timeout=self._longest_silence())
             except (psycopg.errors._WaitTimeout, TimeoutError):
-                if is_idle:  # and its answer has not come since the server said so
+                if is_idle:  # and its answer has not come since the server reported it
                     self._give_up()
                 is_idle = not (self._is_active() if fiber is None else fiber.in_thread(self._is_active))
 
@@ -94,16 +94,16 @@ class WatchedConnection(psycopg.Connection[Any]):
         return self.silence or (SILENCE if self.location else _SILENCE_OF_PROBE)
 
     def ask_pid(self) -> int:
-        """Return the number of the server's process; a pooler tells each client a number of its own."""
+        """Return the number of the server's process; a pooler gives each client another number."""
         return int(self.execute(_PID).fetchall()[0][0])
 
     def _is_active(self) -> bool:
-        """Return whether the server answers another connection, and says that the statement still runs."""
+        """Return whether the server, asked on another connection, reports that the statement still runs."""
         found = None
         if self.location is not None:
             with suppress(psycopg.Error), closing(_open_once(self.location, WatchedConnection)) as probe:
                 found = probe.execute(_STATE, (self.served_by, self.served_by)).fetchone()
-        # With track_activities turned off it says "disabled": such a statement is waited for.
+        # It is "disabled" without track_activities: such a statement is waited for.
         return found is not None and found[0] is not None and not str(found[0]).startswith("idle")
 
     def _give_up(self) -> NoReturn:
@@ -130,7 +130,7 @@ class TimestampLoader(Loader):
     def load(self, data: Buffer) -> str:
         """Return `2026-01-05 18:12:01.5+00` as `2026-01-05T18:12:01.500000+00:00`."""
         text = bytes(data).decode()
-        if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: nobody writes that here
+        if text[-3:] != "+00" or text[10:11] != " ":  # before Christ, after 9999: never written here
             return text
         if len(text) == _WITH_MICROSECONDS:
             return f"{text[:10]}T{text[11:26]}+00:00"
@@ -211,7 +211,7 @@ def connect(
         home: where they are; it is found out unless it is given.
 
     Raises:
-        psycopg.Error: whatever the driver says; `translate_error` turns it into one of our errors.
+        psycopg.Error: the driver's error; `translate_error` turns it into one of ours.
     """
     start = time.monotonic()
     while True:
@@ -248,10 +248,10 @@ def _connect_once(
 
 
 def _require_sessions(connection: WatchedConnection, location: PostgreSQLLocation) -> None:
-    """Refuse a pooler between that gives each transaction whichever session is free.
+    """Refuse a pooler in transaction mode, which gives each transaction any free session.
 
-    Nothing else tells one apart from a pooler that gives each connection a session of its own: there, two
-    connections are served by two processes of the server, and always by the same.
+    Only this shows the difference to session mode, in which each of two connections is always served by
+    its own process of the server.
     """
     with suppress(psycopg.Error), closing(_open_once(location, WatchedConnection)) as other:
         other.silence = 0.5  # which waits for ever where only one may have a session
@@ -282,37 +282,37 @@ def _seconds_to_wait(refusal: str) -> float:
     return 1 if "server closed the connection unexpectedly" in refusal else 0
 
 
-_LACKING = "{name} lacks a part of the schema ({reason}): see what is missing with `{status}`"
+_LACKING = "the schema of {name} is incomplete ({reason}): see what is missing with `{status}`"
 # By SQLSTATE, or its first letters; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _EXPLANATIONS: dict[str, tuple[type[PokerTherapistError], str]] = {
     "08": (DatabaseUnreachable, "{name} cannot be reached ({reason}): check the address and the server"),
-    "57P": (DatabaseUnreachable, "{name} is stopping or starting ({reason}): try again"),
+    "57P": (DatabaseUnreachable, "{name} is shutting down or starting up ({reason}): try again"),
     "3D000": (DatabaseNotFound, "there is no database {name} ({reason}): create it with createdb"),
-    "28": (DatabaseUnreachable, "{name} refuses this user ({reason}): correct PGUSER and the password"),
-    "53100": (DatabaseFull, "there is no room left for {name} ({reason}): free some; nothing was changed"),
-    "53200": (DatabaseFull, "{name} has no memory left ({reason}): free some; nothing was changed"),
-    "53300": (DatabaseBusy, "{name} takes no more connections ({reason}): raise max_connections, or pool"),
-    "53": (DatabaseFull, "{name} has not enough of something ({reason}): nothing was changed"),
+    "28": (DatabaseUnreachable, "{name} rejected this user ({reason}): correct PGUSER and the password"),
+    "53100": (DatabaseFull, "no space is left for {name} ({reason}): free disk space; nothing was changed"),
+    "53200": (DatabaseFull, "{name} is out of memory ({reason}): free memory; nothing was changed"),
+    "53300": (DatabaseBusy, "{name} accepts no more connections ({reason}): raise max_connections"),
+    "53": (DatabaseFull, "{name} is out of resources ({reason}): nothing was changed; try again later"),
     "55P03": (
         DatabaseBusy,
-        "{name} stayed locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
+        "{name} is locked ({reason}): find the session that keeps a transaction open in pg_stat_activity",
     ),
-    "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find what takes so long"),
-    "25P03": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
-    "25P04": (DatabaseUnreachable, "{name} ended the session ({reason}): keep blocks short"),
+    "57014": (DatabaseBusy, "{name}: {reason}: raise statement_timeout, or find why it is slow"),
+    "25P03": (DatabaseUnreachable, "{name} ended the session ({reason}): keep transactions short"),
+    "25P04": (DatabaseUnreachable, "{name} ended the session ({reason}): keep transactions short"),
     "40": (
         TransactionConflict,
-        "somebody else changed the same data in {name} ({reason}): nothing was changed; do it again",
+        "another transaction changed the same data in {name} ({reason}): nothing was changed; try again",
     ),
-    "25006": (DatabaseReadOnly, "{name} may not be written ({reason}): connect to the primary"),
-    "25P02": (StorageError, "the transaction failed and was undone: leave its block, then run it again"),
-    "42501": (StorageError, "{name}: {reason}: grant this role what it needs"),
+    "25006": (DatabaseReadOnly, "{name} is read-only ({reason}): connect to the primary"),
+    "25P02": (StorageError, "the transaction failed and was rolled back: leave its block, then run it again"),
+    "42501": (StorageError, "{name}: {reason}: grant this role the privilege"),
     "42P01": (SchemaMissing, _LACKING),
     "42703": (SchemaMissing, _LACKING),
-    "3F000": (SchemaMissing, "{name} lacks the schema that search_path names ({reason}): create it"),
-    "22": (InvalidInput, "the database refused a value ({reason}): correct it"),
-    "23": (InvalidInput, "the database refused a value ({reason}): correct it"),
-    "54": (InvalidInput, "a value is larger than a database can hold ({reason}): save it in parts"),
+    "3F000": (SchemaMissing, "the schema in search_path does not exist in {name} ({reason}): create it"),
+    "22": (InvalidInput, "the database rejected a value ({reason}): correct it"),
+    "23": (InvalidInput, "the database rejected a value ({reason}): correct it"),
+    "54": (InvalidInput, "a value is too large for the database ({reason}): save it in parts"),
     "26000": (StorageError, NEEDS_POOLER + " ({reason})"),
     "42P05": (StorageError, NEEDS_POOLER + " ({reason})"),
     "XX001": (DatabaseUnreadable, "{name} is damaged ({reason}): restore a backup"),
@@ -346,7 +346,7 @@ def translate_error(error: Exception, location: PostgreSQLLocation) -> PokerTher
 
 
 def reason_of(error: Exception) -> str:
-    """Return what the server said, on one line and without the statement that it repeats."""
+    """Return the server's message, on one line and without the statement that it repeats."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return escaped(said or " ".join(str(error).split()))
 

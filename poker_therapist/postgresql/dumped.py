@@ -1,9 +1,9 @@
-"""What pg_restore writes of a dump, read as data: nothing is run but what pg_dump writes of tables.
+"""The script that pg_restore writes for a dump, read as data: only pg_dump's statements for tables are run.
 
-A dump comes from elsewhere, and whoever restores it is mighty. So each statement has to be one of those by
-which pg_dump makes the tables, views and sequences of one schema again. Of functions it may call PostgreSQL's
-own that change nothing, and those that the restoring role trusts already. Each is sent by itself, such that
-the server takes no second one with it.
+A dump is untrusted, and the role that restores it is powerful. So each statement must be one with which
+pg_dump recreates the tables, views and sequences of one schema. It may call functions of PostgreSQL that
+change nothing, and functions of roles that the restoring role already trusts. Each is sent by itself, so that
+it cannot carry a second statement.
 """
 
 import os
@@ -56,7 +56,7 @@ _NEVER = re.compile(
 _TEXT = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _CALL = re.compile(rf"(?:({_WORD})\s*\.\s*)?({_WORD})\s*\(", re.IGNORECASE)
 _NAMED = re.compile(rf"({_WORD})\s*\.\s*({_WORD})", re.IGNORECASE)
-# What stands before a parenthesis and calls nothing.
+# Words before a parenthesis that call no function.
 _WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -87,7 +87,7 @@ _VOLATILE = (
 
 
 def parts(script: IO[bytes]) -> Iterator[str]:
-    """Yield the statements of a script; whoever gets a COPY takes its rows out of the file."""
+    """Yield the statements of a script; the caller reads the rows of a COPY from the file."""
     script.seek(0)
     text = bytearray()
     for line in script:
@@ -163,6 +163,6 @@ def _plain(name: str) -> str:
 def _refusal(file: Path, statement: str) -> DatabaseUnreadable:
     begin = escaped(" ".join(_TEXT.sub("…", statement).split())[:60])
     return DatabaseUnreadable(
-        f"{file} holds what no backup holds ({begin}): nothing was changed; restore it with pg_restore if "
-        "you trust it"
+        f"{file} has an unexpected statement ({begin}): nothing was changed; if you trust it, restore it "
+        "with pg_restore"
     )

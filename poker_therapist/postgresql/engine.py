@@ -49,8 +49,8 @@ class PostgreSQLEngine(Engine):
         with self.backend() as backend:
             if backend.connection and backend.home.is_distributed:
                 raise StorageError(
-                    f"{self.location.name} is distributed by Citus, and no copy of it can be made: restore a "
-                    "backup into a plain database (its tables are plain ones), and rehearse there"
+                    f"{self.location.name} is distributed by Citus, so it cannot be copied: restore a backup "
+                    "into a database without Citus (its tables are plain ones), and rehearse there"
                 )
         return rehearsal.rehearsal_copy(self._server, files)
 
@@ -60,7 +60,7 @@ class PostgreSQLEngine(Engine):
 
     @override
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
-        raise InvalidInput("the backups of a server lie where they were written: look there")
+        raise InvalidInput("backups of a server are not listed: look in the folder in which you saved them")
 
     @override
     def restore(self, file: Path, sources: Sequence[str], tables: Sequence[StoredTable]) -> Path | None:

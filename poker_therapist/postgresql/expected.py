@@ -1,8 +1,8 @@
 """What migrations build, to be compared with the live schema: in a scratch schema, or in a scratch database.
 
-A schema is enough where a migration's text says that it finds and makes nothing outside it; it is undone with
-its transaction, and costs a server nothing. A database is made of the server's template for the others, and
-dropped at the end: that costs a checkpoint.
+A schema is enough if the text of a migration uses and creates nothing outside it; it is rolled back with its
+transaction, at no cost for the server. For the others a database is created from the server's template and
+dropped at the end, which costs a checkpoint.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def expected_schema(
         migrations: in their order.
 
     Raises:
-        DriftUnknown: that cannot be said.
+        DriftUnknown: they cannot be compared.
         psycopg.Error: nothing can be built here.
     """
     why = needs_database(connection, migrations)
@@ -71,7 +71,7 @@ def expected_schema(
                 except psycopg.Error as error:
                     raise MigrationFailed(reason_of(error)) from error
     except MigrationFailed as error:
-        raise DriftUnknown(f"drift cannot be judged: {error}") from error
+        raise DriftUnknown(f"drift cannot be checked: {error}") from error
     try:
         with connection.transaction(force_rollback=True):
             require_one_schema(connection, migrations, kept=False)
@@ -79,9 +79,9 @@ def expected_schema(
         is_right = not differences(found, describe_live(connection, live, found))
     except (MigrationFailed, psycopg.errors.LockNotAvailable) as error:
         why, is_right = str(error), False
-    if not is_right:  # whether that is drift, or the other schema, nobody knows
+    if not is_right:  # it is not known whether drift or the other schema is the cause
         raise DriftUnknown(
-            f"drift cannot be judged: {why}\nAsk as a role that may create databases ({reason})"
+            f"drift cannot be checked: {why}\nRun this as a role that may create databases ({reason})"
         )
     return found
 
@@ -100,7 +100,7 @@ def _scratch_database(
 ) -> Iterator[WatchedConnection]:
     """Make a database like the live one with nothing but its extensions, without some; drop it at the end."""
     for (left,) in _ask(connection, "left_behind", (SCRATCH,)):
-        with contextlib.suppress(psycopg.Error):  # somebody else's
+        with contextlib.suppress(psycopg.Error):  # another role's
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(left)))
     # As long as this session lives, it is in use.
     name = f"{SCRATCH}{connection.info.backend_pid}_{uuid.uuid4().hex[:12]}"
@@ -165,7 +165,7 @@ def _build_there(
             for statement in migration.split(migration.apply_sql):
                 copied |= run(scratch, live, connection, migration, statement, copy)
             if changed := changes_server(scratch, connection):
-                raise MigrationFailed(f"{migration.place()} changes {changed} of the server: it is not tried")
+                raise MigrationFailed(f"{migration.place()} changes {changed} of the server: it is not run")
         scratch.execute("DISCARD ALL")
         configure(scratch, location)
         scratch.execute(set_path(home.path).encode())

@@ -1,8 +1,8 @@
-"""Where the tables of a PostgreSQL database are, and what stands between them and a session.
+"""The schema of the tables in a PostgreSQL database, and what can hide them from a session.
 
-Whoever may create in a schema can put a function or an operator there that fits a call better than
-PostgreSQL's own, and have it called by whoever has that schema on the path. So our own statements name the
-schema of each table, and their path has nothing but `pg_catalog`; temporary tables come last.
+A role that may create objects in a schema can create a function or operator there that matches a call better
+than PostgreSQL's own, and sessions with that schema on their path would call it. So our own statements name
+the schema of each table, and their path has only `pg_catalog`; temporary tables come last.
 """
 
 import os
@@ -41,7 +41,7 @@ class Home:
         schema: theirs; None if there is no schema that they could be in.
         others: the other schemas that a migration finds things in.
         is_distributed: whether Citus has spread them over several servers.
-        pid: the number of the server's process that has said so.
+        pid: the number of the server's process that was asked.
     """
 
     schema: str | None
@@ -103,7 +103,7 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
         for schema, name, kind, _ in made:
             if kind in "vmf" and name in _BOOKKEEPING:
                 raise DatabaseUnreadable(
-                    f"{escaped(schema)}.{name} in {location.name} is no table: somebody put it there; drop it"
+                    f"{escaped(schema)}.{name} in {location.name} is a view or foreign table: drop it"
                 )
         of_citus = [one for one in made if one[1] not in TABLE_NAMES]
         is_distributed = bool(of_citus) and _is_distributed(cursor, location, of_citus)
@@ -119,8 +119,8 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
     if len(ours) > 1:
         ways = " or ".join(f"?schema={schema}" for schema in map(escaped, ours))
         raise StorageError(
-            f"{location.name} has the memory twice, in the schemas {escaped(' and '.join(ours))}: say {ways} "
-            "in the URL, and drop the one that is empty"
+            f"{location.name} has Poker Therapist's tables in the schemas {escaped(' and '.join(ours))}: add "
+            f"{ways} to the URL, and drop the one that is empty"
         )
     home = next(iter((*ours, *holding, *path)), None)
     return Home(home, tuple(one for one in path if one != home), is_distributed, pid)
@@ -148,8 +148,8 @@ def _is_distributed(
                 found = cursor.execute(query.encode()).fetchone()
             coordinator = f", {escaped(str(found[0]))}:{found[1]}" if found else ""
             raise StorageError(
-                f"{location.name} is a worker of a Citus cluster, whose ids would be out of order: connect "
-                f"to the coordinator{coordinator}"
+                f"{location.name} is a worker of a Citus cluster, where new ids would be out of order: "
+                f"connect to the coordinator{coordinator}"
             )
     for schema, name in tables:
         if name == "pg_dist_partition":
@@ -182,8 +182,8 @@ def require_no_shadows(
     for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
         if not name or name in words:
             raise StorageError(
-                f"{escaped(what)} in {location.name} is of the role {escaped(owner)}, and would be called in "
-                "the place of PostgreSQL's own: drop it, and take from that role the right to create in the "
+                f"{escaped(what)} in {location.name} belongs to the role {escaped(owner)}, and would be "
+                "called instead of PostgreSQL's own: drop it, and revoke that role's right to create in the "
                 f"schema (REVOKE CREATE ON SCHEMA {escaped(', '.join(map(quoted, schemas)))} FROM PUBLIC)"
             )
 
@@ -196,10 +196,10 @@ def strangers_among(connection: psycopg.Connection[Any], names: Iterable[tuple[s
 
 
 def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
-    """Return where a database is migrated and administered, which takes a session of its own.
+    """Return where a database is migrated and administered, which needs a session.
 
     Raises:
-        InvalidInput: a pooler is between that gives none, and the environment does not say how to get past.
+        InvalidInput: a pooler in transaction mode gives none, and the environment has no direct URL.
     """
     if location.pooler != "transaction":
         return location
@@ -208,6 +208,6 @@ def for_migrations(location: PostgreSQLLocation) -> PostgreSQLLocation:
     if isinstance(found, PostgreSQLLocation) and found.pooler != "transaction":
         return replace(found, sources=location.sources, yoyo=location.yoyo, on_connect=location.on_connect)
     raise InvalidInput(
-        f"{location.name} is reached through a pooler in transaction mode, which gives no session to migrate "
-        f"or administer it in: name the server itself with --database, or in {MIGRATION_DATABASE}"
+        f"{location.name} is behind a pooler in transaction mode, but migrations and administration need a "
+        f"session: give the URL of the server itself with --database, or in {MIGRATION_DATABASE}"
     )

@@ -1,4 +1,4 @@
-"""What the statements of a rehearsal lock, rewrite, read and change, as pg_locks and the statistics say."""
+"""What the statements of a rehearsal lock, rewrite, read and change, by pg_locks and the statistics."""
 
 import re
 import time

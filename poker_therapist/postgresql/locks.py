@@ -126,11 +126,11 @@ def fault(text: str, is_whole: bool) -> str:
     """Return what to do about a statement that cannot run, where a transaction holds it or not."""
     line = code(text)
     if is_whole and (found := _OUTSIDE.match(line)):
-        return f"no transaction may hold {found[0]}: {OUTSIDE_TRANSACTION}"
+        return f"{found[0]} cannot run in a transaction: {OUTSIDE_TRANSACTION}"
     for one in tokens(text):
         word = text[one.start() :].split(maxsplit=1)[0].rstrip(";")
         if is_open(one):
-            return f"what begins with this {one[0]} has no end: end it"
+            return f"what begins with this {one[0]} is not closed: close it"
         if one[0] == "\\" and word != "\\.":  # which ends the rows of COPY
-            return f"{word} is a command of the program psql and no SQL: remove it"
+            return f"{word} is a command of psql, not SQL: remove it"
     return NO_ROWS if COPIES_ROWS.match(line) else ""

@@ -1,8 +1,8 @@
 """Where migrations are rehearsed: a copy of a PostgreSQL database, or of its schema.
 
-The server itself copies a database, as a template, if nobody else is connected to it and the role may create
+The server itself copies a database, as a template, if no other session is connected and the role may create
 databases. Otherwise the tables are built again in a scratch schema of the same database, and their rows are
-copied there. Either goes at the end; what a killed rehearsal has left goes with the next.
+copied there. Either is dropped at the end; the next rehearsal drops what a killed one has left.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _PATIENCE = 0.5
 def rehearsal_copy(
     location: PostgreSQLLocation, files: Mapping[str, SQLMigration]
 ) -> Iterator["PostgreSQLRehearsalCopy"]:
-    """Copy a database, to try migrations on; the copy goes when the block ends."""
+    """Copy a database to rehearse migrations; the copy is dropped when the block ends."""
     with translating_errors(location):
         with contextlib.closing(open_connection(location)) as connection:
             database, schema = _ask(connection, "database_and_schema")[0]
@@ -66,7 +66,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self._applied: list[SQLMigration] = []
         self._space = 0
         self._kept_rows: dict[str, tuple[str, str]] = {}
-        self._described: Catalog | None = None  # as nobody has changed it since
+        self._described: Catalog | None = None  # unchanged since
 
     def make(self) -> None:
         """Copy the database, or, where that cannot be, build its schema again.
@@ -78,11 +78,11 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
             self._location = self._made.enter_context(_copied_database(self._original, self._database))
             self.fallback_reason = ""
         except psycopg.Error as error:
-            reason = f"tried in a scratch schema, not on a copy of the database: {reason_of(error)}"
+            reason = f"rehearsed in a scratch schema, not on a copy of the database: {reason_of(error)}"
             scratch = _scratch_schema(self._original, self._home, self._files, reason)
             self._location, drift = self._made.enter_context(scratch)
             if drift:
-                reason += "; the drift that `poker-therapist status` shows is not in it"
+                reason += "; the scratch schema lacks the drift that `poker-therapist status` shows"
             self.fallback_reason = reason
         self._connection = self._made.enter_context(contextlib.closing(open_connection(self._location)))
         self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
@@ -147,7 +147,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
     @override
     def integrity_error(self) -> str:
         found = self._invalid_indexes() - self._invalid
-        return f"the index {min(found)} is not valid" if found else ""
+        return f"the index {min(found)} is INVALID" if found else ""
 
     @override
     def schemas(self) -> tuple[Catalog, Catalog]:
@@ -215,14 +215,14 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
     """Have the server copy a whole database.
 
     Raises:
-        psycopg.Error: somebody is connected to it, or the role may not; nothing was done.
+        psycopg.Error: another session is connected, or the role may not; nothing was done.
     """
     given = conninfo.conninfo_to_dict(location.conninfo)
     elsewhere = replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": "postgres"})))
     with contextlib.closing(open_connection(replace(elsewhere, schema=None))) as administration:
         for (left,) in _ask(administration, "databases_named", (_PREFIX,)):
             if _ask(administration, "claim", (left,))[0][0]:
-                with contextlib.suppress(psycopg.Error):  # somebody else's
+                with contextlib.suppress(psycopg.Error):  # another role's
                     _run(administration, "DROP DATABASE IF EXISTS {} WITH (FORCE)", left)
         _require_alone(administration, database)
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
@@ -236,11 +236,11 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
 
 
 def _require_alone(administration: psycopg.Connection[Any], database: str) -> None:
-    """Raise ObjectInUse if others are connected to a database: the server would say so after five seconds."""
+    """Raise ObjectInUse if others are connected to a database: the server does so after five seconds."""
     deadline = time.monotonic() + _PATIENCE
     while others := _ask(administration, "others", (database,))[0][0]:
         if time.monotonic() > deadline:
-            raise psycopg.errors.ObjectInUse(f"sessions connected to {database} beside this one: {others}")
+            raise psycopg.errors.ObjectInUse(f"other sessions connected to {database}: {others}")
         time.sleep(0.01)
 
 
@@ -256,7 +256,7 @@ def _scratch_schema(
     with contextlib.closing(open_connection(location)) as connection:
         for (left,) in _ask(connection, "schemas_named", (_PREFIX,)):
             if _ask(connection, "claim", (left.removesuffix("_before"),))[0][0]:
-                with contextlib.suppress(psycopg.Error):  # somebody else's
+                with contextlib.suppress(psycopg.Error):  # another role's
                     _run(connection, "DROP SCHEMA IF EXISTS {} CASCADE", left)
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(connection, "claim", (name,))
@@ -266,8 +266,8 @@ def _scratch_schema(
             yield there, drift
         except _Unfit as error:
             raise StorageError(
-                f"{location.name} could not be built again for a rehearsal: {error}\n{why}\n"
-                "Rehearse where nobody else is connected, as a role that may create databases"
+                f"the schema of {location.name} could not be rebuilt for a rehearsal: {error}\n{why}\n"
+                "Rehearse while no other session is connected, as a role that may create databases"
             ) from error
         finally:
             for one in (name, f"{name}_before"):
@@ -290,7 +290,7 @@ def _in_schema(
 
 
 class _Unfit(Exception):
-    """A scratch schema cannot stand for the database."""
+    """A scratch schema cannot replace a copy of the database."""
 
 
 def _fill(
@@ -324,7 +324,7 @@ def _fill(
 
 
 def _copy_rows(connection: psycopg.Connection[Any], schema: str, scratch: str) -> None:
-    """Copy the rows of the tables that both schemas have, as of one moment, and where their ids go on."""
+    """Copy the rows of the tables in both schemas from one snapshot, and the state of their sequences."""
     catalog = describe(connection, scratch)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -363,7 +363,7 @@ def _parents_first(catalog: Catalog) -> Iterable[str]:
     try:
         return list(TopologicalSorter(parents).static_order())
     except CycleError as error:
-        raise _Unfit(f"tables refer to each other in a circle: {', '.join(error.args[1])}") from error
+        raise _Unfit(f"the foreign keys of these tables form a cycle: {', '.join(error.args[1])}") from error
 
 
 def _ask(connection: psycopg.Connection[Any], query: str, values: Sequence[Any] = ()) -> list[Any]:

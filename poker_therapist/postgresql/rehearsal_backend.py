@@ -1,4 +1,4 @@
-"""The backend with which migrations are tried on a copy: what reaches beyond that is refused."""
+"""The backend that rehearses migrations on a copy, and refuses effects outside that copy."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ class _NotInTransaction(Exception):
 
 
 class RehearsalBackend(ObservedBackend):
-    """The backend of a copy: it reports what is locked, and refuses what reaches beyond the copy."""
+    """The backend of a copy: it reports locks, and refuses effects outside the copy."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class RehearsalBackend(ObservedBackend):
             with contextlib.suppress(_NotInTransaction):
                 return self._run_whole(migration, statement, direction)
         if found := beyond(statement.text, is_undone=is_undone):
-            self._refuse(migration, direction, f"{found} reaches beyond the database", statement)
+            self._refuse(migration, direction, f"{found} has effects outside the database", statement)
         try:
             super().run(migration, statement, direction)
         except MigrationFailed as error:
             if "foreign-data wrapper" in str(error) and "has no handler" in str(error):
-                self._refuse(migration, direction, "it asks another server, or a file", statement)
+                self._refuse(migration, direction, "it reads another server or a file", statement)
             raise
         if self._only is None and re.search("EXTENSION|FOREIGN DATA", statement.text, re.IGNORECASE):
             disconnect_servers(self.connection)
@@ -98,11 +98,11 @@ class RehearsalBackend(ObservedBackend):
     def _require_inside(
         self, migration: SQLMigration, direction: str, statement: Statement | None = None
     ) -> None:
-        """Refuse what the open transaction has changed outside the copy, whatever the texts say."""
+        """Refuse what the open transaction has changed outside the copy, also if no text shows it."""
         if changed := changes_server(self.connection, self._witness):
             self._refuse(migration, direction, f"it changes {changed} of the server", statement)
         if self._only and (table := reached(self.connection, self._only)):
-            why = f"it reaches {table}, and is tried in another schema"
+            why = f"it uses {table}, which is outside the scratch schema"
             self._refuse(migration, direction, why, statement)
 
     @staticmethod
@@ -120,7 +120,7 @@ class RehearsalBackend(ObservedBackend):
 
 
 def disconnect_servers(connection: psycopg.Connection[Any]) -> None:
-    """Let no foreign table of a copy be read or written: what it stands for has no copy."""
+    """Prevent access to the foreign tables of a copy: their data is not copied."""
     wrappers = psycopg.RawCursor(connection).execute(_WRAPPERS).fetchall()
     for (wrapper,) in wrappers:
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():

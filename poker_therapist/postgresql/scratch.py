@@ -52,7 +52,7 @@ def require_one_schema(
     Args:
         connection: whose database has the schemas that a statement could name.
         migrations: those to try.
-        kept: whether what they do is committed; if not, what is in no schema is undone as well.
+        kept: whether their changes are committed; if not, those outside schemas are rolled back, too.
     """
     listed = "|".join(map(re.escape, _schemas(connection)))
     named = re.compile(rf'(?<![\w$."])"?(?:{listed})"?\s*\.\s*["\w]|\bsearch_path\b', re.IGNORECASE)
@@ -62,8 +62,8 @@ def require_one_schema(
             for statement in migration.split(text):
                 if (kept and _BEYOND.match(statement.text)) or named.search(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place(direction)}:{statement.line} names a schema, or what is in none, "
-                        f"so it cannot be tried in another schema\n    {statement}"
+                        f"{migration.place(direction)}:{statement.line} names a schema, or an object outside "
+                        f"schemas, so it cannot run in another schema\n    {statement}"
                     )
 
 
@@ -86,8 +86,8 @@ def needs_database(connection: psycopg.Connection[Any], migrations: Iterable[SQL
                 continue
             if _BEYOND.match(one.text) or _ASKS.search(one.text) or named.search(one.text):
                 return (
-                    f"{migration.place()}:{one.line} names a schema, asks what is in one, or makes what "
-                    f"is in none, so another schema does not show what it builds\n    {one}"
+                    f"{migration.place()}:{one.line} names a schema, queries a catalog, or creates an object "
+                    f"outside schemas, so another schema does not show what it builds\n    {one}"
                 )
     return ""
 
@@ -99,10 +99,10 @@ def build(
     *,
     is_last_way: bool = False,
 ) -> Catalog:
-    """Return what migrations build in a new schema, inside a transaction that the caller undoes.
+    """Return what migrations build in a new schema, inside a transaction that the caller rolls back.
 
-    They find nothing but what they have built themselves, what extensions have put into schemas of their own,
-    and empty copies of tables of the app's.
+    They find only what they have built themselves, the schemas of extensions, and empty copies of the app's
+    tables.
 
     Args:
         connection: where the live schema is.
@@ -111,7 +111,7 @@ def build(
         is_last_way: whether there is no database to build them in: then what extensions have put into the
             live schema is found as well, and whatever would touch a table there ends it.
     """
-    scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that nobody waits for another
+    scratch = f"{SCRATCH}{uuid.uuid4().hex}"  # so that sessions do not wait for each other
     path = extension_schemas(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
     seen = [name for name in path if is_last_way or name != live]
@@ -129,10 +129,10 @@ def build(
             if is_last_way:
                 if _ASKS.search(statement.text) and not is_of_server(statement.text):
                     raise MigrationFailed(
-                        f"{migration.place()}:{statement.line} asks what there is, and another schema "
-                        f"answers otherwise\n    {statement}"
+                        f"{migration.place()}:{statement.line} queries a catalog, which differs in another "
+                        f"schema\n    {statement}"
                     )
-                connection.execute("SET LOCAL lock_timeout = '50ms'")  # somebody could wait behind it
+                connection.execute("SET LOCAL lock_timeout = '50ms'")  # others could queue behind it
                 made = set(_MAKES_TABLE.findall(statement.text))
                 copied |= copy_tables(connection, live, scratch, [statement.text], but=made)
             copied |= run(connection, live, connection, migration, statement, copy)
@@ -150,7 +150,7 @@ def build(
 
 def _require_inside(connection: psycopg.Connection[Any], scratch: str) -> None:
     if table := reached(connection, scratch):
-        raise MigrationFailed(f"in another schema they would reach {table}: they are not tried there")
+        raise MigrationFailed(f"in another schema the migrations would use {table}, so they are not run")
 
 
 def run(  # noqa: PLR0917  # both sides, and what is to be run
@@ -169,7 +169,7 @@ def run(  # noqa: PLR0917  # both sides, and what is to be run
         live_connection: where that is.
         migration: whose statement it is.
         statement: the one.
-        copy: copies what an error says is missing, and returns the names of the tables.
+        copy: copies what is missing according to an error, and returns the names of the tables.
 
     Returns:
         the names of the live tables that had to be copied first.
@@ -178,12 +178,12 @@ def run(  # noqa: PLR0917  # both sides, and what is to be run
         return set()
     if _TO_OR_FROM_FILE.match(statement.text):  # which no transaction undoes
         raise MigrationFailed(
-            f"{migration.place()}:{statement.line} reads or writes a file of the server: "
-            f"it is not tried\n    {statement}"
+            f"{migration.place()}:{statement.line} reads or writes a file of the server, "
+            f"so it is not run\n    {statement}"
         )
     if found := beyond(statement.text, is_undone=True):
         raise MigrationFailed(
-            f"{migration.place()}:{statement.line}: {found} reaches beyond the database: it is not tried"
+            f"{migration.place()}:{statement.line}: {found} has effects outside the database: it is not run"
             f"\n    {statement}"
         )
     copied = set[str]()
@@ -215,8 +215,8 @@ def _try(
 ) -> psycopg.Error | None:
     """Run a statement as well as can be inside a transaction; return why it failed.
 
-    An index is the same without CONCURRENTLY; what else no transaction may hold (VACUUM) makes no schema, and
-    a migration's own transactions are part of this one.
+    An index is the same without CONCURRENTLY; other statements that cannot run in a transaction (VACUUM)
+    do not change the schema, and a migration's own transactions are part of this one.
     """
     if statement.control:
         return None

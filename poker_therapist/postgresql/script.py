@@ -16,7 +16,7 @@ from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, is_open, toke
 from poker_therapist.sqlfile import Placeholders, read_queries
 
 _PRESENT = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_name("backend.sql"))["present"]
-_LOCKED = "somebody else is migrating this database: wait until that is done"
+_LOCKED = "another session is migrating this database: wait until it has finished"
 # What a .psqlrc may have set otherwise.
 _SETTINGS = (
     *("ON_ERROR_STOP on", "ON_ERROR_ROLLBACK off", "AUTOCOMMIT on", "SINGLELINE off", "SINGLESTEP off"),
@@ -77,11 +77,11 @@ class PostgreSQLScript(ScriptDialect):
         for token in () if why else tokens(text):
             if token[0] == "\\":
                 word = text[token.start() :].split(maxsplit=1)[0].rstrip(";")
-                why = f"it would take {word} for a command of its own: remove it"
+                why = f"{word} is a command of psql: remove it"
             elif token[0].lower() == _STRINGS:
-                why = f"it would read texts otherwise after {token[0]}: leave that as it is"
+                why = f"{token[0]} changes how string literals are read: do not set it"
             elif is_open(token):
-                why = f"it would take all that comes after it for a part of this {token[0]}: end it"
+                why = f"what begins with this {token[0]} is not closed: close it"
             if why:
                 place = token.start()
                 break

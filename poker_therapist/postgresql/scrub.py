@@ -1,4 +1,4 @@
-"""Freeing the room of deleted rows, beside others who use the tables and others who free it."""
+"""Freeing the space of deleted rows while others use the tables, or free it too."""
 
 import random
 import time
@@ -20,11 +20,11 @@ def free_room(
 ) -> None:
     """Vacuum some tables, or let others do so.
 
-    Nobody waits in a queue, in which many would each vacuum the same table. Who finds another at a table
-    comes back, and is done when one has finished who began later than this.
+    No session queues, or many would each vacuum the same table. A session that finds a table locked
+    tries again, and is done when another has finished that began later.
 
     Raises:
-        DatabaseBusy: a table stayed locked for longer than the timeout.
+        DatabaseBusy: a table was locked for longer than the timeout.
     """
     skipped: list[bool] = []
 
@@ -43,14 +43,14 @@ def free_room(
         while left:
             for table, times in list(left.items()):
                 skipped.clear()
-                # Without TRUNCATE FALSE it would wait for all who read, to cut off the file's end.
+                # Without TRUNCATE FALSE it would wait for all readers, to truncate the file.
                 cursor.execute(f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}".encode())
                 if not any(skipped) or vacuumed(table) >= times + 2:
                     del left[table]
             if left and time.monotonic() > deadline:
                 raise DatabaseBusy(
-                    f"{min(left)} in {location.name} stayed locked for {location.timeout:g} seconds: find "
-                    "the session that keeps a transaction open in pg_stat_activity"
+                    f"{min(left)} in {location.name} is still locked after {location.timeout:g} seconds: "
+                    "find the session that keeps a transaction open in pg_stat_activity"
                 )
             if left:
                 time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # for no secret

@@ -20,7 +20,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 COPIES_ROWS = re.compile(r"COPY\b.*\b(STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
-NO_ROWS = "COPY waits for rows that no file of SQL brings: use INSERT"
+NO_ROWS = "COPY with STDIN or STDOUT cannot run in an SQL file: use INSERT"
 _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _OPENS = re.compile(r"['\"] | \$(?:[^\W\d]\w*)?\$", re.VERBOSE)
 _ROUTINE = re.compile(r"create (or replace )?(function|procedure)\b")
@@ -63,9 +63,9 @@ def split(text: str) -> list[Statement]:
 
 
 def tokens(text: str) -> Iterator[re.Match[str]]:
-    """Yield what a text is made of, without blanks and comments; of a comment without its end, the beginning.
+    """Yield the tokens of a text, without blanks and comments; of a comment that is not closed, its start.
 
-    Comments nest. A quote, or what dollar signs begin, that has no end comes as a character of its own.
+    Comments nest. A quote or dollar quote that is not closed is a token of one character.
     """
     place = 0
     while token := _TOKEN.search(text, place):

@@ -24,7 +24,7 @@ BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN = {
     Mode.READ: BEGIN_READ,
     Mode.WRITE: "BEGIN",
-    # What somebody else changes meanwhile is a conflict, not a lost update.
+    # A concurrent change is a conflict, not a lost update.
     Mode.READ_THEN_WRITE: "BEGIN ISOLATION LEVEL REPEATABLE READ",
 }
 # So many saves of a transaction are sent together at most; with more it would be hardly faster. A long value
@@ -37,7 +37,7 @@ class Transaction:
     """A transaction, the connection that it keeps, and the saves that are not sent yet.
 
     Attributes:
-        owner: who began it.
+        owner: the thread and task that began it.
         begun: whether the server knows of it: it begins with its first statement.
         pending: the saves that are not sent yet.
         is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
@@ -78,7 +78,7 @@ class Transaction:
         return self.connection
 
     def begin(self, player: Any) -> None:
-        """Begin the transaction with its first statement, which says whose rows it is about.
+        """Begin the transaction with its first statement, which names the player of its rows.
 
         Transactions that are about one player wait for each other, as all writers do on SQLite, so that none
         of them fails for having read what another was about to change.
@@ -142,7 +142,7 @@ class Transaction:
             return
         self.is_whole = False
         rows, self.pending = self.pending, []
-        # If the server has ended the session meanwhile, only a statement by itself hears why.
+        # If the server has ended the session, only a statement by itself learns why.
         if len(rows) == 1 or self.live.has_unread_input():
             for sql, values in rows:
                 self.live.kept_cursor.execute(sql, values)
@@ -213,6 +213,6 @@ class Transaction:
 
 
 def lock_key(player: Any) -> int:
-    """Return the key of a player's lock, which nobody else's is likely to be."""
+    """Return the key of a player's lock, unlikely to be any other's."""
     digest = hashlib.blake2b(f"poker-therapist player {player}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)

@@ -1,8 +1,8 @@
-"""The PostgreSQL half of copying: all rows as of one moment, and a transaction that fills empty tables.
+"""The PostgreSQL half of copying: all rows from one snapshot, and a transaction that fills empty tables.
 
-Rows come in chunks as the server sends them and go by COPY, with some in memory at a time. What `legacy_rows`
-holds of any type stands there as JSON; bytes and infinities, for which JSON has no word, as an object of one
-key, as nothing else does.
+Rows are read in chunks and written by COPY, with few in memory at a time. Columns of `legacy_rows` with
+values of any type contain JSON; bytes and infinities, which JSON does not have, are an object
+with one special key.
 """
 
 import json
@@ -129,7 +129,7 @@ class PostgreSQLWriter(PostgreSQLReader, Writer):
                 psycopg.IntegrityError,
                 psycopg.errors.ProgramLimitExceeded,  # a key that an index cannot hold
             ) as error:
-                # What the server says of a value ends in the value, which may be a player's.
+                # The server's message about a value ends in the value, which may be a player's.
                 reason = reason_of(error).partition(': "')[0]
                 raise RefusedRow(_line(error, table.name) if error.sqlstate else number, reason) from error
 
@@ -176,7 +176,7 @@ def _require_type(column: TypedColumn, value: object) -> object:
 
 
 def _line(error: psycopg.Error, table: str) -> int | None:
-    """Return which row a COPY did not take; the server says it last, and in a language of its own."""
+    """Return which row a COPY rejected; the server names it last, and in its language."""
     found = re.findall(rf"^.*?\b{table}\b\D*(\d+)", error.diag.context or "", re.MULTILINE)
     return int(found[-1]) if found else None
 

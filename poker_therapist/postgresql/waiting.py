@@ -1,4 +1,4 @@
-"""Who keeps a migration waiting for a lock, as a second session sees it."""
+"""The sessions that block a migration, as a second session sees them."""
 
 import re
 import threading
@@ -24,7 +24,7 @@ _OPEN_LITERAL = re.compile(r"'|\$(?!\d)")
 
 
 class LockWatch(threading.Thread):
-    """Looks for whom a session waits, while a block runs, and tells it once in a while.
+    """Finds out which sessions block a session while a block runs, and reports them regularly.
 
     Attributes:
         found: the sessions for which it has waited last; empty if none was seen.
@@ -38,7 +38,7 @@ class LockWatch(threading.Thread):
         Args:
             location: where the session is.
             pid: returns the server's process of the session; None while there is none.
-            tell: called, in another thread, with a sentence.
+            tell: called with a message, in another thread.
         """
         super().__init__(daemon=True)
         self.found = ""
@@ -54,7 +54,7 @@ class LockWatch(threading.Thread):
         self.join(timeout=1)  # it may be connecting
 
     def run(self) -> None:
-        """Look until the block ends; that nobody can look must not stop the migration."""
+        """Look until the block ends; a failure to look must not stop the migration."""
         with suppress(Exception), closing(open_connection(self._location)) as connection:
             pause, told, last = 0.01, 0.0, set[int]()
             while not self._ended.wait(pause):

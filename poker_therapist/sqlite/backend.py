@@ -128,7 +128,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._end_in_time()
         self.connection.execute("PRAGMA foreign_keys = OFF")
         begin, undo = partial(self.connection.execute, "BEGIN IMMEDIATE"), self.connection.rollback
-        if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of somebody's
+        if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of another
             raise locked()
         self._in_transaction = True
 
@@ -147,17 +147,17 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         Watch(seconds).attach(self.connection, trusted=True)
 
     def rollback(self) -> None:
-        """Undo the transaction, which SQLite may have undone by itself already."""
+        """Roll back the transaction, unless SQLite has already done so."""
         self.connection.rollback()
         self._in_transaction = False
 
     def savepoint_rollback(self, id: str) -> None:  # noqa: A002  # yoyo's signature
-        """Undo a part of the transaction, unless SQLite has undone all of it by itself: for want of room."""
+        """Roll back to a savepoint, unless SQLite has rolled back everything, as on a full disk."""
         if self.connection.in_transaction:
             super().savepoint_rollback(id)
 
     def commit(self) -> None:
-        """Commit the transaction, or undo it if that fails: for want of room, say."""
+        """Commit the transaction, or roll it back if that fails, for example because the disk is full."""
         # From here on the backup may be of a database that has changed: a signal could come right after that.
         backup, self._backup = self._backup, None
         try:
@@ -215,11 +215,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             if is_whole and _NEEDS_NO_TRANSACTION.search(reason):
                 reason += f": {OUTSIDE_TRANSACTION}"
             if guard and guard.refused:
-                how = "rehearsed" if self.is_rehearsal else "run out of the database, restore its files first"
+                how = "rehearsed" if self.is_rehearsal else "run from the database (restore its files first)"
                 reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,
@@ -239,8 +239,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         if isinstance(error, sqlite3.DataError) and self._opened and not self._opened.in_transaction:
             return DatabaseUnreadable(
-                f"what {self.location.path} records of its migrations is larger than can be read: "
-                "look at its tables _yoyo_migration and _migration_text"
+                f"the bookkeeping tables of {self.location.path} are too large to be read: "
+                "check _yoyo_migration and _migration_text"
             )
         return translate_error(error, self.location) if isinstance(error, sqlite3.Error) else None
 
@@ -258,7 +258,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        """Refuse what breaks a foreign key and did not before; foreign keys are off meanwhile."""
+        """Refuse new violations of foreign keys, which are off while the migration runs."""
         sql = (migration.apply_sql if direction == "apply" else migration.rollback_sql) or ""
         keys = ForeignKeys(self.connection, sql, self.quote_identifier)
         before = self._changes()
@@ -272,13 +272,13 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         refusal = ""
         for key, reason, is_parent_unchanged in keys.newly_unusable():
             if is_parent_unchanged:  # the app's own, of another shape than 001 took for granted
-                self.tell_operator(f"{key.child} refers to {key.parent}, which SQLite cannot check: {reason}")
+                self.tell_operator(f"cannot check the foreign key of {key.child} to {key.parent}: {reason}")
             else:
-                refusal = f"{key.child} could not refer to {key.parent}: {reason}"
+                refusal = f"the foreign key of {key.child} to {key.parent} would be invalid: {reason}"
         if violation := keys.new_violation(old_keys_only=direction == "rollback"):
             key, row = violation
             which = f"row {row}" if isinstance(row, int) else "a row"
-            refusal = f"{which} of {key.child} would refer to no row of {key.parent}"
+            refusal = f"{which} of {key.child} would violate its foreign key to {key.parent}"
         if refusal:
             raise migration.failure(direction, f"{refusal}: correct the migration")
 
@@ -296,8 +296,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
             self._backed_up = True
 
     def room(self) -> str:
-        """Return how much room migrations need: for a backup, a journal, and tables that are built anew."""
-        room = f"{3 * self.location.path.stat().st_size:,} bytes of room beside {self.location.path}"
+        """Return the disk space that migrations need: for a backup, a journal and rebuilt tables."""
+        room = f"{3 * self.location.path.stat().st_size:,} bytes of disk space beside {self.location.path}"
         return f"{room} (`{command_about(self.location, 'rehearse')}` measures it)"
 
     @override
@@ -321,8 +321,8 @@ class ForeignKey(NamedTuple):
 class ForeignKeys:
     """The foreign keys that a migration may break, as they were before it.
 
-    `PRAGMA foreign_key_check` would read every table of the app's, stop at the first key that SQLite cannot
-    use, and tell no rows of a table WITHOUT ROWID apart.
+    `PRAGMA foreign_key_check` would read every table of the app, stop at the first key that SQLite cannot
+    use, and not distinguish the rows of a table WITHOUT ROWID.
 
     What names neither a table nor, through its triggers, one that writes to it cannot change its rows: such a
     table is not read.
@@ -425,7 +425,7 @@ class ForeignKeys:
             primary = sorted((place, name) for name, place in self._query("columns", (key.parent,)) if place)
             targets = key.targets or tuple(name for _, name in primary)
             if len(targets) != len(key.columns) or not self._is_key(key.parent, targets, primary):
-                return "", f"({', '.join(targets)}) is no primary key and no UNIQUE columns of {key.parent}"
+                return "", f"({', '.join(targets)}) is neither the primary key nor UNIQUE in {key.parent}"
             # As SQLite compares: with the parent's collation, and the child's value as the parent's type.
             same = " AND ".join(
                 f"parent.{self._quote(target)} = +child.{self._quote(name)}"

@@ -111,7 +111,7 @@ def back_up(location: SQLiteLocation, before: str) -> Path:
         _write_whole(location, target)
     except DatabaseFull as error:
         raise DatabaseFull(
-            f"there is no room for a backup of {path}, so nothing was changed: make room for "
+            f"no disk space is left for a backup of {path}, so nothing was changed: free "
             f"{path.stat().st_size:,} bytes beside it, or turn backups off with ?backups=0 in the URL"
         ) from error
     return target
@@ -238,7 +238,7 @@ def require_same(connection: sqlite3.Connection, path: Path, descriptor: int) ->
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
-    raise StorageError(f"another user has replaced {path} while it was written: use another folder")
+    raise StorageError(f"another user replaced {path} while it was written: use another folder")
 
 
 def hold_snapshot(source: sqlite3.Connection) -> None:
@@ -262,7 +262,7 @@ def patience(location: SQLiteLocation, doing: str = "") -> Callable[[int, int, i
             deadline = time.monotonic() + location.timeout
         elif time.monotonic() > deadline:
             raise DatabaseBusy(
-                f"{location.path} stayed locked for {counted(location.timeout, 'second')}: "
+                f"{location.path} is still locked after {counted(location.timeout, 'second')}: "
                 "find the program that keeps a transaction open"
             )
 

@@ -27,7 +27,7 @@ _SECONDS_TO_BUILD = 3
 _LONGEST_TEXT = 1_000_000
 
 
-# What SQLite says of a table, an index, a trigger or a view: its type, name, table and SQL.
+# A row of sqlite_schema: the type, name, table and SQL of a table, index, trigger or view.
 Entry = tuple[str, str, str, str | None]
 
 
@@ -149,7 +149,7 @@ def _key_columns(
 
 
 def _extra(definition: list[str]) -> str:
-    """Return what a column's definition says of its collation and of what it is computed from."""
+    """Return the collation and the expression in a column's definition."""
     upper = [word.upper() for word in definition]
     said = ""
     if "AS" in upper:
@@ -162,7 +162,7 @@ def _extra(definition: list[str]) -> str:
 
 
 def _checks(words: list[str]) -> Iterator[str]:
-    """Return the conditions of the CHECKs in a CREATE TABLE, wherever they stand."""
+    """Return the conditions of all CHECKs in a CREATE TABLE."""
     for start, word in enumerate(words):
         if word.upper() == "CHECK" and words[start + 1] == "(":
             yield ", ".join(text_of(part) for part in parts_of(words, start + 1))
@@ -185,7 +185,7 @@ def describe_beside(connection: sqlite3.Connection, expected: Catalog) -> Catalo
         return describe(connection, concerns).only(tables, expected)
     # A text that SQLite takes and our reading of it does not.
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise DriftUnknown(f"drift cannot be judged, for the schema cannot be read: {error}") from error
+        raise DriftUnknown(f"drift cannot be checked, because the schema cannot be read: {error}") from error
 
 
 def build_judged(migrations: list[SQLMigration], live: sqlite3.Connection) -> Catalog:
@@ -198,10 +198,10 @@ def build_judged(migrations: list[SQLMigration], live: sqlite3.Connection) -> Ca
         # A migration that is run now attaches its other databases itself.
         return build_beside(migrations, live, skips_other_databases=live.in_transaction)
     except Refused as error:
-        raise DriftUnknown(f"drift cannot be judged: {error}") from error
+        raise DriftUnknown(f"drift cannot be checked: {error}") from error
     except sqlite3.Error as error:
         raise DriftUnknown(
-            f"drift cannot be judged, for what was applied cannot be built again: {error}"
+            f"drift cannot be checked, because the applied migrations cannot be run again: {error}"
         ) from error
 
 
@@ -212,7 +212,7 @@ def build_beside(
 
     Raises:
         TableMissing: a table that they name is nowhere.
-        Refused: what one of them does is not done here; says which and what.
+        Refused: one of them does what is not done here; the message names both.
         sqlite3.Error: they cannot be run again.
     """
     tables = {name.lower(): (name, sql) for kind, name, _, sql in entries(live) if kind in ("table", "view")}
@@ -239,13 +239,13 @@ def _build(
             guard.run(sql)
         for migration in migrations:
             if migration.file is None and len(migration.apply_sql) > _LONGEST_TEXT:
-                raise Refused(f"the text kept of {migration.id} has {len(migration.apply_sql):,} characters")
+                raise Refused(f"{migration.id} has {len(migration.apply_sql):,} characters: too many")
             for statement in migration.split(migration.apply_sql):
                 try:
                     guard.run(statement.text)
                 except Refused as error:
                     place = f"{migration.place()}:{statement.line}"
-                    raise Refused(f"{place} cannot be tried in memory: {error}\n    {statement}") from error
+                    raise Refused(f"{place} cannot be run in memory: {error}\n    {statement}") from error
                 except sqlite3.OperationalError as error:
                     if missing := _NO_TABLE.search(str(error)):
                         raise TableMissing(missing[1], migration.id) from error

@@ -67,7 +67,7 @@ class SQLiteRowComparison(RowComparison):
     def _read_table(self, schema: str, table: str) -> ComparedTable:
         if table == "sqlite_sequence":  # where AUTOINCREMENT continues
             return ComparedTable(("name", "seq"), key=("name",), counter="seq")
-        # 1: a column that a virtual table, an index for full text say, has for its own use
+        # 1: an internal column of a virtual table such as a full-text index
         sql = "SELECT name, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1"
         columns = dict(self._connection.execute(sql, (table, schema)).fetchall())
         key = [column for column, position in columns.items() if position]

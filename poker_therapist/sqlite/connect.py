@@ -1,4 +1,4 @@
-"""An SQLite file: finding it, opening it, and saying in our own words what SQLite says of it."""
+"""An SQLite file: finding it, opening it, and translating SQLite's errors."""
 
 import contextlib
 import functools
@@ -48,9 +48,9 @@ def is_there(path: Path) -> bool:
     """
     try:
         if not (found := path.exists()) and not (folder := Path(os.path.realpath(path)).parent).is_dir():
-            raise DatabaseNotFound(f"there is no folder {folder}: make it, or correct the path {path}")
+            raise DatabaseNotFound(f"there is no folder {folder}: create it, or correct the path {path}")
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise DatabaseNotFound(f"cannot look for {path} ({error.strerror}): correct the path") from error
+        raise DatabaseNotFound(f"cannot access {path} ({error.strerror}): correct the path") from error
     return found
 
 
@@ -63,13 +63,13 @@ def find_file(path: Path, *, create: bool) -> None:
     """
     if is_there(path):
         if path.is_dir():
-            raise DatabaseNotFound(f"{path} is a folder: name the file of the database in it")
+            raise DatabaseNotFound(f"{path} is a folder: give the path of a database file")
         if create:
             _require_not_planted(path)
         return
     if not create:
         raise DatabaseNotFound(
-            f"there is no database {path}: correct the path, or make one with "
+            f"there is no database {path}: correct the path, or create one with "
             f"`{command_about(SQLiteLocation(path), 'apply')}`"
         )
     _require_new_sqlite()
@@ -83,7 +83,7 @@ def find_file(path: Path, *, create: bool) -> None:
         pass
     except OSError as error:
         raise DatabaseReadOnly(
-            f"cannot make {path} ({error.strerror}): correct the rights of its folder"
+            f"cannot create {path} ({error.strerror}): correct the permissions of its folder"
         ) from error
 
 
@@ -97,8 +97,8 @@ def _require_not_planted(path: Path) -> None:
         return
     if found.st_uid not in (os.geteuid(), 0, folder.st_uid):
         raise DatabaseReadOnly(
-            f"{path} was put there by another user, who could read what is saved: remove it, or use a folder "
-            "in which nobody else may write"
+            f"{path} was created by another user, who could read what is saved: remove it, or use a folder "
+            "that no other user can write to"
         )
 
 
@@ -109,7 +109,7 @@ def open_connection(location: SQLiteLocation) -> sqlite3.Connection:
 
     Raises:
         StorageError: SQLite is too old.
-        sqlite3.Error: whatever the driver says; `translate_error` turns it into one of our errors.
+        sqlite3.Error: the driver's error; `translate_error` turns it into one of ours.
     """
     _require_new_sqlite()
     # SQLite puts its log beside the file that a symbolic link leads to.
@@ -144,7 +144,7 @@ _SECONDS = 10  # in which an unharmed file of a usual size is read
 
 
 class Watch:
-    """Ends what reads a file that may have been made to do harm: by a view or a column without end, say.
+    """Ends the reading of a malicious file, for example of a view or a column without end.
 
     What counts is the time of the processor in this thread: not what an operator takes to answer a question,
     and not what the app's other threads do.
@@ -173,7 +173,7 @@ class Watch:
         self._left -= 100 + sum(len(part) for part in row if isinstance(part, str | bytes))
         if self._left < 0:
             self._left = self._most
-            raise sqlite3.DataError("too much to be read")
+            raise sqlite3.DataError("too much data to read")
         return row
 
 
@@ -221,7 +221,7 @@ def _require_new_sqlite() -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         needed = ".".join(map(str, _OLDEST_SQLITE))
         raise StorageError(
-            f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed (for STRICT "
+            f"this Python has SQLite {sqlite3.sqlite_version}, but {needed} or newer is required (for STRICT "
             "tables): use a Python that was built with a newer SQLite"
         )
 
@@ -238,10 +238,9 @@ def uri(path: PurePath, options: str) -> str:
 def immutable_state(path: Path) -> tuple[int, int, int] | None:
     """Return what identifies the content of a file that can only be read as immutable; None for any other.
 
-    A database in WAL mode cannot be read where the files beside it cannot be created: in a folder that may
-    not be written, on a read-only disk. Where there is no log nobody has it open, and all of it is in the one
-    file. But somebody with more rights may open and write it at any time, so this must be asked again for
-    each look.
+    A database in WAL mode cannot be read where the files beside it cannot be created: in a read-only
+    folder, on a read-only disk. Without a WAL no process has it open, and all data is in the one file. But a
+    process with more permissions may open and write it at any time, so this must be asked again each time.
     """
     path = Path(os.path.realpath(path))
     if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
@@ -259,7 +258,7 @@ def enlarge_cache(connection: sqlite3.Connection) -> None:
 
 
 def set_journal_mode(connection: sqlite3.Connection, location: SQLiteLocation) -> None:
-    """Let readers and a writer work at once, by a log, unless the URL says that there can be none.
+    """Let readers and a writer work concurrently, in WAL mode, unless the URL has another mode.
 
     WAL is kept in the file, so only the first connection writes.
 
@@ -286,30 +285,30 @@ def set_journal_mode(connection: sqlite3.Connection, location: SQLiteLocation) -
 # The first version with STRICT tables; https://sqlite.org/stricttables.html
 _OLDEST_SQLITE = (3, 37, 0)
 
-# What integrity_check says of rows that break a constraint: nothing of the file is damaged.
+# How integrity_check reports rows that violate a constraint, in a file that is not damaged.
 _CONSTRAINTS = re.compile(r"NULL value in |CHECK constraint failed in |non-\w+ value in |\w+ value in ")
 
 # By SQLite's primary result code; https://sqlite.org/rescode.html
 _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseBusy,
-        "{path} stayed locked for {waited}{holder}: somebody is migrating it, or keeps a transaction open",
+        "{path} is still locked after {waited}{holder}: wait for the migration or transaction to end",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnly,
-        "{path} may not be written: correct the rights of the file and its folder",
+        "{path} is not writable: correct the permissions of the file and its folder",
     ),
     sqlite3.SQLITE_FULL: (
         DatabaseFull,
-        "there is no room left for {path}: free some; nothing was changed",
+        "no space is left for {path}: free disk space; nothing was changed",
     ),
     sqlite3.SQLITE_IOERR: (
         StorageError,
-        "{path} cannot be read or written ({reason}): look at the disk, and at the limits of this process",
+        "{path} cannot be read or written ({reason}): check the disk and the resource limits of this process",
     ),
     sqlite3.SQLITE_INTERRUPT: (
         StorageError,
-        "{path} was not read to its end ({reason}): look at its schema for what may never end, as in a view",
+        "reading {path} took too long ({reason}): check its schema for a view that may never end",
     ),
     sqlite3.SQLITE_NOTADB: (
         DatabaseUnreadable,
@@ -321,15 +320,15 @@ _EXPLANATIONS: dict[int, tuple[type[PokerTherapistError], str]] = {
     ),
     sqlite3.SQLITE_CANTOPEN: (
         DatabaseNotFound,
-        "cannot open {path} ({reason}): check the path and the rights of its folder",
+        "cannot open {path} ({reason}): check the path and the permissions of its folder",
     ),
     sqlite3.SQLITE_CONSTRAINT: (
         InvalidInput,
-        "the database refused a value ({reason}): correct it",
+        "the database rejected a value ({reason}): correct it",
     ),
     sqlite3.SQLITE_TOOBIG: (
         InvalidInput,
-        "a value is larger than a database can hold ({reason}): save it in parts",
+        "a value is too large for the database ({reason}): save it in parts",
     ),
 }
 
@@ -356,7 +355,7 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
     elif "no such table" in reason or "no such column" in reason:
         kind, sentence = (
             SchemaMissing,
-            "{path} lacks a part of the schema ({reason}): see what is missing with `{status}`",
+            "the schema of {path} is incomplete ({reason}): see what is missing with `{status}`",
         )
     else:
         kind, sentence = StorageError, "{path}: {reason}"
@@ -367,14 +366,14 @@ def translate_error(error: Exception, location: SQLiteLocation) -> PokerTherapis
 
 
 def locked() -> sqlite3.OperationalError:
-    """Return the error of SQLite's for what somebody else keeps locked."""
+    """Return SQLite's error for a database that another connection has locked."""
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
     return error
 
 
 def is_written(connection: sqlite3.Connection) -> bool:
-    """Return whether somebody else has the write lock."""
+    """Return whether another connection has the write lock."""
     ((timeout,),) = connection.execute("PRAGMA busy_timeout").fetchall()
     connection.execute("PRAGMA busy_timeout = 0")
     try:
@@ -397,7 +396,7 @@ def _holder(path: Path) -> str:
                 is_it = (kind, access, place.rpartition(":")[2]) == ("POSIX", "WRITE", inode)
                 if is_it and int(first) <= byte <= int(last) and int(process) > 0:
                     name = Path(f"/proc/{process}/comm").read_text().strip()
-                    return f" by process {process} ({escaped(name)})"
+                    return f" (by process {process}, {escaped(name)})"
     return ""
 
 

@@ -1,7 +1,7 @@
 """The connections of the storage to an SQLite file.
 
-Each thread has a connection of its own, kept until the thread or the database ends, and a forked child starts
-without any. What the driver raises becomes one of this package's errors.
+Each thread has its own connection, kept until the thread ends or the database is closed. A forked child
+starts without connections. Errors of the driver are translated to errors of this package.
 """
 
 import atexit
@@ -91,7 +91,7 @@ class SQLiteDatabase(Database):
         self._sessions.add(session)
         if kept:
             self._here.session = session
-        if self._closed:  # by another thread, meanwhile
+        if self._closed:  # by another thread
             session.close()
             raise StorageClosed(CLOSED)
         return session
@@ -154,8 +154,8 @@ class SQLiteDatabase(Database):
     def _open_and_read(self, read: Callable[[Callable[..., sqlite3.Cursor]], _Found]) -> _Found:
         """Read through a new connection, which is closed again if it takes the file for immutable.
 
-        Nobody had the file open when that was decided. If somebody has opened and written it meanwhile, what
-        was read may be of two states, and is read again.
+        No process had the file open when that was decided. If one has opened and written it since, the result
+        may be of two states, and is read again.
         """
         while True:
             before = immutable_state(self.location.path)
@@ -212,7 +212,7 @@ class SQLiteDatabase(Database):
                     (last,) = session.execute("SELECT last_insert_rowid()").fetchone()
             except _DRIVER_ERRORS as error:
                 self._raise(error, session)
-        # Nobody else writes meanwhile, so SQLite numbers them one by one.
+        # No other connection writes during it, so SQLite numbers the rows one by one.
         return range(last - len(rows) + 1, last + 1)
 
     @override
@@ -257,7 +257,7 @@ class SQLiteDatabase(Database):
         """Run a block as one transaction; inside another, as a part that can be rolled back by itself.
 
         One that writes takes the write lock at once: a block that reads first and then writes would otherwise
-        find that somebody else has written in between.
+        find that another connection has written in between.
         """
         return Block(lambda: Transaction(self._session, mode, self.location, self._path))
 
@@ -275,8 +275,8 @@ class SQLiteDatabase(Database):
         """Leave no trace of deleted rows on disk: neither in unused parts of pages nor in the log.
 
         Raises:
-            DatabaseBusy: another connection read an older state, or wrote, for longer than the timeout.
-            DatabaseFull: there is no room for the new pages.
+            DatabaseBusy: another connection read an older snapshot, or wrote, for longer than the timeout.
+            DatabaseFull: no disk space is left for the new pages.
             DatabaseUnreadable: the file is damaged.
         """
         deadline = time.monotonic() + self.location.timeout
@@ -287,12 +287,12 @@ class SQLiteDatabase(Database):
             # SQLite does not wait while another connection moves the log's pages, so this waits.
             while self._read(lambda run: run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())[0]:
                 if time.monotonic() > deadline:
-                    raise DatabaseBusy("Another connection goes on reading an older state.")
+                    raise DatabaseBusy("Another connection still reads an older snapshot.")
                 time.sleep(0.005)
             sync_log(self._path)
         except StorageError as error:
             raise error.with_message(
-                f"the rows are deleted, but traces are left in {self.location.path}; do it again. {error}"
+                f"the rows are deleted, but traces are left in {self.location.path}; try again. {error}"
             ) from error
 
     @override

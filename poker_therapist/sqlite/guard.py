@@ -1,4 +1,4 @@
-"""What a text of SQL may do where it is only tried: on a copy, in memory, or kept in a file of somebody's."""
+"""What an untrusted SQL text may do: on a copy, in memory, or from the text kept in a database."""
 
 import re
 import sqlite3
@@ -42,7 +42,7 @@ _LIMITS = {
 
 
 class Guard:
-    """Refuses what reaches beyond the database of a connection, and says what that was.
+    """Refuses what has effects outside the database of a connection, and names it.
 
     Attributes:
         refused: what a statement wanted that it may not; empty if nothing.
@@ -74,18 +74,18 @@ class Guard:
         elif action == sqlite3.SQLITE_PRAGMA and value is not None and name is not None:
             if name.lower() in _IGNORED_PRAGMAS:
                 return sqlite3.SQLITE_IGNORE
-            why = "" if _PRAGMAS.fullmatch(name) else f"it sets {name}"
+            why = "" if _PRAGMAS.fullmatch(name) else f"it sets PRAGMA {name}"
         elif action == sqlite3.SQLITE_FUNCTION and value is not None:
             known = value.lower() in self._functions or value.startswith("sqlite_")
             why = "" if known and value.lower() not in _NEVER else f"it calls {value}()"
         elif action == sqlite3.SQLITE_CREATE_VTABLE and self._modules is not None:
-            why = "" if (value or "").lower() in self._modules else f"it makes a virtual table of {value}"
+            why = "" if (value or "").lower() in self._modules else f"it creates a virtual table with {value}"
         self.refused = self.refused or why
         return sqlite3.SQLITE_DENY if why else sqlite3.SQLITE_OK
 
 
 class Refused(Exception):
-    """A text cannot be tried; says why."""
+    """A text cannot be run; the message says why."""
 
 
 class MemoryGuard(Guard):

@@ -18,7 +18,7 @@ class DamagedPage(Exception):
 def erase_unused(file: BinaryIO, roots: Iterable[int]) -> bool:
     """Overwrite with zeros every byte of a database file that nothing uses; return whether there was one.
 
-    Nobody else uses the file. It is left in the mode without a write-ahead log.
+    No other connection uses the file. It is left in the mode without a write-ahead log.
 
     Args:
         file: the file, unbuffered.
@@ -47,7 +47,7 @@ class _Pages:
         self._has_map = any(header[52:56])
         self._zeros = bytes(self._size)
         self._seen = bytearray(self._total + 1)
-        # The most bytes of a row, and of a key, that stand in one page; the fewest where there are more.
+        # The most bytes of a row, and of a key, in one page; the fewest if it overflows.
         self._most_of_row = self._usable - 35
         self._most_of_key = (self._usable - 12) * 64 // 255 - 23
         self._least = (self._usable - 12) * 32 // 255 - 23
@@ -86,7 +86,7 @@ class _Pages:
     def _read(self, number: int) -> bytearray:
         self.number = number
         if not 0 < number <= self._total or self._seen[number] or self._is_special(number):
-            raise DamagedPage(f"page {number} is used twice, or is not there")
+            raise DamagedPage(f"page {number} is used twice, or does not exist")
         self._seen[number] = 1
         self._file.seek((number - 1) * self._size)
         return bytearray(self._file.read(self._size))

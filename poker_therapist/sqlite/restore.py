@@ -39,10 +39,10 @@ from poker_therapist.tables import StoredTable
 def restore(
     location: SQLiteLocation, backup: Path, sources: Sequence[str], tables: Sequence[StoredTable]
 ) -> Path | None:
-    """Put a backup in the place of a database, while others are connected to it.
+    """Replace a database with a backup, while others are connected to it.
 
-    Readers go on with what they saw until they read anew. What others write while this runs is replaced too,
-    and is not in the backup of what was there: stop writers first.
+    Readers keep their snapshot until their next transaction. What others write while this runs is replaced
+    too, and is not in the backup of the replaced database: stop writers first.
 
     Args:
         location: the database; made if it is not there.
@@ -61,14 +61,12 @@ def restore(
     """
     if not is_there(backup):  # a database must not be made of a name that was mistyped
         call = command_about(location, "backup", "--list")
-        raise DatabaseNotFound(
-            f"there is no backup {backup}: correct the path; `{call}` shows those there are"
-        )
+        raise DatabaseNotFound(f"there is no backup {backup}: correct the path; `{call}` lists the backups")
     find_file(backup, create=False)
     if is_there(location.path):
         find_file(location.path, create=False)
         if location.path.samefile(backup):
-            raise InvalidInput(f"{backup} is the database itself: name a backup of it")
+            raise InvalidInput(f"{backup} is the database itself: give the path of a backup")
     source_location = replace(location, path=backup.absolute())
     with (
         translating_errors(source_location),
@@ -80,9 +78,7 @@ def restore(
             raise DatabaseUnreadable(f"{backup} is damaged ({damage}): use another backup")
         names = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if not names & {*(table.name for table in tables), "_yoyo_migration", "_migration_text"}:
-            raise DatabaseUnreadable(
-                f"{backup} is a database, but none of Poker Therapist's: correct the path"
-            )
+            raise DatabaseUnreadable(f"{backup} is a database, but not of Poker Therapist: correct the path")
         with AtomicSQLiteBackend(source_location) as backend:
             # Of a file that may come from anywhere, no text is run.
             found, _ = read_states(backend, {one.id: one for one in backend.read(sources)})
@@ -92,7 +88,7 @@ def restore(
                 f"{backup} was made by a later version ({escaped(', '.join(newer))}): update the code"
             )
         folder = Path(os.path.realpath(location.path)).parent
-        busy = f"another restore is at work in {folder}: wait until it has ended, then restore again"
+        busy = f"another restore is running in {folder}: wait until it has finished, then restore again"
         closing.enter_context(one_at_a_time([folder], location.timeout, DatabaseBusy(busy)))
         replaced = _keep_replaced(location)
         closing.enter_context(_naming(replaced))
@@ -144,11 +140,11 @@ def _naming(replaced: Path | None) -> Iterator[None]:
     except PokerTherapistError as error:
         if replaced is None or replaced.suffix == ".backup":
             raise
-        raise error.with_message(f"{error}\nWhat was there is kept as {replaced}") from error
+        raise error.with_message(f"{error}\nThe damaged database is kept as {replaced}") from error
 
 
-# Of a process of its own, for which the connections of this one are others'. SQLite locks these bytes, and
-# who has read a database in WAL mode keeps a lock while he is connected: https://sqlite.org/src/file/src/os.h
+# For a separate process, because locks of one process do not conflict. SQLite locks these bytes, and who
+# has read a database in WAL mode keeps a lock while connected: https://sqlite.org/src/file/src/os.h
 _KEEP_OUT = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:
@@ -160,15 +156,15 @@ with open(sys.argv[1], "r+b") as file:
 
 @contextlib.contextmanager
 def _keeping_others_out(path: Path) -> Iterator[None]:
-    """Let nobody read or write a damaged file for a block, whatever is left of its first page.
+    """Lock a damaged file against all readers and writers for a block, whatever is left of its first page.
 
     Raises:
-        DatabaseBusy: somebody is connected to it, who would go on with what he knows of the damaged file.
+        DatabaseBusy: another process is connected to it, and would continue with the damaged file.
     """
     if not os.access(path, os.W_OK):
-        raise DatabaseReadOnly(f"{path} may not be written: correct the rights of the file and its folder")
+        raise DatabaseReadOnly(f"{path} is not writable: correct the permissions of the file and its folder")
     busy = DatabaseBusy(
-        f"{path} is damaged, and a connected program would go on saving into the damaged file: stop it, then "
+        f"{path} is damaged, and a connected program would still write to the damaged file: stop it, then "
         "restore again"
     )
     if os.name == "nt":
@@ -193,12 +189,12 @@ def _require_empty(location: SQLiteLocation, target: sqlite3.Connection) -> None
     """Take the lock of an empty file, and keep it.
 
     Raises:
-        DatabaseBusy: somebody has made a database of it meanwhile, of which there is no backup.
+        DatabaseBusy: another process has created a database in it, of which there is no backup.
     """
     target.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
     target.execute("BEGIN EXCLUSIVE")
     target.execute("ROLLBACK")
     if target.execute("PRAGMA page_count").fetchone() != (0,):
         raise DatabaseBusy(
-            f"somebody has written to {location.path} meanwhile: stop that program, then restore again"
+            f"another program wrote to {location.path} during the restore: stop it, then restore again"
         )

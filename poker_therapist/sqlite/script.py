@@ -88,7 +88,7 @@ class SQLiteScript(ScriptDialect):
     @override
     def fault(self, text: str) -> tuple[int, str] | None:
         if not has_end(text):
-            return 0, "this statement has no end: it would take what comes after it for a part of it"
+            return 0, "this statement is incomplete: look for a quote, a bracket or an END that is missing"
 
         def blanked(found: re.Match[str]) -> str:
             mark = " " if found[0][0] in "-/" else "0"
@@ -99,11 +99,8 @@ class SQLiteScript(ScriptDialect):
             return None
         line = code.count("\n", 0, found.start())
         if found["line"] or found["hash"]:
-            return (
-                line,
-                f"it would take a line of {found[0].strip()!r} for one of its own: write it elsewhere",
-            )
-        return line, f"it would take {found[0]} for a parameter without a value: write the value"
+            return line, f"it reads the line {found[0].strip()!r} as a command: join it with another"
+        return line, f"{found[0]} is a parameter without a value: write the value"
 
     @override
     def statement(self, text: str) -> str:
@@ -111,7 +108,7 @@ class SQLiteScript(ScriptDialect):
 
     @override
     def now(self) -> str:
-        # Milliseconds are the most that SQLite tells; the rest keeps the order of what is recorded.
+        # SQLite's clock has milliseconds; the rest keeps the order of what is recorded.
         self._times += 1
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now') || '{self._times % 1000:03}'"
 

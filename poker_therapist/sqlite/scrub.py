@@ -1,9 +1,9 @@
-"""Erasing what deleted rows have left in an SQLite file, where no row of anybody's is.
+"""Erasing what deleted rows have left in the unused bytes of an SQLite file.
 
 `secure_delete` overwrites a deleted row, but not what was left of it when a page was split, nor what a
-program deleted without it. VACUUM would, but it numbers the app's rows anew, and needs the app's collations,
+program deleted without it. VACUUM would, but it renumbers the app's rows, and needs the app's collations,
 functions and modules. So this copies the file, overwrites in the copy every byte that no row uses, and has
-SQLite's backup write the pages back, as one transaction. Each row stays where it is, in whichever table.
+SQLite's backup write the pages back, as one transaction. No row of any table moves.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class _NothingLeft(Exception):
 def scrub(location: SQLiteLocation) -> None:
     """Overwrite every byte of a database in WAL mode that no row uses; the log still has older states.
 
-    Readers go on meanwhile, writers wait. A kill at any time leaves all of it or nothing.
+    Readers continue while it runs, writers wait. A kill at any time leaves all of it or nothing.
 
     Raises:
         DatabaseBusy: another connection wrote for longer than the timeout.
@@ -50,8 +50,8 @@ def scrub(location: SQLiteLocation) -> None:
     """
     if location.journal_mode != "WAL":  # there SQLite's backup locks out the reader that it needs
         raise StorageError(
-            "Unused parts of pages are erased only without journal_mode in the URL: stop every program, copy "
-            "the file to a local disk, forget there, and copy it back"
+            "Unused parts of pages are erased only in WAL mode, without journal_mode in the URL: stop every "
+            "program, copy the file to a local disk, run forget there, and copy it back"
         )
     path = Path(os.path.realpath(location.path))
     try:
@@ -98,10 +98,10 @@ def _delete_samples(writer: sqlite3.Connection) -> None:
 def _copy_beside(
     path: Path, page_size: int
 ) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection, BinaryIO]]:
-    """Make a file for the copy: a connection that reads it, one that writes it, and the file itself.
+    """Create a file for the copy: yield a connection that reads it, one that writes it, and the file.
 
-    Where the system can, it has no name while anything is in it, so that a kill leaves nothing of it; what a
-    kill has left elsewhere goes with the next one.
+    Where the system can, it has no name while it contains data, so that a kill leaves nothing; elsewhere the
+    next copy removes what a kill has left.
     """
     prefix = f"{path.name}.scrub-"
     private_folders(path.parent, re.escape(prefix) + r"\w{8}", remove=True)
@@ -139,8 +139,8 @@ def _write_back(
     """Write a clean copy over the database, as one transaction.
 
     SQLite's backup locks the database with its first step; what that copies is not the database yet. Only
-    then is the copy made, of a state that nobody can change any more. SQLite finds the source changed, and
-    begins anew: https://sqlite.org/backup.html
+    then is the copy made, of a state that cannot change any more. SQLite finds the source changed, and
+    starts again: https://sqlite.org/backup.html
     """
     be_patient, is_copied = patience(location), False
 

@@ -9,7 +9,7 @@ from sqlparse import lexer, tokens
 from poker_therapist.migrations.effects import code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
 
-# Whose case says nothing. sqlparse takes many more words for keywords, names of columns among them.
+# They have no case. sqlparse takes many more words for keywords, names of columns among them.
 _KEYWORD = re.compile(
     r"""
     after | all | and | as | asc | autoincrement | before | begin | between | by | case | cast | check |
@@ -29,21 +29,21 @@ _NO_EFFECT = re.compile(r"PRAGMA (?:\w+\.)?foreign_keys ?[=(]", re.IGNORECASE)
 
 
 def has_end(text: str) -> bool:
-    """Return whether a statement is whole: no text, name, comment or trigger in it is without its end."""
+    """Return whether a statement is complete: every string, name, comment and trigger in it is closed."""
     return "\0" in text or sqlite3.complete_statement(f"{text}\n;")
 
 
 def fault(text: str, is_whole: bool) -> str:
-    """Return what to do about a statement without its end or its effect, or that no transaction may hold."""
+    """Return the problem of a statement that is incomplete, has no effect, or cannot run in a transaction."""
     if not has_end(text):
-        return "this statement has no end: look for a quote, a bracket or an END that is missing"
+        return "this statement is incomplete: look for a quote, a bracket or an END that is missing"
     line = code(text) if is_whole else ""
     if found := _OUTSIDE.match(line):
-        return f"no transaction may hold {found[0].rstrip(' =(')}: {OUTSIDE_TRANSACTION}"
+        return f"{found[0].rstrip(' =(')} cannot run in a transaction: {OUTSIDE_TRANSACTION}"
     if _NO_EFFECT.match(line):
         return (
-            "this has no effect in a transaction; foreign keys are off while a migration runs, and are "
-            "checked at its end: delete it"
+            "this has no effect in a transaction: delete it. Foreign keys are off while a migration runs, "
+            "and are checked at its end"
         )
     return ""
 
@@ -65,7 +65,7 @@ def words_of(sql: str) -> list[str]:
 
 
 def parts_of(words: Sequence[str], start: int) -> list[list[str]]:
-    """Return what stands between the commas of the parentheses that open at `start`."""
+    """Return the parts between the commas of the parentheses that open at `start`."""
     parts: list[list[str]] = [[]]
     depth = 0
     for word in words[start:]:

@@ -2,7 +2,7 @@
 
 A transaction can end in any way: its block raises, a signal arrives while BEGIN waits, a generator that holds
 it is dropped and the garbage collector of another thread finishes it. So the session knows its transaction by
-a weak reference and a token. What nobody holds any more is rolled back, at once or at the session's next use.
+a weak reference and a token. One without references is rolled back, at once or at the session's next use.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Session:
         execute: its method, kept because looking it up is a part of a short read.
         lock: held while the connection is used.
         token: identifies the open transaction; None if there is none.
-        transaction: the open transaction, as long as somebody holds it.
+        transaction: the open transaction, while a reference to it exists.
         close: closes the connection; called when the session is dropped.
     """
 
@@ -50,7 +50,7 @@ class Session:
         self.close.atexit = False
 
     def open_transaction(self) -> "Transaction | None":
-        """Return the transaction that is open, having rolled back one that nobody holds any more."""
+        """Return the open transaction; roll back one without references first."""
         if self.token is None:
             return None
         transaction = self.transaction()
@@ -65,7 +65,7 @@ class Session:
         Args:
             token: which transaction.
             timeout: how many seconds to wait for a thread that is inside a statement, -1 for as long as it
-                takes; that thread then sees that nobody holds its transaction, and rolls it back.
+                takes; that thread then sees that its transaction has no references, and rolls it back.
         """
         if timeout < 0 or _is_owned(self.lock):
             with self.lock:
@@ -233,7 +233,7 @@ class Transaction(Part):
                 outer.is_whole = True
 
     def __del__(self) -> None:
-        """Roll back what nobody holds any more, whichever thread drops it."""
+        """Roll back a transaction without references, whichever thread drops it."""
         session, outer = self._session, self._outer
         if session is None or self.owner.was_forked() or session.token is not (outer or self)._token:
             return
@@ -275,8 +275,8 @@ def require_no_other_writer(path: str, session: Session | None = None) -> None:
     if immutable_state(Path(path)) is not None:  # nothing is locked: each look is a connection of its own
         return
     raise StorageError(
-        f"this thread has an open transaction() in {path} through another storage, for which it would wait "
-        "for ever: end that block first, or use its storage here too"
+        f"this thread has an open transaction() in {path} of another storage, and would wait for itself: "
+        "end that block first, or use its storage here too"
     )
 
 

@@ -76,8 +76,8 @@ class SQLiteReader(Reader):
                         part.decode(errors="replace") if isinstance(part, bytes) else part for part in row
                     )
                     raise InvalidInput(
-                        f"{table.label(columns, readable)} of {self.location.name} holds bytes in {column} "
-                        "that are not text (UTF-8): correct or delete it, and copy again"
+                        f"{table.label(columns, readable)} of {self.location.name} has bytes in {column} "
+                        "that are not UTF-8: correct or delete the row, then copy again"
                     ) from None
 
     def _ask(self, sql: str, *values: object) -> list[Row]:
@@ -131,7 +131,7 @@ def reader(location: SQLiteLocation) -> Iterator[SQLiteReader]:
 def writer(location: SQLiteLocation) -> Iterator[SQLiteWriter]:
     """Open a file to fill it in one transaction, committed when the block ends well."""
     find_file(location.path, create=False)
-    durable = replace(location, synchronous="FULL")  # what has been said to be copied is on the disk
+    durable = replace(location, synchronous="FULL")  # what was reported as copied is on the disk
     with translating_errors(location), closing(open_connection(durable)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:

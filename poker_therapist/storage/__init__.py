@@ -1,4 +1,4 @@
-"""What the app calls: one short method for each query, and never any SQL.
+"""The storage that the app calls: one short method for each query, no SQL.
 
 >>> with get_pattern_storage("RexVoice.db") as storage:
 ...     storage.save_pattern(7, "tilt", "after_bad_beat", {"bets_up": 1.8}, confidence=0.7)
@@ -24,16 +24,16 @@ _QUERIES = Path(__file__).parents[1] / "queries.sql"
 
 
 class PatternStorage(Patterns, Insights, Players):
-    """A player's patterns, context and insights, in a database that is brought up to date when it is opened.
+    """A player's patterns, context and insights, in a database whose schema is migrated when it is opened.
 
-    May be used by any number of threads and processes at once, and after a fork. Each method but those that
-    read is committed when it returns, unless it stands in a `transaction()`.
+    Any number of threads and processes may use it concurrently, also after a fork. A method that writes
+    commits before it returns, unless it is called inside a `transaction()`.
 
     Every method raises InvalidInput, before anything is written, for an argument that cannot be stored: a
-    `user_id` that is no integer of 64 bits; a key, type or session that is no text, is empty, longer than 255
-    characters or holds NUL; a confidence or importance outside 0 to 1; a value that JSON cannot give back
-    equal. Every method raises StorageError, by its subclasses, where the database fails, and then nothing was
-    changed.
+    `user_id` that is not an integer of at most 64 bits; a key, type or session that is not a string, is
+    empty, is longer than 255 characters or contains NUL; a confidence or importance outside 0 to 1; a value
+    that JSON cannot return unchanged. Every method raises a subclass of StorageError if the database fails;
+    then nothing was changed.
     """
 
     def __init__(
@@ -46,19 +46,20 @@ class PatternStorage(Patterns, Insights, Players):
         """Open a database, create it if it does not exist, and bring its schema up to date.
 
         Args:
-            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`.
-                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure);
-                `timeout` is how many seconds to wait for a lock, 30 unless given. Or a URL of PostgreSQL, as
-                `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`: `connections` is
-                how many to open at most, 10 unless given, `schema` where the tables are, and all else is
-                libpq's. With `slow_ms=50` in either, statements of 50 milliseconds or more are logged.
+            db_path: a path, or a URL such as `sqlite:////path/to.db?synchronous=FULL&timeout=5`:
+                `synchronous` is NORMAL (survives a crash of the app) or FULL (also survives a power failure),
+                and `timeout` is the number of seconds to wait for a lock (default 30). For PostgreSQL a URL
+                such as `postgresql://user@host/database?timeout=5&connections=20&sslmode=require`:
+                `connections` is the maximum number of connections (default 10), `schema` is the schema of the
+                tables, and all other options are libpq's. With `slow_ms=50`, both engines log statements that
+                take 50 milliseconds or longer.
             migrate: whether to apply pending migrations; if not, an outdated or missing database is an error.
             on_connect: called with each new `sqlite3.Connection` or `psycopg.Connection`, so that the app can
                 register what its own tables need: collations, functions, extensions.
 
         Raises:
-            InvalidInput: `db_path` is neither a path nor a URL that can be used.
-            StorageError: the database cannot be opened; its subclasses say why.
+            InvalidInput: `db_path` is not a valid path or URL.
+            StorageError: the database cannot be opened; the subclass says why.
             MigrationError: a migration failed, or the database is newer than this version of the code.
         """
         self._database = schema.open_current(
@@ -85,22 +86,23 @@ class PatternStorage(Patterns, Insights, Players):
         )
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make a block all or nothing: one commit at its end, or none of it when it raises.
+        """Run a `with` block as one transaction: it commits at its end, and is rolled back when it raises.
 
-        It holds the write lock from its start, so keep it short. A block inside a block is rolled back by
-        itself when it raises, and is kept only if the outer one is. PostgreSQL is sent its saves many at a
-        time, so what the server refuses of them may be raised by a later call in the block, or at its end.
+        On SQLite it holds the write lock from its start, so keep it short. A block inside a block is a
+        savepoint: it is rolled back alone when it raises, and is kept only if the outer block commits.
+        On PostgreSQL saves are sent in batches, so an error of the server may be raised by a later call in
+        the block, or at its end.
 
-        The block belongs to the thread and the asyncio task that began it. Another task that uses the storage
-        in the same thread meanwhile gets a StorageError, and nothing is done: end the block before its task
-        awaits, or run it in a worker thread. A block that another thread or task ends is rolled back, and
-        that is a StorageError too.
+        The transaction belongs to the thread and the asyncio task that began it. If another task uses the
+        storage in the same thread before the end of the block, it gets a StorageError and nothing is done:
+        end the block before its task awaits, or run it in a worker thread. If another thread or task ends
+        the block, it is rolled back with a StorageError.
         """
         self._purge_what_is_due()
         return self._database.transaction(Mode.READ_THEN_WRITE)
 
     def close(self) -> None:
-        """Close the connections of all threads; a second time does nothing."""
+        """Close the connections of all threads; a second call does nothing."""
         self._database.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What the methods about patterns, context, insights and players share."""
+"""The code that the methods for patterns, context, insights and players share."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ class Base:
     _latest = datetime.min.replace(tzinfo=UTC)
 
     def _now(self) -> datetime:
-        """Return the time that expiry is compared with: the clock's, but never earlier than it was before.
+        """Return the time that expiry is compared with: the clock's, but never earlier than before.
 
-        So nothing that has been reported as expired comes back when the clock is set back.
+        So an item that has expired does not come back when the clock is set back.
         """
         self._latest = now = max(values.now(), self._latest)
         return now
@@ -37,9 +37,9 @@ class Base:
 
 
 def require_items(name: str, of: str, items: object, *refused: type) -> None:
-    """Refuse what is not to be iterated over; a text or bytes would be taken for a list of its parts."""
+    """Refuse anything but a list of items; a string or bytes would be iterated by its parts."""
     if not isinstance(items, Iterable) or isinstance(items, (str, bytes, bytearray, memoryview, *refused)):
-        raise InvalidInput(f"{name} must be a list of {of} (got a {type(items).__name__})")
+        raise InvalidInput(f"{name} must be a list of {of} (got {type(items).__name__})")
 
 
 def checked(
@@ -47,7 +47,7 @@ def checked(
     make: Callable[[Item], tuple[Any, ...]],
     label: Callable[[int, Item], str] = lambda number, _: f"item {number}",
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of some items; raise InvalidInput, which says for which one, if one is refused."""
+    """Return the rows of some items; raise InvalidInput with the number of an item that is refused."""
     require_items("items", "dicts", items, Mapping)
     rows = []
     for number, item in enumerate(items, 1):

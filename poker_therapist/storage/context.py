@@ -1,4 +1,4 @@
-"""The methods about context: what was said in conversations, and for how long it counts."""
+"""The methods for context: what was said in conversations, and when it expires."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -45,19 +45,20 @@ class ContextItems(Base):
         *,
         created_at: datetime | None = None,
     ) -> None:
-        """Add something said in a conversation.
+        """Add something that was said in a conversation.
 
-        It is not seen any more after `expires_minutes`: None and zero never expire, less than zero already
-        has. Expiry goes by the clock, which does not go back for an open storage: what has expired stays so.
+        It expires after `expires_minutes` and is then not returned any more. None and 0 never expire; a
+        negative number has already expired. For an open storage the clock does not go back: an expired item
+        stays expired.
 
         Args:
             user_id: the player.
-            context_key: what it is about, such as `mood`.
-            context_value: any value that JSON gives back equal.
+            context_key: the subject, such as `mood`.
+            context_value: any value that JSON returns unchanged.
             session_id: the conversation; None or "" for none.
-            expires_minutes: for how many minutes from now it counts.
-            created_at: when it was said, an aware datetime, for an import; now unless given. Newest first
-                stays by id, the order of saving, so import the oldest first.
+            expires_minutes: the number of minutes from now until it expires.
+            created_at: when it was said, an aware datetime, for an import (default: now). Rows are sorted by
+                id, in the order in which they were saved, so import the oldest first.
         """
         now = values.now()
         row = (
@@ -81,18 +82,18 @@ class ContextItems(Base):
         self._context_saves += 1
 
     def save_contexts(self, user_id: int, items: Iterable[NewContext]) -> list[int]:
-        """Add many things said in conversations: all of them, or none. No items write nothing.
+        """Add many context items: all of them, or none. An empty list writes nothing.
 
         Args:
             user_id: the player.
-            items: dicts with `key` and `value`, and if wanted `session_id`, `expires_minutes` and
-                `created_at`, each as `save_context` takes it.
+            items: dicts with `key` and `value`, and optionally `session_id`, `expires_minutes` and
+                `created_at`, as in `save_context`.
 
         Returns:
             their ids, in the order of the items.
 
         Raises:
-            InvalidInput: one of them cannot be stored; the message says which, and none was written.
+            InvalidInput: one item cannot be stored; the message says which, and none was written.
         """
         user, now = check_user(user_id), values.now()
         created, latest = values.timestamp(now), max(now, self._latest)
@@ -123,13 +124,13 @@ class ContextItems(Base):
     def get_context(
         self, user_id: int, context_key: str, session_id: str | None = None, limit: int | None = None
     ) -> list[Any]:
-        """Return the live values of a key, newest first.
+        """Return the values of a key that have not expired, newest first.
 
         Args:
             user_id: the player.
-            context_key: what they are about.
-            session_id: of which session; of all if it is None.
-            limit: how many at most; all unless given.
+            context_key: the subject.
+            session_id: the session; None for all sessions.
+            limit: the maximum number of values; None for all.
         """
         now, most = values.timestamp(self._now()), check_limit("limit", limit)
         session = check_session(session_id)
@@ -162,19 +163,19 @@ class ContextItems(Base):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Context]:
-        """Return live context with its ids and times, newest first: 50 items unless `limit` says otherwise.
+        """Return context that has not expired, with ids and times, newest first (default limit: 50).
 
-        The next page is `before=` the last item of this one. Pages stay apart while others save and delete,
-        the last item among what is deleted.
+        For the next page pass `before=` the last item of this one. Pages neither overlap nor skip items while
+        others save and delete, even if the last item is deleted.
 
         Args:
             user_id: the player.
-            context_key: of which key; of all if it is None.
-            session_id: of which session; of all if it is None.
-            limit: how many at most; None for all.
-            before: only what was saved before this item; its id, or the item.
-            since: only what was created then or later; an aware datetime.
-            until: only what was created before; an aware datetime.
+            context_key: the key; None for all keys.
+            session_id: the session; None for all sessions.
+            limit: the maximum number of items; None for all.
+            before: only items that were saved before this one; an id or an item.
+            since: only items that were created at this time or later; an aware datetime.
+            until: only items that were created before this time; an aware datetime.
         """
         most, page = check_limit("limit", limit), check_page(before, since, until, "expires_at")
         query, which = self._items_query(user_id, context_key, session_id)
@@ -195,12 +196,12 @@ class ContextItems(Base):
         return "context_items_of_key_and_session", (user, key, session, now)
 
     def list_sessions(self, user_id: int) -> list[str]:
-        """Return a player's sessions that hold live context, all of them, that with the newest first."""
+        """Return all sessions of a player with context that has not expired, the newest session first."""
         now = values.timestamp(self._now())
         return [found for (found,) in self._database.fetch_all("list_sessions", (check_user(user_id), now))]
 
     def delete_context(self, user_id: int, context_id: int) -> bool:
-        """Delete one item; return whether the player had it, live or expired.
+        """Delete one item, expired or not; return whether the player had it.
 
         Args:
             user_id: the player.
@@ -215,11 +216,11 @@ class ContextItems(Base):
         )
 
     def clear_user_context(self, user_id: int, session_id: str | None = None) -> int:
-        """Delete a player's context; return how much there was.
+        """Delete a player's context; return the number of deleted items.
 
         Args:
             user_id: the player.
-            session_id: of which session; of all if it is None or "", which is no session.
+            session_id: the session; None or "" for all sessions.
         """
         user, session = check_user(user_id), check_session(session_id)
         if session is None:
@@ -232,9 +233,9 @@ class ContextItems(Base):
         )
 
     def purge_expired(self) -> int:
-        """Delete the expired context of all players, a part at a time; return how much there was.
+        """Delete the expired context of all players in batches; return the number of deleted items.
 
-        On PostgreSQL what another session is deleting at that moment is left to it.
+        On PostgreSQL rows that another session is deleting concurrently are skipped.
         """
         now, purged, next_player = values.timestamp(self._now()), 0, -(2**63)
         while found := self._database.fetch_one("next_player_with_expired", (next_player, now)):
@@ -271,7 +272,7 @@ def _row(user: int, item: NewContext, now: str, latest: datetime) -> tuple[Any, 
     """Return the values with which `save_context` saves an item."""
     if not isinstance(item, Mapping) or not {"key", "value"} <= item.keys() <= _FIELDS:
         raise InvalidInput(
-            "it must be a dict with key and value, and if wanted session_id, expires_minutes and created_at"
+            "it must be a dict with key and value (optional: session_id, expires_minutes, created_at)"
         )
     minutes, created = item.get("expires_minutes"), item.get("created_at")
     return (

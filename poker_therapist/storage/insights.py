@@ -1,4 +1,4 @@
-"""The methods about insights: what Rex concluded, and how much it matters."""
+"""The methods for insights: what Rex concluded, and how important it is."""
 
 from datetime import datetime
 
@@ -34,10 +34,10 @@ class Insights(Base):
         Args:
             user_id: the player.
             insight_type: the kind of insight, such as `advice`.
-            insight_data: any value that JSON gives back equal.
-            importance: how much it matters, from 0 to 1.
-            created_at: when it was concluded, an aware datetime, for an import; now unless given. Newest
-                first stays by id, the order of saving, so import the oldest first.
+            insight_data: any value that JSON returns unchanged.
+            importance: how important it is, from 0 to 1.
+            created_at: when it was concluded, an aware datetime, for an import (default: now). Rows are
+                sorted by id, in the order in which they were saved, so import the oldest first.
         """
         self._database.execute_later(
             "save_insight",
@@ -61,19 +61,19 @@ class Insights(Base):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Insight]:
-        """Return a player's insights, newest first: 50 unless `limit` says otherwise.
+        """Return a player's insights, newest first (default limit: 50).
 
-        The next page is `before=` the last insight of this one. Pages stay apart while others save and
-        delete, the last insight among what is deleted.
+        For the next page pass `before=` the last insight of this one. Pages neither overlap nor skip insights
+        while others save and delete, even if the last insight is deleted.
 
         Args:
             user_id: the player.
-            insight_type: of which type; of all if it is None.
-            min_importance: how much they must matter, from 0 to 1.
-            limit: how many at most; None for all.
-            before: only what was saved before this insight; its id, or the insight.
-            since: only what was created then or later; an aware datetime.
-            until: only what was created before; an aware datetime.
+            insight_type: the type; None for all types.
+            min_importance: the lowest importance to return, from 0 to 1.
+            limit: the maximum number of insights; None for all.
+            before: only insights that were saved before this one; an id or an insight.
+            since: only insights that were created at this time or later; an aware datetime.
+            until: only insights that were created before this time; an aware datetime.
         """
         least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
         user, page = check_user(user_id), (least, *check_page(before, since, until, "importance"), most)
@@ -90,18 +90,18 @@ class Insights(Base):
         limit: int | None = 50,
         before: Insight | None = None,
     ) -> list[Insight]:
-        """Return a player's insights, what matters most first: 50 unless `limit` says otherwise.
+        """Return a player's insights, the most important first (default limit: 50).
 
-        Of those that matter as much the newer come first, as in `recall`, which returns the first of them.
-        The next page is `before=` the last insight of this one. Pages stay apart while others save and
-        delete, the last insight among what is deleted.
+        Of equally important insights the newer come first, as in `recall`. For the next page pass `before=`
+        the last insight of this one. Pages neither overlap nor skip insights while others save and delete,
+        even if the last insight is deleted.
 
         Args:
             user_id: the player.
-            min_importance: how much they must matter, from 0 to 1.
-            limit: how many at most; None for all.
-            before: only what follows this insight, as it was returned: an id alone does not say where it
-                stands in this order.
+            min_importance: the lowest importance to return, from 0 to 1.
+            limit: the maximum number of insights; None for all.
+            before: only insights that follow this one in this order; an insight as returned, because an id
+                has no importance.
         """
         least, most = check_score("min_importance", min_importance), check_limit("limit", limit)
         user, (importance, row) = check_user(user_id), check_place(before)
@@ -124,11 +124,11 @@ class Insights(Base):
         )
 
     def clear_user_insights(self, user_id: int, insight_type: str | None = None) -> int:
-        """Delete a player's insights; return how many there were.
+        """Delete a player's insights; return the number of deleted insights.
 
         Args:
             user_id: the player.
-            insight_type: of which type; of all if it is None.
+            insight_type: the type; None for all types.
         """
         user = check_user(user_id)
         if insight_type is None:

@@ -1,4 +1,4 @@
-"""The methods about patterns: what Rex believes about a player, each under a type and a key."""
+"""The methods for patterns: what Rex believes about a player, each with a type and a key."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,8 +22,8 @@ class Patterns(Base):
         Args:
             user_id: the player.
             pattern_type: the kind of pattern, such as `tilt`.
-            pattern_key: what it is about, such as `after_bad_beat`.
-            pattern_value: any value that JSON gives back equal.
+            pattern_key: the subject, such as `after_bad_beat`.
+            pattern_value: any value that JSON returns unchanged.
             confidence: how sure Rex is, from 0 to 1.
         """
         now = values.timestamp(values.now())
@@ -47,17 +47,17 @@ class Patterns(Base):
 
         Args:
             user_id: the player.
-            pattern_type: the type of all of them.
-            patterns: the values by their keys.
+            pattern_type: the type of all patterns.
+            patterns: a dict of keys and values.
             confidence: how sure Rex is of each, from 0 to 1.
 
         Raises:
-            InvalidInput: one of them cannot be stored; the message says which, and none was written.
+            InvalidInput: one pattern cannot be stored; the message says which, and none was written.
         """
         user, kind = check_user(user_id), check_new_key("pattern_type", pattern_type)
         sure, now = check_score("confidence", confidence), values.timestamp(values.now())
         if not isinstance(patterns, Mapping):
-            raise InvalidInput(f"patterns must be values by their keys (got a {type(patterns).__name__})")
+            raise InvalidInput(f"patterns must be a dict of keys and values (got {type(patterns).__name__})")
         rows = checked(
             patterns.items(),
             lambda item: (
@@ -81,7 +81,7 @@ class Patterns(Base):
             user_id: the player.
             pattern_type: the pattern's type.
             pattern_key: its key.
-            default: what to return for none; None unless given.
+            default: what to return if there is none (default: None).
         """
         row = self._database.fetch_one(
             "get_pattern",
@@ -118,9 +118,9 @@ class Patterns(Base):
         Args:
             user_id: the player.
             pattern_type: their type.
-            min_confidence: how sure Rex must be, from 0 to 1.
-            since: only what was updated then or later; an aware datetime.
-            until: only what was updated before; an aware datetime.
+            min_confidence: the lowest confidence to return, from 0 to 1.
+            since: only patterns that were updated at this time or later; an aware datetime.
+            until: only patterns that were updated before this time; an aware datetime.
         """
         user, kind = check_user(user_id), check_key("pattern_type", pattern_type)
         least, (_, *times) = check_score("min_confidence", min_confidence), check_page(None, since, until)
@@ -128,19 +128,20 @@ class Patterns(Base):
         return {row[0]: pattern(row[1:], value) for row, value in with_values(rows, 2)}
 
     def list_pattern_types(self, user_id: int) -> list[str]:
-        """Return the types of a player's patterns, all of them, sorted by their characters' numbers."""
+        """Return all types of a player's patterns, sorted by code point."""
         return [kind for (kind,) in self._database.fetch_all("list_pattern_types", (check_user(user_id),))]
 
     def set_confidence(self, user_id: int, pattern_type: str, pattern_key: str, confidence: float) -> bool:
-        """Change how sure Rex is of a pattern; return whether there is such a pattern.
+        """Change the confidence of a pattern; return whether there is such a pattern.
 
-        Its value stays, and its `updated_at`, which patterns are sorted by: it says when the value was saved.
+        Its value and its `updated_at` stay: that is the time when the value was saved, by which patterns are
+        sorted.
 
         Args:
             user_id: the player.
             pattern_type: the pattern's type.
             pattern_key: its key.
-            confidence: how sure Rex is from now on, from 0 to 1.
+            confidence: the new confidence, from 0 to 1.
         """
         place, sure = _place(user_id, pattern_type, pattern_key), check_score("confidence", confidence)
         return self._database.execute("set_confidence", (*place, sure, place[0])) > 0
@@ -159,7 +160,7 @@ class Patterns(Base):
         )
 
     def clear_user_patterns(self, user_id: int) -> int:
-        """Delete all patterns of a player; return how many there were."""
+        """Delete all patterns of a player; return the number of deleted patterns."""
         user = check_user(user_id)
         return self._delete(
             ("delete_legacy_rows_of_table", (user, "user_patterns")), ("delete_user_patterns", (user,))

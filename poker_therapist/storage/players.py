@@ -1,4 +1,4 @@
-"""The methods about all that is stored of a player, and of which players something is stored."""
+"""The methods for whole players: everything stored about one, and which players are stored."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -28,20 +28,20 @@ class Players(ContextItems):
         min_confidence: float = 0.0,
         min_importance: float = 0.0,
     ) -> Recollection:
-        """Return everything that Rex needs for one prompt, as of one moment.
+        """Return everything that Rex needs for one prompt, from one snapshot.
 
-        That is all patterns, by type and key, of each type the last updated first; the newest live context of
-        one session, or of all if it is None; and the insights that matter most. `more_context` and
-        `more_insights` say whether there is more than the limits let in; `get_context_items` and
-        `get_foremost_insights` return it, `before=` the last item that is here.
+        The result has all patterns by type and key, the last updated of each type first; the newest context
+        that has not expired, of one session or of all; and the most important insights. `more_context` and
+        `more_insights` are true if there are more rows than the limits. To read those, call
+        `get_context_items` or `get_foremost_insights` with `before=` the last item of this result.
 
         Args:
             user_id: the player.
-            session_id: whose context to return; of all sessions if it is None.
-            context_limit: how many items of context at most, 20 unless given; None for all.
-            insight_limit: how many insights at most, 10 unless given; None for all.
-            min_confidence: how sure Rex must be of a pattern, from 0 to 1.
-            min_importance: how much an insight must matter, from 0 to 1.
+            session_id: the session of the context; None for all sessions.
+            context_limit: the maximum number of context items (default 20); None for all.
+            insight_limit: the maximum number of insights (default 10); None for all.
+            min_confidence: the lowest confidence of patterns to return, from 0 to 1.
+            min_importance: the lowest importance of insights to return, from 0 to 1.
         """
         context_most = check_limit("context_limit", context_limit)
         insight_most = check_limit("insight_limit", insight_limit)
@@ -74,14 +74,14 @@ class Players(ContextItems):
         }
 
     def list_users(self, *, after: int | None = None, limit: int | None = None) -> list[int]:
-        """Return the players of whom anything is stored, by number: all of them unless `limit` is given.
+        """Return the ids of all players with stored rows, in ascending order.
 
-        What has expired and is not deleted yet counts, too. This alone, with `purge_expired`, asks every
-        node of a cluster.
+        Expired context counts until it is purged. On a Citus cluster only this method and `purge_expired`
+        query every node.
 
         Args:
-            after: only players with a higher number; the next page is `after=` the last one of this.
-            limit: how many at most; None for all.
+            after: return only higher ids; for the next page pass the last id of this one.
+            limit: the maximum number of players; None for all.
         """
         first = -(2**63) if after is None else check_user(after, "after") + 1
         most = check_limit("limit", limit)
@@ -99,16 +99,16 @@ class Players(ContextItems):
         return sorted({int(user) for rows in found for (user,) in rows})[:most]
 
     def count(self, user_id: int) -> Counts:
-        """Return how many rows of a player each table has, as of one moment.
+        """Return the number of a player's rows in each table, from one snapshot.
 
-        What has expired and is not deleted yet counts, too.
+        Expired context counts until it is purged.
         """
         user = check_user(user_id)
         found = self._database.fetch_together([(f"count_{table.name}", (user,)) for table in TABLES])
         return cast(Counts, {table.name: rows[0][0] for table, rows in zip(TABLES, found, strict=True)})
 
     def export_user(self, user_id: int) -> Export:
-        """Return everything that Rex remembers of a player, in an order that stays the same."""
+        """Return everything that is stored about a player, in a stable order."""
         user = check_user(user_id)
         found = self._database.fetch_together([(f"export_{table.name}", (user,)) for table in TABLES])
         exported = {
@@ -117,24 +117,25 @@ class Players(ContextItems):
         return cast(Export, {"user_id": user, **exported})
 
     def forget_user(self, user_id: int) -> Forgotten:
-        """Delete everything that Rex remembers of a player, and every trace of it in the file and its log.
+        """Delete everything that is stored about a player; on SQLite also all traces in the file and the WAL.
 
-        The pages of the file are written anew for that, which takes time and free room in proportion to its
-        size. No row of anybody else's changes. What the app has copied to tables of its own is not reached,
-        nor are backups and exports made before.
+        On SQLite the pages of the file are rewritten, which takes time and free disk space in proportion to
+        its size. Rows of other players do not change. Copies in tables of the app, in backups and in exports
+        are not deleted.
 
         Raises:
-            StorageError: called inside `transaction()`, where the log cannot be emptied; nothing was deleted.
-            DatabaseBusy: everything is deleted, but another connection kept reading an older state from the
-                log; calling it again erases the rest.
+            StorageError: it was called inside `transaction()`, where the WAL cannot be truncated; nothing was
+                deleted.
+            DatabaseBusy: the rows are deleted, but another connection still reads an older snapshot from the
+                WAL; call it again to erase the rest.
         """
         (forgotten,) = self._forget([check_user(user_id)], "forget_user").values()
         return forgotten
 
     def forget_users(self, user_ids: Iterable[int]) -> dict[int, Forgotten]:
-        """Forget several players, at the cost of one; return how many rows there were, by player.
+        """Forget several players at the cost of one; return the number of deleted rows by player.
 
-        All of them are deleted, or none. Otherwise it is as `forget_user`.
+        All of them are deleted, or none. The rest is as in `forget_user`.
         """
         require_items("user_ids", "players", user_ids)
         return self._forget([check_user(user) for user in user_ids], "forget_users")

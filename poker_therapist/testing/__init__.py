@@ -38,14 +38,14 @@ SERVER = "POKER_THERAPIST_TEST_POSTGRESQL"
 
 
 class _Checks(ABC, Generic[D]):
-    """What every folder of migrations must stand; each method is one test.
+    """The checks that every folder of migrations must pass; each method is one test.
 
     Attributes:
         folder: where the pairs are.
-        irreversible: ids whose rollback is known to lose something; each must say so in its rollback file.
-        queries: the `.sql` files with the named queries of the code, which go on working after a migration
-            that says `-- compatible: true`.
-        owners: the columns that say whose a row is: such a migration makes no table with one of them.
+        irreversible: ids whose rollback loses data; each must declare that in its rollback file.
+        queries: the `.sql` files with the named queries of the code, which a migration with
+            `-- compatible: true` must not break.
+        owners: the columns with the owner of a row: such a migration creates no table with one of them.
     """
 
     folder: ClassVar[Path]
@@ -55,7 +55,7 @@ class _Checks(ABC, Generic[D]):
 
     @abstractmethod
     def scratch(self, folder: Path) -> AbstractContextManager[Scratch[D]]:
-        """Return what makes databases, until the block ends."""
+        """Return what creates databases, until the block ends."""
 
     def split(self, text: str) -> list[Statement]:
         """Return the statements of a file, as the engine sees them."""
@@ -69,19 +69,19 @@ class _Checks(ABC, Generic[D]):
         return list(files.read_migrations([str(self.folder)], split=self.split))
 
     def test_every_file_is_half_of_a_pair_and_says_why(self) -> None:
-        """Both halves are there, can be read, leave the transaction alone and open with a reason."""
+        """Both files exist, can be read, do not end the transaction, and begin with a reason."""
         for migration in self.migrations():
             for direction in ("apply", "rollback"):
                 migration.statements(direction)
                 text = _text(migration, direction)
                 place = f"{migration.place(direction)}:1"
                 assert text.lstrip().startswith("--"), (
-                    f"{place}: {migration.id} does not open with its reason: write a comment that says why"
+                    f"{place}: {migration.id} has no comment at its top: write why the migration exists"
                 )
-                assert REASON not in text, f"{place}: {migration.id} has not been filled in"
+                assert REASON not in text, f"{place}: {migration.id} is an unfilled template: fill it in"
 
     def test_plain_yoyo_splits_the_statements_as_sqlite_does(self) -> None:
-        """So that the migrations also run where somebody uses yoyo without the atomic backend."""
+        """So that the migrations also run with yoyo without the atomic backend."""
         for migration in self.migrations():
             for direction in ("apply", "rollback"):
                 text = _text(migration, direction)
@@ -90,12 +90,12 @@ class _Checks(ABC, Generic[D]):
                 pairs = zip_longest(ours, plain)
                 other = next((one for one, alone in pairs if not one or one.text != alone), None)
                 assert plain == [one.text for one in ours], (
-                    f"yoyo alone would split {migration.id} in other places: {migration.place(direction)}:"
+                    f"plain yoyo would split {migration.id} differently: {migration.place(direction)}:"
                     f"{other.line if other else 'its end'}\n    {other or plain[-1]}"
                 )
 
     def test_every_migration_goes_up_and_down_and_up(self, tmp_path: Path) -> None:
-        """On a populated database of each version, as a rehearsal sees it."""
+        """On a populated database of each version, as in a rehearsal."""
         with self.scratch(tmp_path) as scratch:
             for place, migration in enumerate(self.migrations()):
                 rehearsed = rehearse(
@@ -109,17 +109,17 @@ class _Checks(ABC, Generic[D]):
                 expected = (Verdict.IRREVERSIBLE,) if known else (Verdict.EXACT, Verdict.SCHEMA_EXACT)
                 reasons = [*rehearsed.reasons, *rehearsed.broken_promises]
                 if known and not reasons:
-                    reasons = ["it loses nothing: take it out of `irreversible`"]
+                    reasons = ["its rollback loses nothing: remove it from `irreversible`"]
 
                 assert rehearsed.verdict in expected, "\n".join([f"{migration.id}:", *reasons])
                 assert not rehearsed.broken_promises, "\n".join(
-                    [f"{migration.id} says `-- compatible: true`:", *reasons]
+                    [f"{migration.id} declares `-- compatible: true`, but:", *reasons]
                 )
 
     def test_a_kill_at_any_statement_leaves_nothing_to_repair(self, tmp_path: Path) -> None:
-        """Applying all and rolling all back, killed before each statement, and then simply run again."""
+        """Apply all and roll all back, killed before each statement, then run the same again."""
         if not hasattr(os, "fork"):
-            raise unittest.SkipTest("what is killed is a forked process, and this system forks none")
+            raise unittest.SkipTest("this test kills a forked process, and this system cannot fork")
         with self.scratch(tmp_path) as scratch:
             start = self._at_version(scratch, 0)
             end = scratch.copy(start)
@@ -136,22 +136,22 @@ class _Checks(ABC, Generic[D]):
                         break
                     where = f"after a kill at statement {step} of {direction}, before\n    {killed.said}"
                     if (state := scratch.state(database)) not in finished:
-                        self._do(scratch, database, direction, f"stuck {where}")
+                        self._do(scratch, database, direction, f"the migration is stuck {where}")
                         differences = scratch.differences(whole, database)
-                        assert not differences, "\n".join([f"another database {where}", *differences])
+                        assert not differences, "\n".join([f"the database differs {where}", *differences])
                         finished.append(state)
                     scratch.drop(database)
 
-                assert killed.code == 0, f"{direction} has failed: {killed.said}"
+                assert killed.code == 0, f"{direction} failed: {killed.said}"
                 assert step > 1
 
     def _do(self, scratch: Scratch[D], database: D, direction: str, otherwise: str = "") -> None:
-        """Migrate in a child; where that fails, say what has failed, and why."""
+        """Migrate in a child process; if that fails, report what failed, and why."""
         ended = run_in_child(partial(scratch.migrate, database, self.folder, direction), scratch.watch)
-        assert ended.code == 0, f"{otherwise or f'{direction} of all migrations has failed'}\n{ended.said}"
+        assert ended.code == 0, f"{otherwise or f'{direction} of all migrations failed'}\n{ended.said}"
 
     def _at_version(self, scratch: Scratch[D], place: int) -> D:
-        """Make a database with the first `place` migrations, populated at each version."""
+        """Create a database with the first `place` migrations, populated at each version."""
         database = scratch.create()
         self._populate(database, None)
         for migration in self.migrations()[:place]:
@@ -204,17 +204,17 @@ def migrated_database(
     server: str = "",
     populate: Callable[[Any], object] | None = None,
 ) -> Any:
-    """Return a pytest fixture: a database of its own for each test, with all migrations of a folder.
+    """Return a pytest fixture: a separate database for each test, with all migrations of a folder.
 
     They are applied once in a run of pytest; the database of each test is a copy.
 
     >>> database = migrated_database("migrations")  # in a conftest.py; a test then asks for `database`
 
     Args:
-        folder: the pairs; those that come with this package unless given.
-        engine: whose they are. A test is given the path of a file, or the URL of a database.
+        folder: the pairs (default: those of this package).
+        engine: their engine. A test gets the path of a file, or the URL of a database.
         server: as for `PostgreSQLMigrationTests`.
-        populate: called once, with the migrated database, to put in what all tests find there.
+        populate: called once, with the migrated database, to insert rows for all tests.
     """
     import pytest
 
@@ -247,15 +247,15 @@ def migrated_database(
 
 
 def _on_server(server: str) -> Scratch[str]:
-    """Return what makes databases on a server.
+    """Return what creates databases on a server.
 
     Raises:
-        InvalidInput: no server is named.
+        InvalidInput: no server is given.
     """
     if not (url := server or os.environ.get(SERVER, "")):
         raise InvalidInput(
-            f"no PostgreSQL server is named: set {SERVER}, or `server`, to the URL of a database there, as a "
-            "role that may create others"
+            f"no PostgreSQL server is given: set {SERVER}, or `server`, to the URL of one of its databases, "
+            "with a role that may create databases"
         )
     from poker_therapist.testing.postgresql import PostgreSQLScratch
 
@@ -263,7 +263,7 @@ def _on_server(server: str) -> Scratch[str]:
 
 
 def run_killed_at(step: int, action: Callable[[], Any]) -> int:
-    """Run something with SQLite files in a child that is killed before its statement number `step`, if not 0.
+    """Run something with SQLite files in a child that is killed before statement `step`; 0 lets it live.
 
     Returns:
         The child's exit code: 0, 1 if the action raised, minus the signal that ended it.

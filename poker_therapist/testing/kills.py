@@ -18,7 +18,7 @@ class Ended(NamedTuple):
 
     Attributes:
         code: 0; 1 if the action raised; minus the signal that ended it.
-        said: the statement before which it was killed, or why the action failed.
+        said: the statement before which it was killed, or the error of the action.
     """
 
     code: int

@@ -1,4 +1,4 @@
-"""Databases that tests make on a PostgreSQL server, and delete there."""
+"""Databases that tests create on a PostgreSQL server, and drop there."""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class PostgreSQLScratch(Scratch[str]):
     """Databases of one server, each named by its URL."""
 
     def __init__(self, url: str) -> None:
-        """Connect to a database of the server, as a role that may create others.
+        """Connect to a database of the server, with a role that may create databases.
 
         Raises:
             InvalidInput, StorageError: it is no URL of PostgreSQL; the server cannot be used.
@@ -90,7 +90,7 @@ class PostgreSQLScratch(Scratch[str]):
                     )
                 ]
                 if rows[0] != rows[1]:
-                    found.append(f"the rows of {table} are not the same")
+                    found.append(f"the rows of {table} differ")
         return found
 
     @override
@@ -123,7 +123,7 @@ class PostgreSQLScratch(Scratch[str]):
         self._made.discard(name)
 
     def _drop_leftovers(self) -> None:
-        """Drop what killed runs have left: nobody is in it, and its run is not connected."""
+        """Drop what killed runs have left: no session uses it, and its run is not connected."""
         left = _all(
             self._connection,
             "SELECT datname FROM pg_database AS d WHERE datname ^@ %s AND NOT EXISTS (SELECT FROM "
@@ -133,7 +133,7 @@ class PostgreSQLScratch(Scratch[str]):
             PREFIX,
         )
         for (name,) in left:
-            with suppress(psycopg.Error):  # somebody else's, or another run drops it
+            with suppress(psycopg.Error):  # another role's, or another run drops it
                 self._ask(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
     def _ask(self, statement: Any, *values: str) -> None:
@@ -147,7 +147,7 @@ def _all(connection: psycopg.Connection[Any], statement: Any, *values: str) -> l
 def _place(url: str) -> PostgreSQLLocation:
     location = locate(url)
     if not isinstance(location, PostgreSQLLocation):
-        raise InvalidInput(f"{location.name} is no server of PostgreSQL: name one, as postgresql://host/")
+        raise InvalidInput(f"{location.name} is no PostgreSQL server: give a URL like postgresql://host/")
     return location
 
 

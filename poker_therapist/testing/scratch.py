@@ -1,4 +1,4 @@
-"""Databases that tests make, copy and compare: what each engine has of its own."""
+"""Databases that tests create, copy and compare, for each engine."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ _VARIES = re.compile(r"\d{4}-\d\d-\d\d[ T][-\d:.+]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0
 
 
 class Scratch(ABC, Generic[D]):
-    """Makes databases for tests; they go with the folder, or when it is closed."""
+    """Creates databases for tests; they are removed with the folder, or when it is closed."""
 
     @abstractmethod
     def create(self) -> D:
@@ -32,7 +32,7 @@ class Scratch(ABC, Generic[D]):
 
     @abstractmethod
     def copy(self, original: D) -> D:
-        """Copy a database that nobody is using."""
+        """Copy a database that is not in use."""
 
     @abstractmethod
     def drop(self, database: D) -> None:
@@ -40,7 +40,7 @@ class Scratch(ABC, Generic[D]):
 
     @abstractmethod
     def engine(self, database: D) -> Engine:
-        """Return the tools for a database, of which nobody needs backups."""
+        """Return the tools for a database, without backups."""
 
     @abstractmethod
     def differences(self, expected: D, actual: D) -> list[str]:
@@ -58,9 +58,9 @@ class Scratch(ABC, Generic[D]):
         """
 
     def freeze(self, database: D) -> None:  # a file can be copied in any case
-        """Let nobody into a database from now on, so that it can be copied."""
+        """Allow no more connections to a database, so that it can be copied."""
 
-    def close(self) -> None:  # a folder goes by itself
+    def close(self) -> None:  # pytest removes the folder
         """Delete what is left."""
 
     def migrate(self, database: D, folder: Path, direction: str = "apply") -> None:
@@ -117,7 +117,7 @@ class SQLiteScratch(Scratch[Path]):
         texts = []
         with SQLiteRowComparison(expected, actual) as rows:
             sides = rows.tables_on_one_side()
-            found = [f"the table {table} is on one side alone" for _, table, _ in sides]
+            found = [f"the table {table} is in one database only" for _, table, _ in sides]
             found += [str(difference) for difference in rows.differences()]
         for path in (expected, actual):
             with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -109,7 +109,7 @@ def test_what_a_killed_process_had_begun_keeps_the_next_waiting_and_not_for_ever
         early = migrate(["apply"], with_options(postgresql_url, "timeout=0.1"))
 
         assert early.code == 1
-        assert "somebody else has been migrating" in early.error
+        assert "another session is still migrating" in early.error
         assert query(postgresql_url, f"SELECT pid {building}") == builders
 
         player.rollback()

@@ -321,11 +321,11 @@ def test_a_database_that_may_not_grow_loses_nothing(
         # What is there is never too large, and only copies start from nothing.
         least = database(trial.template).stat().st_size // faults.PAGE if what == "saving" else 1
         failures[deed.name] = trial.run(
-            tmp_path / "at", faults.pages_at_most, count(least), reason="no room|make room"
+            tmp_path / "at", faults.pages_at_most, count(least), reason="no (disk )?space|free disk space"
         )
         messages += trial.messages
 
-    assert what != "migrating" or any("there is no room for a backup of" in one for one in messages)
+    assert what != "migrating" or any("no disk space is left for a backup of" in one for one in messages)
     report(f"pages, {what}: {told(failures)}")
 
 
@@ -350,7 +350,10 @@ def test_files_that_may_not_grow_lose_nothing(
     for deed in DEEDS[what]:
         room = limited if what in ("saving", "forgetting") else faults.bytes_at_most
         failures[deed.name] = Trial(deed, tmp_path / deed.name).run(
-            at, room, count(0, 3_001), reason="no room|make room|cannot be read or written|File too large"
+            at,
+            room,
+            count(0, 3_001),
+            reason="no (disk )?space|free disk space|cannot be read or written|File too large",
         )
 
     report(f"bytes, {what}: {told(failures)}")
@@ -368,7 +371,7 @@ def test_a_full_disk_loses_nothing(
     def fill_it(disk: faults.SmallDisk) -> dict[str, Counter[str]]:
         return {
             deed.name: Trial(deed, tmp_path / deed.name).run(
-                place / "at", disk.pages_free, count(), reason="no room|make room"
+                place / "at", disk.pages_free, count(), reason="no (disk )?space|free disk space"
             )
             for deed in DEEDS[what]
         }
@@ -383,7 +386,7 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
 ) -> None:
     """In the error itself, for the library, and for `yoyo apply`."""
     done, rest = IDS[:2], IDS[2:]
-    told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied, which needs up to"
+    told = f"{', '.join(done)} were applied; {', '.join(rest)} were not applied; this needs up to"
 
     place = tmp_path / "disk"
 
@@ -420,7 +423,7 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
     found = faults.on_small_disk(place, fill_it)
     for message in found:
         assert told in message, message
-        assert re.search(r"needs up to [\d,]+ bytes of room beside .*RexVoice\.db", message)
+        assert re.search(r"needs up to [\d,]+ bytes of disk space beside .*RexVoice\.db", message)
         assert "nothing was changed" not in message
     assert found[1].startswith("yoyo: ")
     assert "Traceback" not in found[1]
@@ -429,10 +432,10 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
 @pytest.mark.parametrize(
     ("number", "kind", "advice"),
     [
-        (errno.ENOSPC, DatabaseFull, "make room"),
-        (errno.EDQUOT, DatabaseFull, "make room"),
-        (errno.EIO, StorageError, "look at the disk"),
-        (errno.EROFS, DatabaseReadOnly, "correct the rights"),
+        (errno.ENOSPC, DatabaseFull, "free disk space"),
+        (errno.EDQUOT, DatabaseFull, "free disk space"),
+        (errno.EIO, StorageError, "check the disk"),
+        (errno.EROFS, DatabaseReadOnly, "correct the permissions"),
     ],
 )
 def test_what_the_system_says_of_a_backup_names_it_and_a_broken_disk_is_no_full_one(

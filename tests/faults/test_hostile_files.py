@@ -40,17 +40,17 @@ REFUSED = {
     "VACUUM/**/main -- here\n INTO 'NEW';": "it attaches another database",
     "CREATE TABLE a AS SELECT load_extension('NEW');": "it calls load_extension()",
     "CREATE TABLE a AS SELECT fts3_tokenizer('simple') AS b;": "it calls fts3_tokenizer()",
-    "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '';": "it sets writable_schema",
-    "PRAGMA hard_heap_limit = 1;": "it sets hard_heap_limit",
-    "PRAGMA temp_store_directory = 'NEW';": "it sets temp_store_directory",
-    "PRAGMA main.schema_version = 1;": "it sets schema_version",
-    "CREATE VIRTUAL TABLE a USING dbstat;": "it makes a virtual table of dbstat",
+    "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '';": "it sets PRAGMA writable_schema",
+    "PRAGMA hard_heap_limit = 1;": "it sets PRAGMA hard_heap_limit",
+    "PRAGMA temp_store_directory = 'NEW';": "it sets PRAGMA temp_store_directory",
+    "PRAGMA main.schema_version = 1;": "it sets PRAGMA schema_version",
+    "CREATE VIRTUAL TABLE a USING dbstat;": "it creates a virtual table with dbstat",
     "CREATE TABLE a AS SELECT zeroblob(900000000) AS b;": "it is too large",
     f"CREATE TABLE a AS {_NUMBERS} SELECT zeroblob(900000) AS b FROM n;": "it is too large",
     f"CREATE TEMP TABLE a AS {_NUMBERS} SELECT zeroblob(900000) AS b FROM n;": "it is too large",
     f"CREATE TABLE a AS {_NUMBERS} SELECT count(*) AS b FROM n;": "it takes too long",
     f"CREATE TABLE a AS {_NUMBERS} SELECT randomblob(9000) AS b FROM n ORDER BY b;": "it takes too long",
-    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "cannot be judged",
+    f"CREATE VIEW v0 AS SELECT 1 AS x; {_NESTED} CREATE TABLE a AS SELECT * FROM v12;": "cannot be checked",
     "".join(f"CREATE TABLE a{n} (b); " for n in range(20_000)): "it takes too long",
     "-- " + "x" * 2_000_000: "has 2,000,003 characters",
 }  # fmt: skip
@@ -147,7 +147,7 @@ def test_status_tries_no_text_that_reaches_beyond_memory_or_does_not_end(
     ran = command("status", "-d", file, folder=file.parent)
 
     assert (ran.code, ran.error) == (4, "")
-    assert "drift cannot be judged" in ran.out
+    assert "drift cannot be checked" in ran.out
     assert REFUSED[text] in ran.out
     assert victim.is_untouched()
 
@@ -205,7 +205,7 @@ def test_a_kept_rollback_reaches_nothing_beyond_its_database(text: str, file: Pa
 
     assert ran.code == 1
     assert f"{UNKNOWN} has no file here: what the database keeps of it is run" in ran.out
-    assert f"cannot be run out of the database, restore its files first: {REFUSED[text]}" in ran.error
+    assert f"cannot be run from the database (restore its files first): {REFUSED[text]}" in ran.error
     assert "Traceback" not in ran.error
     assert victim.is_untouched()
     assert query(file, "SELECT * FROM user_insights") == before
@@ -283,7 +283,7 @@ def test_a_pragma_that_reaches_beyond_a_copy_is_not_rehearsed(pragma: str, proje
     project.write("001_add_hands", f"CREATE TABLE hands (id); PRAGMA {pragma};", "DROP TABLE hands;")
     (tried,) = rehearsed(project).migrations
 
-    assert f"this cannot be rehearsed: it sets {pragma.split(maxsplit=1)[0]}" in tried.reasons[0]
+    assert f"this cannot be rehearsed: it sets PRAGMA {pragma.split(maxsplit=1)[0]}" in tried.reasons[0]
 
 
 def test_what_migrations_usually_do_can_be_rehearsed_and_judged(project: Project) -> None:

@@ -86,7 +86,7 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
         for name, all_words in REFUSED.items():
             for words in all_words:
                 code, error = run(words, place / name)
-                says_why = "Read-only file system" in error or "may not be written" in error
+                says_why = "Read-only file system" in error or "is not writable" in error
                 if code != 1 or len(error.splitlines()) != 1 or not says_why:
                     wrong.append(f"{name}: {words}: {code} {error}")
         wrong += [
@@ -95,7 +95,7 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
         saved = subprocess.run(
             [sys.executable, "-c", SAVE], cwd=place / "current", capture_output=True, text=True, check=False
         )
-        if saved.stdout.count("may not be written") != 2 or saved.stderr:  # nothing has expired
+        if saved.stdout.count("is not writable") != 2 or saved.stderr:  # nothing has expired
             wrong.append(f"{saved}")
         return wrong
 

@@ -91,7 +91,7 @@ def test_what_was_planted_before_is_not_used(
     """Under the name that is asked for, or those that were used for unfinished files."""
     for name in ("monday.backup", "monday.backup.part", "monday.backup.part-01234567"):
         rights.as_another_user(lambda name=name: plant(shared / name, letter))  # type: ignore[misc]
-    with pytest.raises(ValueError, match=r"monday\.backup is there already: choose another name"):
+    with pytest.raises(ValueError, match=r"monday\.backup already exists: choose another name"):
         save_backup(location, shared / "monday.backup")
     (shared / "monday.backup").unlink()
     made = save_backup(location, shared / "monday.backup")
@@ -161,7 +161,7 @@ def test_who_renames_the_folder_of_a_backup_reads_nothing_and_leads_us_nowhere(
     if not named:
         location = SQLiteLocation(Path(shutil.copy(location.path, shared)))
         location.path.chmod(0o600)
-    with refused_unless_sticky(shared, "another user has replaced"):
+    with refused_unless_sticky(shared, "another user replaced"):
         made = save_backup(location, shared / "monday.backup") if named else back_up(location, "apply-001_x")
         assert snapshots.everything(made) == snapshots.everything(location.path)
 
@@ -177,7 +177,7 @@ def test_who_renames_the_folder_of_any_new_file_reads_nothing(
     """An export, or a dump: it is written by its descriptor."""
     other = Swapping(shared, plant, letter)
     with (
-        refused_unless_sticky(shared, "another user has replaced"),
+        refused_unless_sticky(shared, "another user replaced"),
         new_file(shared / "export.json") as (_, descriptor),
     ):
         other.before(os.write)(descriptor, SECRET.encode())
@@ -254,11 +254,11 @@ def test_a_database_that_a_stranger_has_planted_is_not_filled(
     database = shared / "RexVoice.db"
     rights.as_another_user(lambda: plant_file(theirs, theirs))
     rights.as_another_user(lambda: plant(database, theirs))
-    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+    with pytest.raises(DatabaseReadOnly, match="was created by another user"):
         restoring.restore(SQLiteLocation(database), made, [str(FOLDER)], TABLES)
-    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+    with pytest.raises(DatabaseReadOnly, match="was created by another user"):
         get_pattern_storage(database)
-    with pytest.raises(DatabaseReadOnly, match="was put there by another user"):
+    with pytest.raises(DatabaseReadOnly, match="was created by another user"):
         up(database)
 
     assert looted(shared) == []

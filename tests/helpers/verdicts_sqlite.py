@@ -148,7 +148,7 @@ IRREVERSIBLE = {
     "what would damage a database": Case(
         "SELECT 1;",
         WRONG_INDEX,
-        ("rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets wri",),
+        ("rolling back it failed: sql/001_try_it.rollback.sql:3: this cannot be rehearsed: it sets PRA",),
     ),
 }
 FAILED = {
@@ -160,7 +160,7 @@ FAILED = {
     "a child without its parent": Case(
         "DELETE FROM hands WHERE id = 2;",
         "SELECT 1;",
-        ("applying it failed: sql/001_try_it.sql: row 1 of bets would refer to no row of hands",),
+        ("applying it failed: sql/001_try_it.sql: row 1 of bets would violate its foreign key to hands",),
         None,
         "CREATE TABLE bets (id INTEGER PRIMARY KEY, hand INTEGER REFERENCES hands (id));"
         "INSERT INTO bets VALUES (1, 2);",
@@ -169,7 +169,7 @@ FAILED = {
     "what would damage a database": Case(
         WRONG_INDEX,
         "SELECT 1;",
-        ("applying it failed: sql/001_try_it.sql:3: this cannot be rehearsed: it sets writable_schema",),
+        ("applying it failed: sql/001_try_it.sql:3: this cannot be rehearsed: it sets PRAGMA wr",),
     ),
 }
 CASES = {

@@ -129,7 +129,9 @@ def test_rows_without_their_parent_are_refused_whatever_made_them(
     )
     pairs.apply()
     pairs.write("002_break_it", f"-- depends: 001_add_hands\n{WITHOUT_PARENT[what]}")
-    with pytest.raises(MigrationFailed, match=r"row \d of hands would refer to no row of players") as refusal:
+    with pytest.raises(
+        MigrationFailed, match=r"row \d of hands would violate its foreign key to players"
+    ) as refusal:
         pairs.apply()
 
     assert refusal.value.migration_id == "002_break_it"
@@ -165,7 +167,7 @@ def test_a_deferred_constraint_that_is_broken_names_the_migration(
     assert str(refusal.value) == (
         f'{refusal.value.file}: insert or update on table "hands" violates foreign key constraint '
         '"hands_player_fkey" (Key (player)=(7) is not present in table "players"): correct the migration. '
-        "Nothing of 001_break_it was kept."
+        "All changes of 001_break_it were undone."
     )
     assert refusal.value.migration_id == "001_break_it"
     assert query(database, "SELECT count(*) FROM hands") == [(0,)]

@@ -36,7 +36,7 @@ def test_what_no_transaction_may_hold_names_the_directive(case: tuple[str, str],
 
     assert message.startswith("sql/001_add_hands.sql:3: ")
     assert f"{reason}: {OUTSIDE}" in message
-    assert "Nothing of 001_add_hands was kept." in message
+    assert "All changes of 001_add_hands were undone." in message
     if statement == "VACUUM;":
         project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
         project.write("002_clean", f"-- transactional: false\n-- depends: 001_add_hands\n{statement}")
@@ -47,10 +47,10 @@ def test_what_no_transaction_may_hold_names_the_directive(case: tuple[str, str],
 @pytest.mark.parametrize(
     ("statement", "advice"),
     [
-        ("PRAGMA journal_mode = DELETE;", f"no transaction may hold PRAGMA journal_mode: {OUTSIDE}"),
+        ("PRAGMA journal_mode = DELETE;", f"PRAGMA journal_mode cannot run in a transaction: {OUTSIDE}"),
         (
             "pragma foreign_keys=on;",
-            "this has no effect in a transaction; foreign keys are off while a migration",
+            "this has no effect in a transaction: delete it. Foreign keys are off while a",
         ),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_new_value_of_an_enum_is_used_in_the_next_migration(project: Project) 
     message = project.refuses("apply")
 
     assert message.startswith("sql/002_tilt.sql:3: ")
-    assert "a transaction cannot use the value that it has added: use it in the next migration" in message
+    assert "a transaction cannot use an enum value that it has added: use it in the next migration" in message
     project.write("002_tilt", "-- depends: 001_add\nALTER TYPE mood ADD VALUE 'tilt';")
     project.write("003_use", "-- depends: 002_tilt\nSELECT 'tilt'::mood;")
     assert project.yoyo("apply").returncode == 0
@@ -99,7 +99,7 @@ def test_what_is_psqls_is_said_to_be(text: str, line: int, command: str, project
     project.write("001_dump", text)
 
     assert project.refuses("apply").startswith(
-        f"sql/001_dump.sql:{line}: {command} is a command of the program psql and no SQL: remove it"
+        f"sql/001_dump.sql:{line}: {command} is a command of psql, not SQL: remove it"
     )
     assert project.is_untouched()
 
@@ -108,7 +108,7 @@ def test_what_is_psqls_is_said_to_be(text: str, line: int, command: str, project
 def test_what_is_the_program_sqlite3s_is_said_to_be(project: Project) -> None:
     project.write("001_dump", "SELECT 1;\n.mode csv\nSELECT 2;")
 
-    assert "sql/001_dump.sql:2: .mode is a command of the program sqlite3" in project.refuses("apply")
+    assert "sql/001_dump.sql:2: .mode is a command of sqlite3" in project.refuses("apply")
 
 
 @postgresql_only
@@ -116,7 +116,7 @@ def test_what_is_psqls_in_the_middle_of_a_statement(project: Project) -> None:
     """Where no semicolon ends what stands before it; a backslash in a text is none."""
     project.write("001_dump", "SELECT 1 AS a\n\\gexec\n")
 
-    said = "\\gexec is a command of the program psql and no SQL: remove it"
+    said = "\\gexec is a command of psql, not SQL: remove it"
     assert project.refuses("apply").startswith(f'sql/001_dump.sql:2: syntax error at or near "\\": {said}')
     project.write("001_dump", "SELECT '\\gexec', 'a\n\\b';")
     assert project.yoyo("apply").returncode == 0

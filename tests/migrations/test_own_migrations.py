@@ -145,14 +145,14 @@ BROKEN = {
     "a rollback is alone": (PAIRS, without("0003.pots"), "is one half of a pair"),
     "no reason": (
         PAIRS, with_text("0002.cents", "UPDATE bets SET size = size * 100;"),
-        "0002.cents does not open with its reason",
+        "0002.cents has no comment at its top",
     ),
     "no reason for the rollback": (
         PAIRS, with_text("0002.cents.rollback", "UPDATE bets SET size = size / 100;"),
-        "0002.cents does not open with its reason",
+        "0002.cents has no comment at its top",
     ),
     "not filled in": (
-        PAIRS, with_text("0002.cents.rollback", f"-- {REASON}\n"), "0002.cents has not been filled in"
+        PAIRS, with_text("0002.cents.rollback", f"-- {REASON}\n"), "0002.cents is an unfilled template"
     ),
     "a COMMIT": (
         PAIRS, instead("0002.cents", "UPDATE", "COMMIT;\nUPDATE"), "COMMIT would end the transaction"
@@ -162,7 +162,7 @@ BROKEN = {
     ),
     "a backslash before a quote": (
         SPLIT, with_text("0002.cents", "-- So.\nSELECT '\\';\nSELECT ';';"),
-        "yoyo alone would split 0002.cents in other places",
+        "plain yoyo would split 0002.cents differently",
     ),
     "a rollback that forgets": (
         ROUND_TRIP, instead("0003.pots.rollback", "DROP VIEW big_hands;\n", "SELECT 1;\n"),
@@ -183,7 +183,7 @@ BROKEN = {
     "what is done twice after a kill": (
         KILL, with_text("0003.pots", "-- So.\n-- transactional: false\n-- depends: 0002.cents\n"
             "INSERT INTO hands (note) VALUES ('turn');\nCREATE INDEX IF NOT EXISTS sizes ON bets (size);"),
-        r"^another database after a kill at .* of apply, before\n    CREATE INDEX .*\nhands: 1 row",
+        r"^the database differs after a kill at .* of apply, before\n    CREATE INDEX .*\nhands: 1 row",
     ),
     "a migration that fails on rows": (
         ROUND_TRIP, instead("0003.pots", "coalesce(sum(size), 0)", "sum(nullif(size, 300))"),
@@ -218,7 +218,7 @@ def test_a_promise_that_is_not_kept_fails(folder: Path) -> None:
     with_text("0002.cents", f"{claim}CREATE UNIQUE INDEX sizes ON bets (hand, size);")(folder)
     with_text("0002.cents.rollback", "-- It goes.\nDROP INDEX sizes;")(folder)
     with pytest.raises(
-        AssertionError, match=r"0002\.cents says .*\na new unique key of bets on \(hand, size\)"
+        AssertionError, match=r"0002\.cents declares .*\na new unique key of bets on \(hand, size\)"
     ):
         check(ROUND_TRIP, folder)
 

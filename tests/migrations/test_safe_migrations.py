@@ -117,7 +117,7 @@ INSERT INTO bets VALUES (1), (2, 'too many');""",
         [
             "sql/002_add_bets.sql:4: all VALUES must have the same number of terms",
             "    INSERT INTO bets VALUES (1), (2, 'too many');",
-            "Nothing of 002_add_bets was kept.",
+            "All changes of 002_add_bets were undone.",
         ],
     ),
     "postgresql": (
@@ -136,7 +136,7 @@ WHERE
         [
             "sql/002_add_bets.sql:11: column hands.number does not exist",
             "    INSERT INTO bets SELECT hands.id FROM hands WHERE hands.number > 1;",
-            "Nothing of 002_add_bets was kept.",
+            "All changes of 002_add_bets were undone.",
         ],
     ),
 }

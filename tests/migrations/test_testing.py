@@ -99,7 +99,7 @@ def test_a_failing_check_names_the_statement_and_the_cause(theirs: Theirs, tmp_p
     said = r'migrations/0002_index_notes\.sql:5: column "size" does not exist\n    CREATE INDEX CONCURRENTLY'
     with pytest.raises(AssertionError, match=rf"^0002_index_notes:\napplying it failed: .*{said}"):
         theirs.test_every_migration_goes_up_and_down_and_up(tmp_path)
-    with pytest.raises(AssertionError, match=rf"^apply of all migrations has failed\n.*{said}"):
+    with pytest.raises(AssertionError, match=rf"^apply of all migrations failed\n.*{said}"):
         theirs.test_a_kill_at_any_statement_leaves_nothing_to_repair(tmp_path)
 
 
@@ -131,8 +131,8 @@ def test_what_is_done_twice_after_a_kill_shows_as_another_database(theirs: Their
 
 # With the statement.
 ANOTHER = (
-    r"^another database after a kill at statement \d+ of apply, before\n    DROP INDEX .*\n"
-    "the rows of hands are not the same$"
+    r"^the database differs after a kill at statement \d+ of apply, before\n    DROP INDEX .*\n"
+    "the rows of hands differ$"
 )
 
 
@@ -155,7 +155,7 @@ def test_without_a_server_the_message_says_how_to_name_one(
 
 @pytest.mark.parametrize("url", ["here.db", "sqlite:///here.db"])
 def test_what_names_no_server_is_refused(url: str) -> None:
-    with pytest.raises(InvalidInput, match="is no server of PostgreSQL"):
+    with pytest.raises(InvalidInput, match="is no PostgreSQL server"):
         PostgreSQLScratch(url)
 
 

@@ -95,7 +95,7 @@ def describe_nothing(url: str) -> bool:
 WRONG = {
     "PGHOST": ("/nowhere", "cannot be reached"),
     "PGPORT": ("1", "cannot be reached"),
-    "PGUSER": ("nobody_of_that_name", "refuses this user"),
+    "PGUSER": ("nobody_of_that_name", "rejected this user"),
     "PGDATABASE": ("nowhere", "there is no database postgresql://"),
     "PGSERVICE": ("nowhere", "nowhere"),
     "PGSSLMODE": ("perhaps", "perhaps"),
@@ -152,7 +152,7 @@ def test_a_password_comes_from_its_variable_or_its_file_and_is_never_shown(
 
     assert [ran.code for ran in told] == [0, 0, 0, 1, 1, 1, 1]
     assert not any("s3cret" in ran.out + ran.error for ran in told)
-    assert "refuses this user" in told[4].error
+    assert "rejected this user" in told[4].error
     assert "correct PGUSER and the password" in told[4].error
     assert "no password supplied" in told[6].error
     assert [told[4].error.count("yoyo: "), "Traceback" in told[4].error] == [1, False]

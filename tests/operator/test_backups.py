@@ -247,7 +247,7 @@ def test_several_backups_at_once_leave_each_other_alone(options: list[str], data
     ]
     said = sorted(one.communicate()[1].decode() for one in running)
 
-    refusal = "poker-therapist: monday.backup is there already: choose another name\n"
+    refusal = "poker-therapist: monday.backup already exists: choose another name\n"
     assert said == ["", *[refusal if options else ""] * 4]
     made = list(database.parent.glob("*.backup"))
     assert len(made) == (1 if options else 5)

@@ -57,7 +57,7 @@ def test_a_backup_writes_over_nothing(output: str, database: str, tmp_path: Path
     before = state_of(tmp_path)
 
     assert refused("backup", "-d", database, "-o", output, folder=tmp_path) == (
-        f"{output} is there already: choose another name"
+        f"{output} already exists: choose another name"
     )
     assert state_of(tmp_path) == before
 

@@ -270,8 +270,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             "002_add_bets.rollback.sql": "DROP [b;",
         },
         [
-            f"002_add_bets{half}: this statement has no end: look for a quote, a bracket or an END that is "
-            "missing"
+            f"002_add_bets{half}: this statement is incomplete: look for a quote, a bracket or an END "
+            "that is missing"
             for half in (".rollback.sql:1", ".sql:4")
         ],
     ),
@@ -282,24 +282,24 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
     "psql's": (
         {"002_add_bets.rollback.sql": "\\connect game\n\nSELECT 1;"},
-        ["002_add_bets.rollback.sql:1: \\connect is a command of the program psql and no SQL: remove it"],
+        ["002_add_bets.rollback.sql:1: \\connect is a command of psql, not SQL: remove it"],
     ),
     "sqlite3's": (
         {"002_add_bets.rollback.sql": "SELECT 1;\n.mode csv\n"},
-        ["002_add_bets.rollback.sql:2: .mode is a command of the program sqlite3 and no SQL: remove it"],
+        ["002_add_bets.rollback.sql:2: .mode is a command of sqlite3, not SQL: remove it"],
     ),
     "no transaction may hold it": (
         {"002_add_bets.rollback.sql": "SELECT 1;\n-- so\nVACUUM;\nPRAGMA foreign_keys = OFF;"},
         [
             (
-                "002_add_bets.rollback.sql:3: no transaction may hold VACUUM: put it into a migration of "
+                "002_add_bets.rollback.sql:3: VACUUM cannot run in a transaction: put it into a migration of "
                 "its own, "
                 "with `-- transactional: false` in the comment at its top"
             ),
             (
-                "002_add_bets.rollback.sql:4: note: this has no effect in a transaction; foreign keys "
-                "are off while "
-                "a migration runs, and are checked at its end: delete it"
+                "002_add_bets.rollback.sql:4: note: this has no effect in a transaction: delete it. "
+                "Foreign keys are off while "
+                "a migration runs, and are checked at its end"
             ),
         ],
     ),
@@ -359,11 +359,11 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
     )
 
     assert _said(folder, engine="postgresql") == [
-        "001_add_hands.sql:4: COPY waits for rows that no file of SQL brings: use INSERT",
-        "001_add_hands.sql:7: \\gexec is a command of the program psql and no SQL: remove it",
-        "001_add_hands.sql:8: what begins with this $ has no end: end it",
+        "001_add_hands.sql:4: COPY with STDIN or STDOUT cannot run in an SQL file: use INSERT",
+        "001_add_hands.sql:7: \\gexec is a command of psql, not SQL: remove it",
+        "001_add_hands.sql:8: what begins with this $ is not closed: close it",
         (
-            "002_add_bets.sql:3: no transaction may hold CREATE INDEX CONCURRENTLY: put it into a "
+            "002_add_bets.sql:3: CREATE INDEX CONCURRENTLY cannot run in a transaction: put it into a "
             "migration of its "
             "own, with `-- transactional: false` in the comment at its top"
         ),
@@ -416,7 +416,7 @@ def test_a_rollback_says_for_itself_whether_a_transaction_holds_it(whole: str, p
     message = project.refuses("rollback")
 
     assert (project.tables() == before) == (whole == "rollback")
-    assert ("Nothing of 001_add_hands was kept" in message) == (whole == "rollback")
+    assert ("All changes of 001_add_hands were undone" in message) == (whole == "rollback")
 
 
 def test_a_released_file_may_not_change(folder: Path) -> None:
@@ -546,7 +546,7 @@ def test_the_ini_file_names_the_folder(folder: Path) -> None:
         4,
         [
             (
-                "my migrations/001_add_hands.rollback.sql:1: no transaction may hold VACUUM: put it into "
+                "my migrations/001_add_hands.rollback.sql:1: VACUUM cannot run in a transaction: put it into "
                 "a migration "
                 "of its own, with `-- transactional: false` in the comment at its top"
             )

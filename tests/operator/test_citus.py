@@ -106,7 +106,7 @@ def test_a_distributed_database_is_not_rehearsed_on(migrated_postgresql_url: str
     ran = command("rehearse", "--database", migrated_postgresql_url, folder=tmp_path)
 
     assert ran.code == 1
-    assert "is distributed by Citus, and no copy of it can be made" in ran.error
+    assert "is distributed by Citus, so it cannot be copied" in ran.error
 
 
 @pytest.mark.slow
@@ -118,4 +118,4 @@ def test_a_backup_of_a_distributed_database_says_what_it_is(
     ran = command("backup", "--database", migrated_postgresql_url, "--output", "one.backup", folder=tmp_path)
 
     assert (ran.code, ran.lines) == (0, ["one.backup"])
-    assert "each node's rows are of a moment of their own" in caplog.text
+    assert "stop the app for a consistent backup" in caplog.text

@@ -109,12 +109,12 @@ def place(tmp_path: Path) -> Path:
 
 
 WRONG = {
-    "nowhere/x.db": "there is no folder {place}/nowhere: make it, or correct the path",
+    "nowhere/x.db": "there is no folder {place}/nowhere: create it, or correct the path",
     "letter.txt": "{place}/letter.txt is not an SQLite database: correct the path",
-    ".": "{place} is a folder: name the file of the database in it",
-    "sqlite+atomik:///x.db": "sqlite+atomik:// is no database that this version knows",
-    "sqlite:///x.db?timeout=soon": "timeout=soon in the URL: it must be a number of seconds",
-    "": "'' is no path of a database",
+    ".": "{place} is a folder: give the path of a database file",
+    "sqlite+atomik:///x.db": "sqlite+atomik:// is not a supported type of database",
+    "sqlite:///x.db?timeout=soon": "timeout=soon in the URL: use a number of seconds",
+    "": "'' is not a valid path",
 }
 
 

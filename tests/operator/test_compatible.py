@@ -110,7 +110,7 @@ def test_what_does_not_say_it_in_its_header_is_refused(header: str, migrate: boo
         get_pattern_storage(database, migrate=migrate)
 
     assert caught.value.unknown == ("901_add_mood",)
-    assert "would lose what the newer version has saved" in str(caught.value)
+    assert "would delete what the newer version has saved" in str(caught.value)
 
 
 @pytest.mark.parametrize("header", HEADERS)
@@ -161,18 +161,18 @@ def test_nothing_is_applied_beside_what_is_not_known(
     project.write("901_add_mood", text, DROP)
     assert project.yoyo("apply").returncode == 0
     before = project.applied()
-    with pytest.raises(SchemaTooNew, match=f"lacks {last}, and has had 901_add_mood"):
+    with pytest.raises(SchemaTooNew, match=f"lacks {last}. It also has 901_add_mood"):
         get_pattern_storage(str(project.database), migrate=migrate)
 
     for file in project.sql.glob("901*"):
         file.unlink()
     shutil.copytree(migrations_folder(engine), project.sql, dirs_exist_ok=True)
-    said = f"lacks {last}, and has had 901_add_mood, which this version of the code does not know: update the"
+    said = f"lacks {last}. It also has 901_add_mood, which this version of the code does not know: update the"
     for call in ("apply", "rehearse", "plan"):
         ran = command(call, "-d", str(project.database), "--sources", "sql", folder=project.folder)
         assert (ran.code, said in ran.error) == (1, True)
     assert said in project.refuses("apply")
-    assert "and has had 901_add_mood, which" in project.refuses("reapply", "-m", "001")
+    assert "It also has 901_add_mood, which" in project.refuses("reapply", "-m", "001")
     assert project.applied() == before
 
 

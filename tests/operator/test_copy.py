@@ -498,7 +498,7 @@ WRONG = {
     "nowhere/x.db": "there is no folder",
     "letter.txt": "is not an SQLite database",
     ".": "is a folder",
-    "mysql://host/x": "is no database that this version knows",
+    "mysql://host/x": "is not a supported type of database",
     "postgresql://nobody@127.0.0.1:1/x": "cannot be reached",
 }
 
@@ -548,22 +548,22 @@ UNFIT = {
     ),
     "a row of a player without a number": (
         "UPDATE legacy_rows SET user_id = 'player-3' WHERE row_id = 4",
-        "row 4 of user_insights, kept in legacy_rows,",
-        "it belongs to no player, as do all with typeof(user_id) <> 'integer'",
+        "row 4 of user_insights (kept in legacy_rows)",
+        "it belongs to no player (find all such rows with typeof(user_id) <> 'integer')",
     ),
     "half a player": (
         "UPDATE legacy_rows SET user_id = 7.0 WHERE row_id = 1",
-        "row 1 of user_patterns, kept in legacy_rows,",
+        "row 1 of user_patterns (kept in legacy_rows)",
         "it belongs to no player",
     ),
     "a session of bytes": (
         "UPDATE legacy_rows SET session_id = x'00ff' WHERE row_id = 2",
-        "row 2 of conversation_context, kept in legacy_rows,",
+        "row 2 of conversation_context (kept in legacy_rows)",
         "its session_id is not text",
     ),
     "a session with a NUL": (
         "UPDATE legacy_rows SET session_id = 'a' || char(0) WHERE row_id = 2",
-        "row 2 of conversation_context, kept in legacy_rows,",
+        "row 2 of conversation_context (kept in legacy_rows)",
         "NUL",
     ),
 }  # fmt: skip
@@ -645,7 +645,7 @@ def test_bytes_that_are_no_text_are_named(engine: str, new: New, small: Path) ->
     message = refused("copy", small, target, folder=small.parent)
 
     assert message.startswith(
-        f"row 2 of user_patterns of {small} holds bytes in pattern_key that are not text"
+        f"row 2 of user_patterns of {small} has bytes in pattern_key that are not UTF-8"
     )
     assert "secret" not in message
     assert is_untouched(target)
@@ -673,7 +673,7 @@ TAMPERED: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
     "a value": ("user_patterns", lambda rows: [(*rows[0][:4], '"other"', *rows[0][5:]), *rows[1:]],
                 "row 1 of user_patterns differs in pattern_value"),
     "a type": ("legacy_rows", lambda rows: [(*rows[0][:6], 7.0, *rows[0][7:]), *rows[1:]],
-               "row 2 of conversation_context, kept in legacy_rows, differs in value"),
+               "row 2 of conversation_context (kept in legacy_rows) differs in value"),
     "a missing row": ("user_insights", lambda rows: rows[1:], "row 1 of user_insights is missing"),
     "a missing last row": ("user_insights", lambda rows: rows[:-1], "row 2 of user_insights is missing"),
     "a row too many": ("conversation_context", lambda rows: [*rows, (99, *rows[0][1:])],
@@ -840,7 +840,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     target = new("sqlite")
     with monkeypatch.context() as patched:
         patched.setattr(sqlite, "open_connection", opened)
-        with pytest.raises(DatabaseFull, match="no room left for"):
+        with pytest.raises(DatabaseFull, match="no space is left for"):
             copy(locate(small), locate(target))
 
     assert is_untouched(target)

@@ -174,7 +174,7 @@ WITHOUT_DATABASE = {
     CREATE EXTENSION IF NOT EXISTS citext; CREATE TABLE names (); END$$;""": "",
     """DO $$BEGIN
     IF NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'names') THEN CREATE TABLE names (); END IF;
-    END$$;""": "001_names.sql:1 asks what there is, and another schema answers otherwise",
+    END$$;""": "001_names.sql:1 queries a catalog, which differs in another schema",
     "CREATE TABLE public.names ();": "names a schema",
 }
 
@@ -213,4 +213,4 @@ def test_a_role_that_may_make_no_database_is_told_what_a_schema_cannot_show(
         judged = found[text]
         assert (judged.code, judged.json["drift"]) == (4 if why else 0, []), (text, judged)
         assert why in judged.json["unjudged"]
-        assert bool(why) == ("Ask as a role that may create databases (" in judged.json["unjudged"])
+        assert bool(why) == ("Run this as a role that may create databases (" in judged.json["unjudged"])

@@ -71,8 +71,8 @@ def test_where_nothing_can_be_built_drift_is_not_judged_and_that_is_said(
     ran, machine = ask(session), ask(session, "--json")
 
     assert (ran.code, machine.code) == (4, 4)
-    assert ran.lines[-2].startswith("drift cannot be judged, for nothing can be built here (")
-    assert ran.lines[-2].endswith("ask on the primary, as a role that may create a schema")
+    assert ran.lines[-2].startswith("drift cannot be checked, because no schema can be created here (")
+    assert ran.lines[-2].endswith("run this on the primary, as a role that may create a schema")
     assert machine.json["unjudged"] == ran.lines[-2]
     assert ran.lines[-1].endswith(": not judged, see above.")
     assert [one["state"] for one in machine.json["migrations"]] == ["applied"] * len(IDS)
@@ -82,7 +82,7 @@ def test_a_role_that_may_not_look_is_told_so(url: str, role: str) -> None:
     run_sql(url, f"REVOKE SELECT ON _yoyo_migration FROM {role}")
     message = refused("status", "-d", with_options(url, f"options=-c%20role%3D{role}"), folder=Path.cwd())
 
-    assert "permission denied for table _yoyo_migration: grant this role what it needs" in message
+    assert "permission denied for table _yoyo_migration: grant this role the privilege" in message
 
 
 # Applied migrations that need, or name, what is not theirs.
@@ -132,7 +132,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     assert ran.json["drift"] == []
     assert bool(text) == bool(drift_unknown_because)
     assert drift_unknown_because in text
-    assert text.startswith("drift cannot be judged: ") or not text
+    assert text.startswith("drift cannot be checked: ") or not text
     assert query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid") == before
     assert query(postgresql_url, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^poker'") == [(0,)]
     assert query(postgresql_url, "SELECT last_value, is_called FROM users_id_seq") == [(1, True)]
@@ -167,7 +167,7 @@ def test_a_table_that_is_just_being_migrated_is_not_judged(url: str) -> None:
 
     assert ran.code == 4
     assert [one["state"] for one in ran.json["migrations"]] == ["applied"] * len(IDS)
-    assert "stayed locked (canceling statement due to lock timeout)" in ran.json["unjudged"]
+    assert "is locked (canceling statement due to lock timeout)" in ran.json["unjudged"]
 
 
 def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str) -> None:

@@ -253,7 +253,7 @@ def test_nothing_is_no_backup(postgresql_url: str, tmp_path: Path) -> None:
     run(postgresql_url, "CREATE TABLE user_patterns (id INT)")
     message = refused("backup", "-d", postgresql_url, folder=tmp_path)
 
-    assert "holds nothing of Poker Therapist's to back up" in message
+    assert "has no tables of Poker Therapist to back up" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -439,7 +439,7 @@ def test_a_backup_of_another_schema_is_refused(database: str, postgresql_url: st
     backup = back_up(with_option(database, "schema=rex"), tmp_path)
 
     assert refused("restore", backup, "-d", database, folder=tmp_path) == (
-        f"{backup} is of the schema rex, not of public: add schema=rex to the URL of the database"
+        f"{backup} is a backup of the schema rex, not of public: add schema=rex to the URL of the database"
     )
     assert value(database) == "first"
 
@@ -513,19 +513,19 @@ def of_rows_alone(path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (a_letter, "is no dump, or is damaged"),
-        (empty, "is no dump, or is damaged"),
-        (a_script, "is no dump, or is damaged"),
-        (of_sqlite, "is no dump, or is damaged"),
-        (cut_off, "is no dump, or is damaged"),
-        (cut_short, "is no dump, or is damaged"),
-        (torn, "is no dump, or is damaged"),
+        (a_letter, "is not a dump, or is damaged"),
+        (empty, "is not a dump, or is damaged"),
+        (a_script, "is not a dump, or is damaged"),
+        (of_sqlite, "is not a dump, or is damaged"),
+        (cut_off, "is not a dump, or is damaged"),
+        (cut_short, "is not a dump, or is damaged"),
+        (torn, "is not a dump, or is damaged"),
         (a_folder, "there is no file"),
         (not_there, "there is no file"),
-        (somebody_elses, "none of Poker Therapist's"),
+        (somebody_elses, "of Poker Therapist: correct the path"),
         (of_the_whole_database, 'could not be restored (relation "users" already exists)'),
-        (with_a_function, "holds what no backup holds (FUNCTION public f() "),
-        (of_two_schemas, "is of the schema other, public, not of public"),
+        (with_a_function, "has an unexpected object (FUNCTION public f() "),
+        (of_two_schemas, "is a backup of the schema other, public, not of public"),
         (of_rows_alone, "could not be restored (relation "),
     ],
 )
@@ -599,7 +599,7 @@ def test_a_pg_restore_older_than_the_dump_is_named(
     [
         (
             ["error: could not write to output file: No space left on device"],
-            "(could not write to output file: No space left on device): make room",
+            "(could not write to output file: No space left on device): free disk space",
         ),
         (
             ["error: query failed: ERROR:  permission denied for table x", "detail: Query was: LOCK TABLE x"],
@@ -613,7 +613,7 @@ def test_a_pg_restore_older_than_the_dump_is_named(
             ],
             "(ERROR: missing chunk number 0)",
         ),
-        ([], "(it does not say why)"),
+        ([], "(it gave no reason)"),
     ],
 )
 def test_a_dump_that_fails_is_explained_on_one_line(
@@ -730,7 +730,7 @@ def test_what_is_not_of_our_tables_is_refused_before_anything_is_run(
     for patch in PATCHES:
         tmp_path.joinpath("change").write_text(patch)
         message = refused("restore", backup, "-d", database, folder=tmp_path)
-        assert message.startswith(f"{backup} holds what no backup holds ("), patch
+        assert message.startswith(f"{backup} has an unexpected statement ("), patch
 
     left = [name for name in state_of(tmp_path) if "change" not in str(name)]
     assert (everything(database), left) == before
@@ -751,7 +751,9 @@ def test_half_of_a_script_is_not_taken_for_the_whole(
     before = everything(database), state_of(tmp_path)
     message = refused("restore", backup, "-d", database, folder=tmp_path)
 
-    assert message.startswith(f"{backup} is no dump, or is damaged (could not read from input file: end of")
+    assert message.startswith(
+        f"{backup} is not a dump, or is damaged (could not read from input file: end of"
+    )
     assert (everything(database), state_of(tmp_path)) == before
 
 
@@ -786,7 +788,7 @@ def test_a_transaction_that_does_not_end_is_waited_for_no_longer_than_the_timeou
         reader.execute("SELECT FROM user_insights")
         message = refused("restore", backup, "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
 
-    assert "stayed locked" in message
+    assert "is locked" in message
     assert (everything(database), state_of(tmp_path)) == before
 
 
@@ -795,7 +797,7 @@ def test_a_locked_table_holds_a_backup_up_no_longer_than_the_timeout(database: s
         locker.execute("LOCK TABLE user_insights")
         message = refused("backup", "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
 
-    assert "stayed locked for 0.1 seconds" in message
+    assert "is still locked after 0.1 seconds" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -807,7 +809,7 @@ def test_nobody_migrates_meanwhile(deed: str, database: str, tmp_path: Path) -> 
     with AtomicPostgreSQLBackend(locate(database)) as other, other.migration_lock():
         message = refused(deed, *arguments, "-d", with_option(database, "timeout=0.1"), folder=tmp_path)
 
-    assert "somebody else has been migrating" in message
+    assert "another session is still migrating" in message
     assert (everything(database), state_of(tmp_path)) == before
 
 
@@ -838,7 +840,7 @@ def test_a_secret_without_a_variable_is_refused(database: str, tmp_path: Path) -
     """No argument may hold it."""
     message = refused("backup", "-d", with_option(database, "sslpassword=secret"), folder=tmp_path)
 
-    assert message == "sslpassword would be seen by others: connect without it"
+    assert message == "other users could see sslpassword: connect without it"
     assert list(tmp_path.iterdir()) == []
 
 

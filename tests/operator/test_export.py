@@ -102,9 +102,9 @@ def test_an_export_to_a_file_is_for_its_owner_alone(database: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "says"),
     [
-        ("there.json", "there.json is there already: choose another name"),
-        (".", ". is there already"),
-        ("link.json", "link.json is there already"),
+        ("there.json", "there.json already exists: choose another name"),
+        (".", ". already exists"),
+        ("link.json", "link.json already exists"),
         ("nowhere/x.json", "cannot write nowhere/x.json (No such file or directory): correct the path"),
     ],
 )

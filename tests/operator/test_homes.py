@@ -43,7 +43,7 @@ def test_a_schema_that_appears_before_the_memory_on_the_path_stays_empty(
 def test_two_memories_are_refused_with_the_names_of_both(migrated: str, tmp_path: Path) -> None:
     run_sql(migrated, "CREATE SCHEMA postgres")
     save(with_options(migrated, "schema=postgres"))
-    says = "has the memory twice, in the schemas postgres and public: say ?schema=postgres or ?schema=public"
+    says = "has Poker Therapist's tables in the schemas postgres and public: add ?schema=postgres or ?sc"
     with pytest.raises(StorageError, match=re.escape(says)):
         get_pattern_storage(migrated)
     for deed in ("apply", "status", "backup"):

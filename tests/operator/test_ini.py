@@ -398,7 +398,7 @@ def test_a_server_that_an_ini_names_is_said_and_its_password_is_not(
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
     write_ini(place, owner=ROOT, database="postgresql+atomic:///memory")
     assert command(*call, folder=place).database.startswith(
-        "database: postgresql://127.0.0.9/memory, port 5432, schema as search_path says ("
+        "database: postgresql://127.0.0.9/memory, port 5432, schema from search_path ("
     )
 
 

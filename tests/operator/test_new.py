@@ -123,7 +123,7 @@ def test_the_tests_demand_that_it_be_filled(checkout: Path) -> None:
         folder = checkout / "sql_migrations" / "sqlite"
 
     for half in FILES[:2]:
-        with pytest.raises(AssertionError, match=f"{MOOD} has not been filled in"):
+        with pytest.raises(AssertionError, match=f"{MOOD} is an unfilled template"):
             Theirs().test_every_file_is_half_of_a_pair_and_says_why()
         text = (checkout / half).read_text()
         (checkout / half).write_text(text.replace(REASON, "Rex speaks more softly to who is angry."))

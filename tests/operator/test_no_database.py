@@ -54,8 +54,8 @@ def test_what_is_no_database(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.db").write_text("not a database " * 100)
     for name, why in (
-        ("folder", "is a folder: name the file"),
-        ("nowhere/x.db", f"there is no folder {tmp_path}/nowhere: make it"),
+        ("folder", "is a folder: give the path"),
+        ("nowhere/x.db", f"there is no folder {tmp_path}/nowhere: create it"),
         ("text.db", "is not an SQLite database: correct the path"),
     ):
         if words[0] == "backup" and name == "text.db":  # its backups may be what it is restored from

@@ -649,12 +649,12 @@ def test_a_script_runs_each_statement_to_the_letter(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
-        ("CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1;", 2, "this statement has no end"),
-        ("SELECT 8\n/\n4;", 3, "a line of '/'"),
-        ("SELECT 8 AS\n Go -- x\n;", 3, "a line of 'Go'"),
-        ("# x\nSELECT 1;", 2, "a line of '#'"),
-        ("SELECT '?', ?;", 2, "take ? for a parameter"),
-        ("SELECT\n:name;", 3, "take : for a parameter"),
+        ("CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT 1;", 2, "this statement is incomplete"),
+        ("SELECT 8\n/\n4;", 3, "the line '/'"),
+        ("SELECT 8 AS\n Go -- x\n;", 3, "the line 'Go'"),
+        ("# x\nSELECT 1;", 2, "the line '#'"),
+        ("SELECT '?', ?;", 2, "? is a parameter"),
+        ("SELECT\n:name;", 3, ": is a parameter"),
     ],
 )
 @sqlite_only
@@ -671,12 +671,12 @@ def test_what_sqlite3_would_read_otherwise_makes_no_script(
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
-        ("SELECT 1\n\\! touch x\n;", 3, r"take \! for a command"),
-        ("SELECT 1 \\gexec", 2, r"take \gexec for a command"),
-        ("SELECT 'no end;", 2, "a part of this ': end it"),
-        ("SELECT\n$a$ no end;", 3, "a part of this $: end it"),
-        ("SET standard_conforming_strings = off;", 2, "read texts otherwise"),
-        ("COPY a FROM STDIN;", 2, "COPY waits for rows"),
+        ("SELECT 1\n\\! touch x\n;", 3, r"\! is a command of psql"),
+        ("SELECT 1 \\gexec", 2, r"\gexec is a command of psql"),
+        ("SELECT 'no end;", 2, "begins with this ' is not closed"),
+        ("SELECT\n$a$ no end;", 3, "begins with this $ is not closed"),
+        ("SET standard_conforming_strings = off;", 2, "changes how string literals are read"),
+        ("COPY a FROM STDIN;", 2, "COPY with STDIN or STDOUT cannot run"),
     ],
 )
 @postgresql_only
@@ -863,7 +863,7 @@ def test_a_script_waits_for_nobody_who_migrates(two_migrations: Project) -> None
         ran = run_script(two_migrations.database, script)
 
     assert ran.returncode != 0
-    assert "somebody else is migrating this database" in ran.stderr
+    assert "another session is migrating this database" in ran.stderr
     assert two_migrations.is_untouched()
     _assert_well(run_script(two_migrations.database, script))
 

@@ -98,13 +98,13 @@ def test_whatever_a_rollback_leaves_is_named_and_the_rehearsal_goes_on(
 
 
 REFUSED = {
-    "CREATE ROLE {role}_2": "CREATE ROLE reaches beyond the database",
-    "DROP ROLE {role}": "DROP ROLE reaches beyond the database",
-    "DO $$BEGIN EXECUTE 'CREATE ' || 'ROLE {role}_2'; END$$": "it changes roles",
-    "DO $$BEGIN EXECUTE 'COMMENT ON ROLE {role} IS NULL'; END$$": "it changes comments on what all databases",
+    "CREATE ROLE {role}_2": "CREATE ROLE has effects outside the database",
+    "DROP ROLE {role}": "DROP ROLE has effects outside the database",
+    "DO $$BEGIN EXECUTE 'CREATE ' || 'ROLE {role}_2'; END$$": "it changes role",
+    "DO $$BEGIN EXECUTE 'COMMENT ON ROLE {role} IS NULL'; END$$": "it changes comments on shared objects",
     "-- transactional: false\nDO $$BEGIN EXECUTE 'DROP ' || 'ROLE {role}'; END$$": "it changes comments",
-    "-- transactional: false\nDO $$BEGIN COMMIT; CREATE ROLE {role}_2; END$$": "CREATE ROLE reaches beyond",
-    "COPY hands TO '/tmp/{role}'": "COPY to a file or a program reaches beyond the database",
+    "-- transactional: false\nDO $$BEGIN COMMIT; CREATE ROLE {role}_2; END$$": "CREATE ROLE has effects",
+    "COPY hands TO '/tmp/{role}'": "COPY to a file or a program has effects outside the database",
 }
 
 
@@ -128,7 +128,9 @@ def test_what_no_copy_keeps_apart_is_not_tried(direction: str, project: ServerPr
                 project.write("001_reach", *texts[:: 1 if direction == "apply" else -1])
                 project.write("002_more", "SELECT 1;", "SELECT 1;")
                 if url == no_copy and not statement.startswith(("DO", "COPY", "--")):
-                    with pytest.raises(StorageError, match="names a schema, or what is in none, so it"):
+                    with pytest.raises(
+                        StorageError, match="names a schema, or an object outside schemas, so it"
+                    ):
                         rehearse(server_location(url), sources=["sql"])
                     continue
                 found = rehearse(server_location(url), sources=["sql"])
@@ -154,7 +156,7 @@ def test_a_foreign_table_of_a_copy_is_cut_off(project: ServerProject) -> None:
     project.write("001_read", "CREATE TABLE near AS SELECT * FROM far;", "DROP TABLE near;")
     (reason,) = rehearsed(project).migrations[0].reasons
 
-    assert "sql/001_read.sql:1: this cannot be rehearsed: it asks another server, or a file" in reason
+    assert "sql/001_read.sql:1: this cannot be rehearsed: it reads another server or a file" in reason
     assert query(project.url, "SELECT count(*) FROM far") == [(0,)]
 
 
@@ -192,9 +194,9 @@ def test_a_scratch_schema_finds_the_extensions_that_are_in_a_schema_of_their_own
         player.execute("SELECT 1")
         found = rehearsed(project)
 
-    assert found.fallback_reason.startswith("tried in a scratch schema")
+    assert found.fallback_reason.startswith("rehearsed in a scratch schema")
     assert [one.verdict for one in found.migrations] == [Verdict.EXACT, None]
-    assert "it reaches public.hands, and is tried in another schema" in found.migrations[1].reasons[0]
+    assert "it uses public.hands, which is outside the scratch schema" in found.migrations[1].reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,8 @@ def somebody_in(project: ServerProject) -> Iterator[None]:
 
 def in_scratch_schema(project: ServerProject, more: str = "") -> re.Pattern[str]:
     return re.compile(
-        "tried in a scratch schema, not on a copy of the database: "
-        f"sessions connected to {name_of(project.url)} beside this one: \\d+{re.escape(more)}$"
+        "rehearsed in a scratch schema, not on a copy of the database: "
+        f"other sessions connected to {name_of(project.url)}: \\d+{re.escape(more)}$"
     )
 
 
@@ -161,7 +161,7 @@ def test_a_role_that_may_make_no_database_rehearses_in_a_scratch_schema(
     assert ran.code == 0
     assert [line.split("\t")[1] for line in ran.lines[:2]] == ["exact", "exact"]
     assert ran.lines[len(IDS) - 2] == (
-        "tried in a scratch schema, not on a copy of the database: permission denied to create database"
+        "rehearsed in a scratch schema, not on a copy of the database: permission denied to create database"
     )
     assert left_of(postgresql_url) == []
 
@@ -197,7 +197,7 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
         if not DRIFT[change]:
             found = rehearsed(applied)
 
-            more = "; the drift that `poker-therapist status` shows is not in it"
+            more = "; the scratch schema lacks the drift that `poker-therapist status` shows"
             assert in_scratch_schema(applied, more).match(found.fallback_reason)
             return
         with pytest.raises(StorageError) as caught:
@@ -205,11 +205,11 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
 
         assert DRIFT[change] in str(caught.value)
         assert "see `poker-therapist status`" in str(caught.value)
-        assert "Rehearse where nobody else is connected" in str(caught.value)
+        assert "Rehearse while no other session is connected" in str(caught.value)
         assert left_of(applied.url) == []
 
 
-# What would be done to the original, were it tried in a scratch schema beside it.
+# What would be done to the original, were it rehearsed in a scratch schema beside it.
 REACHING = [
     "UPDATE public.hands SET note = 'gone';",
     'DELETE FROM "public" . hands;',
@@ -349,10 +349,10 @@ def test_tables_that_refer_to_each_other_are_refused_in_a_scratch_schema(applied
             rehearsed(applied)
 
         assert re.search(
-            "could not be built again for a rehearsal: "
-            r"tables refer to each other in a circle: (pots, winners, pots|winners, pots, winners)\n",
+            "could not be rebuilt for a rehearsal: "
+            r"the foreign keys of these tables form a cycle: (pots, winners, pots|winners, pots, winners)\n",
             str(caught.value),
         )
-        assert "Rehearse where nobody else is connected" in str(caught.value)
+        assert "Rehearse while no other session is connected" in str(caught.value)
         assert left_of(applied.url) == []
     assert rehearsed(applied).fallback_reason == ""

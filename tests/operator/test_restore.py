@@ -114,8 +114,8 @@ def empty(path: Path) -> None:
         (a_letter, "is not an SQLite database"),
         (torn, "is damaged"),
         (cut_off, "is damaged"),
-        (somebody_elses, "none of Poker Therapist's"),
-        (empty, "none of Poker Therapist's"),
+        (somebody_elses, "of Poker Therapist: correct the path"),
+        (empty, "of Poker Therapist: correct the path"),
         (newer, f"was made by a later version ({NEXT}_add_mood): update the code"),
         (a_folder, "is a folder"),
         (not_there, "there is no backup"),
@@ -147,7 +147,7 @@ def test_a_place_in_a_folder_that_is_not_there_is_refused(database: Path) -> Non
     backup = back_up(database)
     message = refused("restore", backup, "-d", "nowhere/x.db", folder=database.parent)
 
-    assert message.startswith(f"there is no folder {database.parent}/nowhere: make it")
+    assert message.startswith(f"there is no folder {database.parent}/nowhere: create it")
 
 
 def test_a_writer_that_does_not_end_is_waited_for_no_longer_than_the_timeout(database: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_writer_that_does_not_end_is_waited_for_no_longer_than_the_timeout(dat
         )
 
     assert ran.code == 1
-    assert "stayed locked for 0.1 seconds" in ran.error
+    assert "is still locked after 0.1 seconds" in ran.error
     assert value(database) == "second"
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_database_to_which_an_app_is_connected_is_not_taken_from_under
             file.write(content)
         message = refused("restore", backup, folder=database.parent)
 
-        assert "a connected program would go on saving into the damaged file: stop it" in message
+        assert "a connected program would still write to the damaged file: stop it" in message
         assert not list(database.parent.glob("*.damaged"))
         assert database.read_bytes() == content
         save_there()
@@ -286,8 +286,8 @@ def test_what_an_app_saves_before_the_restore_has_the_lock_is_not_replaced(
         patched.setattr(restoring, "_require_empty", meanwhile)
         message = refused("restore", backup, folder=database.parent)
 
-    assert f"somebody has written to {database} meanwhile" in message
-    aside = [f"What was there is kept as {path}" for path in database.parent.glob("*.damaged")]
+    assert f"another program wrote to {database} during the restore" in message
+    aside = [f"The damaged database is kept as {path}" for path in database.parent.glob("*.damaged")]
     assert message.splitlines()[1:] == aside
     (kept,) = restore(backup, database)
     assert "CREATE TABLE games (id)" in str(snapshots.stored_sql(Path(kept.removeprefix("backup: "))))
@@ -333,7 +333,7 @@ def test_a_restore_that_waits_too_long_says_who_is_at_work(database: Path) -> No
     message = refused("restore", backup, "-d", f"sqlite:///{database}?timeout=0.1", folder=database.parent)
     os.close(folder)
 
-    assert message.startswith(f"another restore is at work in {database.parent}: wait until it has ended")
+    assert message.startswith(f"another restore is running in {database.parent}: wait until it has finished")
     assert value(database) == "first"
 
 

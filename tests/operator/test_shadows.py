@@ -133,7 +133,7 @@ def test_a_migration_that_would_call_what_another_role_has_made_is_not_run(
     message = project.refuses("apply")
 
     assert message.startswith("function public.lower(name) in ")
-    assert f" is of the role {stranger}, " in message
+    assert f" belongs to the role {stranger}, " in message
     assert 'REVOKE CREATE ON SCHEMA "public" FROM PUBLIC' in message
     assert project.applied() == ["001_add_hands"]
 
@@ -158,7 +158,7 @@ def test_what_stands_in_the_place_of_the_bookkeeping_is_not_read(postgresql_url:
         CREATE VIEW _yoyo_migration AS SELECT note() AS migration_id;
         """,
     )
-    with pytest.raises(DatabaseUnreadable, match=r"public\._yoyo_migration in .* is no table"):
+    with pytest.raises(DatabaseUnreadable, match=r"public\._yoyo_migration in .* is a view or foreign table"):
         get_pattern_storage(postgresql_url)
     assert called(postgresql_url) == set()
 

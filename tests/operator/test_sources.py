@@ -109,7 +109,7 @@ def test_the_folder_of_another_engine_is_refused(way: str, project: Project) -> 
         message = project.refuses("apply", sources=(wrong,))
     else:
         message = refused("apply", "-d", str(project.database), "--sources", wrong, folder=project.folder)
-    assert message.startswith(f"{wrong} holds no migrations for ")
+    assert message.startswith(f"the migrations in {wrong} are for another database engine than ")
     assert f"--sources {project.folder / right}`" in message
     assert project.is_untouched()
 

@@ -415,5 +415,8 @@ def test_what_cannot_be_built_again_is_not_judged_and_that_is_said(game: Project
     ran = ask(game)
 
     assert ran.code == 4
-    assert "drift cannot be judged, for what was applied cannot be built again: duplicate column" in ran.out
+    assert (
+        "drift cannot be checked, because the applied migrations cannot be run again: duplicate column"
+        in ran.out
+    )
     assert "apply" not in ran.lines[-1]

@@ -486,13 +486,13 @@ def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
             told = run_command("status", "-d", app, folder=ROOT)
             assert told.code == 4
             assert told.lines[-2].startswith(
-                "drift cannot be judged, for nothing can be built here (permission"
+                "drift cannot be checked, because no schema can be created here (permission"
             )
             assert "not verified" not in told.out
             owner.execute(f"REVOKE SELECT ON _migration_text FROM {role}".encode())
             told = run_command("status", "-d", app, folder=ROOT)
             assert told.code == 4
-            assert "is not seen (permission denied for table _migration_text)" in told.lines[-3]
+            assert "cannot be detected (permission denied for table _migration_text)" in told.lines[-3]
             assert told.out.count("\tapplied\t") == len(IDS)
             with get_pattern_storage(app) as opened:
                 with opened.transaction():
@@ -990,7 +990,7 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`and its file has been edited since`": _edited,
     "`005_order_by_id.rollback.sql is missing`": _no_rollback_file,
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
-    "`Nothing of 006_add_session_mood was kept`": _wrong_statement,
+    "`All changes of 006_add_session_mood were undone`": _wrong_statement,
     "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
     "`has to wait for 006_add_session_mood`": _interrupted,
     "`and neither on the other`": _forked,
@@ -999,10 +999,10 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`Unrecognised database connection scheme`": _mistyped_scheme,
     "`there is no database`": _missing,
     "`lacks 005_order_by_id`": _outdated,
-    "`stayed locked for`": _somebody_writes,
-    "`may not be written`": _read_only,
-    "`there is no room for a backup`": _no_room_for_a_backup,
-    "`there is no room left for`": _no_room,
+    "`is still locked after`": _somebody_writes,
+    "`is not writable`": _read_only,
+    "`no disk space is left for a backup`": _no_room_for_a_backup,
+    "`no space is left for`": _no_room,
     "`is damaged`": _damaged,
     "`is not an SQLite database`": _another_file,
     "`table legacy_rows already exists`": _plain_yoyo_cut_off_while_applying,
@@ -1011,11 +1011,11 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
 }
 SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
     "`cannot be reached`": _unreachable,
-    "`refuses this user`": _refused_user,
+    "`rejected this user`": _refused_user,
     "`create it with createdb`": _no_database_on_the_server,
     "`permission denied for schema public`": _may_not_create,
-    "`lacks the schema that search_path names`": _no_schema,
-    "`somebody else has been migrating`": _somebody_migrates,
+    "`the schema in search_path does not exist`": _no_schema,
+    "`another session is still migrating`": _somebody_migrates,
     "`canceling statement due to lock timeout`": _somebody_uses_a_table,
     "`pip install 'poker-therapist[postgresql]'`": _no_driver,
     "`pg_dump is not installed`, `is older than the server`": _no_programs,

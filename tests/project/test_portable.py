@@ -120,7 +120,7 @@ def test_files_are_made_without_links_and_descriptors_of_folders(tmp_path: Path)
         "0",
         "0",
     ]
-    assert done.stderr.count("is there already") == 2
+    assert done.stderr.count("already exists") == 2
     assert '"user_id": 7' in (tmp_path / "seven.json").read_text()
 
 
@@ -403,7 +403,7 @@ def test_an_old_sqlite_is_refused_with_what_is_found_and_needed(
     request.getfixturevalue("old_sqlite")
     for name in (path, tmp_path / "new.db"):
         with pytest.raises(
-            StorageError, match=r"SQLite 3\.34\.1, and 3\.37\.0 or newer is needed"
+            StorageError, match=r"SQLite 3\.34\.1, but 3\.37\.0 or newer is required"
         ) as refusal:
             get_pattern_storage(name)
         assert not isinstance(refusal.value, DatabaseUnreadable)

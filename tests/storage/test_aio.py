@@ -289,12 +289,12 @@ def test_a_block_that_nobody_ends_is_rolled_back(migrated: str) -> None:
             outer = storage.transaction()
             async with outer as block:
                 part = await block.transaction().__aenter__()
-                with pytest.raises(StorageError, match="failed and was undone"):
+                with pytest.raises(StorageError, match="failed and was rolled back"):
                     await outer.__aexit__(None, None, None)
 
             assert part.is_over
 
-    with pytest.raises(StorageError, match="failed and was undone"):  # ended a second time
+    with pytest.raises(StorageError, match="failed and was rolled back"):  # ended a second time
         asyncio.run(main())
     assert keys(migrated) == {"saved"}
 

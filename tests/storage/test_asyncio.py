@@ -60,7 +60,7 @@ def test_another_task_s_call_is_refused_while_a_block_awaits_and_works_afterward
         task = asyncio.create_task(block())
         await inside.wait()
         start = time.monotonic()
-        with pytest.raises(StorageError, match=r"before its task awaits, or run .*asyncio\.to_thread"):
+        with pytest.raises(StorageError, match=r"before its task awaits, run .*asyncio\.to_thread"):
             CALLS[call](storage)
         assert time.monotonic() - start < 5  # and not the 30 seconds for which a lock is waited
         go_on.set()
@@ -185,7 +185,7 @@ def test_a_block_that_another_task_ends_is_undone_and_that_is_said(
 
         await asyncio.create_task(begin())
         if error is None:
-            with pytest.raises(StorageError, match="ended by another, so it was undone"):
+            with pytest.raises(StorageError, match="ended by another, so it was rolled back"):
                 block.__exit__(None, None, None)
         else:
             block.__exit__(Failed, error, None)

@@ -86,7 +86,7 @@ def test_a_block_left_in_another_thread_is_undone_and_both_threads_go_on(
 
     left = elsewhere.submit(block.__exit__, type(error) if error else None, error, None)
     if error is None:
-        with pytest.raises(StorageError, match="ended by another, so it was undone"):
+        with pytest.raises(StorageError, match="ended by another, so it was rolled back"):
             left.result()
     else:
         assert not left.result()

@@ -63,7 +63,7 @@ def test_forgetting_while_a_table_cannot_be_vacuumed_says_that_the_rows_are_dele
         somebody.execute("LOCK TABLE user_insights IN SHARE UPDATE EXCLUSIVE MODE")
         with pytest.raises(
             DatabaseBusy,
-            match=r"^the rows are deleted, but .* not free yet; do it again\. .*stayed locked",
+            match=r"^the rows are deleted, but .* not free yet; do it again\. .*is still locked",
         ):
             impatient.forget_user(USER)
         somebody.rollback()
@@ -85,5 +85,5 @@ def test_vacuuming_while_somebody_else_writes_says_that_the_rows_are_deleted(sto
         impatient._database.scrub_deleted()
 
     assert str(refusal.value).startswith(
-        f"the rows are deleted, but traces are left in {path}; do it again. {path} stayed locked for 0.05 s"
+        f"the rows are deleted, but traces are left in {path}; try again. {path} is still locked after 0.05 s"
     )

@@ -260,7 +260,7 @@ def test_forgetting_while_another_connection_reads_the_old_state_says_so(
     ):
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM user_insights").fetchone()
-        with pytest.raises(DatabaseBusy, match="do it again"):
+        with pytest.raises(DatabaseBusy, match="try again"):
             impatient.forget_user(USER)
         deleted = impatient.get_insights(USER)
         reader.execute("COMMIT")

@@ -197,10 +197,10 @@ def test_a_stored_time_as_a_datetime(stored: str, moment: datetime) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (None, "None is no time: the expires_at of what never expires"),
-        ("yesterday", "a time must be a string as the storage returns it"),
-        (5, "a time must be a string as the storage returns it"),
-        ("0001-01-01T00:00:00+23:00", "the time lies outside the years 1 to 9999 in UTC"),
+        (None, r"a time must be a string \(got None\): expires_at is None if a row never expires"),
+        ("yesterday", "a time must be a string that the storage returned"),
+        (5, "a time must be a string that the storage returned"),
+        ("0001-01-01T00:00:00+23:00", "the time must be in the years 1 to 9999 in UTC"),
     ],
 )
 def test_what_is_no_time_as_a_datetime(bad: str, message: str) -> None:

@@ -156,7 +156,7 @@ def test_what_is_no_list_of_items(storage: PatternStorage, bad: Any) -> None:
         storage.save_contexts(USER, {})
     with pytest.raises(InvalidInput, match=r"^user_ids must be a list of players"):
         storage.forget_users(bad)
-    with pytest.raises(InvalidInput, match=r"^patterns must be values by their keys"):
+    with pytest.raises(InvalidInput, match=r"^patterns must be a dict of keys and values"):
         storage.save_patterns(USER, "tilt", bad)
 
 
@@ -184,7 +184,7 @@ def test_many_are_part_of_the_block_that_they_stand_in(storage: PatternStorage) 
 def test_if_the_database_refuses_one_of_many_none_is_saved(migrated: str, storage: PatternStorage) -> None:
     unwanted = "CREATE UNIQUE INDEX once ON conversation_context (user_id, context_key)"
     run_sql(migrated, unwanted)
-    with pytest.raises(InvalidInput, match="refused a value"):
+    with pytest.raises(InvalidInput, match="rejected a value"):
         storage.save_contexts(USER, [{"key": key, "value": 1} for key in ("a", "b", "a")])
 
     assert storage.count(USER)["conversation_context"] == 0

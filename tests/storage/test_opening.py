@@ -129,7 +129,7 @@ def test_where_memory_cannot_be_shared_no_log_is_made(database_path: Path, mode:
         assert not Path(f"{database_path}-wal").exists()
         assert not Path(f"{database_path}-shm").exists()
         assert storage.export_user(7)
-        with pytest.raises(StorageError, match="copy the file to a local disk, forget there"):
+        with pytest.raises(StorageError, match="copy the file to a local disk, run forget there"):
             storage.forget_user(7)
         assert setting(storage, "journal_mode") == mode
         assert not Path(f"{database_path}-wal").exists()

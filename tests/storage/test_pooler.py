@@ -52,7 +52,7 @@ def test_there_is_a_pooler_to_test_with(report: Callable[[str], None]) -> None:
 @pytest.mark.parametrize("migrate", [True, False])
 def test_a_pooler_that_the_url_does_not_mention_is_named_with_the_option(pooled: str, migrate: bool) -> None:
     """By every way in; before anything is set that another program would find."""
-    with pytest.raises(StorageError, match="add pooler=transaction to the URL, and migrate past the pooler"):
+    with pytest.raises(StorageError, match="add pooler=transaction to the URL, and run migrations without"):
         get_pattern_storage(plain(pooled), migrate=migrate)
     with pytest.raises(StorageError, match="add pooler=transaction to the URL"):
         open_connection(server_location(plain(pooled)))
@@ -126,7 +126,7 @@ def test_an_outdated_database_is_migrated_past_the_pooler(
 ) -> None:
     """By whatever migrates it; where nobody has said how to get past, it is refused."""
     pooled = pooler(postgresql_url)
-    says = f"through a pooler in transaction mode.* with --database, or in {MIGRATION_DATABASE}"
+    says = f"behind a pooler in transaction mode.* with --database, or in {MIGRATION_DATABASE}"
     with pytest.raises(InvalidInput, match=says):
         get_pattern_storage(pooled)
     for deed in ("apply", "status", "backup"):
@@ -134,7 +134,7 @@ def test_an_outdated_database_is_migrated_past_the_pooler(
         assert MIGRATION_DATABASE in ran.error
 
     monkeypatch.setenv(MIGRATION_DATABASE, migrated_postgresql_url)  # another one
-    with pytest.raises(SchemaOutdated, match="which have been applied to another database: correct the addr"):
+    with pytest.raises(SchemaOutdated, match="which were applied to another database: correct the addr"):
         get_pattern_storage(pooled)
     monkeypatch.setenv(MIGRATION_DATABASE, postgresql_url)
     with get_pattern_storage(pooled) as storage:

@@ -231,7 +231,7 @@ def test_a_block_does_not_overwrite_what_was_saved_after_it_has_read(
             threads.submit(storage.save_pattern, USER, "count", "all", 10).result()
             storage.save_pattern(USER, "count", "all", count + 1)
 
-    with pytest.raises(TransactionConflict, match="do it again"):
+    with pytest.raises(TransactionConflict, match="try again"):
         add_one_and_be_overtaken()
     assert storage.get_pattern(USER, "count", "all") == 10
     add_one(storage)

@@ -183,7 +183,7 @@ def test_a_block_that_idles_for_too_long_for_the_server_is_undone_and_says_so(
             hasty.save_pattern(USER, "tilt", "second", 1)
 
     with get_pattern_storage(hasty_url) as hasty:
-        with pytest.raises(DatabaseUnreachable, match="keep blocks short"):
+        with pytest.raises(DatabaseUnreachable, match="keep transactions short"):
             idle(hasty)
         assert hasty.get_patterns_by_type(USER, "tilt") == {}
 

@@ -266,7 +266,7 @@ def test_a_server_that_is_full_says_so_and_takes_calls_again_when_there_is_room(
         others = [psycopg.connect(url, autocommit=True) for _ in range(5)]
         with ThreadPoolExecutor(1) as thread, storage.transaction():
             storage.save_pattern(USER, "tilt", "before", 1)
-            with pytest.raises(DatabaseBusy, match="takes no more connections"):
+            with pytest.raises(DatabaseBusy, match="accepts no more connections"):
                 thread.submit(storage.get_pattern, USER, "tilt", "before").result()
             others.pop().close()
             wait_until(lambda: others[0].execute("SELECT count(*) FROM pg_stat_activity "

@@ -43,7 +43,7 @@ def test_a_save_that_somebody_else_s_lock_holds_up_is_given_up(
             ("50ms",)
         ]  # or this would not end
         somebody.execute("LOCK TABLE user_patterns")
-        with pytest.raises(DatabaseBusy, match=r"stayed locked .*lock timeout.*pg_stat_activity"):
+        with pytest.raises(DatabaseBusy, match=r"is locked .*lock timeout.*pg_stat_activity"):
             hasty.save_pattern(USER, "tilt", "bad_beat", 1)
         somebody.rollback()
         hasty.save_pattern(USER, "tilt", "bad_beat", 2)

@@ -89,6 +89,6 @@ def test_a_statement_that_fails_slowly_is_logged(migrated: str, caplog: pytest.L
 @pytest.mark.parametrize("bad", ["", "-1", "fast", "1e3", "nan", "1234567", "\u0665"])
 def test_what_is_no_number_of_milliseconds(migrated: str, bad: str) -> None:
     with pytest.raises(
-        InvalidInput, match=r"slow_ms=.* in the URL: it must be a number of milliseconds.* below 1,000,000"
+        InvalidInput, match=r"slow_ms=.* in the URL: use a number of milliseconds.* below 1,000,000"
     ):
         get_pattern_storage(with_options(migrated, f"slow_ms={bad}"))

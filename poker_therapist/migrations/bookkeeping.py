@@ -1,7 +1,7 @@
-"""What a database records of its migrations: yoyo's tables, and beside them the texts of what was applied.
+"""The bookkeeping tables: those of yoyo, and one with the texts of the applied migrations.
 
-The order of application is that of yoyo's times, each later than all before it, whatever the clock says. What
-plain yoyo or an earlier version recorded may have equal times, or none: there, migrations are in their order.
+The order of application is that of yoyo's times; each is later than all before it, even if the clock steps
+back. Records of plain yoyo or an earlier version may have equal times, or none: there the usual order counts.
 """
 
 import getpass
@@ -28,7 +28,7 @@ _TICK = timedelta(microseconds=1)
 class Bookkeeping(DatabaseBackend, ABC):
     """A backend of yoyo's that keeps what it applies; an engine says how to ask its database."""
 
-    location: Any  # each engine says of which kind
+    location: Any  # each engine declares its kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     # What was applied, and what interrupted, when it was chosen what to roll back.
     chosen_among: tuple[Collection[str], Collection[str]] | None = None
@@ -156,10 +156,10 @@ class Bookkeeping(DatabaseBackend, ABC):
         try:
             if internalmigrations.needs_upgrading(self):
                 internalmigrations.upgrade(self)
-        except (AssertionError, TypeError) as error:  # with which yoyo refuses what it does not know
+        except (AssertionError, TypeError) as error:  # raised by yoyo for an unknown version
             raise MigrationError(
-                f"{self.name} records in {self.version_table} no version that this yoyo knows: "
-                "install the yoyo-migrations that has made it, or correct that table"
+                f"{self.version_table} in {self.name} has no version that the installed yoyo knows: "
+                "install the yoyo-migrations release that created it, or correct the table"
             ) from error
         self.query("create_texts")
 
@@ -170,7 +170,7 @@ class Bookkeeping(DatabaseBackend, ABC):
             self.execute(self.format_sql(self.mark_migration_sql), values)
             if (applied_at := self.applied().get(migration.id)) is None:
                 raise MigrationError(
-                    f"{self.migration_table} has not taken {migration.id} as a text: correct its columns",
+                    f"{self.migration_table} has not stored {migration.id} as text: correct its columns",
                     migration_id=migration.id,
                 )
             self._keep(migration, applied_at)
@@ -179,8 +179,8 @@ class Bookkeeping(DatabaseBackend, ABC):
     def _time_of(self, migration: SQLMigration, operation: str) -> datetime:
         """Return the time to record: now, or later, so that it is after all others.
 
-        What is marked takes its place in the order instead, before those that come after it: when it was
-        applied nobody knows, and one is marked again when an edit of its file is accepted.
+        A marked migration is recorded before those that come after it: the time when it was applied is not
+        known, and one is marked again when an edit of its file is accepted.
         """
         times = {name: _read_time(time) for name, time in self.applied().items()}
         known = [time for time in times.values() if time is not None]

@@ -1,7 +1,6 @@
-"""What a live schema is, in a form that can be compared and drawn.
+"""A live schema, in a form that can be compared and drawn.
 
-Two schemas are the same if their `facts` are: what a table is called in quotes, how its SQL is laid out and
-what its comments say make no difference.
+Two schemas are the same if their `facts` are: quotes, the layout of SQL and comments make no difference.
 """
 
 import re
@@ -21,11 +20,11 @@ class Column:
     type: str
     nullable: bool
     default: str | None
-    # COLLATE and GENERATED, which SQLite's PRAGMAs do not tell.
+    # COLLATE and GENERATED, which SQLite's PRAGMAs do not report.
     extra: str = ""
 
     def __str__(self) -> str:
-        """Return the column as SQL would say it."""
+        """Return the column as in SQL."""
         default = f"DEFAULT {self.default}" if self.default else ""
         parts = [self.type, "" if self.nullable else "NOT NULL", default, self.extra]
         return " ".join(part for part in parts if part)
@@ -42,7 +41,7 @@ class ForeignKey:
     on_update: str = "NO ACTION"
 
     def __str__(self) -> str:
-        """Return the key as SQL would say it."""
+        """Return the key as in SQL."""
         actions = {"DELETE": self.on_delete, "UPDATE": self.on_update}
         said = "".join(f" ON {event} {action}" for event, action in actions.items() if action != "NO ACTION")
         return f"({', '.join(self.columns)}) -> {self.parent} ({', '.join(self.parent_columns)}){said}"
@@ -74,7 +73,7 @@ class Index:
     extra: str = ""
 
     def __str__(self) -> str:
-        """Return the index as SQL would say it."""
+        """Return the index as in SQL."""
         kind, rows = "unique " if self.unique else "", f" WHERE {self.where}" if self.where else ""
         return f"{kind}on {self.table} ({', '.join(self.columns)}){rows} {self.extra}".rstrip()
 
@@ -235,17 +234,17 @@ class Difference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.expected is None:
-            return escaped(f"{self.about} is there and should not be{_shown(self.actual)}")
+            return escaped(f"{self.about} exists, but should not{_shown(self.actual)}")
         if self.actual is None:
             return escaped(f"{self.about} is missing{_shown(self.expected)}")
         return escaped(f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}")
 
 
 class TableMissing(DriftUnknown):
-    """A table that an applied migration needs, and none of them has made, is gone."""
+    """A table that an applied migration needs, and that no migration creates, does not exist."""
 
     def __init__(self, table: str, migration_id: str) -> None:
-        super().__init__(f"{migration_id} needs the table {table}, which is gone", migration_id=migration_id)
+        super().__init__(f"{migration_id} needs the missing table {table}", migration_id=migration_id)
         self.table = table
         self.difference = Difference(f"table {table}", f"{migration_id} needs it", None)
 

@@ -1,7 +1,7 @@
-"""What a statement does to data, and which rows and values a run would lose, as far as its text alone says.
+"""The effects of statements on data, and the rows and values that a run would lose, read from the text alone.
 
-Of what is overwritten, lost is what a constant or another column replaces. What comes from another table is
-taken for put back.
+An overwritten value is lost if a constant or another column replaces it. A value from another table counts as
+restored.
 """
 
 import re
@@ -94,12 +94,12 @@ _CHANGES = tuple(
         (rf"INSERT (?:OR \w+ )?INTO {NAME}(?=.* DO UPDATE )", "inserts rows into {}, or updates them"),
         (rf"INSERT (?:OR \w+ )?INTO {NAME}", "inserts rows into {}"),
         (rf"MERGE INTO (?:ONLY )?{NAME}", "inserts, updates or deletes rows of {}"),
-        (rf"DROP SCHEMA (?:IF EXISTS )?{NAME}(?=.* CASCADE)", "drops the schema {} and all that is in it"),
+        (rf"DROP SCHEMA (?:IF EXISTS )?{NAME}(?=.* CASCADE)", "drops the schema {} and everything in it"),
         (rf"DROP DATABASE (?:IF EXISTS )?{NAME}", "drops the database {}"),
-        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "computes the rows of {} again"),
+        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "recomputes the rows of {}"),
         (rf"(?:CLUSTER|VACUUM \(?.*\bFULL\b.*?\)?) (?!USING){NAME}", "rewrites the table {}"),
         (r"(VACUUM|CLUSTER) ?;?$", "rewrites all tables ({})"),
-        (r"(DO|CALL)\b", "runs code ({}): what that does, its text alone does not say"),
+        (r"(DO|CALL)\b", "runs code ({}): its effect cannot be read from its text"),
     )
 )
 
@@ -138,7 +138,7 @@ def effects(statements: Sequence[Statement]) -> list[list[str]]:
 
 
 def losses(statements: Sequence[Statement]) -> list[Lost]:
-    """Return what is nowhere any more once some statements, of one migration or more, have run."""
+    """Return what no longer exists after some statements, of one migration or more."""
     found = (one.lost() for each in Reading().all(statements) for one in each)
     return [one for one in found if one]
 
@@ -319,12 +319,12 @@ class Reading:
 
         def sentence() -> str:
             if table.is_made:
-                return f"drops {name}, which this migration has made"
+                return f"drops {name}, which this migration created"
             if not table.keeps():
                 return f"drops the table {name} and its rows"
             if self.tables[key].is_gone:
                 return f"drops the table {name}, whose rows were copied before"
-            return f"rebuilds the table {name}, with rows that were copied before"
+            return f"rebuilds the table {name} from rows that were copied before"
 
         return _Effect(sentence, lost)
 

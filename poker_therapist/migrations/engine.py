@@ -157,17 +157,17 @@ class RefusedRow(Exception):
 
 
 class Holding(Enum):
-    """What a file beside a database is that holds, or may hold, an owner's rows."""
+    """The kind of a file beside a database that contains, or may contain, an owner's rows."""
 
-    OURS = "a backup that we have made"
-    OF_OTHERS = "a file that somebody has kept by hand"
-    LEFT = "what a killed command, or a restore over a damaged database, has left"
+    OURS = "a backup made by this package"
+    OF_OTHERS = "a file that somebody else keeps"
+    LEFT = "a leftover of a killed command, or of a restore over a damaged database"
     UNKNOWN = "a file that cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A backup that lies beside a database.
+    """A backup beside a database.
 
     Attributes:
         made_at: when, in UTC.
@@ -311,10 +311,10 @@ class Engine(ABC):
 
     @abstractmethod
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
-        """Return the finished backups that lie beside the database, oldest first.
+        """Return the finished backups beside the database, oldest first.
 
         Raises:
-            InvalidInput: no backups lie beside such a database.
+            InvalidInput: such a database has no backups beside it.
         """
 
     @abstractmethod

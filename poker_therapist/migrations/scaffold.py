@@ -57,23 +57,23 @@ def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", plain.lower())
     if len(words) < 2:
-        raise InvalidInput(f"{description!r} is no name for a migration: say verb and noun, add session mood")
+        raise InvalidInput(f"{description!r} is not a valid name: use verb and noun, as in add session mood")
     name = "_".join(words)
     if len(name) > 100:
-        raise InvalidInput(f"{len(name)} letters are too long for a name: say it in a few words")
+        raise InvalidInput(f"the name has {len(name)} characters, more than 100: use fewer words")
     with writing(with_twins(folders)):
         return _write(name, folders)
 
 
 def writing(folders: Sequence[Path]) -> AbstractContextManager[None]:
-    """Wait for others that write files of migrations: each takes the number after the last one.
+    """Wait for concurrent processes that write migration files: each takes the number after the last one.
 
     Raises:
         InvalidInput: for too long.
     """
     places = ", ".join(map(shown, folders))
     busy = InvalidInput(
-        f"another program is writing migrations in {places}: wait until it has ended, and try again"
+        f"another program is writing migrations in {places}: wait until it has finished, and try again"
     )
     return one_at_a_time(folders, PATIENCE, busy)
 
@@ -84,7 +84,7 @@ def _write(name: str, folders: Sequence[Path]) -> list[Path]:
     engines = list(known)[: len(with_twins(folders[:1]))]
     numbered = {one: found for ids in known.values() for one in ids if (found := _ID.fullmatch(one))}
     if same := [one for one, found in numbered.items() if found[3] == name]:
-        raise InvalidInput(f"there is {same[0]} already: choose another name")
+        raise InvalidInput(f"{same[0]} already exists: choose another name")
     own = [numbered[one] for folder in engines for one in known[folder] if one in numbered]
     prefix, digits = max(((one[1], one[2]) for one in own), key=lambda one: int(one[1]), default=("", "000"))
     number = 1 + max((int(one[2]) for one in numbered.values() if one[1] == prefix), default=0)

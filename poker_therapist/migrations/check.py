@@ -198,7 +198,7 @@ def _text(  # one for each kind of fault
         yield Finding(file, 0, "is empty: write a comment that explains why")
         return
     if REASON in text:
-        yield Finding(file, 1, "still contains the text of the template: write why this change is made")
+        yield Finding(file, 1, "is an unfilled template: write why this change is made")
     faults = one.faults(direction)
     yield from (Finding(file, line, problem.partition("\n")[0]) for line, problem in faults)
     for said in directives(text):

@@ -27,8 +27,8 @@ _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL)
 # The messages of the script where it stops.
 MISSING = "there is no database here: correct the path, and run this script with the command in its header"
 STATE = "this database is not in the state of the plan: this migration was not run; make a new plan"
-LOST = "this would drop what no migration created: nothing was changed; poker-therapist apply names it"
-BROKEN = "a row would have no parent row: nothing of this migration was changed; correct it"
+LOST = "this would drop what no migration created, so it was rolled back: poker-therapist apply names it"
+BROKEN = "a row would violate a foreign key: this migration was rolled back; correct it"
 
 # The state of a stored text, beside its checksum: it was started, or its migration was applied again since.
 _BEGUN, _OTHER = " begun", " other"

@@ -307,7 +307,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
                 reason = f"{reason_of(error)}: {hint}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=line,
@@ -422,7 +422,7 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
     if error.sqlstate == "55P04":
         return "a transaction cannot use the value that it has added: use it in the next migration"
     if error.sqlstate == "42601" and there.startswith("\\"):
-        return f"{there.split(maxsplit=1)[0]} is a command of the program psql and no SQL: remove it"
+        return f"{there.split(maxsplit=1)[0]} is a command of psql, not SQL: remove it"
     return ""
 
 

@@ -132,5 +132,5 @@ def fault(text: str, is_whole: bool) -> str:
         if is_open(one):
             return f"what begins with this {one[0]} has no end: end it"
         if one[0] == "\\" and word != "\\.":  # which ends the rows of COPY
-            return f"{word} is a command of the program psql and no SQL: remove it"
+            return f"{word} is a command of psql, not SQL: remove it"
     return NO_ROWS if COPIES_ROWS.match(line) else ""

@@ -219,7 +219,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
                 reason = f"this cannot be {how}: {guard.refused}"
             raise MigrationFailed(
                 f"{migration.place(direction)}:{statement.line}: {reason}\n    {statement}"
-                + (f"\nNothing of {migration.id} was kept." if is_whole else ""),
+                + (f"\nAll changes of {migration.id} were undone." if is_whole else ""),
                 migration_id=migration.id,
                 file=migration.place(direction),
                 line=statement.line,

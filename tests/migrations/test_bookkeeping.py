@@ -165,7 +165,7 @@ def test_a_deferred_constraint_that_is_broken_names_the_migration(
     assert str(refusal.value) == (
         f'{refusal.value.file}: insert or update on table "hands" violates foreign key constraint '
         '"hands_player_fkey" (Key (player)=(7) is not present in table "players"): correct the migration. '
-        "Nothing of 001_break_it was kept."
+        "All changes of 001_break_it were undone."
     )
     assert refusal.value.migration_id == "001_break_it"
     assert query(database, "SELECT count(*) FROM hands") == [(0,)]

@@ -5,7 +5,7 @@ import pytest
 from tests.helpers.engines import per_engine, postgresql_only, sqlite_only
 from tests.helpers.project import Project
 
-OUTSIDE = "put it into a migration of its own, with `-- transactional: false` in the comment at its top"
+OUTSIDE = "move it to a separate migration with `-- transactional: false` in its header"
 
 
 @per_engine(
@@ -36,7 +36,7 @@ def test_what_no_transaction_may_hold_names_the_directive(case: tuple[str, str],
 
     assert message.startswith("sql/001_add_hands.sql:3: ")
     assert f"{reason}: {OUTSIDE}" in message
-    assert "Nothing of 001_add_hands was kept." in message
+    assert "All changes of 001_add_hands were undone." in message
     if statement == "VACUUM;":
         project.write("001_add_hands", "CREATE TABLE hands (id INTEGER PRIMARY KEY);", "DROP TABLE hands;")
         project.write("002_clean", f"-- transactional: false\n-- depends: 001_add_hands\n{statement}")
@@ -99,7 +99,7 @@ def test_what_is_psqls_is_said_to_be(text: str, line: int, command: str, project
     project.write("001_dump", text)
 
     assert project.refuses("apply").startswith(
-        f"sql/001_dump.sql:{line}: {command} is a command of the program psql and no SQL: remove it"
+        f"sql/001_dump.sql:{line}: {command} is a command of psql, not SQL: remove it"
     )
     assert project.is_untouched()
 
@@ -108,7 +108,7 @@ def test_what_is_psqls_is_said_to_be(text: str, line: int, command: str, project
 def test_what_is_the_program_sqlite3s_is_said_to_be(project: Project) -> None:
     project.write("001_dump", "SELECT 1;\n.mode csv\nSELECT 2;")
 
-    assert "sql/001_dump.sql:2: .mode is a command of the program sqlite3" in project.refuses("apply")
+    assert "sql/001_dump.sql:2: .mode is a command of sqlite3" in project.refuses("apply")
 
 
 @postgresql_only
@@ -116,7 +116,7 @@ def test_what_is_psqls_in_the_middle_of_a_statement(project: Project) -> None:
     """Where no semicolon ends what stands before it; a backslash in a text is none."""
     project.write("001_dump", "SELECT 1 AS a\n\\gexec\n")
 
-    said = "\\gexec is a command of the program psql and no SQL: remove it"
+    said = "\\gexec is a command of psql, not SQL: remove it"
     assert project.refuses("apply").startswith(f'sql/001_dump.sql:2: syntax error at or near "\\": {said}')
     project.write("001_dump", "SELECT '\\gexec', 'a\n\\b';")
     assert project.yoyo("apply").returncode == 0

@@ -71,7 +71,7 @@ def test_what_somebody_has_added_does_not_vanish_with_a_rebuild(
 
     message = project.refuses(direction)
 
-    assert f"would take away {name}, which no migration has made" in message
+    assert f"would drop {name}, which no migration created" in message
     assert snapshots.everything(project.database) == before
     (statement,) = re.findall(r"drop it yourself \((.*)\), then", message)
     project.run_sql(statement)
@@ -82,7 +82,7 @@ def test_a_table_of_somebody_else_s_is_not_dropped(project: Project) -> None:
     project.run_sql("CREATE TABLE hats (id INTEGER PRIMARY KEY)")
     project.write("001_add_hands", HANDS + "DROP TABLE hats;")
 
-    assert "would take away table hats, which no migration" in project.refuses("apply")
+    assert "would drop table hats, which no migration" in project.refuses("apply")
     assert project.tables() == ["hats"]
 
 
@@ -103,7 +103,7 @@ def test_a_table_of_the_app_s_with_the_name_of_ours_is_not_taken_for_ours(databa
     run_sql(database_path, "CREATE TABLE user_insights (id INTEGER PRIMARY KEY, user_id INTEGER, text TEXT)")
     before = snapshots.everything(database_path)
 
-    with pytest.raises(MigrationFailed, match="a table user_insights is there that is not ours"):
+    with pytest.raises(MigrationFailed, match="a table user_insights exists that is not ours"):
         get_pattern_storage(database_path)
 
     assert snapshots.everything(database_path) == before

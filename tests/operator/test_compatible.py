@@ -184,8 +184,8 @@ def test_status_says_so_and_that_is_no_trouble(newer: Newer, tmp_path: Path) -> 
 
     assert (ran.code, ran.json["state"], ran.json["drift"]) == (0, "up to date", [])
     assert (last["id"], last["state"]) == ("901_add_mood", "unknown")
-    assert "may go on" in last["note"]
-    assert "may go on" in command("status", "-d", database, folder=tmp_path).out
+    assert "is compatible with it" in last["note"]
+    assert "is compatible with it" in command("status", "-d", database, folder=tmp_path).out
 
     run_sql(database, DROP)
     ran = command("status", "--json", "-d", database, folder=tmp_path)
@@ -275,7 +275,7 @@ PROMISES: dict[str, tuple[str, str]] = {
     ),
     "a unique index": (
         "CREATE UNIQUE INDEX one_of_each ON user_insights (user_id, insight_type);",
-        "a new unique key of user_insights on (user_id, insight_type) may refuse",
+        "a new unique key of user_insights on (user_id, insight_type) may reject",
     ),
     "a unique index on what is new": (
         f"{ADD}\nCREATE UNIQUE INDEX moods ON user_patterns (user_id, mood);",

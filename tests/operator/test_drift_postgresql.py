@@ -74,7 +74,7 @@ def test_where_nothing_can_be_built_drift_is_not_judged_and_that_is_said(
     assert ran.lines[-2].startswith("drift cannot be judged, for nothing can be built here (")
     assert ran.lines[-2].endswith("ask on the primary, as a role that may create a schema")
     assert machine.json["unjudged"] == ran.lines[-2]
-    assert ran.lines[-1].endswith(": not judged, see above.")
+    assert ran.lines[-1].endswith(": the schema cannot be checked, see above.")
     assert [one["state"] for one in machine.json["migrations"]] == ["applied"] * len(IDS)
 
 
@@ -132,7 +132,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     assert ran.json["drift"] == []
     assert bool(text) == bool(drift_unknown_because)
     assert drift_unknown_because in text
-    assert text.startswith("drift cannot be judged: ") or not text
+    assert text.startswith("drift cannot be checked: ") or not text
     assert query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid") == before
     assert query(postgresql_url, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^poker'") == [(0,)]
     assert query(postgresql_url, "SELECT last_value, is_called FROM users_id_seq") == [(1, True)]
@@ -181,7 +181,7 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
 
     assert (running.code, running.json["migrations"][4]["state"]) == (3, "pending")
     assert (running.json["state"], running.json["unjudged"]) == ("migrating", "")
-    assert running.json["migrations"][4]["note"] == "somebody is changing it right now"
+    assert running.json["migrations"][4]["note"] == "it is being applied or rolled back"
     assert (stopped.code, stopped.json["migrations"][4]["state"]) == (4, "interrupted")
 
 

@@ -34,10 +34,8 @@ def test_forgetting_counts_what_it_deletes_and_touches_nobody_else(migrated: str
 
     assert (ran.code, ran.error) == (0, "")
     assert mine == {"user_patterns": 2, "conversation_context": 3, "user_insights": 1, "legacy_rows": 4}
-    assert (
-        ran.out
-        == f"Delete everything that Rex remembers of player 7 from {name}, for ever? [y/N]: "
-        + "".join(f"{table}: {count} deleted\n" for table, count in mine.items())
+    assert ran.out == f"Permanently delete all data of player 7 from {name}? [y/N]: " + "".join(
+        f"{table}: {count} deleted\n" for table, count in mine.items()
     )
     assert set(rows_of(migrated, 7).values()) == {0}
     assert rows_of(migrated, 8) == others

@@ -63,7 +63,7 @@ def test_between_two_statements_that_no_transaction_holds_others_wait(two_migrat
     for call in ("apply", "rollback", "mark"):
         message = project.refuses(call, options="?timeout=0.1")
         assert "stayed locked for 0.1 seconds" in message
-        assert "somebody is migrating it" in message
+        assert "a migration is running" in message
     assert Claim(project.database).is_of_others()
 
     claim.release()

@@ -226,5 +226,5 @@ def test_the_options_about_migrations_are_taken_by_every_command_about_them(two_
     command("apply", *call, *given, folder=folder)
     ran = command("log", *call, *given, folder=folder)
     assert (ran.code, len(ran.lines)) == (0, 2)
-    assert "--sources leaves nothing out" in ran.error
+    assert "--sources is ignored" in ran.error
     assert "--no-config" in command("copy", "--help", folder=folder).out

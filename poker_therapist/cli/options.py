@@ -1,4 +1,4 @@
-"""The options that commands share, and what they mean: which database, and whose migrations."""
+"""The options that commands share: for the database, the ini file and the migrations."""
 
 import functools
 import glob
@@ -208,7 +208,7 @@ def say_which(location: Location, by: str) -> None:
 
 
 def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which ini file is meant, as a `Where`."""
+    """Add the options for the ini file to a command, as a `Where`."""
 
     @functools.wraps(command)
     def run(
@@ -227,15 +227,15 @@ def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_sources(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say whose migrations are meant, as a `Where`."""
+    """Add the options for the migrations to a command, as a `Where`."""
     return _SOURCES_OPTION(takes_ini(command))
 
 
 def takes_database(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which database is meant, as a `Where`."""
+    """Add the options for the database to a command, as a `Where`."""
     return _DATABASE_OPTION(takes_ini(command))
 
 
 def takes_migrations(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which database is meant and whose migrations, as a `Where`."""
+    """Add the options for the database and the migrations to a command, as a `Where`."""
     return _DATABASE_OPTION(takes_sources(command))

@@ -265,12 +265,12 @@ def _in_json(line: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line as it is, but for control characters in names."""
+    """Print a line unchanged, except for control characters in names."""
     print(escaped(line, keeping="\n"))
 
 
 def _is_watched(stream: TextIO) -> bool:
-    """Return whether there is a terminal, or the environment says so (Rich's variables)."""
+    """Return whether there is a terminal, or the environment declares one (Rich's variables)."""
     return stream.isatty() or any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
 
 

@@ -56,10 +56,10 @@ class AtomicBackend(Bookkeeping, ABC):
     report: Callable[[str], None] = staticmethod(logger.info)  # to the operator; the yoyo command prints
     report_stopped: Callable[[str], None] = staticmethod(logger.warning)  # what a signal left
     shows_rows = False  # whether the rows that a migration selects are reported
-    room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
+    room: Callable[[], str] = staticmethod(str)  # returns the disk space that migrations need, if known
     sources: Sequence[str] = ()  # where the migrations were read
-    allow_loss: Callable[..., None] | None = None  # may refuse what deletes rows or values
-    agreed: Agreed | None = None  # what it has not refused
+    allow_loss: Callable[..., None] | None = None  # may refuse to delete rows or values
+    agreed: Agreed | None = None  # what it has allowed
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -98,11 +98,11 @@ class AtomicBackend(Bookkeeping, ABC):
         """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
 
     def backup_before(self, migration_id: str) -> str:
-        """Return what an operator restores to go back to before a migration."""
+        """Return what an operator restores to undo a migration."""
         return f"a backup made before {migration_id}"
 
     def back_up(self, before: str) -> None:
-        """Back the database up, once in a run, if it holds data and the engine makes backups of its own."""
+        """Back up the database, once in a run, if it contains data and the engine makes such backups."""
 
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
@@ -115,7 +115,7 @@ class AtomicBackend(Bookkeeping, ABC):
 
     @abstractmethod
     def describe(self, expected: Catalog) -> Catalog:
-        """Return the part of the live schema that another is about; the rest of it is the app's."""
+        """Return the part of the live schema that another one describes; the rest is the app's."""
 
     @abstractmethod
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
@@ -123,18 +123,18 @@ class AtomicBackend(Bookkeeping, ABC):
 
     @abstractmethod
     def present(self) -> dict[str, str]:
-        """Return what there is, named as `Catalog.names` does, and the SQL that drops each."""
+        """Return the names of all objects, as in `Catalog.names`, and the SQL that drops each."""
 
     @abstractmethod
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        """Refuse what a migration's statements leave broken."""
+        """Refuse a migration whose statements leave broken data."""
 
     def ensure_internal_schema_updated(self) -> None:
         """Write nothing: see `_prepare`."""
 
     def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
-        """Return the migrations of some folders, and those that were kept and have no file."""
+        """Return the migrations of some folders, and the stored ones that have no file."""
         self.sources = sources
         found = read_migrations(sources, kept, self.split)
         require_own(self.location, (one.file.parent for one in found if one.file))
@@ -142,7 +142,7 @@ class AtomicBackend(Bookkeeping, ABC):
         return found
 
     def to_apply(self, migrations: MigrationList) -> MigrationList:
-        """Return what is not applied, in order; what was interrupted and has its files is finished first."""
+        """Return the pending migrations in order; interrupted ones that have files come first."""
         self._add_known(migrations)
         applied, interrupted = self.applied(), self.interrupted()
         pending = [one for one in migrations if one.id not in applied and one.file is not None]
@@ -150,12 +150,12 @@ class AtomicBackend(Bookkeeping, ABC):
         return migrations.replace(ordered)
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
-        """Return what is applied, the last first, and before it what was interrupted."""
+        """Return the interrupted migrations, then the applied ones, the last first."""
         self._add_known(migrations)
         return migrations.replace(self.in_rollback_order(migrations))
 
     def to_rollback_to(self, migrations: MigrationList, name: str) -> MigrationList:
-        """Return one that is applied, or was interrupted, and all that was applied after it, that first."""
+        """Return an applied or interrupted migration, and before it all that were applied after it."""
         found = self.in_rollback_order(migrations)
         ids = [one.id for one in found]
         return migrations.replace(found[: ids.index(name) + 1] if name in ids else [])
@@ -179,7 +179,7 @@ class AtomicBackend(Bookkeeping, ABC):
             if late.id in ids:
                 how = "applied" if other.id in applied else "started"
                 raise out_of_order(
-                    self.location, late, f"{other.place()} comes after {late.place()} and is already {how}"
+                    self.location, late, f"{other.place()} comes after {late.place()} and is {how} already"
                 )
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:
@@ -214,7 +214,7 @@ class AtomicBackend(Bookkeeping, ABC):
                 )
 
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
-        """Raise MigrationEdited for the first whose files are not what was applied."""
+        """Raise MigrationEdited for the first whose files differ from what was applied."""
         applied, kept = self.applied(), self.records()
         for one in migrations:
             text = kept.get(one.id) if one.file is not None and one.id in applied else None
@@ -222,7 +222,7 @@ class AtomicBackend(Bookkeeping, ABC):
                 self.require_text(one, text)
 
     def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
-        """Raise MigrationEdited if the files of a migration are not what was kept of it."""
+        """Raise MigrationEdited if the files of a migration differ from its record."""
         if kept.checksum is not None:
             match, folders = ("-m", f"^{re.escape(one.id)}$"), self.location.sources or self.sources
             ways = (
@@ -258,7 +258,7 @@ class AtomicBackend(Bookkeeping, ABC):
         """Roll back every migration of some folders, and drop the bookkeeping tables but those to keep."""
         found = self.to_rollback(self.read(sources))
         for one in [each for each in found if each.id in self.interrupted()]:
-            with suppress(MigrationError):  # what is left of it goes with the tables
+            with suppress(MigrationError):  # its remains are dropped with the tables
                 self.rollback_one(one)
             with self.one_transaction():
                 self.query("drop_text", (self.migration_table, one.id))

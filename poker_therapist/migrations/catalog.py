@@ -80,11 +80,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a server knows besides: a function, a type, an owner, a grant, a comment.
+    """Another object of a server: a function, a type, an owner, a grant, a comment.
 
     Attributes:
         of: the table or view that it belongs to, such as `table hands`, or itself.
-        is_implied: whether it is so wherever nobody has said otherwise.
+        is_implied: whether it is the default.
     """
 
     of: str
@@ -92,7 +92,7 @@ class Part:
     is_implied: bool = field(default=False, compare=False)
 
 
-# Of a database's own these are its operator's, unless the migrations say something of the same kind there.
+# Of these the operator decides, unless the migrations define some of the same kind.
 _OPERATORS_OWN = ("grant ", "owner ", "policy ", "security ")
 _OPERATORS_OPTIONS = ("CLUSTER ON", "FORCE ROW LEVEL", "REPLICA IDENTITY", "ROW LEVEL", "TABLESPACE")
 _NO_MATTER = "name of the "  # which a server has chosen
@@ -106,16 +106,16 @@ class Catalog:
     indexes: dict[str, Index] = field(default_factory=dict)
     triggers: dict[str, tuple[str, str]] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
-    # What the database as a whole says, which may be the app's.
+    # Settings of the whole database, which may be the app's.
     settings: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
-    # The schema and the name of each table with rows of its own, where there are schemas.
+    # The schema and the name of each table that stores rows, where there are schemas.
     places: dict[str, tuple[str, str]] = field(default_factory=dict, compare=False)
     # Which schemas are here besides the one whose names are plain; None if what is in no schema is not.
     schemas: tuple[str, ...] | None = field(default=None, compare=False)
 
     def facts(self) -> dict[str, str]:
-        """Return the schema as short statements, each under the name of what it is about."""
+        """Return the schema as short statements, each under the name of its object."""
         return dict(self._facts(self.tables.keys()))
 
     def names(self) -> set[str]:
@@ -169,11 +169,11 @@ class Catalog:
         return {name: part for name, part in now.items() if (_kind(name), part.of) in changed}
 
     def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
-        """Return the part of a schema that concerns some tables; others may share the database.
+        """Return the part of a schema for some tables; others may share the database.
 
         Args:
             tables: their names.
-            other: whose indexes, triggers and views belong to that part, too, whatever they are of.
+            other: a schema whose indexes, triggers and views belong to that part, too.
         """
         more = other or Catalog()
         indexes, triggers = self.indexes.items(), self.triggers.items()
@@ -216,7 +216,7 @@ def _kind(about: str) -> str:
 
 
 def _judged(table: Table, other: Table | None) -> Table:
-    """Return a table without what an operator decides, such as who sees which rows, and on which disk."""
+    """Return a table without what an operator decides, such as row-level security and the tablespace."""
     if other is None:
         return table
     own = {one for one in table.options - other.options if one.startswith(_OPERATORS_OPTIONS)}
@@ -225,7 +225,7 @@ def _judged(table: Table, other: Table | None) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One statement that is not the same in two schemas; None where it is absent."""
+    """A statement that differs in two schemas; None where it is missing."""
 
     about: str
     expected: str | None
@@ -259,7 +259,7 @@ def _shortened(fact: str) -> str:
 
 
 def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
-    """Return what is not the same, sorted; of a table that only one has, nothing but that."""
+    """Return the differences, sorted; for a table that only one has, only that."""
     both = expected.tables.keys() & actual.tables.keys()
     wanted, found = dict(expected._facts(both)), dict(actual._facts(both))
     alone = expected._objects() ^ actual._objects()
@@ -267,7 +267,7 @@ def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
         for name, part in catalog.parts.items():
             if part.of in alone and part.of != name:
                 facts.pop(name)
-    for name in both:  # the order says something only where the columns are the same
+    for name in both:  # the order is compared only if the columns are the same
         orders = [", ".join(catalog.tables[name].columns) for catalog in (expected, actual)]
         if sorted(expected.tables[name].columns) == sorted(actual.tables[name].columns):
             wanted[f"order of columns in {name}"], found[f"order of columns in {name}"] = orders

@@ -186,7 +186,7 @@ class RowComparison(ABC):
         return f"(SELECT {names}, sum(surplus) AS surplus FROM ({both}) AS rows GROUP BY {names}) AS kinds"
 
     def _count_pairs(self, table: str, conditions: Sequence[str]) -> Sequence[int]:
-        """Go once through the pairs of rows with the same key; return how many there are, and meet each."""
+        """Count, in one scan, the pairs of rows with the same key, and those that meet each condition."""
         counts = [f"count(*) FILTER (WHERE {condition})" for condition in conditions]
         found: Sequence[int] = self._first(["count(*)", *counts], self._pairs(table))
         return found
@@ -221,7 +221,7 @@ class RowComparison(ABC):
         return self.first_row(f"SELECT {', '.join(expressions)} FROM {source}")
 
     def _only(self, side: Side, table: str, count: int, example: Iterable[object]) -> RowDifference:
-        # A row of a counter is a value, and nobody's row.
+        # The row of a counter is reported as a value.
         counter = self.tables[side][table].counter
         return RowDifference(table, counter, count, f"only {side}: {_text(example)}")
 

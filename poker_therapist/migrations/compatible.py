@@ -27,7 +27,7 @@ def broken_promises(
     """
     before, after = schemas
     queries = [
-        f"the query {name} can no longer be prepared: {why}"
+        f"the query {name} cannot be prepared any more: {why}"
         for name, why in refused[1].items()
         if name not in refused[0]
     ]

@@ -81,7 +81,7 @@ class Statement:
 
     @property
     def control(self) -> str:
-        """What it does to its transaction: COMMIT, say, or an empty text if nothing."""
+        """Its effect on the transaction, such as COMMIT; empty if there is none."""
         found = _FIRST_WORD.match(self.text)
         word = " ".join(found[0].upper().split()) if found else ""
         return word if word in _TRANSACTION_CONTROL else ""
@@ -103,7 +103,7 @@ class Statement:
 def split(text: str) -> list[Statement]:
     """Return the statements of a file, which end where SQLite's `sqlite3_complete()` ends them.
 
-    So a semicolon in a text, a comment or the body of a trigger ends nothing. Each character is read once.
+    So a semicolon in a string, a comment or the body of a trigger ends nothing. Each character is read once.
     """
     statements, ends = list[Statement](), list[int]()
     state = start = counted = 0
@@ -152,7 +152,7 @@ class SQLMigration(Migration):
         self.rollback_sql = rollback_sql
         said = [one for one in directives(apply_sql) if one.is_exact]
         true = {one.key for one in said if one.value.lower() == "true"}
-        true -= {one.key for one in said if one.value.lower() != "true"}  # said twice, and not the same
+        true -= {one.key for one in said if one.value.lower() != "true"}  # given twice, with different values
         self.depends_on = {name for one in said if one.key == "depends" for name in one.value.split()}
         self.use_transactions = self._says_transactional("apply", unless_said=True)
         # It may be applied after one that comes later, and beside another with the same dependency.
@@ -179,7 +179,7 @@ class SQLMigration(Migration):
         return self.use_transactions if direction == "apply" else self._rolls_back_whole
 
     def place(self, direction: str = "apply") -> str:
-        """Return the file of a direction, relative to the working folder where it lies below it."""
+        """Return the file of a direction, relative to the working folder if it is below that."""
         if self.file is None:
             return escaped(f"{self.id} {self.source_dir}")
         return shown(self.file if direction == "apply" else rollback_file(self.file))
@@ -188,7 +188,7 @@ class SQLMigration(Migration):
         """Return the statements of a direction, apply or rollback.
 
         Raises:
-            InvalidMigration: its file is missing, or ends the transaction by itself.
+            InvalidMigration: its file is missing, or ends the transaction itself.
         """
         text = self.apply_sql if direction == "apply" else self.rollback_sql
         self._require_pair()
@@ -209,7 +209,7 @@ class SQLMigration(Migration):
         return self.split(text)
 
     def faults(self, direction: str, *, headers: bool = True) -> list[tuple[int, str]]:
-        """Return the line of each thing in the file of a direction that cannot be run, and what to do.
+        """Return the line of each fault in the file of a direction, and what to do.
 
         Args:
             direction: apply or rollback.
@@ -230,7 +230,7 @@ class SQLMigration(Migration):
         return sorted(found)
 
     def names_made(self, *, unless_there: bool = False) -> set[str]:
-        """Return the kind and name, in lower case, of what it creates; or only of what IF NOT EXISTS."""
+        """Return the kind and name, in lower case, of what it creates; or only with IF NOT EXISTS."""
         names = set()
         for statement in self.split(self.apply_sql):
             found = _CREATES.search(statement.text)
@@ -257,7 +257,7 @@ class SQLMigration(Migration):
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of both texts, the same however a checkout ends its lines."""
+        """The SHA-256 of both texts, independent of line endings."""
         texts = (normalised(self.apply_sql), normalised(self.rollback_sql or ""))
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
@@ -297,7 +297,7 @@ class SQLMigration(Migration):
 
 
 class AppliedRecord(NamedTuple):
-    """What the database has kept of a migration; no texts if plain yoyo applied it."""
+    """The stored record of a migration; without texts if plain yoyo applied it."""
 
     applied_at: str | None
     checksum: str | None
@@ -306,7 +306,7 @@ class AppliedRecord(NamedTuple):
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it was begun, in whichever direction, and not finished."""
+        """Whether it was started, in either direction, and not finished."""
         return self.apply_sql is not None and self.applied_at is None
 
     def is_text_of(self, applied_at: str | None) -> bool:
@@ -315,7 +315,7 @@ class AppliedRecord(NamedTuple):
 
 
 def normalised(text: str) -> str:
-    """Return a text without what differs between checkouts: line ends, blanks at the end of lines."""
+    """Return a text with normalised line endings, and without blanks at the end of lines."""
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
@@ -342,7 +342,7 @@ def out_of_order(location: Any, migration: SQLMigration, why: str) -> MigrationO
 
 
 def shown(path: Path) -> str:
-    """Return a path as an operator knows it: relative to the working folder if it lies below it."""
+    """Return a path as an operator knows it: relative to the working folder if it is below that."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # on another drive of Windows

@@ -31,7 +31,7 @@ class LogEntry:
 
 
 def record_failure(backend: Any, migration: Any, operation: str, error: BaseException) -> None:
-    """Record that a migration has failed, or was stopped, in a transaction of its own.
+    """Record, in a separate transaction, that a migration has failed or was stopped.
 
     What it did has been undone by then. The text of the error is not recorded, because it may repeat a
     player's row. Without a log, or if it cannot be written, nothing is recorded: the error matters more.

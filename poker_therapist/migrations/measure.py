@@ -69,7 +69,7 @@ def _places(backend: Any) -> dict[str, dict[str, str]]:
     for schema, table, column, written, as_written in backend.query("countable"):
         name = table if schema.lower() == _home(backend) else f"{schema}.{table}"
         place = found.setdefault(name.lower(), {"": written})
-        if place[""] != written:  # two that only quotes tell apart
+        if place[""] != written:  # two names that differ only in case
             place = found.setdefault(name, {"": written})
         if column is not None:
             place[column.lower() if column.lower() not in place else column] = as_written
@@ -90,7 +90,7 @@ def _count(backend: Any, places: dict[str, dict[str, str]]) -> Counts:
 
 
 def _lost(reading: Reading, before: Counts, after: Counts, agreed: dict[tuple[str, str], float]) -> list[str]:
-    """Return what is lost and neither kept, as the text says and the counts confirm, nor agreed to."""
+    """Return the losses that the operator did not agree to, and that the counts do not show elsewhere."""
 
     def gain(table: str, column: str) -> int:
         return after.get(table, {}).get(column, 0) - before.get(table, {}).get(column, 0)
@@ -115,7 +115,7 @@ def _lost(reading: Reading, before: Counts, after: Counts, agreed: dict[tuple[st
             if not is_agreed(table, "", rows):
                 found.append(f"{counted(rows, 'row')} of {escaped(table)}")
             continue
-        # What was kept replaces its values, or is put back out of it: of these the text says which are lost.
+        # Its values are replaced or restored from a copy: the text shows which of these are lost.
         if name in reading.put_back or (rows > 0 and source and None in reading.places(source, None)):
             continue
         for column, many in had.items():

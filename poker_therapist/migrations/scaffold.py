@@ -14,7 +14,7 @@ from poker_therapist.new_files import one_at_a_time
 
 # Folders of the engines, side by side with a pair of the same id in each, and what may lie beside them.
 TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
-# What a migration starts with; the tests demand that it be replaced.
+# The text of the template; the tests require that it is replaced.
 REASON = "Why this change, in a sentence or two."
 MOST_DIGITS = 4  # more are a date, and dates have gaps
 PATIENCE = 10.0  # seconds, for others that write files of migrations into the same folders
@@ -44,7 +44,7 @@ def with_twins(folders: Iterable[Path], *, optional: bool = False) -> list[Path]
 def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
     """Write the next pair, valid and empty, for each engine, and return the files.
 
-    It goes to the first folder and to its twins, and comes after all that any of the folders has.
+    The pair is written to the first folder and to its twins, with a number after those of all folders.
 
     Args:
         description: what it does, a verb first: "add session mood" becomes 005_add_session_mood.

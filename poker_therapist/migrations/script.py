@@ -124,7 +124,7 @@ class _Script:
             yield self.dialect.statement(_ended(statement.text)) + "\n"
 
     def _begin(self, one: PlannedMigration) -> None:
-        """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
+        """Add the start of a migration's transaction: the conditions, and the bookkeeping tables."""
         dialect, backend = self.dialect, self.backend
         self.add(dialect.begin)
         for table, is_there, same in (
@@ -176,7 +176,7 @@ class _Script:
         return f"{rows}) = {len(self.texts)} AND {rows} AND {state} NOT IN ({known})) = 0"
 
     def _note(self, table: str) -> list[str]:
-        """Return what notes what there is."""
+        """Return statements that record the existing objects."""
         table = f"{self.dialect.prefix}_{table}"
         make = f"CREATE TEMPORARY TABLE {table} (name TEXT, dropping TEXT);"
         return [make, f"INSERT INTO {table} {self.dialect.present}"]
@@ -237,7 +237,7 @@ def _ended(statement: str) -> str:
 
 
 def _texts(backend: AtomicBackend) -> Iterator[tuple[str, str]]:
-    """Yield the ids of what is kept, and the checksum of each, with whether it was begun or applied anew."""
+    """Yield the ids of the stored texts, each with its checksum and state: started, or applied again."""
     applied = backend.applied()
     for name, kept in backend.records().items():
         state = _BEGUN if kept.applied_at is None else "" if kept.applied_at == applied.get(name) else _OTHER

@@ -12,7 +12,7 @@ from poker_therapist.migrations.clauses import Item
 
 @dataclass(slots=True, eq=False)
 class Table:
-    """The rows of a table, under whichever name it is.
+    """The rows of a table, whatever its current name.
 
     Attributes:
         name: what it was called first, as it is written.
@@ -86,7 +86,7 @@ class Copy(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Rows, or values of a column, that a run leaves nowhere, as far as its text says.
+    """Rows, or values of a column, that a run deletes, as far as its text shows.
 
     Attributes:
         table: its name before the run, as it is written.

@@ -55,7 +55,7 @@ def copy(
         How many rows each table has.
 
     Raises:
-        InvalidInput: the target holds something, or is the source, or cannot hold a row of it.
+        InvalidInput: the target is not empty, or is the source, or cannot store a row of it.
         StorageError: either cannot be used, or the copy is not equal to the source.
         MigrationError: the target cannot be brought up to date.
     """
@@ -212,10 +212,10 @@ def _difference(table: StoredTable, columns: Collection[str], mine: Row | None, 
 def _prepared(
     target: Engine, tables: Sequence[StoredTable], sources: Sequence[str], prepare: Callable[[], None]
 ) -> Iterator[None]:
-    """Bring a target that holds nothing up to date; after a failure, drop what was created there.
+    """Migrate an empty target; after a failure, drop what was created there.
 
     Raises:
-        InvalidInput: it holds something.
+        InvalidInput: it is not empty.
         MigrationError: it cannot be brought up to date.
     """
     name = target.location.name

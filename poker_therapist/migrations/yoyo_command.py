@@ -49,7 +49,7 @@ class YoyoCommandMixin(AtomicBackend):
 
     allow_data_loss = False  # for a program: whether a rollback may delete rows and values
     _function: Any = None  # of yoyo's, that is the command
-    _named: Sequence[str] = ()  # the ids that the command is about, if it says whole ones
+    _named: Sequence[str] = ()  # the ids that the command names, if they are complete
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
         """Take over the yoyo command, if it is the caller."""

@@ -56,7 +56,7 @@ def other_half_of_a_fork(project: Project) -> tuple[str, str, str]:
     add(project, "2_c", "1_a")
     assert project.yoyo("apply").returncode == 0
     add(project, "2_b", "1_a")
-    return "2_b", "sql/2_c.sql comes after sql/2_b.sql and is already applied", "late"
+    return "2_b", "sql/2_c.sql comes after sql/2_b.sql and is applied already", "late"
 
 
 def late_comer(project: Project) -> tuple[str, str, str]:
@@ -65,7 +65,7 @@ def late_comer(project: Project) -> tuple[str, str, str]:
     add(project, "10_c")
     assert project.yoyo("apply").returncode == 0
     add(project, "9_late")
-    return "9_late", "sql/10_c.sql comes after sql/9_late.sql and is already applied", "late"
+    return "9_late", "sql/10_c.sql comes after sql/9_late.sql and is applied already", "late"
 
 
 CASES = [fork, half_of_a_fork, other_half_of_a_fork, late_comer]

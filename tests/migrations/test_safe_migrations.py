@@ -302,7 +302,7 @@ def test_marks_come_and_go_without_running_anything(two_migrations: Project) -> 
 @pytest.mark.parametrize("command", ["apply", "rollback"])
 def test_force_is_refused(command: str, two_migrations: Project) -> None:
     """It would keep what stands before the error."""
-    assert "half of a migration" in two_migrations.refuses(command, "--force")
+    assert "a partly applied migration" in two_migrations.refuses(command, "--force")
 
 
 def test_a_revision_brings_what_it_depends_on_and_undoes_what_depends_on_it(two_migrations: Project) -> None:

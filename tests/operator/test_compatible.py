@@ -263,7 +263,7 @@ PROMISES: dict[str, tuple[str, str]] = {
     "rows": ("UPDATE user_patterns SET confidence = 0.5;", ""),
     "a table of players'": (
         "CREATE TABLE moods (id INTEGER PRIMARY KEY, User_Id BIGINT NOT NULL);",
-        "the table moods is new and has user_id",
+        "the new table moods has user_id",
     ),
     "a column goes": (
         "ALTER TABLE user_insights DROP COLUMN insight_data;",
@@ -292,7 +292,7 @@ PROMISES_OF_ENGINES: dict[str, dict[str, tuple[str, str]]] = {
             ) STRICT;
             DROP TABLE user_insights;
             ALTER TABLE made RENAME TO user_insights;""",
-            "user_insights.mood must have a value",
+            "user_insights.mood requires a value",
         ),
         "a check in other letters": (
             """CREATE TABLE made (
@@ -306,21 +306,21 @@ PROMISES_OF_ENGINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "postgresql": {
         "rows that are hidden": (
-            "ALTER TABLE user_insights ENABLE ROW LEVEL SECURITY;", "user_insights is row level security now"
+            "ALTER TABLE user_insights ENABLE ROW LEVEL SECURITY;", "user_insights is now row level security"
         ),
         "an exclusion": (
             "ALTER TABLE user_insights ADD EXCLUDE USING btree (user_id WITH =);", "the new constraint "
         ),
         "a value is demanded": (
-            "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL;", "user_insights.mood must have a value"
+            "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL;", "user_insights.mood requires a value"
         ),
         "a default goes": (
             "ALTER TABLE user_patterns ALTER COLUMN confidence DROP DEFAULT;",
-            "user_patterns.confidence must have a value",
+            "user_patterns.confidence requires a value",
         ),
         "a type": (
             "ALTER TABLE user_insights ALTER COLUMN importance TYPE NUMERIC;",
-            "user_insights.importance was double precision and is numeric",
+            "user_insights.importance changes from double precision to numeric",
         ),
         "a check": (
             "ALTER TABLE user_insights ADD CHECK (importance > 0.1);", "a new check of user_insights"
@@ -409,7 +409,9 @@ def test_a_promise_is_tried_in_a_scratch_schema_too(
         found = tried(database, str(project.sql))
 
     assert found.fallback_reason
-    assert "the query save_insight cannot be prepared" in "\n".join(found.migrations[0].broken_promises)
+    assert "the query save_insight cannot be prepared" in "\n".join(
+        found.migrations[0].broken_promises
+    )
 
 
 def test_the_command_says_what_breaks_the_promise(newer: Newer, project: Project, tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_what_the_earlier_app_makes_again_is_named_with_what_mends_it(database: 
     assert (text.code, machine.code) == (4, 4)
     mending = machine.json["mending"]
     assert all(f"    {statement}" in text.lines for statement in mending)
-    assert "such as the earlier app, was opened on this database" in text.out
+    assert "such as the earlier app, has used this database" in text.out
     run_sql(database, "DROP INDEX somebody_s;" + "".join(mending))
     assert status(database).code == 0
 

@@ -132,7 +132,7 @@ def test_an_applied_migration_that_cannot_be_built_again_is_named(
     assert ran.json["drift"] == []
     assert bool(text) == bool(drift_unknown_because)
     assert drift_unknown_because in text
-    assert text.startswith("drift cannot be checked: ") or not text
+    assert text.startswith("drift cannot be judged: ") or not text
     assert query(postgresql_url, "SELECT relname, xmin, relfilenode FROM pg_class ORDER BY oid") == before
     assert query(postgresql_url, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^poker'") == [(0,)]
     assert query(postgresql_url, "SELECT last_value, is_called FROM users_id_seq") == [(1, True)]

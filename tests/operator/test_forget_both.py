@@ -49,7 +49,7 @@ def test_several_players_are_asked_about_once_and_counted_each(migrated: str, tm
     ran = command(*run, folder=tmp_path, answer="y\n")
 
     assert (ran.code, ran.error) == (0, "")
-    assert ran.out.startswith("Delete everything that Rex remembers of players 8, 7, -9 from ")
+    assert ran.out.startswith("Permanently delete all data of players 8, 7, -9 from ")
     assert ran.out.partition("[y/N]: ")[2] == "".join(
         f"player {player}: {table}: {count} deleted\n"
         for player, tables in counts.items()

@@ -87,11 +87,11 @@ def test_an_old_database_is_rehearsed_from_start_to_end(old: Path) -> None:
     ]
     assert (
         f"{IDS[0]}: adopted conversation_context, user_insights, user_patterns: to undo it, restore the "
-        "backup that is made before it" in ran.lines
+        "backup made before it" in ran.lines
     )
     assert (
         f"{IDS[1]}: user_patterns.pattern_value: 45 values differ, "
-        "such as 1: 'plays tight' became '\"plays tight\"'" in ran.lines
+        "for example 1: 'plays tight' became '\"plays tight\"'" in ran.lines
     )
     assert re.fullmatch(r"The real run needs up to [\d,]+ bytes of disk space\.", ran.lines[-2])
 

@@ -201,7 +201,7 @@ def test_a_table_of_its_own_for_yoyo_is_refused_and_not_passed_by(two_migrations
     ini.write_text(f"{ini.read_text()}migration_table = _mine\n")
 
     for name in ("status", "list", "apply", "rollback"):
-        assert "names the migration_table _mine" in refused(name, folder=two_migrations.folder)
+        assert "sets migration_table to _mine" in refused(name, folder=two_migrations.folder)
     assert not (two_migrations.folder / "game.db").exists()
 
 

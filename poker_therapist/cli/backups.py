@@ -26,7 +26,7 @@ from poker_therapist.tables import TABLES
 @click.option("--list", "list_them", is_flag=True, help="Only list the backups beside the SQLite file.")
 @as_json
 def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool) -> None:
-    """Make a backup of the database, or list the backups.
+    """Back up the database, or list the backups.
 
     Other programs can use the database at the same time. The finished backup is checked.
     """

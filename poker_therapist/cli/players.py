@@ -8,7 +8,7 @@ import click
 from poker_therapist.cli import screen
 from poker_therapist.cli.options import Command, FilePath, Where, takes_database
 from poker_therapist.engines import engine_for
-from poker_therapist.errors import escaped
+from poker_therapist.errors import counted, escaped
 from poker_therapist.location import Location, locate
 from poker_therapist.migrations.engine import Holding
 from poker_therapist.new_files import new_file, sync_folder
@@ -89,7 +89,7 @@ def _report_backups(location: Location, user: int, *, delete: bool) -> None:
 def purge(where: Where) -> None:
     """Delete the expired context of all players."""
     with _storage(where.name(changes=True)) as storage:
-        screen.say(f"{storage.purge_expired()} expired")
+        screen.say(f"{counted(storage.purge_expired(), 'expired row')} deleted")
 
 
 def _storage(name: str) -> PatternStorage:

@@ -177,9 +177,9 @@ class AtomicBackend(Bookkeeping, ABC):
         done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
-                how = "applied" if other.id in applied else "started"
+                how = "applied already" if other.id in applied else "interrupted"
                 raise out_of_order(
-                    self.location, late, f"{other.place()} comes after {late.place()} and is {how} already"
+                    self.location, late, f"{other.place()} comes after {late.place()} and is {how}"
                 )
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:

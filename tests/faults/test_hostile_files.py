@@ -147,7 +147,7 @@ def test_status_tries_no_text_that_reaches_beyond_memory_or_does_not_end(
     ran = command("status", "-d", file, folder=file.parent)
 
     assert (ran.code, ran.error) == (4, "")
-    assert "drift cannot be checked" in ran.out
+    assert "drift cannot be judged" in ran.out
     assert REFUSED[text] in ran.out
     assert victim.is_untouched()
 

@@ -181,7 +181,7 @@ def test_a_rollback_that_was_interrupted_is_finished_before_anything_is_applied(
     assert refusal.value.migration_id == "002_add_seats"
     for text in (message, str(refusal.value)):
         assert "003_add_tables cannot run before 002_add_seats: its rollback was interrupted" in text
-    assert "finish that with `yoyo rollback --revision 002_add_seats --no-config-file" in message
+    assert "finish it with `yoyo rollback --revision 002_add_seats --no-config-file" in message
     assert "finish that with `poker-therapist rollback --to 002_add_seats --database" in str(refusal.value)
     one = the_interrupted(three)
     assert one.note.startswith("its rollback was interrupted; finish it with `")
@@ -232,10 +232,10 @@ def test_a_table_that_it_found_stays_though_no_transaction_held_it(project: Proj
         "001_add_seats", f"{UNPROTECTED}CREATE TABLE IF NOT EXISTS seats (id INTEGER);", "DROP TABLE seats;"
     )
     assert next(stops(project, "apply"))
-    assert "001_add_seats found seats" in project.refuses("rollback")
+    assert "001_add_seats adopted seats" in project.refuses("rollback")
 
     assert project.yoyo("apply").returncode == 0
-    assert "001_add_seats found seats" in project.refuses("rollback")
+    assert "001_add_seats adopted seats" in project.refuses("rollback")
     assert project.query("SELECT id FROM seats") == [(7,)]
 
 
@@ -270,7 +270,7 @@ def test_a_late_comer_is_late_for_what_was_interrupted(project: Project) -> None
     assert "NONSENSE" in project.refuses("apply")
     project.write("1_a", "CREATE TABLE a (id INTEGER);", "DROP TABLE a;")
 
-    assert "sql/2_b.sql comes after sql/1_a.sql and is begun already" in project.refuses("apply")
+    assert "sql/2_b.sql comes after sql/1_a.sql and is interrupted" in project.refuses("apply")
 
 
 def test_reapply_takes_back_what_was_interrupted_and_applies_all(three: Project) -> None:
@@ -365,7 +365,7 @@ def test_finishing_it_is_rehearsed(project: Project) -> None:
     assert rehearsed(made, gone) == ("irreversible", ["table seats exists, but should not"], 4)
     verdict, (reason,), code = rehearsed(f"{made} DELETE FROM hands;", f"{gone} DROP TABLE IF EXISTS seats;")
     assert (verdict, code) == ("not judged", 4)
-    assert "what its first run did to rows is not known" in reason
+    assert "what its first run did to rows is unknown" in reason
 
 
 def stopping(run: Callable[..., None], stop: type[BaseException]) -> Callable[..., None]:

@@ -234,7 +234,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n", "003_a_b.rollback.sql": "-- x\n"},
         [
             (
-                "003_a_b.sql: has no counterpart: write sql_migrations/postgresql/003_a_b.sql (a comment is enough)"
+                "003_a_b.sql: has no counterpart: "
+                "write sql_migrations/postgresql/003_a_b.sql (a comment is enough)"
             )
         ],
     ),
@@ -246,8 +247,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"002_add_bets.rollback.sql": "SELECT 1;\nSELECT 'a\\';\nSELECT 'b';"},
         [
             (
-                "002_add_bets.rollback.sql:2: plain yoyo would end this statement elsewhere, because it treats "
-                "the backslash as an escape: write that character in another way"
+                "002_add_bets.rollback.sql:2: plain yoyo would end this statement elsewhere, because it "
+                "treats the backslash as an escape: write that character in another way"
             )
         ],
     ),
@@ -257,7 +258,10 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             "002_add_bets.rollback.sql": "DROP TABLE bets; /* a */ -- the /* end\n",
         },
         [
-            "002_add_bets.sql:6: this comment is not closed, so the statements after it would not be run: close it"
+            (
+                "002_add_bets.sql:6: this comment is not closed, so the statements after it "
+                "would not be run: close it"
+            )
         ],
     ),
     "a text without its end": (

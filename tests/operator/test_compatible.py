@@ -409,9 +409,7 @@ def test_a_promise_is_tried_in_a_scratch_schema_too(
         found = tried(database, str(project.sql))
 
     assert found.fallback_reason
-    assert "the query save_insight cannot be prepared" in "\n".join(
-        found.migrations[0].broken_promises
-    )
+    assert "the query save_insight cannot be prepared" in "\n".join(found.migrations[0].broken_promises)
 
 
 def test_the_command_says_what_breaks_the_promise(newer: Newer, project: Project, tmp_path: Path) -> None:

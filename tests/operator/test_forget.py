@@ -172,8 +172,8 @@ def test_purging_counts_what_has_expired(database: Path) -> None:
     """Of all players; what has not stays."""
     first, second = (program("purge", folder=database.parent) for _ in range(2))
 
-    assert (first.code, first.out, first.error) == (0, "2 expired\n", "")
-    assert second.out == "0 expired\n"
+    assert (first.code, first.out, first.error) == (0, "2 expired rows deleted\n", "")
+    assert second.out == "0 expired rows deleted\n"
     with get_pattern_storage(database) as storage:
         assert storage.get_context(7, "mood") == ["angry", "tired"]
 

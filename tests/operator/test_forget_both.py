@@ -73,5 +73,5 @@ def test_purging_deletes_what_has_expired_and_no_more(migrated: str, tmp_path: P
     before = rows_of(migrated, 7)["conversation_context"]
     ran = command("purge", "--database", migrated, folder=tmp_path)
 
-    assert (ran.code, ran.out, ran.error) == (0, "2 expired\n", "")
+    assert (ran.code, ran.out, ran.error) == (0, "2 expired rows deleted\n", "")
     assert rows_of(migrated, 7)["conversation_context"] == before - 1

@@ -143,7 +143,9 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "all applied": (apply, 0, [(State.APPLIED, ""), (State.APPLIED, "")]),
     "edited": (edited, 4, [(State.EDITED, EDIT), (State.APPLIED, "")]),
     "unknown": (
-        unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its scripts are stored in the database: `poker-therapist rollback")],
+        unknown,
+        4,
+        [(State.APPLIED, ""), (State.UNKNOWN, "its scripts are stored in the database: `poker-therapist r")],
     ),
     "another's, by plain yoyo": (
         unknown_to_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED)],

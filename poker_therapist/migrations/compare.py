@@ -223,7 +223,7 @@ class RowComparison(ABC):
     def _only(self, side: Side, table: str, count: int, example: Iterable[object]) -> RowDifference:
         # The row of a counter is reported as a value.
         counter = self.tables[side][table].counter
-        return RowDifference(table, counter, count, f"only {side}: {_text(example)}")
+        return RowDifference(table, counter, count, f"{_text(example)} (only {side})")
 
 
 def quoted(name: str) -> str:

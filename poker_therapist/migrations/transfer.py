@@ -120,8 +120,8 @@ class _Copying:
                 return
         raise InvalidInput(
             f"{self._found_again(table, refused.number)} cannot be stored in {self.writer.location.name} "
-            f"({refused.reason}): nothing was copied; correct or delete it in {self.reader.location.name}, "
-            "and copy again"
+            f"({refused.reason}), so nothing was copied: in {self.reader.location.name}, correct or delete "
+            "the row, then copy again"
         ) from refused
 
     def compare(self, table: StoredTable) -> None:

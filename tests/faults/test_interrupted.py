@@ -182,7 +182,7 @@ def test_a_rollback_that_was_interrupted_is_finished_before_anything_is_applied(
     for text in (message, str(refusal.value)):
         assert "003_add_tables cannot run before 002_add_seats: its rollback was interrupted" in text
     assert "finish it with `yoyo rollback --revision 002_add_seats --no-config-file" in message
-    assert "finish that with `poker-therapist rollback --to 002_add_seats --database" in str(refusal.value)
+    assert "finish it with `poker-therapist rollback --to 002_add_seats --database" in str(refusal.value)
     one = the_interrupted(three)
     assert one.note.startswith("its rollback was interrupted; finish it with `")
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"

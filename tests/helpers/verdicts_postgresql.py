@@ -91,12 +91,12 @@ IRREVERSIBLE = {
     "rows that are lost": Case(
         "SELECT 1;",
         "DELETE FROM hands WHERE id > 1;",
-        ("hands: 2 rows differ, for example only before: '2'",),
+        ("hands: 2 rows differ, for example '2' (only before)",),
     ),
     "one of two equal rows": Case(
         "SELECT 1;",
         "DELETE FROM notes WHERE ctid = '(0,1)';",
-        ("notes: 1 row differs, for example only before: 'a'",),
+        ("notes: 1 row differs, for example 'a' (only before)",),
     ),
     "a table with its rows": Case(
         "DROP TABLE notes;",
@@ -146,8 +146,8 @@ IRREVERSIBLE = {
         "UPDATE pots SET id = 1.00 WHERE id = 1;",
         "SELECT 1;",
         (
-            "pots: 1 row differs, for example only before: '1.0'",
-            "pots: 1 row differs, for example only after: '1.00'",
+            "pots: 1 row differs, for example '1.0' (only before)",
+            "pots: 1 row differs, for example '1.00' (only after)",
         ),
         {"pots": 2},
         "CREATE TABLE pots (id NUMERIC PRIMARY KEY, size INT); INSERT INTO pots VALUES (1.0, 9), (2, 8)",
@@ -157,7 +157,7 @@ IRREVERSIBLE = {
         "UPDATE pots SET size = 8 WHERE id = '2'; DELETE FROM pots WHERE id = '1';",
         (
             "column pots.id is text NOT NULL, not integer NOT NULL",
-            "pots: 1 row differs, for example only before: '1'",
+            "pots: 1 row differs, for example '1' (only before)",
         ),
         {"pots": 1},
         "CREATE TABLE pots (id INT PRIMARY KEY, size INT); INSERT INTO pots VALUES (1, 9), (2, 8)",

@@ -79,7 +79,7 @@ SCHEMA_EXACT = {
     "a first sequence value": Case(
         "INSERT INTO seats (name) VALUES ('button');",
         "DELETE FROM seats;",
-        ("sqlite_sequence.seq: 1 value differs, for example only after: 'seats'",),
+        ("sqlite_sequence.seq: 1 value differs, for example 'seats' (only after)",),
         {"seats": 1, "sqlite_sequence": 1},
         "CREATE TABLE seats (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);",
     ),
@@ -93,12 +93,12 @@ IRREVERSIBLE = {
     "rows that are lost": Case(
         "CREATE TABLE bets (id INTEGER);",
         "DROP TABLE bets; DELETE FROM hands WHERE id > 1;",
-        ("hands: 2 rows differ, for example only before: 2",),
+        ("hands: 2 rows differ, for example 2 (only before)",),
     ),
     "rows that are left over": Case(
         "INSERT INTO hands VALUES (9, 'preflop', 1.0);",
         "UPDATE sqlite_sequence SET seq = 3;",
-        ("hands: 1 row differs, for example only after: 9", "applying again it failed"),
+        ("hands: 1 row differs, for example 9 (only after)", "applying again it failed"),
         {"hands": 1, "sqlite_sequence": 1},
     ),
     "a table with its rows": Case(

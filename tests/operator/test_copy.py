@@ -581,7 +581,7 @@ def test_a_row_that_postgresql_cannot_hold_is_named(kind: str, new: New, small: 
 
     assert message.startswith(f"{row} cannot be stored in ")
     assert reason in message
-    assert "correct or delete it, and copy again" in message
+    assert "correct or delete the row, then copy again" in message
     assert "secret" not in message
     assert is_untouched(target)
 

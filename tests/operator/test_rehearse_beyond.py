@@ -52,7 +52,7 @@ CREATE SCHEMA audit
 | COMMENT ON SCHEMA audit IS 'a' | comment on schema audit exists, but should not (a)
 
 CREATE TABLE audit.log (id INT PRIMARY KEY) | INSERT INTO audit.log VALUES (7)
-| audit.log: 1 row differs, for example only after: '7'
+| audit.log: 1 row differs, for example '7' (only after)
 
 SELECT 1 | SELECT 1 | applying again it failed: sql/001_change_all.sql:13: duplicate key
 

@@ -92,14 +92,14 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     "another case, in a table without a key": (
         Verdict.IRREVERSIBLE,
         Case("UPDATE pots SET name = 'RIVER';", "SELECT 1;",
-             ("pots: 1 row differs, for example only before: 'river'",
-              "pots: 1 row differs, for example only after: 'RIVER'"), {"pots": 2},
+             ("pots: 1 row differs, for example 'river' (only before)",
+              "pots: 1 row differs, for example 'RIVER' (only after)"), {"pots": 2},
              "CREATE TABLE pots (name TEXT COLLATE NOCASE); INSERT INTO pots VALUES ('river');"),
     ),
     "other rows under other names": (
         Verdict.IRREVERSIBLE,
         Case("DROP TABLE pots; CREATE TABLE pots (amount TEXT); INSERT INTO pots VALUES ('1');", "SELECT 1;",
-             ("pots: 1 row differs, for example only before: 9",), {"pots": 2},
+             ("pots: 1 row differs, for example 9 (only before)",), {"pots": 2},
              "CREATE TABLE pots (size INTEGER); INSERT INTO pots VALUES (9);"),
     ),
     "a table of the same name and nothing else": (

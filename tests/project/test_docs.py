@@ -1012,7 +1012,7 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
     "`pip install 'poker-therapist[postgresql]'`": _no_driver,
     "`pg_dump is not installed`, `is older than the server`": _no_programs,
     "`already contains data`": _copied_twice,
-    "`correct or delete it, and copy again`": _row_of_nobody,
+    "`correct or delete the row, then copy again`": _row_of_nobody,
 }
 
 

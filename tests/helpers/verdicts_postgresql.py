@@ -123,7 +123,7 @@ IRREVERSIBLE = {
         "ALTER TABLE hands ADD CONSTRAINT mine PRIMARY KEY (id);",
         (
             "constraint hands_pkey of hands is missing",
-            "constraint mine of hands is there",
+            "constraint mine of hands exists",
             "applying again it",
         ),
     ),

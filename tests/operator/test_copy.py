@@ -598,7 +598,7 @@ def test_a_row_is_named_however_many_stand_before_it(new: New, small: Path) -> N
             UPDATE user_insights SET created_at = '2026-13-05T18:12:01.000000+00:00' WHERE id = {row_id};
             """,
         )
-        with pytest.raises(InvalidInput, match=f"^row {row_id} of user_insights cannot go"):
+        with pytest.raises(InvalidInput, match=f"^row {row_id} of user_insights cannot be stored"):
             copy(locate(small), locate(new("postgresql")))
 
 

@@ -441,7 +441,7 @@ def test_the_script_leaves_what_apply_leaves(
     script = _script(ours, shipped)
     if engine == "sqlite":
         assert not Path(ours).exists()
-    assert f"poker-therapist backup --database {shlex.quote(str(ours))}` does" in script
+    assert f"poker-therapist backup --database {shlex.quote(str(ours))}`" in script
     ran = run_script(ours, script)
     _assert_well(ran)
     if engine == "sqlite":

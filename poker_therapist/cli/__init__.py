@@ -1,4 +1,4 @@
-"""The operator's commands: what yoyo does, and what it cannot. Run `poker-therapist --help`.
+"""The operator's commands: those of yoyo, and more. Run `poker-therapist --help`.
 
 Exit codes: 0 done; 1 an error, in one message; 2 usage error; 3 migrations are pending; 4 something needs
 attention.
@@ -82,7 +82,7 @@ class _Commands(click.Group):
     "poker-therapist",
     cls=_Commands,
     invoke_without_command=True,
-    help="Look after Rex's database: its migrations, its backups, and the data of players.",
+    help="Manage Rex's database: its migrations, its backups and the data of players.",
 )
 @click.version_option(__version__, message="%(version)s", help="Print the version.")
 @click.pass_context
@@ -95,7 +95,7 @@ def commands(ctx: click.Context) -> int | None:
 
 
 def main() -> None:
-    """Run the command line and exit; an error of ours, or a wrong call, ends in one message."""
+    """Run the command line and exit; an error of ours, or a usage error, ends in one message."""
     write_any_character()
     stop_on_sigterm()
     done = dict[str, object]()  # for an error in JSON: what a command has done before it
@@ -111,10 +111,10 @@ def main() -> None:
     except PokerTherapistError as error:
         _complain("poker-therapist: ", str(error), done)
         sys.exit(1)
-    except BrokenPipeError:  # the reader has gone: Python would complain once more at its end
+    except BrokenPipeError:  # the reader has closed the pipe: Python would print another error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a backup that may not be deleted, say
+    except OSError as error:  # such as a backup that may not be deleted
         _complain("poker-therapist: ", f"{error.filename}: {error.strerror}", done)
         sys.exit(1)
     sys.exit(code)

@@ -21,14 +21,14 @@ from poker_therapist.tables import TABLES
     "-o",
     type=FilePath,
     metavar="FILE",
-    help="Where to; beside an SQLite file, or here for a server, unless given.",
+    help="The new file. Default: beside the SQLite file; for a server, in the working folder.",
 )
-@click.option("--list", "list_them", is_flag=True, help="Make none: list those beside an SQLite file.")
+@click.option("--list", "list_them", is_flag=True, help="Only list the backups beside the SQLite file.")
 @as_json
 def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool) -> None:
-    """Make a backup of the database, or list the backups.
+    """Back up the database, or list the backups.
 
-    Others may use the database meanwhile. The backup is checked.
+    Other programs can use the database at the same time. The finished backup is checked.
     """
     location, given = where.migrations()
     folders = schema.all_sources(location, given)
@@ -51,7 +51,7 @@ def backup(where: Where, *, output: Path | None, list_them: bool, as_json: bool)
         screen.print_json({"database": location.name, "backups": backups})
         return
     if list_them or as_json:
-        raise click.UsageError("--json goes with --list, and --list without --output")
+        raise click.UsageError("--json requires --list; --list cannot be used with --output")
     with screen.progress():
         made = engine_for(location).save_backup(output, folders)
     screen.say(str(made))
@@ -71,23 +71,23 @@ def restore(where: Where, file: Path) -> None:
     if replaced:
         screen.say(f"backup: {replaced}")
     screen.say(f"restored {location.name}")
-    with contextlib.suppress(PokerTherapistError):  # what may be wrong with it, `status` says
+    with contextlib.suppress(PokerTherapistError):  # `status` reports what may be wrong with it
         for one in schema.read_status(location, given).drift:
             if one.about.startswith("trigger ") and one.expected is None:
-                screen.say(f"{one.about} came with it and is of no migration: look at what it does")
+                screen.say(f"{one.about} is in the backup, but no migration creates it: check what it does")
 
 
 @click.command(cls=Command, example="poker-therapist copy RexVoice.db copy.db")
 @click.argument("source")
 @click.argument("target")
-@click.option("--no-config", is_flag=True, expose_value=False, help="Look for no ini file: it never does.")
+@click.option("--no-config", is_flag=True, expose_value=False, help="No effect: copy reads no ini file.")
 def copy(source: str, target: str) -> None:
-    """Copy all players to another database.
+    """Copy the data of all players to another database.
 
-    SOURCE is a path or URL. TARGET is an empty database or a new file, of either engine.
+    SOURCE and TARGET are paths or URLs of either engine. TARGET is an empty database or a new file.
 
-    All rows are copied or none, with the same ids, and compared before the commit. What others save in SOURCE
-    meanwhile is not in the copy: stop the app first, and point it to TARGET afterwards.
+    All rows are copied, with the same ids, or none. They are compared before the commit. Rows that are saved
+    in SOURCE during the copy are not included: stop the app first, and point it to TARGET afterwards.
     """
     places = locate(source), locate(target)
     say_which(places[1], "as given")

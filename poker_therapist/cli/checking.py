@@ -1,4 +1,4 @@
-"""Commands about files of migrations before they are run: what is wrong with them, and what they would do."""
+"""Commands about migration files before they are run: their problems, and their effects."""
 
 import io
 import sys
@@ -35,20 +35,20 @@ from poker_therapist.new_files import new_file
 @click.command(
     cls=Command,
     example="poker-therapist check",
-    codes={0: "nothing is wrong, apart from notes", 4: "something is wrong"},
+    codes={0: "no problems, or only notes", 4: "at least one problem"},
 )
 @takes_sources
 @click.argument("folders", nargs=-1, type=FilePath)
 @click.option(
-    "--since", metavar="REF", help="A commit, tag or branch of git; what was there then may not be edited."
+    "--since", metavar="REF", help="A git commit, tag or branch. Files that exist there must be unchanged."
 )
 @as_json
 def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json: bool) -> int:
-    """Check the files of migrations, without a database.
+    """Check migration files without a database.
 
-    For a commit hook and for CI. FOLDERS are folders of migrations, as --sources names them. Unless given:
-    those that the ini file names, else those of this version. A folder named sqlite, postgresql or citus is
-    checked together with those beside it.
+    For commit hooks and CI. FOLDERS are folders of migrations, as for --sources. The default is the `sources`
+    of the ini file, or else the folders of this version. A folder named sqlite, postgresql or citus is
+    checked together with the others beside it.
     """
     ini = where.ini()
     sources = sources_of(ini, is_given=where.config is not None) if ini else []
@@ -80,33 +80,33 @@ def check(where: Where, folders: tuple[Path, ...], *, since: str | None, as_json
         for one in found:
             screen.say(str(one))
         if not is_wrong:
-            screen.say(f"nothing is wrong with {', '.join(shown(one) for one in judged)}")
+            screen.say(f"no problems in {', '.join(shown(one) for one in judged)}")
     return TROUBLE if is_wrong else 0
 
 
 @click.command(cls=Command, example="poker-therapist plan --database RexVoice.db")
 @takes_migrations
-@click.option("--rollback", is_flag=True, help="What rollback would run.")
+@click.option("--rollback", is_flag=True, help="Show what rollback would run.")
 @click.option(
     "--to",
     metavar="ID",
-    help="This one and what it depends on; with --rollback, it and what was applied after it.",
+    help="Only this migration and its dependencies; with --rollback, it and all that were applied after it.",
 )
 @as_json
-@click.option("--script", is_flag=True, help="Print one SQL file, for sqlite3 or psql, that does all of it.")
-@click.option("--output", "-o", type=FilePath, metavar="FILE", help="A new file for the script.")
+@click.option("--script", is_flag=True, help="Print the plan as one SQL script for sqlite3 or psql.")
+@click.option("--output", "-o", type=FilePath, metavar="FILE", help="Write the script to this new file.")
 def plan(
     where: Where, *, rollback: bool, to: str | None, as_json: bool, script: bool, output: Path | None
 ) -> None:
     """Show what apply or rollback would run.
 
-    It prints each statement with its file and line, and what it does to data; on PostgreSQL also which table
-    it locks. This is read from the text. Nothing is run or written.
+    It prints each statement with its file, its line and its effect on data; on PostgreSQL also the locks that
+    it takes. The plan is derived from the SQL text: nothing is run or written.
     """
     if output is not None and not script:
-        raise click.UsageError("--output goes with --script")
+        raise click.UsageError("--output requires --script")
     if script and as_json:
-        raise click.UsageError("--json does not go with --script")
+        raise click.UsageError("--json cannot be used with --script")
     location, given = where.migrations()
     sources = schema.sources_for(location, given)
     engine = engine_for(location)
@@ -119,7 +119,7 @@ def plan(
         with new_file(output) as (_, descriptor), open(descriptor, "wb", closefd=False) as file:
             file.write(text.encode())
     elif script:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # texts that are kept, to the letter
+        if isinstance(sys.stdout, io.TextIOWrapper):  # the stored texts, unchanged
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         print(text, end="")
     elif as_json:

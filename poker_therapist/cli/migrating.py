@@ -1,4 +1,4 @@
-"""Commands about migrations: what has been applied, what would be, and doing it."""
+"""Commands about migrations: show their state, rehearse them, apply them and roll them back."""
 
 import contextlib
 import sys
@@ -32,17 +32,17 @@ from poker_therapist.migrations.scaffold import new_migration
     example="poker-therapist status --database RexVoice.db",
     codes={
         0: "up to date",
-        3: "migrations are pending, or somebody is applying them",
+        3: "migrations are pending or being applied",
         4: "something needs attention",
     },
 )
 @takes_migrations
 @as_json
 def status(where: Where, *, as_json: bool) -> int:
-    """Say where a database stands.
+    """Show the state of the migrations and of the schema.
 
-    It prints the state of each migration, and every difference between the schema and what the migrations
-    build. Nothing is written.
+    It prints the state of each migration, and each difference between the schema of the database and the
+    schema that the migrations build. Nothing is written.
     """
     location, folders = where.migrations()
     found = schema.read_status(location, folders)
@@ -75,36 +75,36 @@ def status(where: Where, *, as_json: bool) -> int:
     cls=Command,
     example="poker-therapist rehearse --database RexVoice.db",
     codes={
-        0: "every migration works and can be undone",
-        4: "one does not, is irreversible, or makes others wait too long",
+        0: "every migration can be applied and rolled back",
+        4: "a migration fails, is irreversible or holds a lock for too long",
     },
 )
 @takes_migrations
-@click.option("--to", metavar="ID", help="The last migration to try.")
+@click.option("--to", metavar="ID", help="The last migration to rehearse.")
 @click.option(
     "--max-lock",
     type=click.FloatRange(min=0),
     default=2.0,
     metavar="SECONDS",
     show_default=True,
-    help="How long players may wait.",
+    help="The longest time that players may wait for a lock.",
 )
 @as_json
 def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) -> int:
-    """Try the pending migrations on a copy.
+    """Rehearse the pending migrations on a copy.
 
-    On a copy of the database each pending migration is applied, rolled back and applied again. The database
+    Each pending migration is applied, rolled back and applied again on a copy of the database. The database
     itself is not changed.
 
-    What others would wait for, and for how long, is measured on the rows of the copy, too.
+    It also measures, on the rows of the copy, for how long other sessions would wait for locks.
 
     \b
     Verdicts:
-      exact         the rollback restores schema and rows to the letter
-      schema-exact  the same schema and rows; some values differ
-      adopted       it found tables; only the backup goes back
-      irreversible  the rollback loses something
-      not judged    it was stopped in the middle before
+      exact         the rollback restores schema and rows exactly
+      schema-exact  it restores schema and rows; some values differ
+      adopted       tables existed before; to undo it, restore the backup
+      irreversible  the rollback fails or does not restore everything
+      not judged    it was interrupted before
     """  # noqa: D301  # Click's mark for lines that are not filled
     location, folders = where.migrations()
     with screen.progress(quiet=as_json) as progress:
@@ -139,13 +139,13 @@ def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) ->
 
 @click.command(cls=Command, example="poker-therapist apply --database RexVoice.db")
 @takes_migrations
-@click.option("--to", metavar="ID", help="This one alone and what it depends on, as REVISION with yoyo.")
+@click.option("--to", metavar="ID", help="Only this migration and its dependencies, as yoyo's REVISION.")
 @as_json
 def apply(where: Where, *, to: str | None, as_json: bool) -> None:
     """Apply the pending migrations.
 
-    Each is applied whole or not at all. On SQLite a backup is made first, and the file is created if there is
-    none.
+    Each migration is applied completely or not at all. On SQLite the file is created if it does not exist,
+    and a backup is made first.
     """
     location, given = where.migrations(changes=True)
     folders = schema.sources_for(location, given)
@@ -156,15 +156,15 @@ def apply(where: Where, *, to: str | None, as_json: bool) -> None:
 @click.command(cls=Command, example="poker-therapist rollback --database RexVoice.db --to 004")
 @takes_migrations
 @click.option(
-    "--to", metavar="ID", help="This one and all that was applied after it. Unless given: the last applied."
+    "--to", metavar="ID", help="This migration and all that were applied after it. Default: the last one."
 )
 @yes
 @as_json
 def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     """Roll back the migration that was applied last.
 
-    With --to, that one and everything that was applied after it. A rollback that would lose rows or values
-    asks first; where nobody can be asked it needs --yes. On SQLite a backup is made first.
+    With --to, that migration and all that were applied after it. A rollback that would delete rows or values
+    asks for confirmation; without a terminal it requires --yes. On SQLite a backup is made first.
     """
     location, given = where.migrations(changes=True)
 
@@ -172,7 +172,7 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
         if not (may_ask and sys.stdin.isatty()):
             call = command_about(location, "rollback", "--to", last, "--yes")
             raise loss.refusal(lost, [f"run `{call}`"])
-        click.confirm(f"This deletes {lost}. Go on?", abort=True, err=True)
+        click.confirm(f"This deletes {lost}. Continue?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)
     may_lose = None if yes else allow_loss
@@ -191,7 +191,7 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
 def list_(where: Where, *, as_json: bool) -> int:
     """List the migrations: applied, pending or interrupted.
 
-    A is applied, U is unapplied, I is interrupted. Beside each is the folder of its files.
+    A is applied, U is unapplied, I is interrupted. The last column is the folder of the files.
     """
     location, given = where.migrations()
     with engine_for(location).backend() as backend:
@@ -213,14 +213,14 @@ def list_(where: Where, *, as_json: bool) -> int:
 @takes_migrations
 @as_json
 def log(where: Where, *, as_json: bool) -> int:
-    """Show who migrated what, when and where.
+    """Show the history of the migrations.
 
-    It lists what was applied, rolled back, marked or unmarked, by whom and from which host, and what failed:
-    all that the database has, of whichever folder.
+    It lists what was applied, rolled back, marked or unmarked, and what failed, each with its time, user and
+    host, for the migrations of all folders.
     """
     location, _ = where.migrations()
     if where.sources:
-        print("the log is of the whole database: --sources leaves nothing out", file=sys.stderr)
+        print("the log covers all folders: --sources is ignored", file=sys.stderr)
     with engine_for(location).backend() as backend:
         entries, exists = read_log(backend), backend.exists()
     if as_json:
@@ -236,12 +236,12 @@ def log(where: Where, *, as_json: bool) -> int:
 @takes_sources
 @click.argument("description")
 def new(where: Where, description: str) -> None:
-    """Write the empty files of the next migration.
+    """Create the files of the next migration.
 
-    It writes a pair, numbered and linked to the one before, into the first folder of --sources or of the ini
-    file, and into that of the other engine beside it.
+    It writes an apply script and a rollback script, with the next number and a dependency on the migration
+    before, to the first folder of --sources or of the ini file, and to the other engine's folder beside it.
 
-    DESCRIPTION says what the migration does, verb first.
+    DESCRIPTION is what the migration does, beginning with a verb.
     """
     for path in new_migration(description, where.folders()):
         screen.say(shown(path))
@@ -249,7 +249,7 @@ def new(where: Where, description: str) -> None:
 
 @contextlib.contextmanager
 def _told(database: str, word: str, *, as_json: bool) -> Iterator[tuple[run.Run, Callable[[str], object]]]:
-    """Give a place for what a block does, and what says it; as JSON all at the end, also beside an error."""
+    """Yield a `Run` to fill, and what prints a line; JSON is printed at the end, also on an error."""
     done = run.Run()
     try:
         with screen.progress(quiet=as_json) as progress:

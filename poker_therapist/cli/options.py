@@ -1,4 +1,4 @@
-"""The options that commands share, and what they mean: which database, and whose migrations."""
+"""The options that commands share: for the database, the ini file and the migrations."""
 
 import functools
 import glob
@@ -21,7 +21,7 @@ from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value
 PENDING, TROUBLE = 3, 4
 CODES = {
     0: "done",
-    1: "an error; the message says what to do",
+    1: "error; the message says what to do",
     2: "usage error",
     PENDING: "migrations are pending",
     TROUBLE: "something needs attention",
@@ -29,24 +29,24 @@ CODES = {
 VARIABLE = "POKER_THERAPIST_DATABASE"
 
 FilePath = click.Path(path_type=Path)
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
-yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 _INI_OPTIONS = (
     click.option("--config", "-c", type=FilePath, metavar="FILE", help="The ini file, instead of yoyo.ini."),
-    click.option("--no-config", is_flag=True, help="Look for no ini file."),
+    click.option("--no-config", is_flag=True, help="Do not read an ini file."),
 )
 _DATABASE_OPTION = click.option(
     "--database",
     "-d",
     metavar="PATH|URL",
-    help=f"The database. Unless given: what the nearest yoyo.ini names, or {VARIABLE}, else RexVoice.db.",
+    help=f"The database. Default: that of the nearest yoyo.ini, else {VARIABLE}, else RexVoice.db.",
 )
 _SOURCES_OPTION = click.option(
     "--sources",
     multiple=True,
     metavar="FOLDER",
-    help="A folder of migrations; may be repeated. Unless given: what the ini file names, else what comes "
-    "with this version.",
+    help="A folder of migrations; can be repeated. Default: the `sources` of the ini file, else the "
+    "migrations of this version.",
 )
 
 
@@ -61,7 +61,7 @@ class Command(click.Command):
         Args:
             arguments: as of Click's class.
             example: a call that works.
-            codes: what its exit codes mean, where that is not what it is everywhere.
+            codes: the meaning of its exit codes, where it differs from `CODES`.
             options: as of Click's class.
         """
         super().__init__(*arguments, **options)
@@ -84,7 +84,7 @@ def write_codes(formatter: click.HelpFormatter, codes: Mapping[int, str]) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What an operator names: a database, an ini file, folders of migrations."""
+    """The options that name a database, an ini file and folders of migrations."""
 
     database: str | None
     config: Path | None
@@ -92,9 +92,9 @@ class Where:
     sources: tuple[str, ...] = ()
 
     def ini(self) -> Path | None:
-        """Return the ini file that is meant: the one that was given, or the nearest yoyo.ini."""
+        """Return the ini file: the one that was given, or the nearest yoyo.ini."""
         if self.config and self.no_config:
-            raise click.UsageError("--config names a file, and --no-config means none: leave one of them out")
+            raise click.UsageError("--config cannot be used with --no-config")
         if self.config or self.no_config:
             return self.config
         ini = find_ini()
@@ -103,10 +103,10 @@ class Where:
         return ini
 
     def name(self, *, changes: bool = False) -> str:
-        """Return the database that is meant: what was given, or an ini file or the environment names.
+        """Return the name of the database, from the options, an ini file or the environment.
 
-        Which one it is and who names it is said where something will be changed, and where an ini file or
-        the environment leads to a server, which gets the operator's password.
+        It is printed, with its origin, if the database will be changed, or if an ini file or the environment
+        names a server, which receives the operator's password.
         """
         ini = None if self.database is not None else self.ini()
         name, by = self.database, "as given"
@@ -137,13 +137,13 @@ class Where:
         return [folder]
 
     def location(self, *, changes: bool = False) -> Location:
-        """Return where the database is that is meant; see `name`."""
+        """Return the location of the database; see `name`."""
         return locate(self.name(changes=changes))
 
     def migrations(self, *, changes: bool = False) -> tuple[Location, list[str]]:
         """Return where the database is, and the folders of its migrations; none for those of this version.
 
-        As with yoyo, an ini file says where migrations are also for a database that it does not name.
+        As with yoyo, the `sources` of an ini file are also used for a database that it does not name.
         """
         location = self.location(changes=changes)
         found, ini = list(self.sources), self._ini_of_sources()
@@ -151,8 +151,8 @@ class Where:
             table = ini_value(ini.absolute(), "migration_table", is_given=self.config is not None)
             if table not in (None, default_migration_table):
                 raise InvalidInput(
-                    f"{ini} names the migration_table {escaped(table)}, which only yoyo itself uses: run "
-                    "`yoyo list`, `yoyo apply` or `yoyo rollback` there"
+                    f"{ini} sets migration_table to {escaped(table)}, which only yoyo itself supports: run "
+                    "`yoyo list`, `yoyo apply` or `yoyo rollback` instead"
                 )
             found = found or sources_of(ini, is_given=self.config is not None)
         if schema.are_shipped(found):
@@ -161,7 +161,7 @@ class Where:
         return replace(location, sources=places), found
 
     def _ini_of_sources(self) -> Path | None:
-        """Return the ini file; if a database was given, one that others may have written is passed by."""
+        """Return the ini file; if a database was given, ignore one that other users can write."""
         if self.config or self.no_config or self.database is None:
             return self.config or (None if self.no_config else find_ini())
         try:
@@ -184,13 +184,13 @@ def folders_named(sources: Sequence[str], by: str) -> list[Path]:
 
     Args:
         sources: one or more.
-        by: what is to be corrected if they name none.
+        by: what the operator corrects if there is no such folder.
 
     Raises:
-        InvalidInput: no folder is there, or one is named that lies in a package of Python.
+        InvalidInput: there is no such folder, or a source is a Python package.
     """
     if inside := next((one for one in sources if one.startswith("package:")), None):
-        raise InvalidInput(f"{inside} lies in a package, whose files may not be files: name a folder instead")
+        raise InvalidInput(f"{inside} is a Python package, which is not supported: name a folder instead")
     found = [
         path
         for one in sources
@@ -198,17 +198,17 @@ def folders_named(sources: Sequence[str], by: str) -> list[Path]:
         if path.is_dir()
     ]
     if not found:
-        raise InvalidInput(f"there is no folder {' '.join(sources)} as seen from {Path.cwd()}: correct {by}")
+        raise InvalidInput(f"there is no folder {' '.join(sources)} relative to {Path.cwd()}: correct {by}")
     return list(dict.fromkeys(found))
 
 
 def say_which(location: Location, by: str) -> None:
-    """Name the database that is going to be changed, and who names it."""
+    """Print the database that is going to be changed, and where its name comes from."""
     print(escaped(f"database: {location.described} ({by})"), file=sys.stderr)
 
 
 def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which ini file is meant, as a `Where`."""
+    """Add the options for the ini file to a command, as a `Where`."""
 
     @functools.wraps(command)
     def run(
@@ -227,15 +227,15 @@ def takes_ini(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_sources(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say whose migrations are meant, as a `Where`."""
+    """Add the options for the migrations to a command, as a `Where`."""
     return _SOURCES_OPTION(takes_ini(command))
 
 
 def takes_database(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which database is meant, as a `Where`."""
+    """Add the options for the database to a command, as a `Where`."""
     return _DATABASE_OPTION(takes_ini(command))
 
 
 def takes_migrations(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which database is meant and whose migrations, as a `Where`."""
+    """Add the options for the database and the migrations to a command, as a `Where`."""
     return _DATABASE_OPTION(takes_sources(command))

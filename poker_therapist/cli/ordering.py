@@ -1,4 +1,4 @@
-"""`poker-therapist renumber`: two branches have added a migration each, and one becomes the next one."""
+"""`poker-therapist renumber`: of two migrations from two branches, one gets the next number."""
 
 import sys
 from collections.abc import Collection
@@ -19,10 +19,10 @@ from poker_therapist.migrations.scaffold import with_twins
 @takes_migrations
 @click.argument("migration", metavar="ID")
 def renumber(where: Where, migration: str) -> None:
-    """Make a pending migration the next one.
+    """Give a pending migration the next number.
 
-    Its files for all engines are renamed, and its dependency and what names it are rewritten. Migrations that
-    depend on it follow it. One that is released, or applied in the database, is refused.
+    It renames the files of all engines, and updates the dependency and all references. Migrations that depend
+    on it get the numbers after it. A migration that is released, or applied in the database, is refused.
     """
     folders = with_twins(where.folders(), optional=True)
     location = where.location()
@@ -31,21 +31,21 @@ def renumber(where: Where, migration: str) -> None:
         with engine_for(location).backend() as backend:
             applied |= backend.applied().keys() | backend.interrupted()
     except PokerTherapistError as error:
-        print(escaped(f"whether it is applied cannot be seen: {error}", keeping="\n"), file=sys.stderr)
+        print(escaped(f"cannot check whether it is applied: {error}", keeping="\n"), file=sys.stderr)
     released = {one for folder in folders for one in _released(folder.parent / "released.sha256")}
 
     def require_free(names: Collection[str]) -> None:
         for place, taken in ((f"applied in {location.name}", applied), ("released", released)):
             if found := sorted(taken & set(names)):
-                others = "renumber the other one of the two, or write `-- out-of-order: true` into its header"
-                raise InvalidInput(f"{', '.join(found)} is {place}, so its files may not change: {others}")
+                others = "renumber the other migration, or add `-- out-of-order: true` to its header"
+                raise InvalidInput(f"{', '.join(found)} is {place}, so its files must not change: {others}")
 
     changes = renumber_files(migration, folders, require_free)
     for change in changes:
         renamed = f" -> {change.new.name}" if change.new != change.old else ": changed"
         screen.say(f"{shown(change.old)}{renamed}")
     if not changes:
-        screen.say(f"{migration} is the next one already")
+        screen.say(f"{migration} already has the next number")
 
 
 def _released(file: Path) -> set[str]:

@@ -23,7 +23,7 @@ from poker_therapist.migrations.progress import watched_by
 from poker_therapist.migrations.rehearse import Rehearsal, Verdict
 from poker_therapist.migrations.status import MigrationStatus, State, Status
 
-# Three styles that read on a dark and on a light background: yellow is lost on white, blue on black.
+# Styles that are readable on dark and on light backgrounds: yellow on white is not, nor blue on black.
 GOOD, NOTICE, BAD = "green", "magenta", "bold red"
 
 STYLES: dict[str, str] = {
@@ -38,10 +38,10 @@ STYLES: dict[str, str] = {
     Verdict.ADOPTED: NOTICE,
 }
 
-# Seconds that somebody who waits for a lock takes notice of.
+# The shortest wait for a lock, in seconds, that is reported.
 _NOTICED = 0.1
 
-# Seconds after which it is shown what is being done, and between two looks at that.
+# Seconds after which progress is shown, and between two updates of it.
 _SHORT, _EVERY = 2, 0.1
 
 
@@ -127,7 +127,7 @@ class Progress:
 
 
 def print_status(location: Location, found: Status) -> None:
-    """Print where a database stands, the summary last; on a terminal what needs attention comes first."""
+    """Print the status of a database, the summary last; on a terminal what needs attention comes first."""
     apply = command_about(location, "apply")
     print_rows(
         ("migration", "state", "applied at (UTC)"),
@@ -146,8 +146,8 @@ def print_status(location: Location, found: Status) -> None:
         _print(f"drift: {difference}", BAD)
     if found.mending:
         _print(
-            "A program from before these migrations, such as the earlier app, was opened on this database "
-            "and has made again what they drop. Update it; this mends the schema:",
+            "An older program, such as the earlier app, has used this database and created objects again "
+            "that the migrations drop. Update that program, and repair the schema with:",
             NOTICE,
         )
         for statement in found.mending:
@@ -157,11 +157,11 @@ def print_status(location: Location, found: Status) -> None:
     if not found.exists:
         _print(_missing(location), NOTICE)
     elif found.is_trouble and found.drift_unknown_because and not found.drift:
-        _print(f"{location.name}: not judged, see above.", BAD)
+        _print(f"{location.name}: the schema cannot be checked, see above.", BAD)
     elif found.is_trouble:
         _print(f"{location.name}: needs attention, see above.", BAD)
     elif found.is_changing:
-        _print(f"{location.name}: somebody is migrating it; ask again when that is done.", NOTICE)
+        _print(f"{location.name}: a migration is running; check again when it has finished.", NOTICE)
     elif found.pending:
         _print(
             f"{location.name}: {len(found.pending)} pending; `{apply}` applies them.",
@@ -196,27 +196,27 @@ def print_rehearsal(location: Location, found: Rehearsal, max_lock: float) -> No
         for reason in one.reasons:
             _print(f"{escaped(one.id)}: {reason}", STYLES.get(one.verdict or State.EDITED, BAD))
         for why in one.broken_promises:
-            _print(f"{escaped(one.id)} says `-- compatible: true`, but {why}", BAD)
+            _print(f"{escaped(one.id)} declares `-- compatible: true`, but {why}", BAD)
     if found.fallback_reason:
         _print(found.fallback_reason, NOTICE)
     _print_locks(found, max_lock)
-    _print(f"The real run needs up to {found.disk_space_needed:,} bytes of room.")
+    _print(f"The real run needs up to {found.disk_space_needed:,} bytes of disk space.")
     if found.not_tried:
-        _print(f"Not tried, for what comes before could not be: {', '.join(found.not_tried)}.", BAD)
+        _print(f"Not rehearsed, because the rehearsal ended before: {', '.join(found.not_tried)}.", BAD)
     lost = [one.id for one in found.migrations if one.verdict is Verdict.IRREVERSIBLE]
     failed = [one.id for one in found.migrations if one.verdict is None]
     if found.is_safe:
         adopted = any(one.verdict is Verdict.ADOPTED for one in found.migrations)
-        how = " (where it adopted tables, by restoring its backup)" if adopted else ""
-        _print(f"Every migration works, and can be rolled back{how}.", GOOD)
+        how = " (if it adopted tables, by restoring its backup)" if adopted else ""
+        _print(f"Every migration can be applied and rolled back{how}.", GOOD)
     if failed:
         _print(f"{failed[0]} fails: see above.", BAD)
     if lost:
-        _print(f"Only a backup brings back what the rollback of {', '.join(lost)} loses.", BAD)
+        _print(f"Only a backup can restore what the rollback of {', '.join(lost)} loses.", BAD)
 
 
 def _print_locks(found: Rehearsal, max_lock: float) -> None:
-    """Print for what others would wait, which statement took longest, and last the longest wait of all."""
+    """Print the waits for locks, the slowest statement of each, and last the longest wait of all."""
     longest = 0.0
     for one in found.migrations:
         for way, report in one.locks.items():
@@ -228,7 +228,7 @@ def _print_locks(found: Rehearsal, max_lock: float) -> None:
                 _print(f"{about}: {'; '.join(told)} (longest: {escaped(str(slowest))})")
             for wait in report.too_long(max_lock):
                 _print(f"{about}: {escaped(str(wait))}, longer than --max-lock {max_lock:g}", BAD)
-    _print(f"Others would wait for {longest:.2f} seconds at most.")
+    _print(f"Other sessions would wait for a lock for {longest:.2f} seconds at most.")
 
 
 def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
@@ -236,8 +236,8 @@ def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
     if not planned:
         _print(f"{location.name}: nothing to run.", GOOD)
     for one in planned:
-        how = "in one transaction" if one.is_transactional else "each statement by itself"
-        found = f"; it finds {escaped(', '.join(one.found))}, which its rollback will not drop"
+        how = "in one transaction" if one.is_transactional else "without a transaction"
+        found = f"; it adopts {escaped(', '.join(one.found))}, which its rollback will not drop"
         _print(f"{one.direction} {escaped(one.migration.id)}, {how}{found if one.found else ''}")
         for each in one.statements:
             _print(f"  {one.file}:{each.statement.line}: {escaped(str(each.statement))}")
@@ -250,7 +250,7 @@ def print_plan(location: Location, planned: list[PlannedMigration]) -> None:
 def print_log(location: Location, entries: list[LogEntry]) -> None:
     """Print what was done with migrations, oldest first."""
     if not entries:
-        _print(f"{location.name}: no migration was applied or rolled back yet.", NOTICE)
+        _print(f"{location.name}: no migration has been applied or rolled back yet.", NOTICE)
         return
     rows = [
         (
@@ -271,15 +271,15 @@ def _missing(location: Location) -> str:
 
 
 def tell_if_missing(location: Location, *, exists: bool) -> None:
-    """Say, beside what is printed, that there is no database."""
+    """Print, on standard error, that there is no database."""
     if not exists:
         print(escaped(_missing(location)), file=sys.stderr)
 
 
 def print_backups(location: Location, found: list[BackupFile]) -> None:
-    """Print the backups that lie beside a database."""
+    """Print the backups beside a database."""
     if not found:
-        _print(f"No backup lies beside {location.name}.", NOTICE)
+        _print(f"There is no backup beside {location.name}.", NOTICE)
         return
     print_rows(
         ("file", "state", "created at (UTC)", "bytes", "before", "schema version"),
@@ -289,7 +289,7 @@ def print_backups(location: Location, found: list[BackupFile]) -> None:
                 {True: "readable", False: "cannot be read", None: "not checked"}[one.is_readable],
                 one.made_at,
                 str(one.size),
-                one.before or "by command",
+                one.before or "manual",
                 one.schema_version or "none",
             )
             for one in found
@@ -305,8 +305,8 @@ def print_json(value: Any) -> None:
 def json_text(value: Any, encoding: str) -> str:
     """Return a value as JSON that can be written in an encoding.
 
-    As it reads; with escapes where it holds what the encoding has not, such as the lone surrogates that the
-    earlier app could write.
+    Characters that the encoding lacks are escaped, such as the lone surrogates that the earlier app could
+    write.
     """
     text = "\n".join(map(_in_json, json.dumps(value, ensure_ascii=False, indent=2).split("\n")))
     try:
@@ -326,12 +326,12 @@ def _in_json(line: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line as it is, but for control characters in names."""
+    """Print a line unchanged, except for control characters in names."""
     print(escaped(line, keeping="\n"))
 
 
 def _is_watched(stream: TextIO) -> bool:
-    """Return whether there is a terminal, or the environment says so (Rich's variables)."""
+    """Return whether there is a terminal, or the environment declares one (Rich's variables)."""
     return stream.isatty() or any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
 
 
@@ -348,9 +348,9 @@ def _print(line: str, style: str | None = None) -> None:
 
 
 def print_rows(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print a table on a terminal, its second column coloured; in a pipe, a line each with tabs between.
+    """Print a table on a terminal, its second column coloured; in a pipe, lines with tabs.
 
-    On a terminal that is too narrow for a column the last ones stand below the first, a line each.
+    On a terminal that is too narrow, the last columns are printed below the first, one line each.
     """
     rows = [tuple(escaped(str(item)) for item in row) for row in rows]
     console = _console(sys.stdout, highlight=False, markup=False, emoji=False)

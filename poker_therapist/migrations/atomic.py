@@ -1,8 +1,8 @@
-"""A migration is applied whole or not at all: what all engines share.
+"""A migration is applied completely or not at all: the part that all engines share.
 
 yoyo runs a migration's statements on one connection and records it on another, under a lock that is a row of
-a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. Whatever
-kills the process, the database undoes what was not committed and nobody holds a lock any more.
+a table. Here one transaction holds everything: the lock, the statements, yoyo's record and ours. If the
+process is killed, the database rolls back what was not committed and releases the lock.
 docs/migrations.md draws the order of events.
 """
 
@@ -53,25 +53,25 @@ class AtomicBackend(Bookkeeping, ABC):
     """
 
     has_transactional_ddl = True
-    report: Callable[[str], None] = staticmethod(logger.info)  # tells the operator; the yoyo command prints
-    report_stopped: Callable[[str], None] = staticmethod(logger.warning)  # tells what a signal has left
+    report: Callable[[str], None] = staticmethod(logger.info)  # to the operator; the yoyo command prints
+    report_stopped: Callable[[str], None] = staticmethod(logger.warning)  # what a signal left
     shows_rows = False  # whether the rows that a migration selects are reported
-    room: Callable[[], str] = staticmethod(str)  # returns how much room migrations need, if that is known
+    room: Callable[[], str] = staticmethod(str)  # returns the disk space that migrations need, if known
     sources: Sequence[str] = ()  # where the migrations were read
-    allow_loss: Callable[..., None] | None = None  # may refuse what deletes rows or values
-    agreed: Agreed | None = None  # what it has not refused
+    allow_loss: Callable[..., None] | None = None  # may refuse to delete rows or values
+    agreed: Agreed | None = None  # what it has allowed
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
         return self
 
     def tell_operator(self, message: str) -> None:
-        """Report what was done; that nobody can be told must not undo it."""
-        with suppress(OSError, ValueError):  # a closed pipe, a console that has not the characters
+        """Report what was done; a failure to print it must not undo it."""
+        with suppress(OSError, ValueError):  # a closed pipe, a console without the characters
             self.report(escaped(message, keeping="\n"))
 
     def show_rows(self, rows: Any) -> None:
-        """Tell the first rows that a statement returns, and read the rest: it is not done before the last."""
+        """Print the first rows that a statement returns, and read all: only the last one completes it."""
         columns = rows.description if self.shows_rows else None
         table = [[escaped(str(column[0])) for column in columns or ()]]
         for row in islice(rows, _MOST_ROWS if columns else 0):
@@ -98,43 +98,43 @@ class AtomicBackend(Bookkeeping, ABC):
         """Run one statement of a migration; raise MigrationFailed, naming its place, if it fails."""
 
     def backup_before(self, migration_id: str) -> str:
-        """Return what an operator restores to go back to before a migration."""
-        return f"a backup from before {migration_id}"
+        """Return what an operator restores to undo a migration."""
+        return f"a backup made before {migration_id}"
 
     def back_up(self, before: str) -> None:
-        """Back the database up, once in a run, if it holds data and the engine makes backups of its own."""
+        """Back up the database, once in a run, if it contains data and the engine makes such backups."""
 
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
-        """Keep other migrations away for a block, where the lock of a transaction is not enough."""
+        """Exclude other migrations during a block, where the lock of a transaction is not enough."""
         yield
 
     def is_being_changed(self) -> bool:
-        """Return whether somebody migrates right now, where that can be seen."""
+        """Return whether a migration is running, as far as that can be seen."""
         return False
 
     @abstractmethod
     def describe(self, expected: Catalog) -> Catalog:
-        """Return the part of the live schema that another is about; the rest of it is the app's."""
+        """Return the part of the live schema that another one describes; the rest is the app's."""
 
     @abstractmethod
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
-        """Return the schema that migrations build, somewhere that nobody sees."""
+        """Return the schema that migrations build, somewhere that no other session sees."""
 
     @abstractmethod
     def present(self) -> dict[str, str]:
-        """Return what there is, named as `Catalog.names` does, and the SQL that drops each."""
+        """Return the names of all objects, as in `Catalog.names`, and the SQL that drops each."""
 
     @abstractmethod
     @contextmanager
     def checked(self, migration: SQLMigration, direction: str) -> Iterator[None]:
-        """Refuse what a migration's statements leave broken."""
+        """Refuse a migration whose statements leave broken data."""
 
     def ensure_internal_schema_updated(self) -> None:
         """Write nothing: see `_prepare`."""
 
     def read(self, sources: Sequence[str], kept: Collection[SQLMigration] = ()) -> MigrationList:
-        """Return the migrations of some folders, and those that were kept and have no file."""
+        """Return the migrations of some folders, and the stored ones that have no file."""
         self.sources = sources
         found = read_migrations(sources, kept, self.split)
         require_own(self.location, (one.file.parent for one in found if one.file))
@@ -142,7 +142,7 @@ class AtomicBackend(Bookkeeping, ABC):
         return found
 
     def to_apply(self, migrations: MigrationList) -> MigrationList:
-        """Return what is not applied, in order; what was interrupted and has its files is finished first."""
+        """Return the pending migrations in order; interrupted ones that have files come first."""
         self._add_known(migrations)
         applied, interrupted = self.applied(), self.interrupted()
         pending = [one for one in migrations if one.id not in applied and one.file is not None]
@@ -150,12 +150,12 @@ class AtomicBackend(Bookkeeping, ABC):
         return migrations.replace(ordered)
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
-        """Return what is applied, the last first, and before it what was interrupted."""
+        """Return the interrupted migrations, then the applied ones, the last first."""
         self._add_known(migrations)
         return migrations.replace(self.in_rollback_order(migrations))
 
     def to_rollback_to(self, migrations: MigrationList, name: str) -> MigrationList:
-        """Return one that is applied, or was interrupted, and all that was applied after it, that first."""
+        """Return an applied or interrupted migration, and before it all that were applied after it."""
         found = self.in_rollback_order(migrations)
         ids = [one.id for one in found]
         return migrations.replace(found[: ids.index(name) + 1] if name in ids else [])
@@ -177,15 +177,15 @@ class AtomicBackend(Bookkeeping, ABC):
         done = done - ids if again else done
         for late, other in late_comers(self._known, done) if ids else ():
             if late.id in ids:
-                how = "applied" if other.id in applied else "begun"
+                how = "applied already" if other.id in applied else "interrupted"
                 raise out_of_order(
-                    self.location, late, f"{other.place()} comes after {late.place()} and is {how} already"
+                    self.location, late, f"{other.place()} comes after {late.place()} and is {how}"
                 )
         for first, second in forks(self._known) if ids else ():
             if ids & {first.id, second.id}:
                 why = (
                     f"{first.place()} and {second.place()} both depend on "
-                    f"{', '.join(sorted(first.depends_on & second.depends_on))}, and neither on the other"
+                    f"{', '.join(sorted(first.depends_on & second.depends_on))}"
                 )
                 raise out_of_order(self.location, second if second.id in ids else first, why)
 
@@ -193,14 +193,14 @@ class AtomicBackend(Bookkeeping, ABC):
         """Return what to do about a migration that was interrupted."""
         rollback = f"`{command_about(self.location, 'rollback', '--to', name)}`"
         if name in self.applied():
-            return f"its rollback was stopped in the middle: finish that with {rollback}"
+            return f"its rollback was interrupted; finish it with {rollback}"
         if all(one.file is None for one in self._known if one.id == name):
-            return f"it was stopped in the middle: roll it back with {rollback}, or restore its files"
+            return f"it was interrupted; roll it back with {rollback}, or restore its files"
         finish = f"`{command_about(self.location, 'apply', '--to', name)}`"
-        return f"it was stopped in the middle: finish it with {finish}, or roll it back with {rollback}"
+        return f"it was interrupted; finish it with {finish}, or roll it back with {rollback}"
 
     def _require_finished(self, migration: SQLMigration, direction: str) -> None:
-        """Refuse to leave behind what was interrupted, unless the one has to be done before the other."""
+        """Refuse to skip an interrupted migration, unless one of the two has to be done first."""
         interrupted = self.interrupted()
         if not interrupted or migration.id in interrupted:
             return
@@ -209,12 +209,12 @@ class AtomicBackend(Bookkeeping, ABC):
             pair = (known[name], migration) if direction == "apply" else (migration, known[name])
             if pair[1].id not in ancestors(pair[0], known):
                 raise MigrationInterrupted(
-                    f"{migration.id} has to wait for {escaped(name)}: {self.how_to_finish(name)}",
+                    f"{migration.id} cannot run before {escaped(name)}: {self.how_to_finish(name)}",
                     migration_id=name,
                 )
 
     def require_unedited(self, migrations: Sequence[SQLMigration]) -> None:
-        """Raise MigrationEdited for the first whose files are not what was applied."""
+        """Raise MigrationEdited for the first whose files differ from what was applied."""
         applied, kept = self.applied(), self.records()
         for one in migrations:
             text = kept.get(one.id) if one.file is not None and one.id in applied else None
@@ -222,7 +222,7 @@ class AtomicBackend(Bookkeeping, ABC):
                 self.require_text(one, text)
 
     def require_text(self, one: SQLMigration, kept: AppliedRecord) -> None:
-        """Raise MigrationEdited if the files of a migration are not what was kept of it."""
+        """Raise MigrationEdited if the files of a migration differ from its record."""
         if kept.checksum is not None:
             match, folders = ("-m", f"^{re.escape(one.id)}$"), self.location.sources or self.sources
             ways = (
@@ -232,16 +232,16 @@ class AtomicBackend(Bookkeeping, ABC):
             one.require_unedited(kept.checksum, kept.apply_sql or "", kept.rollback_sql or "", accept)
 
     def tell_of_missing_files(self) -> None:
-        """Tell of what is applied and was read out of the database, for want of a file."""
+        """Report each applied migration that has no file and was read from the database."""
         interrupted = self.interrupted()
         for one in self._known:
             if one.file is None and one.id not in interrupted:
                 self.tell_operator(
-                    f"{one.id} is applied and has no file here: is the database newer than the code?"
+                    f"{one.id} is applied, but has no file here: the database may be newer than the code"
                 )
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
-        """Apply some migrations, each by itself; the first that fails ends the run."""
+        """Apply some migrations, one after the other; the first that fails ends the run."""
         _refuse_force(force)
         self.require_unedited(self._known)
         self.require_in_order(migrations)
@@ -258,7 +258,7 @@ class AtomicBackend(Bookkeeping, ABC):
         """Roll back every migration of some folders, and drop the bookkeeping tables but those to keep."""
         found = self.to_rollback(self.read(sources))
         for one in [each for each in found if each.id in self.interrupted()]:
-            with suppress(MigrationError):  # what is left of it goes with the tables
+            with suppress(MigrationError):  # its remains are dropped with the tables
                 self.rollback_one(one)
             with self.one_transaction():
                 self.query("drop_text", (self.migration_table, one.id))
@@ -269,7 +269,7 @@ class AtomicBackend(Bookkeeping, ABC):
                     self.execute(f"DROP TABLE {self.quote_identifier(table)}")
 
     def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
-        """Roll some migrations back, each by itself; the first that fails ends the run."""
+        """Roll back some migrations, one after the other; the first that fails ends the run."""
         _refuse_force(force)
         if not self.exists():
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
@@ -282,7 +282,7 @@ class AtomicBackend(Bookkeeping, ABC):
         self._in_turn(self.rollback_one, migrations, "rolled back")
 
     def _in_turn(self, do: Callable[[SQLMigration], None], migrations: MigrationList, done: str) -> None:
-        """Do something with each migration; where one finds no room, say which were done before."""
+        """Do something with each migration; if the disk is full, report which were done before."""
         for number, migration in enumerate(migrations):
             try:
                 do(migration)
@@ -297,7 +297,7 @@ class AtomicBackend(Bookkeeping, ABC):
                 raise error.left_undone(done, ids[:number], ids[number:], self.room()) from cause
 
     def apply_one(self, migration: SQLMigration, force: bool = False, mark: bool = True) -> None:
-        """Apply one migration, unless another process has done so meanwhile."""
+        """Apply one migration, unless a concurrent process has done so."""
         _refuse_force(force)
         statements = migration.statements("apply")
         if mark:
@@ -305,7 +305,7 @@ class AtomicBackend(Bookkeeping, ABC):
         self.create_database()
         with self.translating_errors(), self.migration_lock():
             done = self._apply_locked(migration, statements, mark)
-            self.tell_operator(f"{'' if done else 'somebody else has '}applied {migration.id}")
+            self.tell_operator(f"{'' if done else 'a concurrent process has '}applied {migration.id}")
 
     def _apply_locked(self, migration: SQLMigration, statements: list[Statement], mark: bool) -> bool:
         with self.one_transaction():
@@ -316,12 +316,12 @@ class AtomicBackend(Bookkeeping, ABC):
                 self._require_finished(migration, "apply")
             if missing := sorted(migration.depends_on - applied.keys()):
                 raise MigrationError(
-                    f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply that first",
+                    f"{migration.id} depends on {', '.join(missing)}, which is not applied: apply it first",
                     migration_id=migration.id,
                 )
             self.back_up(f"apply-{migration.id}")
             self._prepare()
-            # What is there of one that was interrupted, it may have made itself.
+            # An interrupted migration may have created these tables itself.
             found = [] if migration.id in self.interrupted() else self._found_tables(migration)
             if migration.use_transactions:
                 self._run(migration, statements, "apply")
@@ -338,12 +338,12 @@ class AtomicBackend(Bookkeeping, ABC):
         return True
 
     def rollback_one(self, migration: SQLMigration, force: bool = False) -> None:
-        """Roll one migration back, unless another process has done so meanwhile."""
+        """Roll one migration back, unless a concurrent process has done so."""
         _refuse_force(force)
         self._require_way_back([migration])
         statements = migration.statements("rollback")
         if migration.file is None:
-            self.tell_operator(f"{migration.id} has no file here: what the database keeps of it is run")
+            self.tell_operator(f"{migration.id} has no file here: the rollback script in the database is run")
         with self.translating_errors(), self.migration_lock():
             done = self._roll_back_locked(migration, statements)
             self.tell_operator(f"rolled back {migration.id}" if done else f"{migration.id} is not applied")
@@ -361,8 +361,8 @@ class AtomicBackend(Bookkeeping, ABC):
             ]
             if dependents:
                 raise MigrationError(
-                    f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll that back first, "
-                    f"or both with `{command_about(self.location, 'rollback', '--to', migration.id)}`",
+                    f"{', '.join(sorted(set(dependents)))} depends on {migration.id}: roll back both "
+                    f"with `{command_about(self.location, 'rollback', '--to', migration.id)}`",
                     migration_id=migration.id,
                 )
             self.back_up(f"rollback-{migration.id}")
@@ -389,7 +389,7 @@ class AtomicBackend(Bookkeeping, ABC):
             self._require_ours(migration, direction, gone)
 
     def _found_tables(self, migration: SQLMigration) -> list[str]:
-        """Return the tables that a migration makes unless they are there; refuse those of another shape."""
+        """Return the existing tables that a migration would create; refuse those with other columns."""
         present = self.present()
         there = sorted(migration.names_made(unless_there=True) & present.keys())
         found = [name.removeprefix("table ") for name in there if name.startswith("table ")]
@@ -397,12 +397,12 @@ class AtomicBackend(Bookkeeping, ABC):
         for table in found:
             columns = {name for name in wanted if name.startswith(f"column {table}.")}
             if lacking := sorted(columns - present.keys()):
-                why = f"a table {table} is there that is not ours (it has no {', '.join(lacking)})"
+                why = f"a table {table} exists that is not ours (it has no {', '.join(lacking)})"
                 raise migration.failure("apply", f"{why}: rename it, or use another database")
         return found
 
     def _require_ours(self, migration: SQLMigration, direction: str, gone: dict[str, str]) -> None:
-        """Refuse to take away what no applied migration has made."""
+        """Refuse to drop what no applied migration created."""
         history = self.history({one.id: one for one in (*self._known, migration)})
         # Also of one that is not applied: it may have been interrupted.
         made = {name for one in (*history, *self._known) for name in one.names_made()}
@@ -415,8 +415,8 @@ class AtomicBackend(Bookkeeping, ABC):
         if lost:
             lost.sort(key=lambda name: name.startswith("column "))  # after what is made of it
             which, by_hand = escaped(", ".join(lost)), escaped(" ".join(gone[name] for name in lost))
-            why = f"this would take away {which}, which no migration has made: if it may go, drop"
-            raise migration.failure(direction, f"{why} it yourself ({by_hand}), then run the command again")
+            why = f"this would drop {which}, which no migration created: to allow that, drop"
+            raise migration.failure(direction, f"{why} it yourself ({by_hand}), and run the command again")
 
     def _require_way_back(self, migrations: Iterable[SQLMigration]) -> None:
         adopted = self.adopted()
@@ -424,21 +424,21 @@ class AtomicBackend(Bookkeeping, ABC):
             if migration.id in adopted:
                 found, backup = ", ".join(adopted[migration.id]), self.backup_before(migration.id)
                 raise MigrationError(
-                    f"{migration.id} found {found} in {self.name}, and its rollback would delete what was "
+                    f"{migration.id} adopted {found} in {self.name}, and its rollback would drop what was "
                     f"there before: restore {backup}",
                     migration_id=migration.id,
                 )
 
     def _run_unprotected(self, migration: SQLMigration, statements: list[Statement], direction: str) -> None:
-        """Run statements that no transaction may hold, each by itself."""
+        """Run statements outside a transaction, one after the other."""
         for statement in statements:
             try:
                 self.run(migration, statement, direction)
             except MigrationError as error:
                 raise MigrationError(
-                    f"{error}\n{migration.id} says `-- transactional: false`: what stands before line "
-                    f"{statement.line} has been done. Correct it and run the same command again; "
-                    "it starts from the first statement",
+                    f"{error}\n{migration.id} declares `-- transactional: false`: its statements before line "
+                    f"{statement.line} were executed. Correct it and run the same command again; "
+                    "it starts at the first statement",
                     migration_id=migration.id,
                     file=error.file,
                     line=error.line,
@@ -447,4 +447,4 @@ class AtomicBackend(Bookkeeping, ABC):
 
 def _refuse_force(force: bool) -> None:
     if force:
-        raise MigrationError("--force would keep half of a migration: correct what fails instead")
+        raise MigrationError("--force would keep a partly applied migration: correct the error instead")

@@ -1,7 +1,7 @@
-"""What a database records of its migrations: yoyo's tables, and beside them the texts of what was applied.
+"""The bookkeeping tables: those of yoyo, and one with the texts of the applied migrations.
 
-The order of application is that of yoyo's times, each later than all before it, whatever the clock says. What
-plain yoyo or an earlier version recorded may have equal times, or none: there, migrations are in their order.
+The order of application is that of yoyo's times; each is later than all before it, even if the clock steps
+back. Records of plain yoyo or an earlier version may have equal times, or none: there the usual order counts.
 """
 
 import getpass
@@ -26,14 +26,14 @@ _TICK = timedelta(microseconds=1)
 
 
 class Bookkeeping(DatabaseBackend, ABC):
-    """A backend of yoyo's that keeps what it applies; an engine says how to ask its database."""
+    """A backend of yoyo's that stores what it applies; an engine adds how to query its database."""
 
-    location: Any  # each engine says of which kind
+    location: Any  # each engine declares its kind
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     # What was applied, and what interrupted, when it was chosen what to roll back.
     chosen_among: tuple[Collection[str], Collection[str]] | None = None
-    unreadable = ""  # what this user may not read of it, and so is not seen
-    _known: Sequence[SQLMigration] = ()  # all that were read, for a part of them may rest on another
+    unreadable = ""  # what this user has no permission to read
+    _known: Sequence[SQLMigration] = ()  # all that were read, because a part of them may depend on another
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ class Bookkeeping(DatabaseBackend, ABC):
             return {str(name): str(time) for name, time in self.execute(sql).fetchall()}
 
     def get_applied_migration_hashes(self) -> list[str]:
-        """Return yoyo's hashes of what is applied, in the order in which it was."""
+        """Return yoyo's hashes of the applied migrations, in the order of application."""
         with self.translating_errors():
             return super().get_applied_migration_hashes() if self.applied() else []
 
@@ -97,15 +97,15 @@ class Bookkeeping(DatabaseBackend, ABC):
         return {name: AppliedRecord(*rest) for name, *rest in kept}
 
     def interrupted(self) -> set[str]:
-        """Return the ids of those that were begun and not finished, in whichever direction."""
+        """Return the ids of those that were started and not finished, in either direction."""
         # An earlier version left a record of each hook.
         records = self.records().items()
         return {name for name, text in records if text.is_interrupted and not name.startswith("post-apply")}
 
     def kept_migrations(self) -> list[SQLMigration]:
-        """Return every migration that is applied, or was interrupted, as the database has kept it.
+        """Return every migration that is applied, or was interrupted, from the texts in the database.
 
-        Plain yoyo keeps nothing of what it applies. That may be an app's that uses yoyo in the same database.
+        Plain yoyo stores no texts. An app may use it in the same database.
         """
         applied = self.applied()
         return [
@@ -128,14 +128,14 @@ class Bookkeeping(DatabaseBackend, ABC):
                 raise SchemaTooNew.beside(self.name, pending, sorted(unknown, key=natural))
 
     def history(self, files: Mapping[str, SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied of ours, as it was: its files, and the kept text of what has none."""
+        """Return our applied migrations: from their files, or from the stored texts."""
         known = {**{one.id: one for one in self.kept_migrations()}, **files}
         applied = self.applied()
         found = [known[name] for name in applied.keys() & known.keys()]
         return in_order(found, _by_time(applied, found))
 
     def adopted(self) -> dict[str, list[str]]:
-        """Return the tables that each applied migration has found and not made."""
+        """Return the tables that each applied migration adopted."""
         found = dict[str, list[str]]()
         with self.translating_errors():
             if self.exists() and "_migration_adopted" in self.list_tables():
@@ -144,7 +144,7 @@ class Bookkeeping(DatabaseBackend, ABC):
         return found
 
     def in_rollback_order(self, migrations: Iterable[SQLMigration]) -> list[SQLMigration]:
-        """Return what is applied or was interrupted of some, that first, then what was applied last."""
+        """Return the applied and interrupted ones of some: interrupted first, then the last applied."""
         applied, interrupted = self.applied(), self.interrupted()
         self.chosen_among = (applied.keys(), interrupted)
         found = [one for one in migrations if one.id in applied or one.id in interrupted]
@@ -156,10 +156,10 @@ class Bookkeeping(DatabaseBackend, ABC):
         try:
             if internalmigrations.needs_upgrading(self):
                 internalmigrations.upgrade(self)
-        except (AssertionError, TypeError) as error:  # with which yoyo refuses what it does not know
+        except (AssertionError, TypeError) as error:  # raised by yoyo for an unknown version
             raise MigrationError(
-                f"{self.name} records in {self.version_table} no version that this yoyo knows: "
-                "install the yoyo-migrations that has made it, or correct that table"
+                f"{self.version_table} in {self.name} has no version that the installed yoyo knows: "
+                "install the yoyo-migrations release that created it, or correct the table"
             ) from error
         self.query("create_texts")
 
@@ -170,7 +170,7 @@ class Bookkeeping(DatabaseBackend, ABC):
             self.execute(self.format_sql(self.mark_migration_sql), values)
             if (applied_at := self.applied().get(migration.id)) is None:
                 raise MigrationError(
-                    f"{self.migration_table} has not taken {migration.id} as a text: correct its columns",
+                    f"{self.migration_table} has not stored {migration.id} as text: correct its columns",
                     migration_id=migration.id,
                 )
             self._keep(migration, applied_at)
@@ -179,8 +179,8 @@ class Bookkeeping(DatabaseBackend, ABC):
     def _time_of(self, migration: SQLMigration, operation: str) -> datetime:
         """Return the time to record: now, or later, so that it is after all others.
 
-        What is marked takes its place in the order instead, before those that come after it: when it was
-        applied nobody knows, and one is marked again when an edit of its file is accepted.
+        A marked migration is recorded before those that come after it: the time when it was applied is not
+        known, and one is marked again when an edit of its file is accepted.
         """
         times = {name: _read_time(time) for name, time in self.applied().items()}
         known = [time for time in times.values() if time is not None]

@@ -1,7 +1,6 @@
-"""What a live schema is, in a form that can be compared and drawn.
+"""A live schema, in a form that can be compared and drawn.
 
-Two schemas are the same if their `facts` are: what a table is called in quotes, how its SQL is laid out and
-what its comments say make no difference.
+Two schemas are the same if their `facts` are: quotes, the layout of SQL and comments make no difference.
 """
 
 import re
@@ -21,11 +20,11 @@ class Column:
     type: str
     nullable: bool
     default: str | None
-    # COLLATE and GENERATED, which SQLite's PRAGMAs do not tell.
+    # COLLATE and GENERATED, which SQLite's PRAGMAs do not report.
     extra: str = ""
 
     def __str__(self) -> str:
-        """Return the column as SQL would say it."""
+        """Return the column as in SQL."""
         default = f"DEFAULT {self.default}" if self.default else ""
         parts = [self.type, "" if self.nullable else "NOT NULL", default, self.extra]
         return " ".join(part for part in parts if part)
@@ -42,7 +41,7 @@ class ForeignKey:
     on_update: str = "NO ACTION"
 
     def __str__(self) -> str:
-        """Return the key as SQL would say it."""
+        """Return the key as in SQL."""
         actions = {"DELETE": self.on_delete, "UPDATE": self.on_update}
         said = "".join(f" ON {event} {action}" for event, action in actions.items() if action != "NO ACTION")
         return f"({', '.join(self.columns)}) -> {self.parent} ({', '.join(self.parent_columns)}){said}"
@@ -74,18 +73,18 @@ class Index:
     extra: str = ""
 
     def __str__(self) -> str:
-        """Return the index as SQL would say it."""
+        """Return the index as in SQL."""
         kind, rows = "unique " if self.unique else "", f" WHERE {self.where}" if self.where else ""
         return f"{kind}on {self.table} ({', '.join(self.columns)}){rows} {self.extra}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a server knows besides: a function, a type, an owner, a grant, a comment.
+    """Another object of a server: a function, a type, an owner, a grant, a comment.
 
     Attributes:
         of: the table or view that it belongs to, such as `table hands`, or itself.
-        is_implied: whether it is so wherever nobody has said otherwise.
+        is_implied: whether it is the default.
     """
 
     of: str
@@ -93,7 +92,7 @@ class Part:
     is_implied: bool = field(default=False, compare=False)
 
 
-# Of a database's own these are its operator's, unless the migrations say something of the same kind there.
+# Of these the operator decides, unless the migrations define some of the same kind.
 _OPERATORS_OWN = ("grant ", "owner ", "policy ", "security ")
 _OPERATORS_OPTIONS = ("CLUSTER ON", "FORCE ROW LEVEL", "REPLICA IDENTITY", "ROW LEVEL", "TABLESPACE")
 _NO_MATTER = "name of the "  # which a server has chosen
@@ -107,16 +106,16 @@ class Catalog:
     indexes: dict[str, Index] = field(default_factory=dict)
     triggers: dict[str, tuple[str, str]] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
-    # What the database as a whole says, which may be the app's.
+    # Settings of the whole database, which may be the app's.
     settings: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
-    # The schema and the name of each table with rows of its own, where there are schemas.
+    # The schema and the name of each table that stores rows, where there are schemas.
     places: dict[str, tuple[str, str]] = field(default_factory=dict, compare=False)
     # Which schemas are here besides the one whose names are plain; None if what is in no schema is not.
     schemas: tuple[str, ...] | None = field(default=None, compare=False)
 
     def facts(self) -> dict[str, str]:
-        """Return the schema as short statements, each under the name of what it is about."""
+        """Return the schema as short statements, each under the name of its object."""
         return dict(self._facts(self.tables.keys()))
 
     def names(self) -> set[str]:
@@ -170,11 +169,11 @@ class Catalog:
         return {name: part for name, part in now.items() if (_kind(name), part.of) in changed}
 
     def only(self, tables: Set[str], other: "Catalog | None" = None) -> "Catalog":
-        """Return the part of a schema that concerns some tables; others may share the database.
+        """Return the part of a schema for some tables; others may share the database.
 
         Args:
             tables: their names.
-            other: whose indexes, triggers and views belong to that part, too, whatever they are of.
+            other: a schema whose indexes, triggers and views belong to that part, too.
         """
         more = other or Catalog()
         indexes, triggers = self.indexes.items(), self.triggers.items()
@@ -217,7 +216,7 @@ def _kind(about: str) -> str:
 
 
 def _judged(table: Table, other: Table | None) -> Table:
-    """Return a table without what an operator decides, such as who sees which rows, and on which disk."""
+    """Return a table without what an operator decides, such as row-level security and the tablespace."""
     if other is None:
         return table
     own = {one for one in table.options - other.options if one.startswith(_OPERATORS_OPTIONS)}
@@ -226,7 +225,7 @@ def _judged(table: Table, other: Table | None) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One statement that is not the same in two schemas; None where it is absent."""
+    """A statement that differs in two schemas; None where it is missing."""
 
     about: str
     expected: str | None
@@ -235,17 +234,17 @@ class Difference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.expected is None:
-            return escaped(f"{self.about} is there and should not be{_shown(self.actual)}")
+            return escaped(f"{self.about} exists, but should not{_shown(self.actual)}")
         if self.actual is None:
             return escaped(f"{self.about} is missing{_shown(self.expected)}")
         return escaped(f"{self.about} is {_shortened(self.actual)}, not {_shortened(self.expected)}")
 
 
 class TableMissing(DriftUnknown):
-    """A table that an applied migration needs, and none of them has made, is gone."""
+    """A table that an applied migration needs, and that no migration creates, does not exist."""
 
     def __init__(self, table: str, migration_id: str) -> None:
-        super().__init__(f"{migration_id} needs the table {table}, which is gone", migration_id=migration_id)
+        super().__init__(f"{migration_id} needs the missing table {table}", migration_id=migration_id)
         self.table = table
         self.difference = Difference(f"table {table}", f"{migration_id} needs it", None)
 
@@ -260,7 +259,7 @@ def _shortened(fact: str) -> str:
 
 
 def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
-    """Return what is not the same, sorted; of a table that only one has, nothing but that."""
+    """Return the differences, sorted; for a table that only one has, only that."""
     both = expected.tables.keys() & actual.tables.keys()
     wanted, found = dict(expected._facts(both)), dict(actual._facts(both))
     alone = expected._objects() ^ actual._objects()
@@ -268,7 +267,7 @@ def differences(expected: Catalog, actual: Catalog) -> list[Difference]:
         for name, part in catalog.parts.items():
             if part.of in alone and part.of != name:
                 facts.pop(name)
-    for name in both:  # the order says something only where the columns are the same
+    for name in both:  # the order is compared only if the columns are the same
         orders = [", ".join(catalog.tables[name].columns) for catalog in (expected, actual)]
         if sorted(expected.tables[name].columns) == sorted(actual.tables[name].columns):
             wanted[f"order of columns in {name}"], found[f"order of columns in {name}"] = orders

@@ -1,6 +1,6 @@
-"""Folders of migrations judged without a database: for a hook before a commit, and for CI.
+"""Folders of migrations checked without a database, for commit hooks and CI.
 
-Reading the files to apply them ends at the first fault; this finds all, and what nobody else would say.
+Reading the files to apply them ends at the first fault; this finds all, and some that nothing else finds.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _LONG = 1_000_000  # characters, for which sqlparse takes half a minute
 
 
 class Dialect(NamedTuple):
-    """What an engine says of the text of a migration.
+    """How an engine reads the text of a migration.
 
     Attributes:
         split: divides it into statements.
@@ -47,11 +47,11 @@ class Dialect(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """What is wrong, and what to do.
+    """A problem, and what to do.
 
     Attributes:
-        file: as an operator knows it.
-        line: of that file, from 1; 0 if no line is to blame.
+        file: its path, as an operator knows it.
+        line: of that file, from 1; 0 if the problem has no line.
         problem: one sentence.
         is_note: whether it may stay.
     """
@@ -74,16 +74,16 @@ def check(
     own: str = "",
     since: str | None = None,
 ) -> list[Finding]:
-    """Return all that is wrong with some folders of migrations, by file and line.
+    """Return all problems of some folders of migrations, by file and line.
 
     Args:
         folders: those that are applied together, each engine's and its optional ones.
-        dialects: returns what the engine of a folder says; of several, a file goes by the one that it suits.
-        own: the engine of a folder that is named for none, as a folder of its own is named.
-        since: a commit, branch or tag of git; what a file was there, it must be still.
+        dialects: returns how the engine of a folder reads its files; of several, the best one counts.
+        own: the engine of a folder whose name is not that of an engine.
+        since: a git commit, branch or tag; the files that exist there must be unchanged.
 
     Raises:
-        InvalidInput: a folder is none, or git does not know that name.
+        InvalidInput: a folder does not exist, or git does not know that name.
     """
     found: list[Finding] = []
     read: dict[Path, list[SQLMigration]] = {}
@@ -103,7 +103,7 @@ def check(
             read[folder] += [one] if one else []
             found += says
         if not paths:
-            found.append(Finding(shown(folder), 0, "holds no migration: name another folder"))
+            found.append(Finding(shown(folder), 0, "contains no migration: name another folder"))
     engines = defaultdict[str, list[Path]](list)
     for folder in folders:
         name = "postgresql" if folder.name in OPTIONAL else folder.name
@@ -130,7 +130,7 @@ def check(
 def _migrations(  # noqa: PLR0912  # one for each kind of name
     folder: Path, found: list[Finding]
 ) -> Iterator[Path]:
-    """Yield the files that hold migrations, without their rollbacks; note what else lies there."""
+    """Yield the files that hold migrations, without their rollbacks; note the other files."""
     names = dict[str, Path]()
     for path in sorted(folder.iterdir()):
         name = path.name
@@ -140,32 +140,32 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
 
         if path.is_dir():
             if name.lower().endswith(".sql"):
-                finding("is a folder, and ignored: rename it")
+                finding("is a folder, so it is ignored: rename it")
             below = sorted(path.rglob("*")) if not name.startswith(".") else ()
             for lost in (one for one in below if one.suffix.lower() == ".sql" and one.name[0] != "."):
-                finding(f"lies in a folder below {shown(folder)}, where nobody looks: move it up", lost)
+                finding(f"is in a subfolder of {shown(folder)}, which is not read: move it up", lost)
         elif name.startswith((".", "yoyo-tmp")):
             if name.lower().endswith(".sql"):
-                finding("is a hidden file, and ignored: delete it if nobody needs it", is_note=True)
+                finding("is a hidden file, so it is ignored: delete it if it is not needed", is_note=True)
         elif not path.is_file():
             if name.lower().endswith(".sql"):
-                finding("is no file, or a link that leads to none: delete it, or restore what it leads to")
+                finding("is not a file, or is a broken link: delete it, or restore its target")
         elif name != escaped(name):
             finding("has control characters in its name: rename it")
         elif path.suffix == ".py":
             finding("is not SQL: write it as a pair of .sql files")
         elif path.suffix != ".sql":
             if _LIKE_A_MIGRATION.fullmatch(name):
-                ending = "is ignored: a migration ends with .sql, in lower case; rename or delete it"
+                ending = "is ignored: the name must end with .sql in lower case; rename or delete it"
                 finding(ending)
         elif name.endswith(_HALF):
             if not (half := path.with_name(name.removesuffix(_HALF) + ".sql")).exists():
-                finding(f"is one half of a pair: write {half.name} beside it")
+                finding(f"is a rollback script without an apply script: write {half.name} beside it")
         elif (like := _LIKE_A_HALF.search(path.stem)) and (
             like[0][0] == "." or path.with_name(f"{path.stem[: like.start()]}.sql").exists()
         ):
             wanted = path.stem[: like.start()] + _HALF
-            finding(f"would be applied as a migration of its own: a rollback is named {wanted}")
+            finding(f"would be applied as a migration: rename the rollback script to {wanted}")
         elif other := names.setdefault(name.casefold(), path):
             if other != path:
                 finding(f"is the same file as {other.name} on Windows and macOS: rename one of them")
@@ -173,7 +173,7 @@ def _migrations(  # noqa: PLR0912  # one for each kind of name
 
 
 def _pair(path: Path, folder: Path, judge: Dialect) -> tuple[SQLMigration | None, list[Finding]]:
-    """Read a pair, and what is wrong with each half; None where that cannot be read."""
+    """Return a pair and its problems; None if the pair cannot be read."""
     found = list[Finding]()
     try:
         one = read_pair(path, str(folder), judge.split)
@@ -182,7 +182,7 @@ def _pair(path: Path, folder: Path, judge: Dialect) -> tuple[SQLMigration | None
         return None, [Finding(error.file or shown(path), error.line or 0, problem)]
     if one.rollback_sql is None and not one.is_hook:
         lacking = rollback_file(path).name
-        found.append(Finding(shown(path), 0, f"has no rollback: write {lacking}, if only a comment"))
+        found.append(Finding(shown(path), 0, f"has no rollback: write {lacking} (a comment is enough)"))
     for direction, text in (("apply", one.apply_sql), ("rollback", one.rollback_sql)):
         if text is not None:
             found += _text(one, direction, text, judge)
@@ -192,21 +192,21 @@ def _pair(path: Path, folder: Path, judge: Dialect) -> tuple[SQLMigration | None
 def _text(  # one for each kind of fault
     one: SQLMigration, direction: str, text: str, judge: Dialect
 ) -> Iterator[Finding]:
-    """Yield what is wrong with one half of a pair."""
+    """Yield the problems of one script of a pair."""
     file = one.place(direction)
     if not text.strip():
-        yield Finding(file, 0, "is empty: say in a comment why there is nothing to do")
+        yield Finding(file, 0, "is empty: write a comment that explains why")
         return
     if REASON in text:
-        yield Finding(file, 1, "has not been filled in: say why this change")
+        yield Finding(file, 1, "is an unfilled template: write why this change is made")
     faults = one.faults(direction)
     yield from (Finding(file, line, problem.partition("\n")[0]) for line, problem in faults)
     for said in directives(text):
         if direction == "rollback" and said.is_exact and said.key != "transactional":
-            where = f"has no effect in a rollback: it belongs into {one.id}.sql"
+            where = f"has no effect in a rollback script: move it to {one.id}.sql"
             yield Finding(file, said.line, f"`-- {said.written}` {where}", is_note=True)
         elif said.is_exact and said.key != said.written[:-1]:
-            plain = f"is read as `-- {said.key}:`, but not by yoyo alone"
+            plain = f"is read as `-- {said.key}:`, but not by plain yoyo"
             yield Finding(file, said.line, f"`-- {said.written}` {plain}", is_note=True)
     statements = judge.split(text)
     for statement in statements:
@@ -218,20 +218,20 @@ def _text(  # one for each kind of fault
     texts = [part[0].text if len(part) == 1 else "" for part in parts if part]
     for statement, alone in zip_longest(statements, texts):
         if statement and statement.text != alone:
-            why = "yoyo alone would end this statement elsewhere"
+            why = "plain yoyo would end this statement elsewhere"
             if is_escape := re.search(r"\\['\"]", statement.text):
-                why += ", for it takes the backslash for an escape: write that character in another way"
+                why += ", because it treats the backslash as an escape: write that character in another way"
             yield Finding(file, statement.line, why, is_note=not is_escape)
             return
 
 
 def _numbers(paths: Iterable[Path], known: Iterable[Path], accepted: Collection[str]) -> Iterator[Finding]:
-    """Yield the numbers in a folder that are there twice or left out.
+    """Yield the numbers in a folder that are used twice or missing.
 
     Args:
         paths: its files.
-        known: those of all folders of its engine, these too.
-        accepted: the ids of those that say `-- out-of-order: true`.
+        known: those of all folders of its engine, these included.
+        accepted: the ids of those that declare `-- out-of-order: true`.
     """
     taken = defaultdict[str, dict[int, list[Path]]](lambda: defaultdict(list))
     for path in sorted(known, key=lambda path: natural(path.stem)):
@@ -247,14 +247,15 @@ def _numbers(paths: Iterable[Path], known: Iterable[Path], accepted: Collection[
         if (place := numbers[number].index(path)) > 0:
             first = numbers[number][place - 1]
             is_beside = first.parent == path.parent
-            problem = f"has the number of {first.name if is_beside else shown(first)}"
+            problem = f"has the same number as {first.name if is_beside else shown(first)}"
             if not is_beside or {first.stem, path.stem} & {*accepted}:
                 yield Finding(shown(path), 0, problem, is_note=True)
             else:
-                yield Finding(shown(path), 0, f"{problem}: give it the next one")
+                yield Finding(shown(path), 0, f"{problem}: give it the next number")
         elif kind in before and number - 1 not in numbers:
             missing = f"{max(one for one in numbers if one < number) + 1:0{len(found[2])}}"
-            yield Finding(shown(path), 0, f"comes after a gap: there is no {found[1]}{missing}; number it so")
+            problem = f"comes after a gap: there is no {found[1]}{missing}; give it that number"
+            yield Finding(shown(path), 0, problem)
         before.add(kind)
 
 
@@ -271,7 +272,7 @@ def _links(files: Sequence[SQLMigration], there: Collection[str]) -> Iterator[Fi
             yield Finding(one.place(), 0, f"has the same id as {other.place()}: rename one of them")
         for name in sorted(one.depends_on - {*there}):
             line = next((said.line for said in directives(one.apply_sql) if name in said.value.split()), 0)
-            yield Finding(one.place(), line, f"depends on {name}, which is not there: correct its header")
+            yield Finding(one.place(), line, f"depends on {name}, which does not exist: correct its header")
     sound = dict(known)
     while lost := [one.id for one in sound.values() if not one.depends_on <= sound.keys()]:
         sound = {name: one for name, one in sound.items() if name not in lost}
@@ -288,8 +289,8 @@ def _links(files: Sequence[SQLMigration], there: Collection[str]) -> Iterator[Fi
         ]
         call = shlex.join(("poker-therapist", "renumber", second.id, *named))
         problem = (
-            f"and {first.place()} both depend on {common}: `{call}` puts it after that, or its header "
-            "accepts it with `-- out-of-order: true`"
+            f"depends on {common}, as {first.place()} does: run `{call}` to give it the next number, or "
+            "add `-- out-of-order: true` to its header"
         )
         yield Finding(second.place(), 0, problem)
     ordered = [one for one in files if not one.is_hook]
@@ -298,20 +299,20 @@ def _links(files: Sequence[SQLMigration], there: Collection[str]) -> Iterator[Fi
             if one.source_dir != before.source_dir and Path(one.source_dir).name not in OPTIONAL:
                 continue  # the first of a folder
             if not (one.depends_on or one.out_of_order):
-                problem = f"depends on nothing, as only the first one does: write `-- depends: {before.id}`"
+                problem = f"has no dependency, but is not the first: add `-- depends: {before.id}`"
                 yield Finding(one.place(), 0, problem)
 
 
 def _twins(files: Sequence[SQLMigration], others: Collection[str], folder: Path) -> Iterator[Finding]:
-    """Yield what has no twin in the folder of the other engine."""
+    """Yield what has no counterpart in the folder of the other engine."""
     for one in files:
         if one.id not in others:
             twin = shown(folder / f"{one.id}.sql")
-            yield Finding(one.place(), 0, f"has no twin: write {twin}, if only a comment")
+            yield Finding(one.place(), 0, f"has no counterpart: write {twin} (a comment is enough)")
 
 
 def _released(parent: Path) -> Iterator[Finding]:
-    """Yield the files that are not what `released.sha256` says, which `sha256sum --check` reads, too."""
+    """Yield the files that differ from `released.sha256`, which `sha256sum --check` can read, too."""
     listed = parent / "released.sha256"
     for line in listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else ():
         digest, _, name = line.partition(" ")
@@ -319,21 +320,21 @@ def _released(parent: Path) -> Iterator[Finding]:
         if not name.strip():
             continue
         if not path.is_file():
-            yield Finding(shown(path), 0, f"is released, by {shown(listed)}, and gone: restore it")
+            yield Finding(shown(path), 0, f"is listed in {shown(listed)}, but missing: restore it")
         elif hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() != digest.strip("\\"):
             problem = "has been edited since its release: restore it, and write the change as a new migration"
             yield Finding(shown(path), 0, problem)
 
 
 def _since(folder: Path, since: str) -> Iterator[Finding]:
-    """Yield the files of a folder that are not what they were at a commit."""
+    """Yield the files of a folder that differ from those at a commit."""
     _git(folder, since, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}")
     for name in _git(folder, since, "ls-tree", "-z", "--name-only", since, "./").decode().split("\0"):
         path = folder / name
         if path.suffix != ".sql":
             continue
         if not path.is_file():
-            yield Finding(shown(path), 0, f"was there at {escaped(since)}, and is gone: restore it")
+            yield Finding(shown(path), 0, f"existed at {escaped(since)}, but is missing: restore it")
             continue
         before = _git(folder, since, "show", f"{since}:./{name}").decode("utf-8-sig", "replace")
         now = path.read_bytes().decode("utf-8-sig", "replace")
@@ -345,9 +346,9 @@ def _since(folder: Path, since: str) -> Iterator[Finding]:
 def _git(folder: Path, since: str, *arguments: str) -> bytes:
     program = shutil.which("git")
     if program is None:
-        raise InvalidInput("git is not installed, or its folder is not on PATH: --since asks it")
+        raise InvalidInput("--since needs git: install it, or add its folder to PATH")
     if since.startswith("-"):
-        raise InvalidInput(f"{escaped(since)} is no commit, branch or tag: name one")
+        raise InvalidInput(f"{escaped(since)} is not a commit, branch or tag: name one")
     ran = subprocess.run(  # noqa: S603  # no shell, and nothing that begins with a dash
         [program, "-C", folder, *arguments],
         # A hook's are about the folder that it was started in.
@@ -356,6 +357,6 @@ def _git(folder: Path, since: str, *arguments: str) -> bytes:
         check=False,
     )
     if ran.returncode:
-        said = ran.stderr.decode(errors="replace").strip() or "it has no such commit, branch or tag"
-        raise InvalidInput(f"git cannot tell what {shown(folder)} was at {escaped(since)} ({said})")
+        said = ran.stderr.decode(errors="replace").strip() or "no such commit, branch or tag"
+        raise InvalidInput(f"git cannot read {shown(folder)} at {escaped(since)} ({said}): correct --since")
     return ran.stdout

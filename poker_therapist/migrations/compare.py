@@ -1,6 +1,6 @@
 """Two states of a database, row by row, compared inside it: memory stays flat however large they are.
 
-Values are the same if they are to the letter: of one type, and of one case under any collation.
+Values are equal if they are identical: of the same type, and of the same case under any collation.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class ComparedTable:
 
 @dataclass(frozen=True, slots=True)
 class RowDifference:
-    """What is not the same in a table: values of one column, or, without a column, whole rows."""
+    """A difference in a table: values of one column, or, without a column, whole rows."""
 
     table: str
     column: str | None
@@ -50,11 +50,11 @@ class RowDifference:
     def __str__(self) -> str:
         """Return the difference as a sentence."""
         if self.column is None:
-            differing = f"{self.table}: {counted(self.count, 'row is', 'rows are')} not the same"
+            differing = f"{self.table}: {counted(self.count, 'row differs', 'rows differ')}"
         else:
             many = counted(self.count, "value differs", "values differ")
             differing = f"{self.table}.{self.column}: {many}"
-        return f"{differing}, such as {self.example}"
+        return f"{differing}, for example {self.example}"
 
 
 class RowComparison(ABC):
@@ -76,7 +76,7 @@ class RowComparison(ABC):
 
     @abstractmethod
     def exact(self, value: str) -> Sequence[str]:
-        """Return expressions of which one is unequal for two values that are not the same to the letter.
+        """Return expressions of which at least one is unequal for two values that are not identical.
 
         Args:
             value: a column, as an SQL expression. The first expression is what an example shows.
@@ -84,7 +84,7 @@ class RowComparison(ABC):
 
     @abstractmethod
     def same_key(self, table: str, column: str) -> str:
-        """Return the condition that two keys are the same to the letter, as an index or a hash can find them.
+        """Return the condition that two keys are identical, in a form that an index or a hash can use.
 
         Args:
             table: a table that both sides have.
@@ -116,14 +116,14 @@ class RowComparison(ABC):
                 yield sides[0], table, count
 
     def changed_rows(self) -> Iterator[tuple[str, int]]:
-        """Yield each table with rows that are gone, new or different, and how many are."""
+        """Yield each table with deleted, new or changed rows, and their number."""
         counts = {table: count for _, table, count in self.tables_on_one_side()}
         for table in self.shared_tables():
             counts[table] = self._changed(table)
         yield from sorted((table, count) for table, count in counts.items() if count)
 
     def differences(self) -> Iterator[RowDifference]:
-        """Yield what is not the same in the tables that exist on both sides."""
+        """Yield the differences in the tables that exist on both sides."""
         for table in self.shared_tables():
             yield from self._compare_by_key(table) if self._key(table) else self._compare_whole_rows(table)
 
@@ -186,7 +186,7 @@ class RowComparison(ABC):
         return f"(SELECT {names}, sum(surplus) AS surplus FROM ({both}) AS rows GROUP BY {names}) AS kinds"
 
     def _count_pairs(self, table: str, conditions: Sequence[str]) -> Sequence[int]:
-        """Go once through the pairs of rows with the same key; return how many there are, and meet each."""
+        """Count, in one scan, the pairs of rows with the same key, and those that meet each condition."""
         counts = [f"count(*) FILTER (WHERE {condition})" for condition in conditions]
         found: Sequence[int] = self._first(["count(*)", *counts], self._pairs(table))
         return found
@@ -221,9 +221,9 @@ class RowComparison(ABC):
         return self.first_row(f"SELECT {', '.join(expressions)} FROM {source}")
 
     def _only(self, side: Side, table: str, count: int, example: Iterable[object]) -> RowDifference:
-        # A row of a counter is a value, and nobody's row.
+        # The row of a counter is reported as a value.
         counter = self.tables[side][table].counter
-        return RowDifference(table, counter, count, f"only {side}: {_text(example)}")
+        return RowDifference(table, counter, count, f"{_text(example)} (only {side})")
 
 
 def quoted(name: str) -> str:

@@ -1,7 +1,7 @@
-"""What a statement does to data, and which rows and values a run would lose, as far as its text alone says.
+"""The effects of statements on data, and the rows and values that a run would lose, read from the text alone.
 
-Of what is overwritten, lost is what a constant or another column replaces. What comes from another table is
-taken for put back.
+An overwritten value is lost if a constant or another column replaces it. A value from another table counts as
+restored.
 """
 
 import re
@@ -49,7 +49,7 @@ _ADDS_COLUMN = re.compile(
 _DROPS_COLUMN = re.compile(rf"DROP (?!CONSTRAINT\b)(?:COLUMN )?(?:IF EXISTS )?({PART})", re.I)
 _DROPS_TABLES = re.compile(rf"DROP (?:FOREIGN )?TABLE (?:IF EXISTS )?{_LIST}", re.I)
 _CHANGES_TYPE = re.compile(rf"ALTER (?:COLUMN )?({PART}) (?:SET DATA )?TYPE (.*)", re.I)
-# A type that holds whatever another does.
+# A type that can store the values of every other type.
 _HOLDS_ALL = re.compile(
     rf"(?:TEXT|VARCHAR|CHARACTER VARYING)(?: COLLATE \S+)?(?: USING {NAME} ?:: ?[a-z]+)? ?;?$", re.I
 )
@@ -62,12 +62,12 @@ _SELECTS_ROWS = re.compile(
     r"\b(?:WHERE|DISTINCT|GROUP BY|HAVING|LIMIT|OFFSET|FETCH|EXCEPT|INTERSECT|OR IGNORE|DO NOTHING)\b",
     re.I,
 )
-# What puts rows over others.
+# Statements that replace rows.
 _REPLACES = re.compile(r"^(?:REPLACE|INSERT OR REPLACE|MERGE) |\bDO UPDATE\b", re.I)
 _SETS = re.compile(r"\b(?:DO|THEN) UPDATE SET (.*?)(?= WHEN (?:NOT )?MATCHED|$)", re.I)
 _ALIAS = re.compile(rf"^(?:UPDATE (?:OR \w+ )?|MERGE INTO )(?:ONLY )?{NAME} (?:AS )?(?!SET\b)({PART})", re.I)
 _TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY|pg_temp)\b", re.I)
-# What takes along things that the text does not name.
+# Statements that drop things that the text does not name.
 _TAKES_ALONG = re.compile(
     r"(?:DROP (?!(?:TABLE|SCHEMA|VIEW|MATERIALIZED|INDEX|TRIGGER|POLICY|RULE|SEQUENCE)\b)|TRUNCATE\b)"
     r".* CASCADE\b"
@@ -94,12 +94,12 @@ _CHANGES = tuple(
         (rf"INSERT (?:OR \w+ )?INTO {NAME}(?=.* DO UPDATE )", "inserts rows into {}, or updates them"),
         (rf"INSERT (?:OR \w+ )?INTO {NAME}", "inserts rows into {}"),
         (rf"MERGE INTO (?:ONLY )?{NAME}", "inserts, updates or deletes rows of {}"),
-        (rf"DROP SCHEMA (?:IF EXISTS )?{NAME}(?=.* CASCADE)", "drops the schema {} and all that is in it"),
+        (rf"DROP SCHEMA (?:IF EXISTS )?{NAME}(?=.* CASCADE)", "drops the schema {} and everything in it"),
         (rf"DROP DATABASE (?:IF EXISTS )?{NAME}", "drops the database {}"),
-        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "computes the rows of {} again"),
+        (rf"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?{NAME}", "recomputes the rows of {}"),
         (rf"(?:CLUSTER|VACUUM \(?.*\bFULL\b.*?\)?) (?!USING){NAME}", "rewrites the table {}"),
         (r"(VACUUM|CLUSTER) ?;?$", "rewrites all tables ({})"),
-        (r"(DO|CALL)\b", "runs code ({}): what that does, its text alone does not say"),
+        (r"(DO|CALL)\b", "runs code ({}): its effect cannot be read from its text"),
     )
 )
 
@@ -122,7 +122,7 @@ def code(text: str) -> str:
 
 
 class _Effect(NamedTuple):
-    """What a statement does, once all that follow it are known; and what it loses."""
+    """The effect of a statement, known when all that follow it are read; and its loss."""
 
     sentence: Callable[[], str] | str = ""
     lost: Callable[[], Lost | None] = lambda: None
@@ -138,7 +138,7 @@ def effects(statements: Sequence[Statement]) -> list[list[str]]:
 
 
 def losses(statements: Sequence[Statement]) -> list[Lost]:
-    """Return what is nowhere any more once some statements, of one migration or more, have run."""
+    """Return what no longer exists after some statements, of one migration or more."""
     found = (one.lost() for each in Reading().all(statements) for one in each)
     return [one for one in found if one]
 
@@ -164,7 +164,7 @@ class Reading:
         self._over: list[Table] = []
 
     def all(self, statements: Sequence[Statement]) -> list[list[_Effect]]:
-        """Read statements, no more than a person writes: a text that a database kept may be anybody's."""
+        """Read statements, with a limit: a stored text cannot be trusted."""
         found = [list(self._read(one.text, code(one.text)[:100_000])) for one in statements[:2_000]]
         return found + [[_loses(Lost(other=each.text.split()[0]))] for each in statements[2_000:]]
 
@@ -255,7 +255,7 @@ class Reading:
         elif found := _UPDATES.match(main):
             table, items = self._table(found[1]), assigned(main)
             table.copies.append(Copy(table, _selects(main), items))
-            for name in sources(text):  # whose other columns say to which row each value belongs
+            for name in sources(text):  # whose other columns match each value to its row
                 items = [*items, Item.of("", main)]
                 self._table(name).copies.append(Copy(table, is_part=False, items=items, is_over=True))
                 self._over.append(table)
@@ -319,12 +319,12 @@ class Reading:
 
         def sentence() -> str:
             if table.is_made:
-                return f"drops {name}, which this migration has made"
+                return f"drops {name}, which this migration created"
             if not table.keeps():
                 return f"drops the table {name} and its rows"
             if self.tables[key].is_gone:
                 return f"drops the table {name}, whose rows were copied before"
-            return f"rebuilds the table {name}, with rows that were copied before"
+            return f"rebuilds the table {name} from rows that were copied before"
 
         return _Effect(sentence, lost)
 
@@ -357,7 +357,7 @@ class Reading:
         self.emptied |= {name for name, one in self.first.items() if one is table}
 
     def _rows(self, table: Table, *, is_part: bool) -> Callable[[], Lost | None]:
-        """Return what says, once all has been read, what is lost where rows are deleted here."""
+        """Return a function that returns, after all is read, the loss of rows that are deleted here."""
         upto = len(table.copies)
         self._note_loss(table)
 
@@ -372,7 +372,7 @@ class Reading:
         return lost
 
     def _values(self, table: Table, column: str, *, is_part: bool) -> Callable[[], Lost | None]:
-        """Return what says, once all has been read, what is lost where the values of a column go here."""
+        """Return a function that returns, after all is read, the loss of a column's values here."""
         upto, first = len(table.copies), table.was_called.get(column, column)
         self._note_loss(table)
 

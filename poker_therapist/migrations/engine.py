@@ -151,17 +151,17 @@ class RefusedRow(Exception):
 
 
 class Holding(Enum):
-    """What a file beside a database is that holds, or may hold, an owner's rows."""
+    """The kind of a file beside a database that contains, or may contain, an owner's rows."""
 
-    OURS = "a backup that we have made"
-    OF_OTHERS = "a file that somebody has kept by hand"
-    LEFT = "what a killed command, or a restore over a damaged database, has left"
+    OURS = "a backup made by this package"
+    OF_OTHERS = "a file that somebody else keeps"
+    LEFT = "a leftover of a killed command, or of a restore over a damaged database"
     UNKNOWN = "a file that cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A backup that lies beside a database.
+    """A backup beside a database.
 
     Attributes:
         made_at: when, in UTC.
@@ -183,15 +183,15 @@ class ScriptDialect(ABC):
 
     Attributes:
         program: runs the script.
-        prefix: how the names of what is temporary begin, which no migration may name.
+        prefix: the prefix of temporary names, which no migration may use.
         backend: of the database.
         begin: begins a transaction that may write.
-        reset: ends what a migration has set for its session, inside or outside a transaction.
-        close: ends that, and what it has made for its session.
-        user: returns who runs the script.
-        host: returns from where.
+        reset: resets the settings of a migration's session, inside or outside a transaction.
+        close: does the same, and drops the temporary objects of the session.
+        user: returns the user who runs the script.
+        host: returns the host of the script.
         uuid: returns a new id for yoyo's log.
-        recorded: returns the time in a row of yoyo's as we keep it.
+        recorded: returns the time in a row of yoyo's in our format.
         tables: the rows of the tables that are there, and a comparison of their names in lower case, to
             which a name is to be put.
         present: the query for what there is, as `AtomicBackend.present` asks it.
@@ -216,19 +216,19 @@ class ScriptDialect(ABC):
 
     @abstractmethod
     def head(self) -> str:
-        """Return what comes first: it ends the run at the first error."""
+        """Return the start of the script, which ends the run at the first error."""
 
     @abstractmethod
     def tail(self, done: str) -> str:
-        """Return what comes last, and says what was done."""
+        """Return the end of the script, which prints what was done."""
 
     @abstractmethod
     def fault(self, text: str) -> tuple[int, str] | None:
-        """Return what of a statement the program would not run to the letter: its line, from 0, and why."""
+        """Return the line, from 0, of what the program would not run unchanged, and why."""
 
     @abstractmethod
     def statement(self, text: str) -> str:
-        """Return a statement of a migration as the program runs it to the letter."""
+        """Return a statement of a migration in a form that the program runs unchanged."""
 
     @abstractmethod
     def now(self) -> str:
@@ -244,14 +244,14 @@ class ScriptDialect(ABC):
 
     @abstractmethod
     def after(self, direction: str) -> str:
-        """Return what fails unless that holds."""
+        """Return a statement that fails unless that condition holds."""
 
     def literal(self, value: str) -> str:
         """Return a text as a literal."""
         return "'{}'".format(value.replace("'", "''"))
 
     def has_table(self, name: str) -> str:
-        """Return a condition: there is a table of that name, in whichever case."""
+        """Return a condition: there is a table of that name, in upper or lower case."""
         return f"EXISTS (SELECT 1 FROM {self.tables} = {self.literal(name.lower())})"
 
 
@@ -276,8 +276,8 @@ class Engine(ABC):
     def script(self, backend: AtomicBackend) -> ScriptDialect:
         """Return what writes a plan as a file for the program of the engine."""
 
-    def limit(self, connection: Any) -> None:  # noqa: B027  # a server has limits of its own
-        """Let what is asked on a connection end, where a database may have been made so that it does not."""
+    def limit(self, connection: Any) -> None:  # noqa: B027  # a server has its own limits
+        """Limit the queries of a connection, because those of a crafted database may never end."""
 
     @abstractmethod
     def rehearsal_copy(self, files: Mapping[str, SQLMigration]) -> AbstractContextManager[RehearsalCopy]:
@@ -305,10 +305,10 @@ class Engine(ABC):
 
     @abstractmethod
     def list_backups(self, sources: Sequence[str]) -> list[BackupFile]:
-        """Return the finished backups that lie beside the database, oldest first.
+        """Return the finished backups beside the database, oldest first.
 
         Raises:
-            InvalidInput: no backups lie beside such a database.
+            InvalidInput: such a database has no backups beside it.
         """
 
     @abstractmethod

@@ -25,12 +25,12 @@ from poker_therapist.location import command_about
 from poker_therapist.migrations.header import blank, directives, is_compatible, misplaced, unreadable
 from poker_therapist.migrations.order import in_order, natural
 
-# A statement ends its transaction by itself with one of these; the backend alone may.
+# Statements that end their transaction, which only the backend may do.
 _TRANSACTION_CONTROL = {
     "ABORT", "BEGIN", "COMMIT", "END", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START",
 }  # fmt: skip
 _FIRST_WORD = re.compile(r"prepare\s+transaction\b|\w*", re.IGNORECASE)
-# What begins a command of these programs, and never a statement of SQL.
+# How a command of these programs begins, and no SQL statement does.
 _PROGRAMS = {"\\": "psql", ".": "sqlite3"}
 _CREATES = re.compile(
     r"""
@@ -66,10 +66,8 @@ _NEXT_STATE = (
     (6, 6, 5, 5, 5, 5, 5, 7),
     (1, 7, 5, 5, 5, 5, 5, 5),
 )
-# What to do with a statement that no transaction may hold.
-OUTSIDE_TRANSACTION = (
-    "put it into a migration of its own, with `-- transactional: false` in the comment at its top"
-)
+# What to do with a statement that cannot run inside a transaction.
+OUTSIDE_TRANSACTION = "move it to a separate migration with `-- transactional: false` in its header"
 # The sources of applied migrations without files.
 KEPT_IN_DATABASE = "(kept in the database)"
 
@@ -83,14 +81,14 @@ class Statement:
 
     @property
     def control(self) -> str:
-        """What it does to its transaction: COMMIT, say, or an empty text if nothing."""
+        """Its effect on the transaction, such as COMMIT; empty if there is none."""
         found = _FIRST_WORD.match(self.text)
         word = " ".join(found[0].upper().split()) if found else ""
         return word if word in _TRANSACTION_CONTROL else ""
 
     @property
     def fault(self) -> str:
-        """Why it is no statement of SQL, and what to do; empty if it may be one."""
+        """Why it is not an SQL statement, and what to do; empty if it may be one."""
         if program := _PROGRAMS.get(self.text[:1]):
             return f"{self.text.split()[0]} is a command of {program}, not SQL: remove it"
         return ""
@@ -101,11 +99,11 @@ class Statement:
         return line if len(line) <= 100 else f"{line[:97]}..."
 
 
-@lru_cache(1024)  # each step of a migration asks for the same text
+@lru_cache(1024)  # each step of a migration splits the same text
 def split(text: str) -> list[Statement]:
-    """Return the statements of a file, each ended where SQLite's `sqlite3_complete()` says so.
+    """Return the statements of a file, which end where SQLite's `sqlite3_complete()` ends them.
 
-    So a semicolon in a text, a comment or the body of a trigger ends nothing. Each character is read once.
+    So a semicolon in a string, a comment or the body of a trigger ends nothing. Each character is read once.
     """
     statements, ends = list[Statement](), list[int]()
     state = start = counted = 0
@@ -154,20 +152,20 @@ class SQLMigration(Migration):
         self.rollback_sql = rollback_sql
         said = [one for one in directives(apply_sql) if one.is_exact]
         true = {one.key for one in said if one.value.lower() == "true"}
-        true -= {one.key for one in said if one.value.lower() != "true"}  # said twice, and not the same
+        true -= {one.key for one in said if one.value.lower() != "true"}  # given twice, with different values
         self.depends_on = {name for one in said if one.key == "depends" for name in one.value.split()}
         self.use_transactions = self._says_transactional("apply", unless_said=True)
-        # Accepted: that it is applied after one that comes later, or beside another on the same one.
+        # It may be applied after one that comes later, and beside another with the same dependency.
         self.out_of_order = "out-of-order" in true
-        # Code that does not know this migration may go on.
+        # Code that does not know this migration continues to work.
         self.is_compatible = is_compatible(apply_sql)
         self._rolls_back_whole = self._says_transactional("rollback", unless_said=self.use_transactions)
 
     def _says_transactional(self, direction: str, *, unless_said: bool) -> bool:
-        """Return what the header of a direction's file says of transactions.
+        """Return whether the header of a direction's file declares a transaction.
 
         Raises:
-            InvalidMigration: its header says something else than true or false.
+            InvalidMigration: its header has another value than true or false.
         """
         text = (self.apply_sql if direction == "apply" else self.rollback_sql) or ""
         said = [one for one in directives(text) if one.key == "transactional" and one.is_exact]
@@ -181,7 +179,7 @@ class SQLMigration(Migration):
         return self.use_transactions if direction == "apply" else self._rolls_back_whole
 
     def place(self, direction: str = "apply") -> str:
-        """Return the file of a direction, relative to the working folder where it lies below it."""
+        """Return the file of a direction, relative to the working folder if it is below that."""
         if self.file is None:
             return escaped(f"{self.id} {self.source_dir}")
         return shown(self.file if direction == "apply" else rollback_file(self.file))
@@ -190,14 +188,14 @@ class SQLMigration(Migration):
         """Return the statements of a direction, apply or rollback.
 
         Raises:
-            InvalidMigration: its file is missing, or ends the transaction by itself.
+            InvalidMigration: its file is missing, or ends the transaction itself.
         """
         text = self.apply_sql if direction == "apply" else self.rollback_sql
         self._require_pair()
         if text is None:
             raise InvalidMigration(
-                f"the files of {escaped(self.id)} are gone, and the database has kept no text of it: "
-                "restore them",
+                f"{escaped(self.id)} has no files here, and its scripts are not stored in the database: "
+                "restore the files",
                 migration_id=self.id,
             )
         for wrong_in in ("apply", "rollback") if direction == "apply" else ("rollback",):
@@ -211,7 +209,7 @@ class SQLMigration(Migration):
         return self.split(text)
 
     def faults(self, direction: str, *, headers: bool = True) -> list[tuple[int, str]]:
-        """Return the line of each thing in the file of a direction that cannot be run, and what to do.
+        """Return the line of each fault in the file of a direction, and what to do.
 
         Args:
             direction: apply or rollback.
@@ -223,7 +221,7 @@ class SQLMigration(Migration):
             if problem := one.fault:
                 found.append((one.line, problem))
             elif self.is_transactional(direction) and (control := one.control):
-                why = f"{control} would end the transaction that keeps {self.id} whole: remove it"
+                why = f"{control} would end the transaction of {self.id}: remove it"
                 found.append((one.line, f"{why}\n    {one}"))
         if headers and self.file is not None:
             of_comments = (*directives(text), *misplaced(text, [(one.text, one.line) for one in statements]))
@@ -232,7 +230,7 @@ class SQLMigration(Migration):
         return sorted(found)
 
     def names_made(self, *, unless_there: bool = False) -> set[str]:
-        """Return the kind and name, in lower case, of what it creates; or only of what IF NOT EXISTS."""
+        """Return the kind and name, in lower case, of what it creates; or only with IF NOT EXISTS."""
         names = set()
         for statement in self.split(self.apply_sql):
             found = _CREATES.search(statement.text)
@@ -252,19 +250,19 @@ class SQLMigration(Migration):
         if self.file is not None and self.rollback_sql is None and not self.is_hook:
             raise InvalidMigration(
                 f"{self.place('rollback')} is missing, so {self.id} could not be rolled back: "
-                "write it (a comment alone, if there is nothing to undo)",
+                "write it (a comment is enough if there is nothing to undo)",
                 migration_id=self.id,
                 file=self.place("rollback"),
             )
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of both texts, the same however a checkout ends its lines."""
+        """The SHA-256 of both texts, independent of line endings."""
         texts = (normalised(self.apply_sql), normalised(self.rollback_sql or ""))
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     def failure(self, direction: str, why: str) -> MigrationFailed:
-        """Return the error for what this has done, and what has been undone."""
+        """Return the error for a problem of this migration, whose changes were undone."""
         return MigrationFailed(
             f"{self.place(direction)}: {why}. All changes of {self.id} were undone.",
             migration_id=self.id,
@@ -284,7 +282,7 @@ class SQLMigration(Migration):
             old, new = normalised(before).splitlines(), normalised(after).splitlines()
             pairs = enumerate(zip(old, new, strict=False))
             same = next((number for number, (was, now) in pairs if was != now), len(new))
-            # To compare all of a long text with the other may take hours.
+            # To compare two long texts completely may take hours.
             lines = difflib.unified_diff(old[: same + 500], new[: same + 500], n=0, lineterm="")
             changed = [f"    {line[:200]}" for line in list(lines)[2:]]
             if changed:
@@ -299,7 +297,7 @@ class SQLMigration(Migration):
 
 
 class AppliedRecord(NamedTuple):
-    """What the database has kept of a migration; no texts if plain yoyo applied it."""
+    """The stored record of a migration; without texts if plain yoyo applied it."""
 
     applied_at: str | None
     checksum: str | None
@@ -308,16 +306,16 @@ class AppliedRecord(NamedTuple):
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it was begun, in whichever direction, and not finished."""
+        """Whether it was started, in either direction, and not finished."""
         return self.apply_sql is not None and self.applied_at is None
 
     def is_text_of(self, applied_at: str | None) -> bool:
-        """Return whether this was applied then; plain yoyo may have applied another text meanwhile."""
+        """Return whether this was applied at that time; plain yoyo may have applied another text since."""
         return self.apply_sql is not None and self.applied_at in (applied_at, None)
 
 
 def normalised(text: str) -> str:
-    """Return a text without what differs between checkouts: line ends, blanks at the end of lines."""
+    """Return a text with normalised line endings, and without blanks at the end of lines."""
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
@@ -327,7 +325,7 @@ def rollback_file(path: Path) -> Path:
 
 
 def renumber_call(location: Any, migration: SQLMigration) -> str:
-    """Return the call that makes a migration the next one: in its folder, and for its database."""
+    """Return the call that gives a migration the next number: in its folder, and for its database."""
     folder = (escaped(str(migration.file.parent.absolute())),) if migration.file else ()
     about = replace(location, yoyo=None, sources=location.sources or folder)
     return command_about(about, "renumber", migration.id)
@@ -336,15 +334,15 @@ def renumber_call(location: Any, migration: SQLMigration) -> str:
 def out_of_order(location: Any, migration: SQLMigration, why: str) -> MigrationOutOfOrder:
     """Return the error for a migration that is late, or one of a fork."""
     return MigrationOutOfOrder(
-        f"{why}: `{renumber_call(location, migration)}` makes {migration.id} the next one; "
-        "or write `-- out-of-order: true` into its header, if their order makes no difference",
+        f"{why}: run `{renumber_call(location, migration)}` to give {migration.id} the next number, "
+        "or add `-- out-of-order: true` to its header if their order makes no difference",
         migration_id=migration.id,
         file=migration.place(),
     )
 
 
 def shown(path: Path) -> str:
-    """Return a path as an operator knows it: relative to the working folder if it lies below it."""
+    """Return a path as an operator knows it: relative to the working folder if it is below that."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # on another drive of Windows
@@ -364,7 +362,7 @@ def read_migrations(
         split: how the engine divides a text into statements.
 
     Raises:
-        InvalidMigration: a source has no migration, or one of its files cannot be used; says which and why.
+        InvalidMigration: a source has no migration, or one of its files cannot be used; the message names it.
     """
     found: dict[str, SQLMigration] = {}
     whole = " ".join(sources)
@@ -399,13 +397,13 @@ def _files(source: str) -> Iterable[Path]:
             )
         if path.suffix != ".sql":
             raise InvalidMigration(
-                f"{shown(path)} is not SQL: schema changes here are pairs of .sql files", file=shown(path)
+                f"{shown(path)} is not SQL: write it as a pair of .sql files", file=shown(path)
             )
         if not path.name.endswith(".rollback.sql"):
             yield path
         elif not (half := path.with_name(path.name.removesuffix(".rollback.sql") + ".sql")).exists():
             raise InvalidMigration(
-                f"{shown(path)} is one half of a pair: {half.name} is missing beside it", file=shown(path)
+                f"{shown(path)} is a rollback script: write its apply script {half.name}", file=shown(path)
             )
 
 
@@ -425,7 +423,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidMigration(
-            f"{shown(path)} is not UTF-8 (byte {error.start}): save it in that encoding", file=shown(path)
+            f"{shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8", file=shown(path)
         ) from error
     except OSError as error:
         raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}", file=shown(path)) from error
@@ -437,7 +435,7 @@ def link(migrations: dict[str, SQLMigration]) -> None:
         unknown = sorted(migration.depends_on - migrations.keys())
         if unknown and migration.file is not None:
             raise InvalidMigration(
-                f"{migration.place()} depends on {unknown[0]}, which is not there: correct its `-- depends:`",
+                f"{migration.place()} depends on {unknown[0]}, which does not exist: correct `-- depends:`",
                 migration_id=migration.id,
                 file=migration.place(),
             )
@@ -445,5 +443,5 @@ def link(migrations: dict[str, SQLMigration]) -> None:
     try:
         TopologicalSorter({name: migrations[name].depends_on for name in migrations}).prepare()
     except CycleError as error:
-        circle = f"these depend on each other in a circle: {' -> '.join(reversed(error.args[1]))}"
+        circle = f"circular dependency: {' -> '.join(reversed(error.args[1]))}"
         raise InvalidMigration(f"{circle}: correct one `-- depends:`") from error

@@ -1,6 +1,6 @@
 """The directives of a migration's file: `-- word: value`, a line of the comments before the first statement.
 
-A comment is taken for a misspelt directive only if its value is one, too: `-- transactions: one for each` is
+A comment counts as a misspelt directive only if its value fits, too: `-- transactions: one for each` is
 an ordinary comment, `-- transaction: false` is refused.
 """
 
@@ -33,11 +33,11 @@ class Directive(NamedTuple):
 
     Attributes:
         key: the directive that it is, or that was meant.
-        written: what stands there before the value.
+        written: the text before the value.
         value: the rest of the line.
         line: of the file, from 1.
         is_exact: whether it is spelt as a directive, in any case.
-        in_header: whether it stands before the first statement.
+        in_header: whether it is before the first statement.
     """
 
     key: str
@@ -49,14 +49,14 @@ class Directive(NamedTuple):
 
     @property
     def fault(self) -> str:
-        """What is wrong with it, and what to do; empty if nothing is."""
+        """Its problem, and what to do; empty if there is none."""
         if not self.in_header:
             return (
                 f"`-- {self.written}` below the first statement has no effect: move "
                 f"`-- {self.key}: {self.value}` above it, or delete it"
             )
         if not self.is_exact:
-            return f"`-- {self.written}` is no directive: write `-- {self.key}: {self.value}`"
+            return f"`-- {self.written}` is not a directive: write `-- {self.key}: {self.value}`"
         if self.key != "depends" and self.value.lower() not in ("true", "false"):
             return f"`-- {self.key}:` must be true or false"
         return ""
@@ -74,9 +74,9 @@ def directives(text: str) -> list[Directive]:
 
 
 def is_compatible(text: str) -> bool:
-    """Return whether the header of a file says that code which does not know the migration may go on.
+    """Return whether the header of a file declares that code which does not know it continues to work.
 
-    Opening a database asks this of what it does not know: nothing here imports yoyo.
+    Called for unknown migrations when a database is opened: nothing here imports yoyo.
     """
     said = [one for one in directives(text) if one.key == "compatible" and one.is_exact]
     return bool(said) and all(one.value.lower() == "true" and not one.fault for one in said)
@@ -104,9 +104,9 @@ def unreadable(text: str, split: Callable[[str], Sequence[Any]]) -> list[tuple[i
     """Return the line of what hides statements that come after it, and what to do."""
     found = []
     if "\0" in text:  # at which one engine stops, and which the other refuses
-        found.append((text.index("\0"), "holds a NUL character: delete it"))
+        found.append((text.index("\0"), "contains a NUL character: delete it"))
     if "/*" in text and [one.text for one in split(f"{text}\n;SELECT 1")[-1:]] != ["SELECT 1"]:
-        why = "this comment has no end, so what comes after it would not be run: end it"
+        why = "this comment is not closed, so the statements after it would not be run: close it"
         found.append((text.rfind("/*"), why))
     return [(text.count("\n", 0, place) + 1, why) for place, why in found]
 

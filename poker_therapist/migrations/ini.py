@@ -1,4 +1,4 @@
-"""The ini file: found, judged whether somebody else may have written it, and read for what we ask of it."""
+"""The ini file: find it, refuse it if another user can write it, and read its options."""
 
 import configparser
 import os
@@ -13,17 +13,17 @@ from yoyo import config as yoyo_config
 from poker_therapist.errors import InvalidInput
 
 _WRITERS = {stat.S_IWGRP: "its group", stat.S_IWOTH: "everybody"}
-_OTHERWISE = "or say what you mean with --config FILE, --no-config or --database"
+_OTHERWISE = "or use --config FILE, --no-config or --database"
 
 
 def find_ini(*, writers: int = stat.S_IWGRP | stat.S_IWOTH) -> Path | None:
     """Return the yoyo.ini of the working folder, or the nearest above it, None if there is none.
 
-    Folders above are looked at while they have the same owner, and not beyond the home folder, a repository's
-    root or the border of a file system. What lies beyond, somebody else may have put there.
+    Folders above are searched while they have the same owner, up to the home folder or the root of a
+    repository or file system. Another user may have created what is beyond.
 
     Args:
-        writers: who else must not be able to write the file or its folder.
+        writers: the mode bits of those who must not be able to write the file or its folder.
 
     Raises:
         InvalidInput: somebody else can write the file or its folder, or owns it.
@@ -51,22 +51,22 @@ def ini_beyond() -> str | None:
     """Return why a yoyo.ini that yoyo alone would find is not used; None if there is none."""
     found: str | None = yoyo_config.find_config()
     return found and (
-        f"{found} is not used: above the working folder, only folders of the same owner are looked at, up to "
-        f"the home folder, the repository's or the file system's root: move it down, {_OTHERWISE}"
+        f"{found} is not used: above the working folder, only folders of the same owner are searched, up to "
+        f"the home folder or the root of the repository or file system: move it down, {_OTHERWISE}"
     )
 
 
 def ini_value(file: Path, option: str, *, is_given: bool) -> str | None:
-    """Return what an ini file, with those that it inherits or includes, says; None if it says nothing.
+    """Return an option of an ini file, with those that it inherits or includes; None if it is not set.
 
     Args:
         file: its absolute path.
-        option: what is asked for, in its section DEFAULT.
-        is_given: the operator has named the file, so that it may lie anywhere.
+        option: its name, in the section DEFAULT.
+        is_given: the operator has named the file, so that it may be anywhere.
 
     Raises:
-        InvalidInput: one of the files is no ini file, cannot be read, or others can write it. The message
-            repeats nothing of what is in it.
+        InvalidInput: one of the files is not an ini file, cannot be read, or other users can write it. The
+            message repeats nothing of its contents.
     """
     for config, here in _read_all(file, (), is_given=is_given):
         try:
@@ -85,7 +85,7 @@ def ini_value(file: Path, option: str, *, is_given: bool) -> str | None:
 
 
 def where_to_write(file: Path, option: str, value: str) -> str:
-    """Return what to do with which line of an ini file, so that it says something for one run."""
+    """Return which line of an ini file to change, and how, to set an option for one run."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     is_there, is_section = rf"\s*{option}\s*[=:]", r"\[DEFAULT\]"
     said = [number for number, line in enumerate(lines, 1) if re.match(is_there, line, re.IGNORECASE)]
@@ -101,10 +101,10 @@ def _read_all(
 
     yoyo would raise errors of its own, and cannot read its file in a folder with a % in its name.
     """
-    shown = f"{file} (to which {above[-1]} leads)" if above else str(file)
+    shown = f"{file} (named in {above[-1]})" if above else str(file)
     if file in above:
-        raise InvalidInput(f"{shown} leads back to itself: correct %inherit and %include")
-    if not file.is_file():  # a pipe, say, would be waited for
+        raise InvalidInput(f"{shown} inherits or includes itself: correct %inherit and %include")
+    if not file.is_file():  # to read a pipe would wait
         raise InvalidInput(f"there is no ini file {shown}: correct the path")
     if not is_given:
         _require_trusted(file, stat.S_IWGRP | stat.S_IWOTH)
@@ -117,12 +117,12 @@ def _read_all(
         for key in (yoyo_config.INCLUDE, yoyo_config.INHERIT):
             names[key] = config["DEFAULT"].get(key, "").split()
     except (configparser.Error, ValueError) as error:  # a ValueError: the encoding
-        # Nothing else of the error: it repeats a line, and the file may be anything, one of passwords say.
+        # Only the number of the line: the text of the error repeats the line, which may be a password.
         errors = getattr(error, "errors", ())
         line = errors[0][0] if errors else getattr(error, "lineno", None)
     else:
-        if not read:  # yoyo would go on without it
-            raise InvalidInput(f"{shown} may not be read: correct its rights, or the path")
+        if not read:  # yoyo would continue without it
+            raise InvalidInput(f"{shown} cannot be read: correct its permissions, or the path")
         found: dict[str, list[tuple[configparser.ConfigParser, str]]] = {key: [] for key in names}
         for key, name in [(one, name) for one in names for name in names[one]]:
             path = file.resolve().parent / name.removeprefix("?")
@@ -132,17 +132,17 @@ def _read_all(
                 found[key] = more + found[key] if key == yoyo_config.INCLUDE else found[key] + more
         return [*found[yoyo_config.INCLUDE], (config, here), *found[yoyo_config.INHERIT]]
     raise InvalidInput(
-        f"{shown} is no ini file that can be read{f', from line {line}' if line else ''}: such a file begins "
-        "with [DEFAULT], in UTF-8 without a byte order mark, and has %% for each % in a value; "
-        "correct it, or its path"
+        f"{shown} is not a valid ini file{f' (line {line})' if line else ''}: it must begin with "
+        "[DEFAULT], be UTF-8 without a byte order mark, and have %% for each % in a value; "
+        "correct it, or the path"
     )
 
 
 def _require_trusted(file: Path, writers: int) -> None:
-    """Refuse an ini file that somebody else may have written: not the user, not root, not the one owner.
+    """Refuse an ini file that anybody but the user, root or the one trusted owner may have written.
 
-    Root may work in a checkout of somebody else's, which is mounted into a container say: whose folder it
-    works in, root trusts.
+    Root may work in another user's checkout, such as one that is mounted into a container: root trusts the
+    owner of its working folder.
     """
     if not hasattr(os, "geteuid"):  # on Windows neither owner nor rights are those of POSIX
         return
@@ -154,11 +154,11 @@ def _require_trusted(file: Path, writers: int) -> None:
         raise InvalidInput(
             f"{file} cannot be read ({error.strerror}): correct or delete it, {_OTHERWISE}"
         ) from error
-    for place, found in reversed(places):  # folders first: who writes them can also replace the file
+    for place, found in reversed(places):  # folders first: their writers can also replace the file
         what = f"{file} is not used: " + ("it" if place == file else f"the folder {place}")
         if found.st_uid not in trusted:
             raise InvalidInput(
-                f"{what} belongs to another user (number {found.st_uid}), neither to you nor to root: "
+                f"{what} belongs to another user (uid {found.st_uid}), not to you or root: "
                 f"move the file to a folder of yours, {_OTHERWISE}"
             )
         if mode := found.st_mode & writers:
@@ -166,14 +166,14 @@ def _require_trusted(file: Path, writers: int) -> None:
             rights = ("g" if mode & stat.S_IWGRP else "") + ("o" if mode & stat.S_IWOTH else "")
             remedy = (
                 "move the file to a folder of yours"
-                if found.st_mode & stat.S_ISVTX and place != file  # /tmp, say, is meant to be like that
+                if found.st_mode & stat.S_ISVTX and place != file  # such as /tmp, whose mode is intended
                 else f"run `chmod {rights}-w {shlex.quote(str(place))}`"
             )
-            raise InvalidInput(f"{what} can be written by {' and '.join(who)}: {remedy}, {_OTHERWISE}")
+            raise InvalidInput(f"{what} is writable by {' and '.join(who)}: {remedy}, {_OTHERWISE}")
 
 
 def _folders(file: Path) -> set[Path]:
-    """Return the folders that settle what a path leads to: its own, and each symbolic link's on the way."""
+    """Return the folders that decide what a path names: its own, and that of each symbolic link in it."""
     folders = {file.parent}
     for link in (file, *file.parents):
         if link.is_symlink():

@@ -1,10 +1,10 @@
-"""For how long a migration keeps others waiting, as its rehearsal has measured it on a copy's rows."""
+"""The waits for locks that a migration causes, measured by its rehearsal on a copy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# Who waits for a lock, those of the strongest first. The last does not concern the players.
+# Who waits for a lock, the strongest lock first. The last does not affect the players.
 EVERYBODY, WRITERS, SAME_ROWS = "readers and writers", "writers", "saves of the same rows"
 MAINTENANCE = "other schema changes and VACUUM"
 WHO = (EVERYBODY, WRITERS, SAME_ROWS, MAINTENANCE)
@@ -28,13 +28,13 @@ class StatementReport:
     """What a statement did.
 
     Attributes:
-        line: where it stands in its file.
+        line: its line in its file.
         seconds: how long it took.
         locks: the modes and tables of the locks that it took, and that were not held before.
-        rewritten: the tables of which every row was written anew.
+        rewritten: the tables of which every row was rewritten.
         scanned: the tables of which every row was read.
         rows: of each table, how many rows were inserted, updated and deleted.
-        is_foretold: whether the locks are judged by its text, for it runs where they cannot be seen.
+        is_foretold: whether the locks are derived from its text, because it runs where they cannot be seen.
     """
 
     line: int
@@ -88,12 +88,12 @@ class LockReport:
         self._held.clear()
 
     def forget(self, keeping: int = 0) -> None:
-        """Note that a transaction was undone, and perhaps will be tried again."""
+        """Note that a transaction was rolled back, and may be tried again."""
         del self.statements[keeping:]
         self._held.clear()
 
     def too_long(self, most: float) -> list[Wait]:
-        """Return for what the players would wait for longer than some seconds."""
+        """Return the players' waits that are longer than some seconds."""
         return [one for one in self.waits if one.who != MAINTENANCE and one.seconds > most]
 
     def as_json(self) -> dict[str, Any]:

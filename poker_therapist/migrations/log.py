@@ -1,4 +1,4 @@
-"""Who has done what with which migration, and when: yoyo's log, to which we add what failed."""
+"""The history of migrations: yoyo's log, with our records of what failed."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class LogEntry:
     """One thing that was done with a migration, or tried.
 
     Attributes:
-        at: when, in UTC; None for what was interrupted, whose time nobody has recorded.
+        at: when, in UTC; None for what was interrupted, whose time is not recorded.
         operation: apply, rollback, mark or unmark.
         outcome: done; failed, and undone; or interrupted, and not finished yet.
         place: the file and line that failed, or what else is known of it.
@@ -31,14 +31,14 @@ class LogEntry:
 
 
 def record_failure(backend: Any, migration: Any, operation: str, error: BaseException) -> None:
-    """Record that a migration has failed, or was stopped, in a transaction of its own.
+    """Record, in a separate transaction, that a migration has failed or was stopped.
 
-    What it did has been undone by then. Nothing of the error's text is kept, for it may repeat a player's
-    row. Where there is no log yet, or nothing can be written, nothing is recorded: what counts is the error.
+    What it did has been undone by then. The text of the error is not recorded, because it may repeat a
+    player's row. Without a log, or if it cannot be written, nothing is recorded: the error matters more.
     """
     if not isinstance(error, Exception):
         backend.report_stopped(escaped(_what_is_left(backend, migration, operation)))
-    if isinstance(error, StorageError):  # no room, no right, no server, or nobody's turn: it has not begun
+    if isinstance(error, StorageError):  # no space, no permission, no server, or a lock: it has not started
         return
     place = "stopped"
     if isinstance(error, Exception):
@@ -55,17 +55,17 @@ def record_failure(backend: Any, migration: Any, operation: str, error: BaseExce
 
 
 def _what_is_left(backend: Any, migration: Any, operation: str) -> str:
-    """Return what a signal, such as Ctrl-C, has left of a migration."""
+    """Return the state in which a signal, such as Ctrl-C, left a migration."""
     doing = {"apply": "applying", "rollback": "rolling back"}[operation]
     with suppress(Exception):
         if migration.id in backend.interrupted():
             return f"{migration.id}: {backend.how_to_finish(migration.id)}"
         is_done = (migration.id in backend.applied()) == (operation == "apply")
         if migration.is_hook and not migration.is_transactional(operation):
-            return f"stopped while {doing} {migration.id}: what its last statements do has not been done"
-        when, undone = ("after", "") if is_done else ("while", ": all that it did was undone")
+            return f"stopped while {doing} {migration.id}: its last statements were not executed"
+        when, undone = ("after", "") if is_done else ("while", ": all its changes were undone")
         return f"stopped {when} {doing} {migration.id}{undone}"
-    return f"stopped while {doing} {migration.id}: see `{command_about(backend.location, 'status')}`"
+    return f"stopped while {doing} {migration.id}: run `{command_about(backend.location, 'status')}`"
 
 
 def read_log(backend: Any) -> list[LogEntry]:

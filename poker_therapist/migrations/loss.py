@@ -23,7 +23,7 @@ class Counted(NamedTuple):
     many: float = 0
 
 
-# What another transaction does not undo, and may be anything: calls, and names that are not read here.
+# What a non-transactional script may do unseen: calls, and names that are not read here.
 _UNKNOWN = re.compile(
     r"(?:EXECUTE|EXPLAIN|DO)\b|PRAGMA writable_schema\b|SET (?:LOCAL |SESSION )?search_path\b|.*\bU&\""
     r"|(?:DROP|DELETE|UPDATE|ALTER)\b(?:.*\b(?:TABLE|FROM|COLUMN|EXISTS))? ?''"
@@ -39,7 +39,7 @@ def described_loss(backend: Any, migrations: Sequence[Any]) -> str:
 
 
 def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str], Counted]:
-    """Return that by the table and the column."""
+    """Return the same, by table and column."""
     found: dict[tuple[str, str], Counted] = {}
     with backend.translating_errors(), backend.migration_names():
         before = _statements(_rolled_back_before(backend, migrations))
@@ -54,11 +54,11 @@ def found_losses(backend: Any, migrations: Sequence[Any]) -> dict[tuple[str, str
         alone = [one for one in migrations if not one.is_transactional("rollback")]
         texts = (code(each.text)[:_LONGEST] for one in alone for each in one.statements("rollback"))
         unknown = [Lost(other=text.rstrip(" ;")) for text in texts if _UNKNOWN.match(text)]
-        # What is lost whole is said once.
+        # What is lost completely is reported once.
         read = (one for one in losses(statements) if one[:3] not in was_lost)
         for lost in sorted((*read, *unknown), key=lambda one: (one.column != "", one.is_part)):
             if lost.other:
-                words = f"what `{escaped(lost.other[:_LONGEST_SHOWN])}` takes with it, which is not counted"
+                words = f"whatever `{escaped(lost.other[:_LONGEST_SHOWN])}` deletes (not counted)"
                 found[lost.other, ""] = Counted(words)
             for table, column in _places(backend, lost, written):
                 if found.keys().isdisjoint({(table, column), (table, "")}):
@@ -71,9 +71,9 @@ def _statements(migrations: Iterable[Any]) -> list[Any]:
 
 
 def _rolled_back_before(backend: Any, migrations: Iterable[Any]) -> list[Any]:
-    """Return what was rolled back last, before some migrations: what it has put back, these need not keep.
+    """Return what was rolled back last, before some migrations, which need not keep what it restored.
 
-    So a run that was killed between two rollbacks goes on as it would have.
+    So a run that was killed between two rollbacks continues as before.
     """
     if backend.log_table not in backend.list_tables():
         return []
@@ -113,12 +113,12 @@ def _places(
 def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tuple[str, str], Counted]:
     """Return how many rows or values there are, by what they are; nothing if there are none."""
     condition = f"WHERE counted.{column} IS NOT NULL " if column else ""
-    # To count more would take long, which is not for a question.
+    # To count more would take too long for a confirmation.
     sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} AS counted {condition}LIMIT {_MOST}) AS those"
     try:
         with backend.translating_errors():
             ((count,),) = backend.connection.execute(sql).fetchall()
-    except SchemaMissing:  # it is to be made, or to be dropped, where it is not
+    except SchemaMissing:  # a table that does not exist
         return {}
     name = ".".join(map(unquoted, re.findall(PART, f"{table}.{column}" if column else table)))
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
@@ -127,7 +127,7 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
 
 
 def refusal(loss: str, ways: Sequence[str]) -> MigrationError:
-    """Return the error for a rollback that nobody has allowed to lose rows or values."""
+    """Return the error for a rollback that would delete rows or values without permission."""
     return MigrationError(
-        f"this rollback would delete {loss}, so nothing was changed: if that may go, {', or '.join(ways)}"
+        f"this rollback would delete {loss}, so nothing was changed: to allow it, {', or '.join(ways)}"
     )

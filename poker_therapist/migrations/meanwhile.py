@@ -1,4 +1,4 @@
-"""What somebody else migrates between the choice of migrations and their turn."""
+"""Concurrent migrations between the choice of migrations and their execution."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from poker_therapist.migrations.order import natural
 
 
 def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
-    """Wait for whoever migrates; refuse to roll back what was chosen before that, or would lose unallowed."""
+    """Wait for a running migration; refuse a choice that it changed, and a loss that is not allowed."""
     with backend.translating_errors(), backend.migration_lock():
         with backend.one_transaction():
             applied, interrupted = backend.chosen_among or (backend.applied(), backend.interrupted())
@@ -29,7 +29,7 @@ def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
 
 
 def say_nothing_to_apply(backend: Any, known: Collection[Any]) -> None:
-    """Tell that nothing is pending, once whoever migrates is done; raise if something is to be finished."""
+    """Report that nothing is pending, after a running migration; raise if one was interrupted."""
     if backend.is_being_changed():
         with backend.translating_errors(), backend.migration_lock(), backend.one_transaction():
             applied = backend.applied()
@@ -45,6 +45,6 @@ def _require_same(backend: Any, changed: Collection[str]) -> None:
     if changed:
         status = command_about(replace(backend.location, yoyo=None), "status")
         raise MigrationError(
-            f"somebody else has migrated {backend.name} meanwhile ({escaped(', '.join(sorted(changed)))}): "
-            f"look with `{status}`, and run the command again"
+            f"a concurrent process has migrated {backend.name} ({escaped(', '.join(sorted(changed)))}): "
+            f"check it with `{status}`, and run the command again"
         )

@@ -1,8 +1,8 @@
-"""What a rollback has really lost, counted inside its transaction before its commit.
+"""The rows and values that a rollback loses, counted inside its transaction before the commit.
 
-The text of a rollback does not say what triggers, views, rules and functions do, nor what is committed
+The text of a rollback does not show what triggers, views, rules and functions do, nor what is committed
 between the count that an operator has agreed to and the lock of a table. So the rows of every table, and the
-filled values of every column, are counted before the statements and after them.
+non-null values of every column, are counted before the statements and after them.
 """
 
 import re
@@ -26,7 +26,7 @@ class Agreed(NamedTuple):
     Attributes:
         last: the id of the migration that is rolled back last.
         most: how many rows of a table, under an empty name, and values of its columns.
-        is_all: whether the text of a rollback takes along what cannot be counted, and that was agreed to.
+        is_all: whether the operator agreed to a loss that cannot be counted.
     """
 
     last: str
@@ -44,7 +44,7 @@ def measured(backend: Any, migration: Any, statements: Sequence[Any]) -> Iterato
     reading = Reading()
     reading.all(statements)
     held = _places(backend)
-    # What others commit to these after the count would be lost uncounted.
+    # Rows that others commit after the count would be lost uncounted.
     backend.hold([held[name][""] for name in sorted(reading.emptied) if name in held])
     before = _count(backend, held)
     yield
@@ -69,7 +69,7 @@ def _places(backend: Any) -> dict[str, dict[str, str]]:
     for schema, table, column, written, as_written in backend.query("countable"):
         name = table if schema.lower() == _home(backend) else f"{schema}.{table}"
         place = found.setdefault(name.lower(), {"": written})
-        if place[""] != written:  # two that only quotes tell apart
+        if place[""] != written:  # two names that differ only in case
             place = found.setdefault(name, {"": written})
         if column is not None:
             place[column.lower() if column.lower() not in place else column] = as_written
@@ -82,7 +82,7 @@ def _count(backend: Any, places: dict[str, dict[str, str]]) -> Counts:
     for table, place in places.items():
         names = list(place)[:_MOST_COLUMNS]
         wanted = ", ".join(f"count(counted.{place[name]})" if name else "count(*)" for name in names)
-        # One of the app's may need a module, a function or a collation that is not known here.
+        # A table of the app may need a module, a function or a collation that is not known here.
         with suppress(StorageError), backend.translating_errors():
             (row,) = backend.connection.execute(f"SELECT {wanted} FROM {place['']} AS counted").fetchall()
             found[table] = dict(zip(names, row, strict=True))
@@ -90,7 +90,7 @@ def _count(backend: Any, places: dict[str, dict[str, str]]) -> Counts:
 
 
 def _lost(reading: Reading, before: Counts, after: Counts, agreed: dict[tuple[str, str], float]) -> list[str]:
-    """Return what is lost and neither kept, as the text says and the counts confirm, nor agreed to."""
+    """Return the losses that the operator did not agree to, and that the counts do not show elsewhere."""
 
     def gain(table: str, column: str) -> int:
         return after.get(table, {}).get(column, 0) - before.get(table, {}).get(column, 0)
@@ -115,7 +115,7 @@ def _lost(reading: Reading, before: Counts, after: Counts, agreed: dict[tuple[st
             if not is_agreed(table, "", rows):
                 found.append(f"{counted(rows, 'row')} of {escaped(table)}")
             continue
-        # What was kept replaces its values, or is put back out of it: of these the text says which are lost.
+        # Its values are replaced or restored from a copy: the text shows which of these are lost.
         if name in reading.put_back or (rows > 0 and source and None in reading.places(source, None)):
             continue
         for column, many in had.items():

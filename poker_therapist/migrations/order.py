@@ -1,9 +1,9 @@
 """The order of migrations: dependencies first, then the natural order of their ids.
 
-What two branches have added may break that order: a fork, or a late-comer. Migrations of different folders
-have nothing to do with each other here, but for what they say themselves with `-- depends:`. So a folder of
-an engine's extension may rest on any migration of the engine's own. A folder in which nobody says it is a
-plain list. A migration that says nothing beside others that do is one of the first: it rests on nothing.
+Migrations of two branches may break that order: a fork, or a late-comer. Migrations of different folders
+are independent, unless they declare `-- depends:`. So the folder of an engine's extension may depend on any
+migration of the engine. A folder without any `-- depends:` is a plain list. In a folder with some, a
+migration without one is one of the first.
 """
 
 import heapq
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Ordered(Protocol):
-    """What the order asks of a migration."""
+    """What the order needs of a migration."""
 
     id: str
     file: Path | None
@@ -65,7 +65,7 @@ def in_order(migrations: Iterable[M], key: Callable[[str], Any] = natural) -> li
 def forks(migrations: Iterable[M]) -> list[tuple[M, M]]:
     """Return each two of one folder that depend on the same one, and neither on the other, in order.
 
-    Not those of which one accepts it, with `-- out-of-order: true`.
+    Without those of which one declares `-- out-of-order: true`.
     """
     ordered = in_order(migrations)
     known = {one.id: one for one in ordered}
@@ -86,7 +86,7 @@ def forks(migrations: Iterable[M]) -> list[tuple[M, M]]:
 def late_comers(migrations: Iterable[M], applied: Collection[str]) -> list[tuple[M, M]]:
     """Return each that is not applied, though one of its folder that comes after it is: that one, too.
 
-    Not what that one depends on, nor where either accepts it, with `-- out-of-order: true`.
+    Without what that one depends on, and without those of which one declares `-- out-of-order: true`.
 
     Args:
         migrations: all that are known.

@@ -1,4 +1,4 @@
-"""What apply or rollback would run on a database: shown before, with what it does. Nothing is written."""
+"""The statements that apply or rollback would run on a database, with their effects. Nothing is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class PlannedMigration:
     """One migration, in the direction of the plan.
 
     Attributes:
-        found: the tables that it would find there, and that its rollback therefore would not drop.
+        found: the existing tables that it would adopt, and that its rollback would not drop.
     """
 
     migration: SQLMigration
@@ -58,8 +58,8 @@ def plan(
             Unless given, all that is pending, or what was applied last.
 
     Raises:
-        DatabaseNotFound: nothing can be rolled back, for want of a database.
-        InvalidInput: `to` is no migration.
+        DatabaseNotFound: there is no database to roll back.
+        InvalidInput: `to` is not a migration.
         MigrationError: what the command would be refused for.
     """
     if direction == "rollback" and not backend.exists():
@@ -78,7 +78,7 @@ def plan(
     made = set[str]()
     for one in chosen:
         found: set[str] = set()
-        # What is there of one that was interrupted, it may have made itself.
+        # An interrupted migration may have created these tables itself.
         if direction == "apply" and not one.is_hook and one.id not in backend.interrupted():
             if backend.exists():
                 found.update(backend._found_tables(one))
@@ -98,7 +98,7 @@ def _statements(engine: Engine, one: SQLMigration, direction: str) -> list[Plann
     planned, made = [], set[str]()
     for statement, does in zip(statements, effects(statements), strict=True):
         text = code(statement.text)[:100_000]
-        # Nobody else sees a table before the transaction that made it has ended.
+        # No other session sees a table before the transaction that created it has committed.
         locks = [lock for lock in engine.locks(text) if bare(lock.table) not in made]
         made |= tables_made(text) if one.is_transactional(direction) else set()
         planned.append(PlannedStatement(statement, does, locks))

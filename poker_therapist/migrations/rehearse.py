@@ -27,17 +27,17 @@ _OF_NO_ROWS = re.compile(r"(?:CREATE|DROP)\s+(?:UNIQUE\s+)?(?:INDEX|VIEW)\b|SET\
 
 
 class Verdict(StrEnum):
-    """What a database is after applying a migration and rolling it back."""
+    """The state of a database after applying a migration and rolling it back."""
 
-    # Every byte of schema and rows that it had.
+    # Identical in schema and rows.
     EXACT = "exact"
     # The same schema and the same rows, some with other values.
     SCHEMA_EXACT = "schema-exact"
-    # It found tables and did not make what is in them: it goes back by the backup from before it.
+    # It adopted existing tables with their rows: the backup made before it undoes it.
     ADOPTED = "adopted"
     # Something else, or the rollback fails.
     IRREVERSIBLE = "irreversible"
-    # It was stopped in the middle before, and what it did to rows is not known.
+    # It was interrupted before, and what it did to rows is not known.
     UNJUDGED = "not judged"
 
 
@@ -47,11 +47,11 @@ class Rehearsed:
 
     Attributes:
         seconds: how long applying it took, on this machine.
-        changed: how many rows of each table are not what they were after applying it.
+        changed: how many rows of each table it changes.
         verdict: what rolling it back gives; None if applying it failed.
         reasons: why the verdict is no better, or what failed.
-        broken_promises: why code that does not know it could not go on, though it says so.
-        locks: for how long others would wait, by direction: apply and rollback.
+        broken_promises: why code that does not know it would fail, though it declares the opposite.
+        locks: the waits for its locks, by direction: apply and rollback.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Rehearsal:
 
     @property
     def is_safe(self) -> bool:
-        """Whether every migration works, keeps its promise and gives at least schema and rows back."""
+        """Whether every migration works, keeps its promise and its rollback restores schema and rows."""
         lesser = (None, Verdict.IRREVERSIBLE, Verdict.UNJUDGED)
         return not self.not_tried and not any(
             one.verdict in lesser or one.broken_promises for one in self.migrations
@@ -103,9 +103,9 @@ def rehearse(
         engine: the database; it is read, never written.
         sources: folders of migrations.
         to: the last migration to try, or how its id begins; all pending unless given.
-        queries: the `.sql` files with the queries of this version, prepared after each migration that says
-            `-- compatible: true`.
-        owners: the columns that say whose a row is.
+        queries: the `.sql` files with the queries of this version, prepared after each migration that
+            declares `-- compatible: true`.
+        owners: the columns that name the owner of a row.
         progress: called with what is being done, how much is done and how much there is.
 
     Raises:
@@ -113,7 +113,7 @@ def rehearse(
         MigrationError: a file cannot be used.
         StorageError: the database cannot be read, or there is no room for its copies.
     """
-    # Asked of the original, whose name stands in the messages.
+    # Read from the original, whose name is in the messages.
     with engine.backend() as backend:
         files = backend.read(sources)
         pending = list(backend.to_apply(files))
@@ -123,8 +123,8 @@ def rehearse(
             named = [one for one in ids if one == to] or [one for one in ids if one.startswith(to)]
             if len(named) != 1:
                 there = ", ".join(ids) or "none"
-                what = "could be more than one migration" if named else "is not pending"
-                raise InvalidInput(f"{redacted(to) or repr(to)} {what}: pending are {there}")
+                what = "matches more than one migration" if named else "is not pending"
+                raise InvalidInput(f"{redacted(to) or repr(to)} {what}: the pending ones are {there}")
             pending = pending[: ids.index(named[0]) + 1]
         backend.require_in_order(pending)
         begun = backend.interrupted()
@@ -172,12 +172,12 @@ class _Steps:
             if found:
                 self.result.verdict = Verdict.ADOPTED
                 self.result.reasons.append(
-                    f"adopted {', '.join(found)}: to undo it, restore the backup that is made before it"
+                    f"adopted {', '.join(found)}: to undo it, restore the backup made before it"
                 )
             elif self._attempt("rolling back", self._roll_back):
                 self.progress(f"comparing {self.migration.id}")
                 self._judge()
-                # What it leaves has been checked the first time.
+                # Its result was checked the first time.
                 if not self._attempt("applying again", self._apply, check=False):
                     self.result.verdict = Verdict.IRREVERSIBLE
             else:
@@ -231,7 +231,7 @@ class _Steps:
         elif rows or texts:
             self.result.verdict = Verdict.SCHEMA_EXACT
             if texts:
-                self.result.reasons.append(f"the SQL text of {', '.join(texts)} is laid out differently")
+                self.result.reasons.append(f"the SQL text of {', '.join(texts)} is formatted differently")
         else:
             self.result.verdict = Verdict.EXACT
         if self.result.verdict is not Verdict.IRREVERSIBLE and (reason := self._unjudged()):
@@ -260,7 +260,7 @@ class _Steps:
 
 
 class _StepsToFinish(_Steps):
-    """The same for one that was stopped in the middle before: what was there before it is built again."""
+    """The same for an interrupted migration: the schema before it is built again."""
 
     def __init__(
         self,
@@ -303,16 +303,14 @@ class _StepsToFinish(_Steps):
     def _unjudged(self) -> str:
         if not self.is_in_copy:
             return (
-                "it was stopped in the middle, which a scratch schema is not: finishing it was not tried. "
-                "Rehearse it where nobody else is connected"
+                "it was interrupted, which a scratch schema cannot reproduce: finishing it was not tried. "
+                "Rehearse it while no other session is connected"
             )
         if self.unknown_because:
-            return (
-                f"what was there before it was stopped in the middle cannot be built: {self.unknown_because}"
-            )
+            return f"it was interrupted, and the schema before it cannot be built: {self.unknown_because}"
         if self.changes_rows:
             return (
-                "it was stopped in the middle, and what its first run did to rows is not known: whether its "
-                "rollback gives those back that were there before was not judged; the schema was"
+                "it was interrupted, and what its first run did to rows is unknown: the rollback was checked "
+                "for the schema, but not for the rows"
             )
         return ""

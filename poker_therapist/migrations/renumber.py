@@ -1,4 +1,4 @@
-"""A pending migration becomes the next one: its files, its header, and what names it elsewhere."""
+"""Give a pending migration the next number: in its files, its header, and references to it."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _COMMENT_LINES = re.compile(r"(?:--[^\n]*(?:\n|\Z))*")
 _DEPENDS = re.compile(
     r"^(\ufeff?[^\S\n]*--[^\S\n]*depends[^\S\n]*:)[^\n]*?(\r?(?:\n|\Z))", re.MULTILINE | re.IGNORECASE
 )
-# What a file is called until its successor is written; nobody takes it for a migration.
+# The suffix of a file until its successor is written; such a file is not a migration.
 _ASIDE = ".renumbered"
 
 
@@ -90,9 +90,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode()  # with its line endings
     except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{shown(path)} is not UTF-8 (byte {error.start}): save it in that encoding"
-        ) from error
+        raise InvalidInput(f"{shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
         raise file_error(error, f"cannot read {shown(path)}") from error
 
@@ -105,7 +103,7 @@ def _new_names(
     kinds = {one: found[1] for one, found in parts.items() if found}
     for one in moving:
         if kinds.get(one) is None or kinds[one] != kinds.get(name):
-            raise InvalidInput(f"{one} has no number as the others have: rename its files yourself")
+            raise InvalidInput(f"{one} is not numbered like the others: rename its files yourself")
     numbers = [
         int(found[2])
         for one, found in parts.items()
@@ -120,7 +118,7 @@ def _new_names(
 
 
 def _depends(name: str, known: Mapping[str, SQLMigration], moving: Collection[str]) -> list[str] | None:
-    """Return what a migration has to depend on to be the next one; None where nobody says it."""
+    """Return what a migration has to depend on to be the last one; None if no migration declares it."""
     others = [one for one in in_order(known.values()) if one.id not in moving]
     if not others or not any(one.depends_on for one in (*others, known[name])):
         return None
@@ -157,7 +155,7 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 
 def _depending(header: str, names: Sequence[str]) -> str:
-    """Return a header whose `-- depends:` says some ids, in its place, or below the first comment."""
+    """Return a header whose `-- depends:` names some ids, in its place, or below the first comment."""
     said = f" {' '.join(names)}"
     first = _DEPENDS.search(header)
     if first:
@@ -183,7 +181,7 @@ def _write(changes: Sequence[Change]) -> None:
     for change in changes:
         for path in {change.new} - old | {_aside(change.old)}:
             if os.path.lexists(path):
-                raise InvalidInput(f"{shown(path)} is there already: rename or delete it")
+                raise InvalidInput(f"{shown(path)} already exists: rename or delete it")
     undo: list[Callable[[], object]] = []
     path = Path()
     try:

@@ -1,4 +1,4 @@
-"""Migrations applied, rolled back and listed at an operator's word, with the time of each."""
+"""Apply, roll back and list migrations for an operator, with the time of each."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -40,14 +40,14 @@ def apply(
     """Apply what is pending, or of it what `to` is or depends on.
 
     Args:
-        engine: the database; an SQLite file is made if there is none.
+        engine: the database; an SQLite file is created if there is none.
         sources: folders of migrations.
         to: the id of a migration, or how it begins.
         say: called with a line for each thing that is done.
         done: where to note it, which holds it also if a later one fails.
 
     Raises:
-        InvalidInput: `to` is no migration.
+        InvalidInput: `to` is not a migration.
         MigrationError, StorageError: what failed; what was applied before stays.
     """
     with engine.backend() as backend:
@@ -80,7 +80,7 @@ def roll_back(
         done: where to note it, which holds it also if a later one fails.
 
     Raises:
-        InvalidInput: `to` is no migration.
+        InvalidInput: `to` is not a migration.
         MigrationError, StorageError: what failed; what was rolled back before stays so.
     """
     with engine.backend() as backend:
@@ -95,7 +95,7 @@ def chosen(backend: AtomicBackend, known: MigrationList, direction: str, to: str
     """Return which migrations a run is about, in order.
 
     Raises:
-        InvalidInput: `to` is no migration.
+        InvalidInput: `to` is not a migration.
     """
     found = backend.to_apply(known) if direction == "apply" else backend.to_rollback(known)
     if to is None:
@@ -124,7 +124,7 @@ def listed(backend: AtomicBackend, sources: Sequence[str]) -> list[tuple[SQLMigr
 
 
 def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object], done: Run | None = None) -> Run:
-    """Let a backend tell what it does, with the time of each migration; return what will be done."""
+    """Let a backend report what it does, with the time of each migration; return the record of the run."""
     done = done or Run()
     last = time.perf_counter()
 
@@ -150,12 +150,12 @@ def _telling(backend: AtomicBackend, word: str, say: Callable[[str], object], do
 
 
 def _named(known: MigrationList, to: str) -> SQLMigration:
-    """Return the migration that is meant."""
+    """Return the migration with that id, or the one whose id begins so."""
     found: list[SQLMigration] = [one for one in known if one.id == to] or [
         one for one in known if one.id.startswith(to)
     ]
     if len(found) != 1:
         ids = ", ".join(one.id for one in known)
-        what = "could be more than one migration" if found else "is no migration"
-        raise InvalidInput(f"{redacted(to) or repr(to)} {what}: there are {ids or 'none'}")
+        what = "matches more than one migration" if found else "is not a migration"
+        raise InvalidInput(f"{redacted(to) or repr(to)} {what}: the migrations are {ids or 'none'}")
     return found[0]

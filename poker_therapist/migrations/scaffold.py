@@ -14,7 +14,7 @@ from poker_therapist.new_files import one_at_a_time
 
 # Folders of the engines, side by side with a pair of the same id in each, and what may lie beside them.
 TWINS, OPTIONAL = ("sqlite", "postgresql"), ("citus",)
-# What a migration starts with; the tests demand that it be replaced.
+# The text of the template; the tests require that it is replaced.
 REASON = "Why this change, in a sentence or two."
 MOST_DIGITS = 4  # more are a date, and dates have gaps
 PATIENCE = 10.0  # seconds, for others that write files of migrations into the same folders
@@ -44,7 +44,7 @@ def with_twins(folders: Iterable[Path], *, optional: bool = False) -> list[Path]
 def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
     """Write the next pair, valid and empty, for each engine, and return the files.
 
-    It goes to the first folder and to its twins, and comes after all that any of the folders has.
+    The pair is written to the first folder and to its twins, with a number after those of all folders.
 
     Args:
         description: what it does, a verb first: "add session mood" becomes 005_add_session_mood.
@@ -57,23 +57,23 @@ def new_migration(description: str, folders: Sequence[Path]) -> list[Path]:
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", plain.lower())
     if len(words) < 2:
-        raise InvalidInput(f"{description!r} is no name for a migration: say verb and noun, add session mood")
+        raise InvalidInput(f"{description!r} is not a valid name: use verb and noun, as in add session mood")
     name = "_".join(words)
     if len(name) > 100:
-        raise InvalidInput(f"{len(name)} letters are too long for a name: say it in a few words")
+        raise InvalidInput(f"the name has {len(name)} characters, more than 100: use fewer words")
     with writing(with_twins(folders)):
         return _write(name, folders)
 
 
 def writing(folders: Sequence[Path]) -> AbstractContextManager[None]:
-    """Wait for others that write files of migrations: each takes the number after the last one.
+    """Wait for concurrent processes that write migration files: each takes the number after the last one.
 
     Raises:
         InvalidInput: for too long.
     """
     places = ", ".join(map(shown, folders))
     busy = InvalidInput(
-        f"another program is writing migrations in {places}: wait until it has ended, and try again"
+        f"another program is writing migrations in {places}: wait until it has finished, and try again"
     )
     return one_at_a_time(folders, PATIENCE, busy)
 
@@ -84,7 +84,7 @@ def _write(name: str, folders: Sequence[Path]) -> list[Path]:
     engines = list(known)[: len(with_twins(folders[:1]))]
     numbered = {one: found for ids in known.values() for one in ids if (found := _ID.fullmatch(one))}
     if same := [one for one, found in numbered.items() if found[3] == name]:
-        raise InvalidInput(f"there is {same[0]} already: choose another name")
+        raise InvalidInput(f"{same[0]} already exists: choose another name")
     own = [numbered[one] for folder in engines for one in known[folder] if one in numbered]
     prefix, digits = max(((one[1], one[2]) for one in own), key=lambda one: int(one[1]), default=("", "000"))
     number = 1 + max((int(one[2]) for one in numbered.values() if one[1] == prefix), default=0)

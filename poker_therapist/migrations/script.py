@@ -1,7 +1,7 @@
-"""A plan as one SQL file for the program of an engine, sqlite3 or psql, that leaves what the command would.
+"""A plan as one SQL script for sqlite3 or psql, with the same result as the command.
 
-It stops before it changes anything if the database is not where the plan was made, and after each migration
-it asks what the command would ask. It records as the command does: yoyo's rows, and the texts.
+It stops before it changes anything if the database is not in the state of the plan. After each migration it
+makes the same checks as the command, and writes the same records: yoyo's rows, and the texts.
 """
 
 import re
@@ -24,18 +24,18 @@ from poker_therapist.sqlfile import Placeholders, read_queries
 
 _QUERIES = read_queries(Placeholders.SQLITE, BOOKKEEPING_SQL)
 
-# What the script says where it stops.
-MISSING = "there is no database here: correct the path, and run this file as its first lines say"
-STATE = "this database is not where the plan was made: nothing of this migration was done; plan again"
-LOST = "this would take away what no migration has made: poker-therapist apply names it; nothing was kept"
-BROKEN = "a row would refer to no row of its parent: correct the migration; nothing of it was kept"
+# The messages of the script where it stops.
+MISSING = "there is no database here: correct the path, and run this script with the command in its header"
+STATE = "this database is not in the state of the plan: this migration was not run; make a new plan"
+LOST = "this would drop what no migration created, so it was rolled back: poker-therapist apply names it"
+BROKEN = "a row would violate a foreign key: this migration was rolled back; correct it"
 
-# What is said of a kept text beside its checksum: that it was begun, or that its migration was applied since.
+# The state of a stored text, beside its checksum: it was started, or its migration was applied again since.
 _BEGUN, _OTHER = " begun", " other"
 
 
 class _Recorder:
-    """Takes the place of a backend where yoyo makes its tables, and keeps the statements."""
+    """Replaces a backend where yoyo creates its tables, and records the statements."""
 
     def __init__(self, backend: AtomicBackend) -> None:
         self._backend = backend
@@ -82,7 +82,7 @@ class _Script:
         """Add a migration: the order of events is that of `AtomicBackend`."""
         migration, direction = one.migration, one.direction
         statements = list(self._statements(one))
-        how = "in one transaction" if one.is_transactional else "outside of a transaction"
+        how = "in one transaction" if one.is_transactional else "without a transaction"
         self.lines += [f"-- {escaped(migration.id)}: {direction}, {how}", f"-- {one.file}", ""]
         self._begin(one)
         if one.is_transactional:
@@ -107,7 +107,7 @@ class _Script:
         self.add(self.dialect.close)
 
     def _statements(self, one: PlannedMigration) -> Iterator[str]:
-        """Yield the statements of a migration, each as the program runs it to the letter.
+        """Yield the statements of a migration, in a form that the program runs unchanged.
 
         Raises:
             InvalidMigration: one cannot be written so; with its place.
@@ -116,7 +116,7 @@ class _Script:
             if fault := self.dialect.fault(statement.text):
                 line = statement.line + fault[0]
                 raise InvalidMigration(
-                    f"{one.file}:{line}: {self.dialect.program} would not run this to the letter: {fault[1]}",
+                    f"{one.file}:{line}: {self.dialect.program} would not run this unchanged: {fault[1]}",
                     migration_id=one.migration.id,
                     file=one.file,
                     line=line,
@@ -124,7 +124,7 @@ class _Script:
             yield self.dialect.statement(_ended(statement.text)) + "\n"
 
     def _begin(self, one: PlannedMigration) -> None:
-        """Add the start of a migration's transaction: what must be so, and the bookkeeping tables."""
+        """Add the start of a migration's transaction: the conditions, and the bookkeeping tables."""
         dialect, backend = self.dialect, self.backend
         self.add(dialect.begin)
         for table, is_there, same in (
@@ -162,7 +162,7 @@ class _Script:
         return f"{rows}) = {len(self.applied)} AND {chosen} = {len(self.applied)}"
 
     def _same_texts(self) -> str:
-        """Return a condition: what is kept is what was kept for the plan, or has been by the script since."""
+        """Return a condition: the stored texts are those of the plan, with those of the script since."""
         literal, record = self.dialect.literal, self.backend.migration_table_quoted
         table = literal(self.backend.migration_table)
         rows = f"(SELECT count(*) FROM _migration_text AS kept WHERE kept.migration_table = {table}"
@@ -176,17 +176,17 @@ class _Script:
         return f"{rows}) = {len(self.texts)} AND {rows} AND {state} NOT IN ({known})) = 0"
 
     def _note(self, table: str) -> list[str]:
-        """Return what notes what there is."""
+        """Return statements that record the existing objects."""
         table = f"{self.dialect.prefix}_{table}"
         make = f"CREATE TEMPORARY TABLE {table} (name TEXT, dropping TEXT);"
         return [make, f"INSERT INTO {table} {self.dialect.present}"]
 
     def _require_ours(self) -> list[str]:
-        """Return what refuses to take away what no migration has made, as `AtomicBackend` does."""
+        """Return statements that refuse to drop what no migration created, as `AtomicBackend` does."""
         made = ", ".join(map(self.dialect.literal, ("", *self.made)))
         before, now = (f"{self.dialect.prefix}_{when}" for when in ("before", "now"))
         gone = f"gone.name NOT IN (SELECT name FROM {now})"
-        # A column that went with its table is no loss of its own.
+        # A column that was dropped with its table is not reported separately.
         lost = (
             f"SELECT 1 FROM {before} AS gone WHERE {gone} AND gone.name NOT IN ({made}) AND NOT EXISTS (\n"
             f"SELECT 1 FROM {before} AS whole WHERE whole.name NOT IN (SELECT name FROM {now})\n"
@@ -237,7 +237,7 @@ def _ended(statement: str) -> str:
 
 
 def _texts(backend: AtomicBackend) -> Iterator[tuple[str, str]]:
-    """Yield the ids of what is kept, and the checksum of each, with whether it was begun or applied anew."""
+    """Yield the ids of the stored texts, each with its checksum and state: started, or applied again."""
     applied = backend.applied()
     for name, kept in backend.records().items():
         state = _BEGUN if kept.applied_at is None else "" if kept.applied_at == applied.get(name) else _OTHER
@@ -254,7 +254,7 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
 
     Raises:
         InvalidInput: a migration has no file, only a text in the database; or a text has a NUL character.
-        InvalidMigration: the program would not run a statement to the letter.
+        InvalidMigration: the program would not run a statement unchanged.
     """
     backend = dialect.backend
     first = f"-- {escaped(backend.name)}: "
@@ -262,10 +262,10 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
         return f"{first}nothing to run.\n"
     migrations = [one.migration for one in planned]
     if gone := next((one.id for one in migrations if one.file is None), None):
-        # What a database keeps may be anybody's, and these programs run commands of the shell.
-        raise InvalidInput(f"{escaped(gone)} has no file here, and a script is made of files: restore them")
+        # Stored texts cannot be trusted, and these programs run shell commands.
+        raise InvalidInput(f"{escaped(gone)} has no files here, which a script needs: restore them")
     if odd := next((one for one in migrations if "\0" in one.apply_sql + (one.rollback_sql or "")), None):
-        raise InvalidInput(f"{odd.place()}, or its rollback, holds a NUL character: no script can hold it")
+        raise InvalidInput(f"{odd.place()} or its rollback script contains a NUL character: delete it")
     history = backend.history({one.id: one for one in migrations if one.file is not None})
     made = {name for one in (*history, *migrations) for name in one.names_made()}
     with suppress(PokerTherapistError), backend.translating_errors():
@@ -276,7 +276,7 @@ def script(dialect: ScriptDialect, planned: Sequence[PlannedMigration], file: st
     written = _Script(dialect, backend, made)
     words = ", ".join(f"{one.direction} {escaped(one.migration.id)}" for one in planned)
     backup = escaped(command_about(backend.location, "backup"))
-    written.lines += [first + words, f"-- Back the database up first: `{backup}` does.", "-- Run it with:"]
+    written.lines += [first + words, f"-- Back up the database first: `{backup}`", "-- Run it with:"]
     written.lines += [f"--     {escaped(call)}" for call in dialect.calls(file)]
     back = [one.migration for one in planned if one.direction == "rollback"]
     if lost := back and described_loss(backend, back):

@@ -1,4 +1,4 @@
-"""Where a database stands against the code: each migration, and whether the schema is what they build."""
+"""The status of a database: the state of each migration, and the drift of the schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,25 +13,25 @@ from poker_therapist.migrations.files import SQLMigration, renumber_call
 from poker_therapist.migrations.header import is_compatible
 from poker_therapist.migrations.order import forks, in_order, late_comers, natural
 
-_GOES_ON = "this version does not know it and may go on, as its header says"
+_GOES_ON = "this version does not know it, but is compatible with it, as its header declares"
 
 
 class State(StrEnum):
-    """What a migration is to a database."""
+    """The state of a migration in a database."""
 
     APPLIED = "applied"
     PENDING = "pending"
-    # Its files are not what was applied.
+    # Its files differ from what was applied.
     EDITED = "edited"
-    # Applied, and its files are gone.
+    # Applied, but its files are missing.
     MISSING = "missing"
-    # Applied by a later version of the code than this; that may be well, if its header says so.
+    # Applied by a later version of the code; no trouble if its header declares it compatible.
     UNKNOWN = "unknown"
-    # Not transactional, and killed in the middle.
+    # Not transactional, and interrupted.
     INTERRUPTED = "interrupted"
     # Pending, though one that comes after it is applied.
     LATE = "late"
-    # Pending, and another depends on the same one: two branches have added one each, say.
+    # Pending, and another depends on the same one, for example from another branch.
     FORKED = "forked"
 
 
@@ -42,29 +42,29 @@ class MigrationStatus:
     id: str
     state: State
     applied_at: str | None = None
-    # What was edited, what it is beside or late for, or that plain yoyo applied it: nothing can be verified.
+    # The edit, the fork or the order; or that plain yoyo applied it, so that nothing can be verified.
     note: str = ""
-    # Whether code that does not know it may go on: two versions run side by side, and that is no trouble.
+    # Whether code that does not know it continues to work: two versions can run side by side.
     is_compatible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A database against the code."""
+    """The status of a database, compared with the code."""
 
     exists: bool
     migrations: list[MigrationStatus]
     drift: list[Difference] = field(default_factory=list)
-    # Why it cannot be said whether there is drift; empty if it can.
+    # Why drift cannot be checked; empty if it can.
     drift_unknown_because: str = ""
-    # Whether somebody migrates right now: what is missing may only be not done yet.
+    # Whether a migration is running: what is missing may not be done yet.
     is_changing: bool = False
-    # What an older program has made again, though a migration has dropped it: the statements that mend it.
+    # The statements that drop what an older program created again after a migration had dropped it.
     mending: list[str] = field(default_factory=list)
 
     @property
     def is_trouble(self) -> bool:
-        """Whether somebody must look: a migration in any other state than these, drift, or no judgement."""
+        """Whether it needs attention: a migration in any other state than these, drift, or unknown drift."""
         usual = (State.APPLIED, State.PENDING)
         return bool(self.drift or self.drift_unknown_because) or any(
             one.state not in usual and not one.is_compatible for one in self.migrations
@@ -101,7 +101,7 @@ def read_status(backend: AtomicBackend, sources: Sequence[str]) -> Status:
 def read_states(
     backend: AtomicBackend, files: Mapping[str, SQLMigration]
 ) -> tuple[list[MigrationStatus], bool]:
-    """Return what each migration is to a database, and whether somebody migrates it now; nothing is run."""
+    """Return the state of each migration, and whether a migration is running; nothing is run."""
     applied, kept, begun = backend.applied(), backend.records(), backend.interrupted()
     newest = max(files, default="", key=natural)
     last = max((applied.get(name, "") for name in files), default="")
@@ -110,11 +110,11 @@ def read_states(
     beside = {one.id: other.id for pair in forks(files.values()) for one, other in (pair, pair[::-1])}
 
     def remedy(name: str) -> str:
-        return f"`{renumber_call(backend.location, files[name])}` makes it the next one"
+        return f"run `{renumber_call(backend.location, files[name])}` to give it the next number"
 
     before = _applied_before(backend, files)
     found = []
-    # What has neither a file nor a kept text is somebody else's who uses yoyo in the same database.
+    # A record without a file and a stored text is of another program that uses yoyo in the same database.
     ours = {name for name, text in kept.items() if name in applied and text.is_text_of(applied[name])}
     for name in sorted(files.keys() | ours | begun, key=natural):
         text, file = kept.get(name), files.get(name)
@@ -122,12 +122,12 @@ def read_states(
             found.append(MigrationStatus(name, State.INTERRUPTED, note=backend.how_to_finish(name)))
         elif name in begun:
             state = State.APPLIED if name in applied else State.PENDING
-            found.append(MigrationStatus(name, state, note="somebody is changing it right now"))
+            found.append(MigrationStatus(name, state, note="it is being applied or rolled back"))
         elif name not in applied and name in late:
-            note = f"{late[name]} comes after it and is applied: {remedy(name)}"
+            note = f"{late[name]} comes after it, but is applied: {remedy(name)}"
             found.append(MigrationStatus(name, State.LATE, note=note))
         elif name not in applied and name in beside:
-            note = f"{beside[name]} depends on the same one: {remedy(name)}"
+            note = f"{beside[name]} depends on the same migration: {remedy(name)}"
             found.append(MigrationStatus(name, State.FORKED, note=note))
         elif name not in applied:
             found.append(MigrationStatus(name, State.PENDING))
@@ -135,17 +135,17 @@ def read_states(
             goes_on = text is not None and applied[name] >= last and is_compatible(text.apply_sql or "")
             state = State.UNKNOWN if goes_on or natural(name) > natural(newest) else State.MISSING
             undo = command_about(backend.location, "rollback", "--to", name)
-            note = _GOES_ON if goes_on else f"its text is kept: `{undo}` can undo it"
+            note = _GOES_ON if goes_on else f"its scripts are stored in the database: `{undo}` rolls it back"
             found.append(MigrationStatus(name, state, applied[name], note, goes_on))
         else:
-            note = "not verified" if backend.unreadable else "by plain yoyo: not verified"
+            note = "not verified" if backend.unreadable else "applied by plain yoyo: not verified"
             state = State.APPLIED
             if text is not None and text.checksum and text.applied_at == applied[name]:
                 note = ""
                 if name in before:
-                    note = f"was applied after {before[name]}, which comes after it"
+                    note = f"was applied out of order, after {before[name]}"
                 elif name in beside:
-                    note = f"depends on the same one as {beside[name]}"
+                    note = f"depends on the same migration as {beside[name]}"
                 try:
                     backend.require_text(file, text)
                 except (MigrationEdited, InvalidMigration) as error:
@@ -155,7 +155,7 @@ def read_states(
 
 
 def _applied_before(backend: AtomicBackend, files: Mapping[str, SQLMigration]) -> dict[str, str]:
-    """Return those that were applied after one of their folder that comes after them, and which one."""
+    """Return those that were applied after a later one of their folder, and which one."""
     places = {one.id: place for place, one in enumerate(in_order(files.values()))}
     last = dict[Path, str]()
     found = {}
@@ -170,7 +170,7 @@ def _applied_before(backend: AtomicBackend, files: Mapping[str, SQLMigration]) -
 
 
 def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list[Difference], str]:
-    """Return how the live schema differs from what the migrations build, or why that cannot be said."""
+    """Return how the live schema differs from what the migrations build, or why that cannot be checked."""
     try:
         with backend.translating_errors():
             expected = backend.build(backend.history(files))
@@ -181,4 +181,4 @@ def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list
         return [], str(error)
     except PokerTherapistError as error:
         return [], f"drift cannot be checked: {error}"
-    return differences(replace(expected, settings={}), actual), ""  # a setting of the file is the app's
+    return differences(replace(expected, settings={}), actual), ""  # a setting of the file belongs to the app

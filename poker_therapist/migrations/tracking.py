@@ -1,6 +1,6 @@
-"""Where rows and values are while statements run: copied, renamed, rebuilt, or gone.
+"""The rows and values that statements move: copied, renamed, rebuilt, or deleted.
 
-What a run has put somewhere else, and left there, is not lost with the table or column that it was in.
+Rows that a run copies elsewhere, and leaves there, are not lost with their table or column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from poker_therapist.migrations.clauses import Item
 
 @dataclass(slots=True, eq=False)
 class Table:
-    """The rows of a table, under whichever name it is.
+    """The rows of a table, whatever its current name.
 
     Attributes:
         name: what it was called first, as it is written.
-        is_made: whether the run itself has made it, so that nothing was in it before.
+        is_made: whether the run itself created it, so that it was empty before.
         is_gone: whether its rows have been deleted, or dropped with it.
         was_called: the first name of each column that was renamed; None for one that was added.
         dropped: the columns that are gone.
@@ -86,15 +86,15 @@ class Copy(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Rows, or values of a column, that a run leaves nowhere, as far as its text says.
+    """Rows, or values of a column, that a run deletes, as far as its text shows.
 
     Attributes:
         table: its name before the run, as it is written.
         column: whose values; empty for rows.
         is_part: whether it may be a part of them.
         kept: the table, of which each column is to be asked whether it is kept as the rows are.
-        schema: all tables of this one, in place of a table.
-        other: a statement of which the text does not say what it takes away, in place of a table.
+        schema: all tables of this schema, instead of a table.
+        other: a statement whose text does not show what it deletes, instead of a table.
     """
 
     table: str = ""

@@ -35,12 +35,12 @@ def copy(
     Ids stay, and the next one is the same in both. The target is migrated first if it has to be, and locked
     against other writers until every row is there. Before it is committed, every row is read back and
     compared with what was read from the source. The source is read in one snapshot and never written; others
-    may go on using it, but what they save meanwhile is not in the copy.
+    can use it, but rows that they save during the copy are not copied.
 
-    After a failure the target is as it was: what was created there is dropped again, unless somebody else has
-    saved into it meanwhile. Two things stay: empty tables that existed before are up to date then, and a file
-    that held something of the app's has its backup beside it, as before any migration. A kill leaves empty
-    tables at most. In each case the same call can be repeated.
+    After a failure the target is as it was: what was created there is dropped again, unless another process
+    has saved into it. Two things stay: empty tables that existed before are up to date then, and a file that
+    held something of the app's has its backup beside it, as before any migration. A kill leaves empty tables
+    at most. In each case the same call can be repeated.
 
     Args:
         source: a database that is up to date.
@@ -56,13 +56,13 @@ def copy(
         How many rows each table has.
 
     Raises:
-        InvalidInput: the target holds something, or is the source, or cannot hold a row of it.
+        InvalidInput: the target is not empty, or is the source, or cannot store a row of it.
         StorageError: either cannot be used, or the copy is not equal to the source.
         MigrationError: the target cannot be brought up to date.
     """
     if source.identity() == target.identity():
         raise InvalidInput(
-            f"{target.location.name} is {source.location.name} itself: name another database to copy to"
+            f"{target.location.name} and {source.location.name} are the same database: name another target"
         )
     # The target is migrated before anything is read: an index that is built CONCURRENTLY waits for every
     # older transaction of its database, and the source may be another schema there.
@@ -85,7 +85,7 @@ def copy(
 
 
 class _Copying:
-    """One copy on its way."""
+    """One copy."""
 
     def __init__(
         self, reader: Reader, writer: Writer, tables: Sequence[StoredTable], progress: Progress
@@ -99,16 +99,14 @@ class _Copying:
         self.done = 0
 
     def require_room(self) -> None:
-        """Refuse a target that holds something by now, or that could not take all that there is."""
+        """Refuse a target that is no longer empty, or that has other columns."""
         target = self.writer.location
         _require_empty(target.name, {table.name: self.writer.count(table) for table in self.counts})
         for table, columns in self.columns.items():
             if unshared := sorted(set(columns) ^ set(self.writer.columns(table))):
                 raise InvalidInput(
-                    f"{self.reader.location.name} and {target.name} do not have the same columns in "
-                    f"{table.name}: "
-                    f"{', '.join(unshared)} is in one of them alone: look at both with "
-                    "`poker-therapist status`"
+                    f"the columns of {table.name} in {self.reader.location.name} and {target.name} differ "
+                    f"({', '.join(unshared)}): check both with `poker-therapist status`"
                 )
 
     def copy(self, table: StoredTable) -> None:
@@ -122,19 +120,19 @@ class _Copying:
             else:
                 return
         raise InvalidInput(
-            f"{self._found_again(table, refused.number)} cannot go to {self.writer.location.name} "
-            f"({refused.reason}): nothing was copied; look at it in {self.reader.location.name}, correct or "
-            "delete it, and copy again"
+            f"{self._found_again(table, refused.number)} cannot be stored in {self.writer.location.name} "
+            f"({refused.reason}), so nothing was copied: in {self.reader.location.name}, correct or delete "
+            "the row, then copy again"
         ) from refused
 
     def compare(self, table: StoredTable) -> None:
         """Compare the rows of a table with those that were read from the source, all and in order.
 
-        The source is a snapshot, so what it gave a first time stands for it: only where the digests differ is
-        it read again, row by row.
+        The source is a snapshot, so its rows stay the same: it is read again, row by row, only if the digests
+        differ.
 
         Raises:
-            StorageError: they are not equal; the message names the first difference, but nothing of a player.
+            StorageError: they are not equal; the message names the first difference, but no data of a player.
         """
         doing = f"comparing {table.name}"
         self._report(doing)
@@ -156,12 +154,12 @@ class _Copying:
                 if not _equal(mine, copied):
                     difference = _difference(table, columns, mine, copied)
                     raise StorageError(
-                        f"the copy is not equal ({difference}), so nothing was kept: look at it in "
+                        f"the copy differs from the source ({difference}), so it was rolled back: check "
                         f"{self.reader.location.name}, and copy again"
                     )
 
     def _counted(self, table: StoredTable, rows: Iterator[Row]) -> Iterator[Row]:
-        """Pass rows on, keep their digests and tell of the progress."""
+        """Pass rows on, keep their digests and report the progress."""
         doing = f"copying {table.name}"
         self._report(doing)
         while some := list(islice(rows, _STRIDE)):
@@ -199,14 +197,14 @@ def _equal(mine: Row | None, copied: Row | None) -> bool:
 def _difference(table: StoredTable, columns: Collection[str], mine: Row | None, copied: Row | None) -> str:
     """Return how two rows that are not equal differ."""
     if mine is None or copied is None:
-        count = "missing" if copied is None else "one too many"
+        count = "missing" if copied is None else "not in the source"
         return f"{table.label(columns, mine or copied or ())} is {count}"
     differing = [
         column
         for column, *pair in zip(columns, mine, copied, strict=True)
         if not _equal((pair[0],), (pair[1],))
     ]
-    if set(differing) & set(table.key):  # another row stands here
+    if set(differing) & set(table.key):  # this is another row
         return f"{table.label(columns, mine)} is missing"
     return f"{table.label(columns, mine)} differs in {differing[0]}"
 
@@ -215,10 +213,10 @@ def _difference(table: StoredTable, columns: Collection[str], mine: Row | None, 
 def _prepared(
     target: Engine, tables: Sequence[StoredTable], sources: Sequence[str], prepare: Callable[[], None]
 ) -> Iterator[None]:
-    """Bring a target that holds nothing up to date; after a failure, drop what was created there.
+    """Migrate an empty target; after a failure, drop what was created there.
 
     Raises:
-        InvalidInput: it holds something.
+        InvalidInput: it is not empty.
         MigrationError: it cannot be brought up to date.
     """
     name = target.location.name
@@ -242,7 +240,7 @@ def _prepared(
                 if not isinstance(error, PokerTherapistError):
                     raise error from trouble
                 raise error.with_message(
-                    f"{error}\nEmpty tables may be left in {name} ({trouble}): run the same again"
+                    f"{error}\nEmpty tables may be left in {name} ({trouble}): run the same command again"
                 ) from error
         raise
 
@@ -264,6 +262,6 @@ def _require_empty(name: str, counts: dict[str, int]) -> None:
     held = [f"{table}: {count:,}" for table, count in counts.items() if count]
     if held:
         raise InvalidInput(
-            f"{name} holds data already ({', '.join(held)}), with which a copy is never mixed: "
+            f"{name} already contains data ({', '.join(held)}), with which a copy is never merged: "
             "name an empty database"
         )

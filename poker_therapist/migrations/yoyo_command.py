@@ -1,6 +1,6 @@
 """What the operator's commands share: YoyoCommandMixin, the ini file, signals, the console.
 
-YoyoCommandMixin is what a backend does when it is the ordinary `yoyo` command that loads it. yoyo's command
+YoyoCommandMixin is what a backend does when the ordinary `yoyo` command loads it. yoyo's command
 reads the files itself and lets every error end in a traceback. It has no hook for either, so the backend,
 which yoyo makes before it reads anything but the ini file, replaces yoyo's function that reads migrations and
 prints each of our errors as one message with exit status 1 (-vv shows the traceback too).
@@ -45,14 +45,14 @@ from poker_therapist.migrations.loss import refusal
 
 
 class YoyoCommandMixin(AtomicBackend):
-    """What a backend does where the yoyo command makes it."""
+    """What a backend does if the yoyo command creates it."""
 
     allow_data_loss = False  # for a program: whether a rollback may delete rows and values
     _function: Any = None  # of yoyo's, that is the command
-    _named: Sequence[str] = ()  # the ids that the command is about, if it says whole ones
+    _named: Sequence[str] = ()  # the ids that the command names, if they are complete
 
     def __init__(self, uri: Any, migration_table: str = default_migration_table) -> None:
-        """Take over the yoyo command, if that is who asks."""
+        """Take over the yoyo command, if it is the caller."""
         if (command := _running_command(sys._getframe())) is None:
             self.allow_loss = self._require_permission
             super().__init__(uri, migration_table)
@@ -77,16 +77,16 @@ class YoyoCommandMixin(AtomicBackend):
             self.allow_loss = functools.partial(self._require_consent, args)
 
     def _require_permission(self, loss: str, *_: Any, **_more: Any) -> None:
-        """Refuse to roll back what would delete rows, unless the program has allowed it."""
+        """Refuse a rollback that would delete rows, unless the program has allowed it."""
         if not self.allow_data_loss:
             raise refusal(loss, ["set `allow_data_loss = True` on the backend"])
 
     def _require_consent(self, args: Any, loss: str, last: str, *, may_ask: bool = True) -> None:
-        """Refuse to roll back what would delete rows, unless the operator says so on a terminal."""
+        """Refuse a rollback that would delete rows, unless the operator confirms it on a terminal."""
         if may_ask and not args.batch_mode and sys.stdin.isatty():
-            if utils.confirm(f"This deletes {loss}. Go on?", default="n"):
+            if utils.confirm(f"This deletes {loss}. Continue?", default="n"):
                 return
-            raise refusal(loss, ["run the command again"])
+            raise refusal(loss, ["run the command again and answer y"])
         ini, ways = _ini_of(args), list[str]()
         if self.migration_table == default_migration_table:  # poker-therapist has no other
             call = command_about(replace(self.location, yoyo=None), "rollback", "--to", last, "--yes")
@@ -95,7 +95,7 @@ class YoyoCommandMixin(AtomicBackend):
         if ini:
             ways.append(where_to_write(Path(ini), "allow_data_loss", "on"))
         elif not ways:
-            ways.append("write [DEFAULT] and `allow_data_loss = on` into a file, and name that with --config")
+            ways.append("write [DEFAULT] and `allow_data_loss = on` to a file, and pass it with --config")
         raise refusal(loss, ways)
 
     def _ours(self, migrations: Any) -> MigrationList:
@@ -113,20 +113,20 @@ class YoyoCommandMixin(AtomicBackend):
         return super().to_apply(self._ours(migrations))
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
-        """Apply one migration, unless another process has done so meanwhile."""
+        """Apply one migration, unless a concurrent process has done so."""
         super().apply_one(self._ours([migration])[0], force, mark)
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:
-        """Roll one migration back, unless another process has done so meanwhile."""
+        """Roll one migration back, unless a concurrent process has done so."""
         super().rollback_one(self._ours([migration])[0], force)
 
     def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
-        """Roll some migrations back, each by itself; the first that fails ends the run."""
+        """Roll back some migrations, one after the other; the first that fails ends the run."""
         super().rollback_migrations(self._ours(migrations), force)
 
     def _read_migrations(self, *sources: str) -> MigrationList:
         """Return the migrations of the sources, and those that are applied and have no file any more."""
-        # An id that no file may have is a forgery: yoyo would print it as it is.
+        # An id that no file may have is forged: yoyo would print it unescaped.
         found = self.read(sources, [one for one in self.kept_migrations() if one.id == escaped(one.id)])
         if self._function is migrate.list_migrations:
             interrupted = self.interrupted()
@@ -156,7 +156,7 @@ class YoyoCommandMixin(AtomicBackend):
             raise DatabaseNotFound(f"there is no database {self.name}: correct the path")
 
     def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
-        """Apply some migrations; tell of those that have no file."""
+        """Apply some migrations; report those that have no file."""
         migrations = self._ours(migrations)
         self.tell_of_missing_files()
         super().apply_migrations(migrations, force)
@@ -173,8 +173,8 @@ class YoyoCommandMixin(AtomicBackend):
             if name not in self._named and (self._function or len(migrations) > 1):
                 call = command_about(self.location, word, "-m", f"^{re.escape(name)}$", sources=self.sources)
                 raise MigrationInterrupted(
-                    f"{name} cannot be {word}ed with others, for {self.how_to_finish(name)}; if you have "
-                    f"finished it by hand, name it: `{call}`",
+                    f"{name} cannot be {word}ed with others: {self.how_to_finish(name)}; if you have "
+                    f"finished it by hand, run `{call}`",
                     migration_id=name,
                 )
 
@@ -205,7 +205,7 @@ class YoyoCommandMixin(AtomicBackend):
             self.tell_operator(f"unmarked {migration.id}")
 
     def to_rollback(self, migrations: MigrationList) -> MigrationList:
-        """Return what is applied; say so where that is nothing for want of a database."""
+        """Return what is applied; report on standard error if there is no database."""
         if not self.exists():
             print(f"there is no database {escaped(self.name)} yet: nothing is applied", file=sys.stderr)
         found = super().to_rollback(self._ours(migrations))
@@ -218,14 +218,14 @@ class YoyoCommandMixin(AtomicBackend):
 
 
 def write_any_character() -> None:
-    """Let this process print what its console has no character for, as an escape: one of cp1252, say."""
+    """Let this process print characters that its console lacks as escapes: on cp1252, for example."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def stop_on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does: with what is half done undone, and nothing left of it."""
+    """Let SIGTERM end this process as Ctrl-C does: it rolls back, and deletes its temporary files."""
     is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if is_default and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
@@ -241,9 +241,9 @@ _migrations_to_revision = migrate.migrations_to_revision
 
 
 def _read_again(args: Any) -> Location | None:
-    """Return the database where yoyo has read less of its URL than it says; None if it has read all of it.
+    """Return the database if yoyo has read only a part of its URL; None if it has read all of it.
 
-    yoyo puts the folder of an ini file into a URL as it is, and takes a # or ? in it for the end of the path.
+    yoyo puts the folder of an ini file into a URL unquoted, and reads a # or ? in it as the end of the path.
     """
     database = str(args.database)
     file = _ini_of(args)
@@ -287,16 +287,16 @@ def _is_on(config: configparser.ConfigParser, option: str) -> bool:
 
 
 def _judge_ini(args: Any) -> None:
-    """Refuse the ini file that yoyo has found by itself if it may be somebody else's; name it if it is above.
+    """Refuse the ini file that yoyo has found if another user can write it; name it if it is above.
 
-    That only the group can write it is borne, as everybody on a system with umask 002 has it like that.
+    A file that only the group can write is accepted: with umask 002 all files are.
     """
     if args.config or not args.use_config_file or (taken := yoyo_config.find_config()) is None:
         return
     if str(find_ini(writers=stat.S_IWOTH)) != taken:
         raise InvalidInput(f"{ini_beyond()}")
     if Path(taken).parent != Path.cwd():
-        print(f"yoyo: {escaped(taken)} is used", file=sys.stderr)
+        print(f"yoyo: using {escaped(taken)}", file=sys.stderr)
 
 
 def _report(
@@ -319,9 +319,9 @@ def _report(
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    """Print a warning, of yoyo's say, without the place in the code that an operator cannot use.
+    """Print a warning, such as one of yoyo's, without the place in the code.
 
-    That nobody can be warned must not undo a migration.
+    A failure to print it must not undo a migration.
     """
     with contextlib.suppress(OSError, ValueError):
         print(escaped(f"yoyo: warning: {message}", keeping="\n"), file=sys.stderr)

@@ -204,7 +204,7 @@ def test_a_kept_rollback_reaches_nothing_beyond_its_database(text: str, file: Pa
     ran = yoyo_in_child("rollback", "--revision", UNKNOWN, *arguments, folder=file.parent)
 
     assert ran.code == 1
-    assert f"{UNKNOWN} has no file here: what the database keeps of it is run" in ran.out
+    assert f"{UNKNOWN} has no file here: the rollback script in the database is run" in ran.out
     assert f"cannot be run from the database (restore its files first): {REFUSED[text]}" in ran.error
     assert "Traceback" not in ran.error
     assert victim.is_untouched()
@@ -448,7 +448,7 @@ def test_a_trigger_that_comes_with_a_backup_is_named(file: Path, tmp_path: Path)
     ran = command("restore", file, "-d", tmp_path / "restored.db", folder=tmp_path)
 
     assert (ran.code, ran.error) == (0, "")
-    assert ran.lines[-1] == "trigger t came with it and is of no migration: look at what it does"
+    assert ran.lines[-1] == "trigger t is in the backup, but no migration creates it: check what it does"
 
 
 def test_triggers_call_the_functions_that_the_app_has_given(file: Path) -> None:

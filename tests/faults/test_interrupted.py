@@ -135,13 +135,13 @@ def test_apply_finishes_it_first_and_goes_no_further_without_that(three: Project
 
     message = three.refuses("apply", "-m", "003")
     assert message.startswith(
-        "003_add_tables has to wait for 002_add_seats: it was stopped in the middle: finish it with "
+        "003_add_tables cannot run before 002_add_seats: it was interrupted; finish it with "
         "`yoyo apply --revision 002_add_seats --no-config-file --database "
     )
     assert ", or roll it back with `yoyo rollback --revision 002_add_seats --no-config-file" in message
     # One that accepts any order waits as well; by its name it would be the first.
     three.write("000_add_more", "-- out-of-order: true\nCREATE TABLE more (id INTEGER);", "DROP TABLE more;")
-    assert "has to wait for 002_add_seats" in three.refuses("apply", "-m", "000")
+    assert "cannot run before 002_add_seats" in three.refuses("apply", "-m", "000")
     assert [line for line in three.yoyo("apply").stdout.splitlines() if line.startswith("applied")] == [
         "applied 002_add_seats",
         "applied 000_add_more",
@@ -154,7 +154,7 @@ def test_nothing_else_is_rolled_back_before_it(three: Project) -> None:
     """Nor what was applied before, nor, where nobody says what it needs, what was applied after."""
     stop(three, "apply")
 
-    assert "001_add_hands has to wait for 002_add_seats" in three.refuses("rollback", "-m", "001")
+    assert "001_add_hands cannot run before 002_add_seats" in three.refuses("rollback", "-m", "001")
     assert three.yoyo("rollback", "--revision", "001").stdout.splitlines()[-2:] == [
         "rolled back 002_add_seats",
         "rolled back 001_add_hands",
@@ -171,20 +171,20 @@ def test_a_rollback_that_was_interrupted_is_finished_before_anything_is_applied(
     monkeypatch.setattr(schema, "folders_for", lambda _location, _applied: [three.sql])
     monkeypatch.setattr(schema, "migrations_folder", lambda _name: three.sql)
 
-    assert "002_add_seats: its rollback was stopped in the middle" in three.refuses("apply", "-m", "002")
+    assert "002_add_seats: its rollback was interrupted" in three.refuses("apply", "-m", "002")
     message = three.refuses("apply")
     planned = refused("plan", "-d", str(three.database), "--sources", str(three.sql), folder=three.folder)
-    assert "003_add_tables has to wait for 002_add_seats" in planned
+    assert "003_add_tables cannot run before 002_add_seats" in planned
     with pytest.raises(MigrationInterrupted) as refusal:
         get_pattern_storage(str(three.database))
 
     assert refusal.value.migration_id == "002_add_seats"
     for text in (message, str(refusal.value)):
-        assert "003_add_tables has to wait for 002_add_seats: its rollback was stopped in the middle" in text
-    assert "finish that with `yoyo rollback --revision 002_add_seats --no-config-file" in message
-    assert "finish that with `poker-therapist rollback --to 002_add_seats --database" in str(refusal.value)
+        assert "003_add_tables cannot run before 002_add_seats: its rollback was interrupted" in text
+    assert "finish it with `yoyo rollback --revision 002_add_seats --no-config-file" in message
+    assert "finish it with `poker-therapist rollback --to 002_add_seats --database" in str(refusal.value)
     one = the_interrupted(three)
-    assert one.note.startswith("its rollback was stopped in the middle: finish that with `")
+    assert one.note.startswith("its rollback was interrupted; finish it with `")
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.yoyo("apply").returncode == 0
 
@@ -212,7 +212,7 @@ def test_one_whose_file_is_gone_is_rolled_back_by_its_kept_text(three: Project) 
     one = the_interrupted(three)
     assert "roll it back with `" in one.note
     assert "finish" not in one.note
-    assert "002_add_seats: it was stopped in the middle: roll it back with `" in three.refuses("apply")
+    assert "002_add_seats: it was interrupted; roll it back with `" in three.refuses("apply")
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
     assert three.applied() == ["001_add_hands"]
 
@@ -232,10 +232,10 @@ def test_a_table_that_it_found_stays_though_no_transaction_held_it(project: Proj
         "001_add_seats", f"{UNPROTECTED}CREATE TABLE IF NOT EXISTS seats (id INTEGER);", "DROP TABLE seats;"
     )
     assert next(stops(project, "apply"))
-    assert "001_add_seats found seats" in project.refuses("rollback")
+    assert "001_add_seats adopted seats" in project.refuses("rollback")
 
     assert project.yoyo("apply").returncode == 0
-    assert "001_add_seats found seats" in project.refuses("rollback")
+    assert "001_add_seats adopted seats" in project.refuses("rollback")
     assert project.query("SELECT id FROM seats") == [(7,)]
 
 
@@ -270,7 +270,7 @@ def test_a_late_comer_is_late_for_what_was_interrupted(project: Project) -> None
     assert "NONSENSE" in project.refuses("apply")
     project.write("1_a", "CREATE TABLE a (id INTEGER);", "DROP TABLE a;")
 
-    assert "sql/2_b.sql comes after sql/1_a.sql and is begun already" in project.refuses("apply")
+    assert "sql/2_b.sql comes after sql/1_a.sql and is interrupted" in project.refuses("apply")
 
 
 def test_reapply_takes_back_what_was_interrupted_and_applies_all(three: Project) -> None:
@@ -294,7 +294,7 @@ def test_a_rollback_out_of_the_middle_that_was_interrupted_comes_before_what_was
     assert three.yoyo("apply").returncode == 0
     stop(three, "rollback", "--match", "002")
 
-    assert "003_add_tables has to wait for 002_add_seats: its rollback" in three.refuses(
+    assert "003_add_tables cannot run before 002_add_seats: its rollback" in three.refuses(
         "rollback", "-m", "003"
     )
     assert three.yoyo("rollback").stdout.splitlines()[-1] == "rolled back 002_add_seats"
@@ -324,7 +324,7 @@ def test_what_is_still_under_way_is_waited_for_though_nothing_is_pending(
         assert "migrat" in message
         assert "0.1 seconds" in message
     if direction == "rollback":
-        assert "its rollback was stopped in the middle" in three.refuses("apply")
+        assert "its rollback was interrupted" in three.refuses("apply")
     else:
         assert three.yoyo("apply").returncode == 0
 
@@ -362,10 +362,10 @@ def test_finishing_it_is_rehearsed(project: Project) -> None:
     gone = "DROP INDEX IF EXISTS by_id;"
     assert rehearsed(made.partition(";")[2], gone) == ("exact", [], 0)
     assert rehearsed(made, f"{gone} DROP TABLE IF EXISTS seats;") == ("exact", [], 0)
-    assert rehearsed(made, gone) == ("irreversible", ["table seats is there and should not be"], 4)
+    assert rehearsed(made, gone) == ("irreversible", ["table seats exists, but should not"], 4)
     verdict, (reason,), code = rehearsed(f"{made} DELETE FROM hands;", f"{gone} DROP TABLE IF EXISTS seats;")
     assert (verdict, code) == ("not judged", 4)
-    assert "what its first run did to rows is not known" in reason
+    assert "what its first run did to rows is unknown" in reason
 
 
 def stopping(run: Callable[..., None], stop: type[BaseException]) -> Callable[..., None]:
@@ -403,7 +403,7 @@ def test_what_a_signal_leaves_is_said_truly(
                 (backend.apply_migrations if direction == "apply" else backend.rollback_migrations)(found)
         (said,) = told
         if transactional:
-            assert said == f"stopped while {doing} 001_seat: all that it did was undone"
+            assert said == f"stopped while {doing} 001_seat: all its changes were undone"
             assert interrupted(database) == []
         else:
             assert said.startswith("001_seat: it")

@@ -61,13 +61,16 @@ SCHEMA_EXACT = {
     "a value that stays": Case(
         "UPDATE hands SET note = upper(note);",
         "UPDATE hands SET note = lower(note) WHERE id <> 2;",
-        ("hands.note: 1 value differs, such as '2': 'flop' became 'FLOP'",),
+        ("hands.note: 1 value differs, for example '2': 'flop' became 'FLOP'",),
         {"hands": 3},
     ),
     "the sign of a zero, the layout of JSON": Case(
         "UPDATE odd SET a = 0.0, b = '{\"a\":1}';",
         "SELECT 1;",
-        ("odd.a: 1 value differs, such as '1': '-0' became '0'", "odd.b: 1 value differs, such as '1': "),
+        (
+            "odd.a: 1 value differs, for example '1': '-0' became '0'",
+            "odd.b: 1 value differs, for example '1': ",
+        ),
         {"odd": 1},
         "CREATE TABLE odd (id INT PRIMARY KEY, a FLOAT, b JSON);"
         "INSERT INTO odd VALUES (1, '-0', '{\"a\": 1}')",
@@ -75,7 +78,7 @@ SCHEMA_EXACT = {
     "where the ids go on": Case(
         "INSERT INTO hands (note) VALUES ('preflop');",
         "DELETE FROM hands WHERE note = 'preflop';",
-        ("hands_id_seq.last_value: 1 value differs, such as 3 became 4",),
+        ("hands_id_seq.last_value: 1 value differs, for example 3 became 4",),
         {"hands": 1},
     ),
 }
@@ -88,12 +91,12 @@ IRREVERSIBLE = {
     "rows that are lost": Case(
         "SELECT 1;",
         "DELETE FROM hands WHERE id > 1;",
-        ("hands: 2 rows are not the same, such as only before: '2'",),
+        ("hands: 2 rows differ, for example '2' (only before)",),
     ),
     "one of two equal rows": Case(
         "SELECT 1;",
         "DELETE FROM notes WHERE ctid = '(0,1)';",
-        ("notes: 1 row is not the same, such as only before: 'a'",),
+        ("notes: 1 row differs, for example 'a' (only before)",),
     ),
     "a table with its rows": Case(
         "DROP TABLE notes;",
@@ -104,7 +107,7 @@ IRREVERSIBLE = {
     "a table that stays": Case(
         "CREATE TABLE bets (id INT);",
         "-- nothing",
-        ("table bets is there and should not be", "applying again it failed"),
+        ("table bets exists, but should not", "applying again it failed"),
     ),
     "a column that is not given back": Case(
         "ALTER TABLE hands DROP COLUMN note;",
@@ -112,7 +115,7 @@ IRREVERSIBLE = {
         (
             "column hands.note is character varying(9), not text",
             "order of columns in hands is id, stake, note, not id, note, stake",
-            "hands.note: 3 values differ, such as '1': 'river' became None",
+            "hands.note: 3 values differ, for example '1': 'river' became None",
         ),
     ),
     "a constraint of another name": Case(
@@ -120,21 +123,21 @@ IRREVERSIBLE = {
         "ALTER TABLE hands ADD CONSTRAINT mine PRIMARY KEY (id);",
         (
             "constraint hands_pkey of hands is missing",
-            "constraint mine of hands is there",
+            "constraint mine of hands exists",
             "applying again it",
         ),
     ),
     "a view that stays": Case(
         "CREATE OR REPLACE VIEW small AS SELECT id FROM hands;",
         "SELECT 1;",
-        ("view small is there and should not be (CREATE VIEW small AS SELECT ",),
+        ("view small exists, but should not (CREATE VIEW small AS SELECT ",),
     ),
     "a table that stays with its rows": Case(
         "CREATE TABLE bets (id INT); INSERT INTO bets VALUES (1), (2);",
         "-- nothing",
         (
             "after rollback 2 rows of bets are left over",
-            "table bets is there and should not be",
+            "table bets exists, but should not",
             "applying again it failed",
         ),
         {"bets": 2},
@@ -143,8 +146,8 @@ IRREVERSIBLE = {
         "UPDATE pots SET id = 1.00 WHERE id = 1;",
         "SELECT 1;",
         (
-            "pots: 1 row is not the same, such as only before: '1.0'",
-            "pots: 1 row is not the same, such as only after: '1.00'",
+            "pots: 1 row differs, for example '1.0' (only before)",
+            "pots: 1 row differs, for example '1.00' (only after)",
         ),
         {"pots": 2},
         "CREATE TABLE pots (id NUMERIC PRIMARY KEY, size INT); INSERT INTO pots VALUES (1.0, 9), (2, 8)",
@@ -154,7 +157,7 @@ IRREVERSIBLE = {
         "UPDATE pots SET size = 8 WHERE id = '2'; DELETE FROM pots WHERE id = '1';",
         (
             "column pots.id is text NOT NULL, not integer NOT NULL",
-            "pots: 1 row is not the same, such as only before: '1'",
+            "pots: 1 row differs, for example '1' (only before)",
         ),
         {"pots": 1},
         "CREATE TABLE pots (id INT PRIMARY KEY, size INT); INSERT INTO pots VALUES (1, 9), (2, 8)",

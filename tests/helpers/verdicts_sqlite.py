@@ -46,40 +46,40 @@ SCHEMA_EXACT = {
     "a value that stays": Case(
         "UPDATE hands SET note = upper(note);",
         "UPDATE hands SET note = lower(note) WHERE id <> 2;",
-        ("hands.note: 1 value differs, such as 2: 'flop' became 'FLOP'",),
+        ("hands.note: 1 value differs, for example 2: 'flop' became 'FLOP'",),
         {"hands": 3},
     ),
     "two columns": Case(
         "UPDATE hands SET note = note || '!', stake = 0.0;",
         "SELECT 1;",
         (
-            "hands.note: 3 values differ, such as 1: 'river' became 'river!'",
-            "hands.stake: 3 values differ, such as 1: 1.5 became 0.0",
+            "hands.note: 3 values differ, for example 1: 'river' became 'river!'",
+            "hands.stake: 3 values differ, for example 1: 1.5 became 0.0",
         ),
         {"hands": 3},
     ),
     "a value of another type": Case(
         "UPDATE hands SET note = CAST(note AS BLOB) WHERE id = 3;",
         "SELECT 1;",
-        ("hands.note: 1 value differs, such as 3: 'turn' became b'turn'",),
+        ("hands.note: 1 value differs, for example 3: 'turn' became b'turn'",),
         {"hands": 1},
     ),
     "a sequence value": Case(
         "INSERT INTO hands (note) VALUES ('preflop');",
         "DELETE FROM hands WHERE note = 'preflop';",
-        ("sqlite_sequence.seq: 1 value differs, such as 'hands': 3 became 4",),
+        ("sqlite_sequence.seq: 1 value differs, for example 'hands': 3 became 4",),
         {"hands": 1, "sqlite_sequence": 1},
     ),
     "another layout": Case(
         "ALTER TABLE notes RENAME TO remarks;",
         "ALTER TABLE remarks RENAME TO notes;",
-        ("the SQL text of notes is laid out differently",),
+        ("the SQL text of notes is formatted differently",),
         {"notes": 3, "remarks": 3},
     ),
     "a first sequence value": Case(
         "INSERT INTO seats (name) VALUES ('button');",
         "DELETE FROM seats;",
-        ("sqlite_sequence.seq: 1 value differs, such as only after: 'seats'",),
+        ("sqlite_sequence.seq: 1 value differs, for example 'seats' (only after)",),
         {"seats": 1, "sqlite_sequence": 1},
         "CREATE TABLE seats (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);",
     ),
@@ -93,12 +93,12 @@ IRREVERSIBLE = {
     "rows that are lost": Case(
         "CREATE TABLE bets (id INTEGER);",
         "DROP TABLE bets; DELETE FROM hands WHERE id > 1;",
-        ("hands: 2 rows are not the same, such as only before: 2",),
+        ("hands: 2 rows differ, for example 2 (only before)",),
     ),
     "rows that are left over": Case(
         "INSERT INTO hands VALUES (9, 'preflop', 1.0);",
         "UPDATE sqlite_sequence SET seq = 3;",
-        ("hands: 1 row is not the same, such as only after: 9", "applying again it failed"),
+        ("hands: 1 row differs, for example 9 (only after)", "applying again it failed"),
         {"hands": 1, "sqlite_sequence": 1},
     ),
     "a table with its rows": Case(
@@ -110,37 +110,37 @@ IRREVERSIBLE = {
     "a table that stays": Case(
         "CREATE TABLE bets (id INTEGER);",
         "-- nothing",
-        ("table bets is there and should not be", "applying again it failed"),
+        ("table bets exists, but should not", "applying again it failed"),
     ),
     "a column that is not given back": Case(
         "ALTER TABLE hands DROP COLUMN stake;",
         "ALTER TABLE hands ADD COLUMN stake INTEGER;",
         (
             "column hands.stake is INTEGER, not REAL",
-            "hands.stake: 2 values differ, such as 1: 1.5 became None",
+            "hands.stake: 2 values differ, for example 1: 1.5 became None",
         ),
     ),
     "an index that stays": Case(
         "CREATE INDEX IF NOT EXISTS by_note ON hands (note);",
         "SELECT 1;",
-        ("index by_note is there and should not be (on hands (note))",),
+        ("index by_note exists, but should not (on hands (note))",),
     ),
     "a view that stays": Case(
         "CREATE VIEW IF NOT EXISTS big AS SELECT id FROM hands;",
         "SELECT 1;",
-        ("view big is there and should not be (CREATE VIEW big AS SELECT id FROM hands)",),
+        ("view big exists, but should not (CREATE VIEW big AS SELECT id FROM hands)",),
     ),
     "a trigger that stays": Case(
         "CREATE TRIGGER IF NOT EXISTS noted AFTER INSERT ON hands BEGIN SELECT 1; END;",
         "SELECT 1;",
-        ("trigger noted is there and should not be (CREATE TRIGGER noted AFTER INSERT ON hands",),
+        ("trigger noted exists, but should not (CREATE TRIGGER noted AFTER INSERT ON hands",),
     ),
     "a table that stays with its rows": Case(
         "CREATE TABLE bets (id INTEGER); INSERT INTO bets VALUES (1), (2);",
         "-- nothing",
         (
             "after rollback 2 rows of bets are left over",
-            "table bets is there and should not be",
+            "table bets exists, but should not",
             "applying again it failed",
         ),
         {"bets": 2},

@@ -6,10 +6,10 @@ from tests.helpers.catalogs import HANDS, catalog, differences_between
 
 LONG = f"CREATE VIEW v AS SELECT 1 WHERE 1 IN ({', '.join(['1'] * 200)})"
 DIFFERENT = {
-    "a long view": ("", LONG, [f"view v is there and should not be ({LONG[:297]}...)"]),
+    "a long view": ("", LONG, [f"view v exists, but should not ({LONG[:297]}...)"]),
     "a column": (
         HANDS, HANDS.replace("stake REAL", "stake REAL, mood TEXT"),
-        ["column hands.mood is there and should not be (TEXT)"],
+        ["column hands.mood exists, but should not (TEXT)"],
     ),
     "no column": (HANDS, HANDS.replace(", stake REAL", ""), ["column hands.stake is missing (REAL)"]),
     "type": (HANDS, HANDS.replace("REAL", "TEXT"), ["column hands.stake is TEXT, not REAL"]),
@@ -30,7 +30,7 @@ DIFFERENT = {
     ),
     "unique key": (
         HANDS, HANDS.replace("REAL", "REAL UNIQUE"),
-        ["unique key of hands on (stake) is there and should not be"],
+        ["unique key of hands on (stake) exists, but should not"],
     ),
     "foreign key": (
         HANDS + "CREATE TABLE bets (hand INT REFERENCES hands (id))", HANDS + "CREATE TABLE bets (hand INT)",
@@ -41,12 +41,12 @@ DIFFERENT = {
         HANDS + "CREATE TABLE bets (hand INT REFERENCES hands (id) ON DELETE CASCADE)",
         [
             "foreign key of bets (hand) -> hands (id) is missing",
-            "foreign key of bets (hand) -> hands (id) ON DELETE CASCADE is there and should not be",
+            "foreign key of bets (hand) -> hands (id) ON DELETE CASCADE exists, but should not",
         ],
     ),
     "check": (
         HANDS.replace("REAL", "REAL CHECK (stake > 0)"), HANDS.replace("REAL", "REAL CHECK (stake > 1)"),
-        ["check of hands: stake > 0 is missing", "check of hands: stake > 1 is there and should not be"],
+        ["check of hands: stake > 0 is missing", "check of hands: stake > 1 exists, but should not"],
     ),
     "strict": (HANDS, HANDS.replace(");", ") STRICT;"), ["table hands is STRICT, not plain"]),
     "without rowid": (
@@ -94,7 +94,7 @@ DIFFERENT = {
     ),
     "table": (
         HANDS, HANDS + "CREATE TABLE b (c INT CHECK (c > 0)) STRICT",
-        ["table b is there and should not be (STRICT)"],
+        ["table b exists, but should not (STRICT)"],
     ),
 }  # fmt: skip
 

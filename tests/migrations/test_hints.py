@@ -5,7 +5,7 @@ import pytest
 from tests.helpers.engines import per_engine, postgresql_only, sqlite_only
 from tests.helpers.project import Project
 
-OUTSIDE = "put it into a migration of its own, with `-- transactional: false` in the comment at its top"
+OUTSIDE = "move it to a separate migration with `-- transactional: false` in its header"
 
 
 @per_engine(

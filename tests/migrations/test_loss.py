@@ -190,7 +190,7 @@ COUNTED_ON_POSTGRESQL = {
     'DROP TABLE "The hands";': "1 row of The hands",
     "DROP TABLE other.bets;": "1 row of other.bets",
     "DROP SCHEMA other CASCADE;": "1 row of other.bets",
-    "DO 'BEGIN DELETE FROM hands; END';": "what `DO` takes with it, which is not counted",
+    "DO 'BEGIN DELETE FROM hands; END';": "whatever `DO` deletes (not counted)",
 }
 MORE = (
     'ALTER TABLE hands ADD "It" INTEGER; UPDATE hands SET "It" = 1 WHERE id = 1;'

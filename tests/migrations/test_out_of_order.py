@@ -38,7 +38,7 @@ def fork(project: Project) -> tuple[str, str, str]:
     assert project.yoyo("apply").returncode == 0
     add(project, "2_b", "1_a")
     add(project, "2_c", "1_a")
-    return "2_c", "sql/2_b.sql and sql/2_c.sql both depend on 1_a, and neither on the other", "forked"
+    return "2_c", "sql/2_b.sql and sql/2_c.sql both depend on 1_a", "forked"
 
 
 def half_of_a_fork(project: Project) -> tuple[str, str, str]:
@@ -47,7 +47,7 @@ def half_of_a_fork(project: Project) -> tuple[str, str, str]:
     add(project, "2_b", "1_a")
     assert project.yoyo("apply").returncode == 0
     add(project, "2_c", "1_a")
-    return "2_c", "sql/2_b.sql and sql/2_c.sql both depend on 1_a, and neither on the other", "forked"
+    return "2_c", "sql/2_b.sql and sql/2_c.sql both depend on 1_a", "forked"
 
 
 def other_half_of_a_fork(project: Project) -> tuple[str, str, str]:
@@ -114,9 +114,9 @@ def test_forks_and_late_comers_are_refused_before_anything_runs(
     before = folder.tables(), folder.applied()
 
     said, call, rest = way(folder).strip().split("`", 2)
-    assert said == f"{why}: "
+    assert said == f"{why}: run "
     assert rest == (
-        f" makes {name} the next one; or write `-- out-of-order: true` into its header, "
+        f" to give {name} the next number, or add `-- out-of-order: true` to its header "
         "if their order makes no difference"
     )
     # In its own folder, wherever it is pasted.
@@ -127,7 +127,7 @@ def test_forks_and_late_comers_are_refused_before_anything_runs(
     (one,) = (one for one in found.migrations if one.id == name)
 
     assert (one.state, found.is_trouble) == (state, True)
-    assert f"`{call}` makes it the next one" in one.note
+    assert f"run `{call}` to give it the next number" in one.note
     assert name not in found.pending
     assert found.drift_unknown_because == ""
 
@@ -160,7 +160,7 @@ def test_what_accepts_it_in_its_header_is_applied_and_rolled_back_in_the_order_o
     assert not found.is_trouble
     if case in (other_half_of_a_fork, late_comer):
         (note,) = [one.note for one in found.migrations if one.note]
-        assert note.startswith("was applied after")
+        assert note.startswith("was applied out of order, after")
 
     assert folder.yoyo("rollback").stdout == f"rolled back {name}\n"
 
@@ -183,8 +183,8 @@ def test_a_fork_that_is_applied_already_is_shown_and_refuses_nothing(folder: Pro
     assert not found.is_trouble
     assert [one.note for one in found.migrations] == [
         "",
-        "depends on the same one as 2_c",
-        "depends on the same one as 2_b",
+        "depends on the same migration as 2_c",
+        "depends on the same migration as 2_b",
         "",
     ]
 

@@ -142,7 +142,7 @@ def instead(name: str, before: str, after: str) -> Callable[[Path], None]:
 
 BROKEN = {
     "a rollback is missing": (PAIRS, without("0002.cents.rollback"), "0002.cents.rollback.sql is missing"),
-    "a rollback is alone": (PAIRS, without("0003.pots"), "is one half of a pair"),
+    "a rollback is alone": (PAIRS, without("0003.pots"), "is a rollback script"),
     "no reason": (
         PAIRS, with_text("0002.cents", "UPDATE bets SET size = size * 100;"),
         "0002.cents has no comment at its top",
@@ -158,7 +158,7 @@ BROKEN = {
         PAIRS, instead("0002.cents", "UPDATE", "COMMIT;\nUPDATE"), "COMMIT would end the transaction"
     ),
     "a dependency that is not there": (
-        PAIRS, instead("0002.cents", "0001.init", "0001.in"), "depends on 0001.in, which is not there"
+        PAIRS, instead("0002.cents", "0001.init", "0001.in"), "depends on 0001.in, which does not exist"
     ),
     "a backslash before a quote": (
         SPLIT, with_text("0002.cents", "-- So.\nSELECT '\\';\nSELECT ';';"),
@@ -170,11 +170,11 @@ BROKEN = {
     ),
     "a rollback that leaves something": (
         ROUND_TRIP, with_text("0003.pots.rollback", "-- Nothing to undo."),
-        r"0003\.pots:\ncolumn hands\.pot is there and should not be",
+        r"0003\.pots:\ncolumn hands\.pot exists, but should not",
     ),
     "a rollback that loses rows": (
         ROUND_TRIP, instead("0002.cents.rollback", "UPDATE bets SET size = size / 100", "DELETE FROM bets"),
-        "0002.cents:\nbets: 3 rows are not the same",
+        "0002.cents:\nbets: 3 rows differ",
     ),
     "a statement that fails in a child": (
         KILL, instead("0003.pots", "UPDATE hands SET pot = (SELECT", "UPDATE hand SET pot = (SELECT"),

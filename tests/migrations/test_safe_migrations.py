@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_used_stops_the_run_there(project: Project) -> Non
     project.write("001_add_hands", "-- depends: 000_gone\nCREATE TABLE hands (id INTEGER);")
     project.write("002_add_bets", "CREATE TABLE bets (id INTEGER);")
 
-    assert "sql/001_add_hands.sql depends on 000_gone, which is not there" in project.refuses("apply")
+    assert "sql/001_add_hands.sql depends on 000_gone, which does not exist" in project.refuses("apply")
     assert project.is_untouched()
 
 
@@ -239,7 +239,7 @@ def test_a_migration_outside_a_transaction_can_be_run_again(engine: str, two_mig
 
     assert message.startswith("sql/002_add_bets.sql:6: ")
     assert 'near "NONSENSE"' in message
-    assert "what stands before line 6 has been done" in message
+    assert "its statements before line 6 were executed" in message
     assert (two_migrations.tables(), two_migrations.applied()) == (["bets", "hands"], ["001_add_hands"])
     assert two_migrations.query(interrupted) == [("002_add_bets",)]
 
@@ -302,7 +302,7 @@ def test_marks_come_and_go_without_running_anything(two_migrations: Project) -> 
 @pytest.mark.parametrize("command", ["apply", "rollback"])
 def test_force_is_refused(command: str, two_migrations: Project) -> None:
     """It would keep what stands before the error."""
-    assert "half of a migration" in two_migrations.refuses(command, "--force")
+    assert "a partly applied migration" in two_migrations.refuses(command, "--force")
 
 
 def test_a_revision_brings_what_it_depends_on_and_undoes_what_depends_on_it(two_migrations: Project) -> None:
@@ -310,7 +310,7 @@ def test_a_revision_brings_what_it_depends_on_and_undoes_what_depends_on_it(two_
     project = two_migrations
     assert project.yoyo("apply", "--revision", "002").returncode == 0
     assert project.applied() == ["001_add_hands", "002_add_bets"]
-    assert "002_add_bets depends on 001_add_hands: roll that back first" in project.refuses(
+    assert "002_add_bets depends on 001_add_hands: roll back both with" in project.refuses(
         "rollback", "-m", "001"
     )
     assert project.yoyo("rollback", "--revision", "001").returncode == 0

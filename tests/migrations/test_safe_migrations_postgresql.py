@@ -390,10 +390,10 @@ def test_schemas_and_migration_tables_are_migrated_side_by_side(two_migrations: 
         (
             "true",
             signal.SIGINT,
-            "yoyo: stopped while applying 002_add_bets: all that it did was undone\n",
+            "yoyo: stopped while applying 002_add_bets: all its changes were undone\n",
             [],
         ),
-        ("false", signal.SIGTERM, "yoyo: 002_add_bets: it was stopped in the middle: finish it", ["bets"]),
+        ("false", signal.SIGTERM, "yoyo: 002_add_bets: it was interrupted; finish it", ["bets"]),
     ],
 )
 def test_a_signal_ends_the_statement_and_what_is_left_is_said(

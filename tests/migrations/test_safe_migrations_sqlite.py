@@ -123,8 +123,8 @@ def test_a_new_violation_of_a_foreign_key_is_refused(direction: str, project: Pr
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"001_a": "-- depends: 002_b\n", "002_b": "-- depends: 001_a\n"}, "in a circle: 00"),
-        ({"001_a": "-- depends: 009_z\n"}, "sql/001_a.sql depends on 009_z, which is not there"),
+        ({"001_a": "-- depends: 002_b\n", "002_b": "-- depends: 001_a\n"}, "circular dependency: 00"),
+        ({"001_a": "-- depends: 009_z\n"}, "sql/001_a.sql depends on 009_z, which does not exist"),
         ({"001_a": "-- transactional: maybe\n"}, "must be true or false"),
     ],
     ids=["circle", "unknown", "directive"],
@@ -162,7 +162,7 @@ def test_half_a_pair_is_refused(project: Project) -> None:
     project.write("001_a", "SELECT 1;")
     (project.sql / "001_a.sql").rename(project.sql / "001_b.sql")
 
-    assert "sql/001_a.rollback.sql is one half of a pair" in project.refuses("apply")
+    assert "sql/001_a.rollback.sql is a rollback script" in project.refuses("apply")
 
 
 def test_a_migration_in_python_is_refused(project: Project) -> None:

@@ -71,9 +71,9 @@ def test_what_somebody_has_added_does_not_vanish_with_a_rebuild(
 
     message = project.refuses(direction)
 
-    assert f"would take away {name}, which no migration has made" in message
+    assert f"would drop {name}, which no migration created" in message
     assert snapshots.everything(project.database) == before
-    (statement,) = re.findall(r"drop it yourself \((.*)\), then", message)
+    (statement,) = re.findall(r"drop it yourself \((.*)\), and", message)
     project.run_sql(statement)
     assert project.yoyo(direction).returncode == 0
 
@@ -82,7 +82,7 @@ def test_a_table_of_somebody_else_s_is_not_dropped(project: Project) -> None:
     project.run_sql("CREATE TABLE hats (id INTEGER PRIMARY KEY)")
     project.write("001_add_hands", HANDS + "DROP TABLE hats;")
 
-    assert "would take away table hats, which no migration" in project.refuses("apply")
+    assert "would drop table hats, which no migration" in project.refuses("apply")
     assert project.tables() == ["hats"]
 
 
@@ -103,7 +103,7 @@ def test_a_table_of_the_app_s_with_the_name_of_ours_is_not_taken_for_ours(databa
     run_sql(database_path, "CREATE TABLE user_insights (id INTEGER PRIMARY KEY, user_id INTEGER, text TEXT)")
     before = snapshots.everything(database_path)
 
-    with pytest.raises(MigrationFailed, match="a table user_insights is there that is not ours"):
+    with pytest.raises(MigrationFailed, match="a table user_insights exists that is not ours"):
         get_pattern_storage(database_path)
 
     assert snapshots.everything(database_path) == before
@@ -119,7 +119,7 @@ def adopted(database_path: Path) -> Path:
 def test_an_adopted_database_is_not_rolled_back_below_its_floor(adopted: Path) -> None:
     """Not by the library; nothing is rolled back where not all of it can be."""
     before = snapshots.everything(adopted)
-    with pytest.raises(MigrationError, match="found conversation_context, user_insights, user_patterns in"):
+    with pytest.raises(MigrationError, match="adopted conversation_context, user_insights, user_patterns in"):
         down(adopted, IDS[0])
     assert snapshots.everything(adopted) == before
 
@@ -147,7 +147,7 @@ def test_yoyo_neither_rolls_back_nor_reapplies_what_was_adopted(
     )
     assert project.yoyo("apply").returncode == 0
 
-    assert "001_add_hands found hands in" in project.refuses(*command)
+    assert "001_add_hands adopted hands in" in project.refuses(*command)
     assert project.tables() == ["hands", "more"]
     assert project.yoyo("rollback").returncode == 0
     assert project.yoyo("rollback").returncode == 1

@@ -243,7 +243,7 @@ def test_what_was_interrupted(direction: str, game: Project, empty: Path) -> Non
     word = "mark" if direction == "apply" else "unmark"
     url = yoyo_url(locate(str(game.database)))
     said = game.bare_yoyo(word, "-b", "--no-config-file", "--database", url, "sql").stderr
-    assert "stopped in the middle" in said
+    assert "was interrupted" in said
     assert f"yoyo {word} -m '^003_stop$'" in said
     ran = command("status", *call, folder=empty)
     assert ran.code == 4

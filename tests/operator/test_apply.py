@@ -72,7 +72,7 @@ def test_to_means_what_yoyos_revision_means(project: Project) -> None:
     assert project.applied() == ["001_add_hands", "003_add_chips"]
     ran = about(project, "rollback", "--to", "00")
     assert (ran.code, project.applied()) == (1, ["001_add_hands", "003_add_chips"])
-    assert "00 could be more than one migration: there are 001_add_hands" in ran.error
+    assert "00 matches more than one migration: the migrations are 001_add_hands" in ran.error
 
 
 def test_an_id_that_another_begins_with_can_be_named(project: Project) -> None:
@@ -105,7 +105,7 @@ def test_a_migration_without_a_file_is_rolled_back_by_its_kept_text(two_migratio
     for file in two_migrations.sql.glob("002*"):
         file.unlink()
 
-    assert "002_add_bets is applied and has no file here" in about(two_migrations, "apply").out
+    assert "002_add_bets is applied, but has no file here" in about(two_migrations, "apply").out
     assert about(two_migrations, "rollback").code == 0
     assert two_migrations.tables() == ["hands"]
 
@@ -176,7 +176,7 @@ def test_with_a_table_of_its_own_only_an_ini_allows_it(two_migrations: Project) 
     two_migrations.run_sql("INSERT INTO bets VALUES (1)")
 
     message = two_migrations.bare_yoyo("rollback", *own).stderr
-    assert "may go, write [DEFAULT] and `allow_data_loss = on` into a file, and name that with" in message
+    assert "to allow it, write [DEFAULT] and `allow_data_loss = on` to a file, and pass it with" in message
 
 
 def test_what_the_ini_says_must_be_on_or_off(two_migrations: Project) -> None:
@@ -211,7 +211,7 @@ def test_on_a_terminal_it_asks(played: Project, answer: str, left: int) -> None:
     call = ("rollback", "--database", str(played.database), "--sources", "sql")
     code, drawn = on_terminal(*call, folder=played.folder, columns=200, answer=f"{answer}\n")
 
-    assert "This deletes 1 row of bets. Go on? [y/N]" in " ".join(visible_lines(drawn))
+    assert "This deletes 1 row of bets. Continue? [y/N]" in " ".join(visible_lines(drawn))
     assert (code, len(played.applied())) == (int(left == 2), left)
 
 

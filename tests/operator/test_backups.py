@@ -393,7 +393,7 @@ def test_the_backups_beside_a_database_are_listed(database: Path) -> None:
     assert [(line[0], line[1], line[4]) for line in lines] == [
         (broken.name, "cannot be read", "restore"),
         (automatic.name, "readable", f"rollback-{IDS[-1]}"),
-        (asked_for.name, "readable", "by command"),
+        (asked_for.name, "readable", "manual"),
     ]
     assert state_of(database.parent) == before
     assert command("backup", "--json", folder=database.parent).code == 2

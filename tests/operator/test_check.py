@@ -52,7 +52,7 @@ def test_sound_migrations_pass(folder: Path) -> None:
     ran = _check(folder)
 
     assert (ran.code, ran.error) == (0, "")
-    assert ran.lines == ["nothing is wrong with sql_migrations/sqlite, sql_migrations/postgresql"]
+    assert ran.lines == ["no problems in sql_migrations/sqlite, sql_migrations/postgresql"]
     assert _check(folder, "--json").json == {
         "folders": [str(folder / "sql_migrations" / name) for name in ("sqlite", "postgresql")],
         "ok": True,
@@ -67,24 +67,24 @@ def test_the_projects_own_migrations_pass() -> None:
 
     assert (ran.code, ran.out) == (
         0,
-        "nothing is wrong with sql_migrations/sqlite, sql_migrations/postgresql, sql_migrations/citus\n",
+        "no problems in sql_migrations/sqlite, sql_migrations/postgresql, sql_migrations/citus\n",
     )
 
 
 FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "no rollback": (
         {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n"},
-        ["003_a_b.sql: has no rollback: write 003_a_b.rollback.sql, if only a comment"],
+        ["003_a_b.sql: has no rollback: write 003_a_b.rollback.sql (a comment is enough)"],
     ),
     "rollback alone": (
         {"003_a_b.rollback.sql": "-- x\n"},
-        ["003_a_b.rollback.sql: is one half of a pair: write 003_a_b.sql beside it"],
+        ["003_a_b.rollback.sql: is a rollback script without an apply script: write 003_a_b.sql beside it"],
     ),
     "rollback misnamed": (
         {"002_add_bets_rollback.sql": "-- x\n"},
         [
             (
-                "002_add_bets_rollback.sql: would be applied as a migration of its own: a rollback is named "
+                "002_add_bets_rollback.sql: would be applied as a migration: rename the rollback script to "
                 "002_add_bets.rollback.sql"
             )
         ],
@@ -93,66 +93,58 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"002_add_bets.Rollback.sql": "-- x\n"},
         [
             (
-                "002_add_bets.Rollback.sql: would be applied as a migration of its own: a rollback is named "
+                "002_add_bets.Rollback.sql: would be applied as a migration: rename the rollback script to "
                 "002_add_bets.rollback.sql"
             )
         ],
     ),
     "ending in capitals": (
         {"003_a_b.SQL": "-- x\n"},
-        ["003_a_b.SQL: is ignored: a migration ends with .sql, in lower case; rename or delete it"],
+        ["003_a_b.SQL: is ignored: the name must end with .sql in lower case; rename or delete it"],
     ),
     "another ending": (
         {"003_a_b.sql.bak": "-- x\n", "003_a_b.txt": "x"},
         [
-            "003_a_b.sql.bak: is ignored: a migration ends with .sql, in lower case; rename or delete it",
-            "003_a_b.txt: is ignored: a migration ends with .sql, in lower case; rename or delete it",
+            "003_a_b.sql.bak: is ignored: the name must end with .sql in lower case; rename or delete it",
+            "003_a_b.txt: is ignored: the name must end with .sql in lower case; rename or delete it",
         ],
     ),
     "a page beside them": ({"README.md": "x", ".sqlfluff": "x", "notes.txt": "x"}, []),
     "python": ({"003_a_b.py": "x"}, ["003_a_b.py: is not SQL: write it as a pair of .sql files"]),
     "a subfolder": (
         {"old/003_a_b.sql": "-- x\n"},
-        ["old/003_a_b.sql: lies in a folder below sql_migrations/sqlite, where nobody looks: move it up"],
+        ["old/003_a_b.sql: is in a subfolder of sql_migrations/sqlite, which is not read: move it up"],
     ),
     "of macOS": (
         {"._001_add_hands.sql": "\0\1"},
-        ["._001_add_hands.sql: note: is a hidden file, and ignored: delete it if nobody needs it"],
+        ["._001_add_hands.sql: note: is a hidden file, so it is ignored: delete it if it is not needed"],
     ),
     "empty": (
         {"002_add_bets.rollback.sql": " \n"},
-        ["002_add_bets.rollback.sql: is empty: say in a comment why there is nothing to do"],
+        ["002_add_bets.rollback.sql: is empty: write a comment that explains why"],
     ),
     "not UTF-8": (
         {"002_add_bets.rollback.sql": "SELECT '\udcff';"},
-        ["002_add_bets.rollback.sql: is not UTF-8 (byte 8): save it in that encoding"],
+        ["002_add_bets.rollback.sql: is not UTF-8 (byte 8): save it as UTF-8"],
     ),
     "transaction control": (
         {"001_add_hands.rollback.sql": "SELECT 1;\nCOMMIT;\nROLLBACK;"},
         [
-            (
-                "001_add_hands.rollback.sql:2: COMMIT would end the transaction that keeps 001_add_hands "
-                "whole: "
-                "remove it"
-            ),
-            (
-                "001_add_hands.rollback.sql:3: ROLLBACK would end the transaction that keeps "
-                "001_add_hands whole: "
-                "remove it"
-            ),
+            ("001_add_hands.rollback.sql:2: COMMIT would end the transaction of 001_add_hands: remove it"),
+            ("001_add_hands.rollback.sql:3: ROLLBACK would end the transaction of 001_add_hands: remove it"),
         ],
     ),
     "in capitals": (
         {"002_add_bets.sql": "-- x\n-- Depends: 001_add_hands\nSELECT 1;"},
-        ["002_add_bets.sql:2: note: `-- Depends:` is read as `-- depends:`, but not by yoyo alone"],
+        ["002_add_bets.sql:2: note: `-- Depends:` is read as `-- depends:`, but not by plain yoyo"],
     ),
     "misspelt": (
         {"002_add_bets.sql": "-- x\n-- depend: 001_add_hands\n-- depends: 001_add_hands\nSELECT 1;"},
-        ["002_add_bets.sql:2: `-- depend:` is no directive: write `-- depends: 001_add_hands`"],
+        ["002_add_bets.sql:2: `-- depend:` is not a directive: write `-- depends: 001_add_hands`"],
     ),
     "without its colon": (
         {"002_add_bets.sql": "-- transactional false\n-- depends: 001_add_hands\nSELECT 1;"},
-        ["002_add_bets.sql:1: `-- transactional` is no directive: write `-- transactional: false`"],
+        ["002_add_bets.sql:1: `-- transactional` is not a directive: write `-- transactional: false`"],
     ),
     "below": (
         {
@@ -178,9 +170,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"002_add_bets.rollback.sql": "-- depends: 001_add_hands\n-- transactional: false\nVACUUM;"},
         [
             (
-                "002_add_bets.rollback.sql:1: note: `-- depends:` has no effect in a rollback: it "
-                "belongs into "
-                "002_add_bets.sql"
+                "002_add_bets.rollback.sql:1: note: `-- depends:` has no effect in a rollback script: "
+                "move it to 002_add_bets.sql"
             )
         ],
     ),
@@ -204,9 +195,9 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         [
             (
-                "004_a_c.sql: and sql_migrations/sqlite/003_a_b.sql both depend on 002_add_bets: "
-                "`poker-therapist renumber 004_a_c --sources {root}/sql_migrations/sqlite` puts it after "
-                "that, or its header accepts it with `-- out-of-order: true`"
+                "004_a_c.sql: depends on 002_add_bets, as sql_migrations/sqlite/003_a_b.sql does: run "
+                "`poker-therapist renumber 004_a_c --sources {root}/sql_migrations/sqlite` to give it the "
+                "next number, or add `-- out-of-order: true` to its header"
             )
         ],
     ),
@@ -221,11 +212,11 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "a number twice": (
         {"002_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "002_a_c.rollback.sql": "-- x\n"},
-        ["002_add_bets.sql: has the number of 002_a_c.sql: give it the next one"],
+        ["002_add_bets.sql: has the same number as 002_a_c.sql: give it the next number"],
     ),
     "a gap": (
         {"005_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "005_a_c.rollback.sql": "-- x\n"},
-        ["005_a_c.sql: comes after a gap: there is no 003; number it so"],
+        ["005_a_c.sql: comes after a gap: there is no 003; give it that number"],
     ),
     "dates have gaps": (
         {"20260105_a_c.sql": "-- x\n-- depends: 002_add_bets\n", "20260105_a_c.rollback.sql": "-- x\n"},
@@ -233,15 +224,20 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "an unknown dependency": (
         {"002_add_bets.sql": "-- x\n-- depends: 009_z\nSELECT 1;"},
-        ["002_add_bets.sql:2: depends on 009_z, which is not there: correct its header"],
+        ["002_add_bets.sql:2: depends on 009_z, which does not exist: correct its header"],
     ),
     "no dependency": (
         {"003_a_b.sql": "-- x\n", "003_a_b.rollback.sql": "-- x\n"},
-        ["003_a_b.sql: depends on nothing, as only the first one does: write `-- depends: 002_add_bets`"],
+        ["003_a_b.sql: has no dependency, but is not the first: add `-- depends: 002_add_bets`"],
     ),
     "no twin": (
         {"003_a_b.sql": "-- x\n-- depends: 002_add_bets\n", "003_a_b.rollback.sql": "-- x\n"},
-        [("003_a_b.sql: has no twin: write sql_migrations/postgresql/003_a_b.sql, if only a comment")],
+        [
+            (
+                "003_a_b.sql: has no counterpart: "
+                "write sql_migrations/postgresql/003_a_b.sql (a comment is enough)"
+            )
+        ],
     ),
     "a word of a rollback in a name": (
         {"003_hands_down.sql": "-- x\n-- depends: 002_add_bets\n", "003_hands_down.rollback.sql": "-- x\n"},
@@ -251,9 +247,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"002_add_bets.rollback.sql": "SELECT 1;\nSELECT 'a\\';\nSELECT 'b';"},
         [
             (
-                "002_add_bets.rollback.sql:2: yoyo alone would end this statement elsewhere, for it "
-                "takes the "
-                "backslash for an escape: write that character in another way"
+                "002_add_bets.rollback.sql:2: plain yoyo would end this statement elsewhere, because it "
+                "treats the backslash as an escape: write that character in another way"
             )
         ],
     ),
@@ -262,7 +257,12 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
             "002_add_bets.sql": f"{SECOND}\n\n/* No end. /*\nCREATE TABLE lost (id INTEGER);",
             "002_add_bets.rollback.sql": "DROP TABLE bets; /* a */ -- the /* end\n",
         },
-        ["002_add_bets.sql:6: this comment has no end, so what comes after it would not be run: end it"],
+        [
+            (
+                "002_add_bets.sql:6: this comment is not closed, so the statements after it "
+                "would not be run: close it"
+            )
+        ],
     ),
     "a text without its end": (
         {
@@ -277,7 +277,7 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "a folder with the name of a file": (
         {"003_a_b.sql/x.txt": ""},
-        ["003_a_b.sql: is a folder, and ignored: rename it"],
+        ["003_a_b.sql: is a folder, so it is ignored: rename it"],
     ),
     "a percent sign": ({"002_add_bets.rollback.sql": "SELECT 1 % 2, '%s';"}, []),
     "psql's": (
@@ -292,9 +292,8 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"002_add_bets.rollback.sql": "SELECT 1;\n-- so\nVACUUM;\nPRAGMA foreign_keys = OFF;"},
         [
             (
-                "002_add_bets.rollback.sql:3: VACUUM cannot run in a transaction: put it into a migration of "
-                "its own, "
-                "with `-- transactional: false` in the comment at its top"
+                "002_add_bets.rollback.sql:3: VACUUM cannot run in a transaction: move it to a separate "
+                "migration with `-- transactional: false` in its header"
             ),
             (
                 "002_add_bets.rollback.sql:4: note: this has no effect in a transaction: delete it. "
@@ -305,7 +304,7 @@ FAULTS: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "not filled in": (
         {"002_add_bets.rollback.sql": "-- Why this change, in a sentence or two.\n"},
-        ["002_add_bets.rollback.sql:1: has not been filled in: say why this change"],
+        ["002_add_bets.rollback.sql:1: is an unfilled template: write why this change is made"],
     ),
 }
 
@@ -319,10 +318,10 @@ def test_each_fault_is_named_with_its_file_and_what_to_do(
         path = folder / "sql_migrations" / "sqlite" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode(errors="surrogateescape"))
-    about_twins = any("has no twin" in line for line in says)
+    about_twins = any("has no counterpart" in line for line in says)
     of = {line.partition(":")[0] for line in says}
     said = [line.replace(str(folder), "{root}") for line in _said(folder)]
-    said = [line for line in said if about_twins or "has no twin" not in line]
+    said = [line for line in said if about_twins or "has no counterpart" not in line]
 
     assert [line for line in said if not of or line.partition(":")[0] in of] == says
 
@@ -333,11 +332,11 @@ def test_what_is_no_file_is_not_read(folder: Path) -> None:
     (place / "002_add_bets.rollback.sql").unlink()
     os.mkfifo(place / "002_add_bets.rollback.sql")
     (place / "003_a_b.sql").symlink_to(place / "nowhere.sql")
-    nothing = "is no file, or a link that leads to none: delete it, or restore what it leads to"
+    nothing = "is not a file, or is a broken link: delete it, or restore its target"
 
     assert _said(folder) == [
         f"002_add_bets.rollback.sql: {nothing}",
-        "002_add_bets.sql: has no rollback: write 002_add_bets.rollback.sql, if only a comment",
+        "002_add_bets.sql: has no rollback: write 002_add_bets.rollback.sql (a comment is enough)",
         f"003_a_b.sql: {nothing}",
     ]
 
@@ -363,9 +362,8 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
         "001_add_hands.sql:7: \\gexec is a command of psql, not SQL: remove it",
         "001_add_hands.sql:8: what begins with this $ is not closed: close it",
         (
-            "002_add_bets.sql:3: CREATE INDEX CONCURRENTLY cannot run in a transaction: put it into a "
-            "migration of its "
-            "own, with `-- transactional: false` in the comment at its top"
+            "002_add_bets.sql:3: CREATE INDEX CONCURRENTLY cannot run in a transaction: move it to a separate "
+            "migration with `-- transactional: false` in its header"
         ),
     ]
 
@@ -379,9 +377,9 @@ def test_what_apply_would_refuse_too(project: Project) -> None:
     project.write("001_add_hands", "-- Compatable: true\nCREATE TABLE hands (id INTEGER);")
     assert "write `-- compatible: true`" in project.refuses("apply")
     project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);\n/* x\nCREATE TABLE bets (id INTEGER);")
-    assert "sql/001_add_hands.sql:2: this comment has no end" in project.refuses("apply")
+    assert "sql/001_add_hands.sql:2: this comment is not closed" in project.refuses("apply")
     project.write("001_add_hands", "CREATE TABLE hands (id INTEGER);", "-- x\nDROP \0TABLE hands;")
-    assert "sql/001_add_hands.rollback.sql:2: holds a NUL character" in project.refuses("apply")
+    assert "sql/001_add_hands.rollback.sql:2: contains a NUL character" in project.refuses("apply")
     assert project.is_untouched()
     project.write("001_add_hands", "-- Note: a table.\nCREATE TABLE hands (id INTEGER);")
     assert project.yoyo("apply").returncode == 0
@@ -441,7 +439,7 @@ def test_a_released_file_may_not_change(folder: Path) -> None:
         "change as a new migration"
     ) in said
     assert any(
-        "002_add_bets.rollback.sql: is released, by " in line and "gone: restore it" in line for line in said
+        "002_add_bets.rollback.sql: is listed in " in line and "missing: restore it" in line for line in said
     )
 
 
@@ -478,7 +476,7 @@ def test_a_file_may_not_change_since_a_commit(committed: Path, monkeypatch: pyte
         "sql_migrations/sqlite/001_add_hands.sql: has been edited since v1: restore it, and write a new "
         "migration"
     ) in said
-    gone = [line for line in said if line.endswith("was there at v1, and is gone: restore it")]
+    gone = [line for line in said if line.endswith("existed at v1, but is missing: restore it")]
     assert len(gone) == 4
 
 
@@ -486,7 +484,7 @@ def test_a_file_may_not_change_since_a_commit(committed: Path, monkeypatch: pyte
 def test_a_commit_that_is_none_is_one_message(since: str, committed: Path) -> None:
     message = refused("check", "sql_migrations/sqlite", f"--since={since}", folder=committed)
 
-    assert "name one" in message or "git cannot tell what " in message
+    assert "name one" in message or "git cannot read " in message
     assert not (committed / "x").exists()
 
 
@@ -497,7 +495,7 @@ def test_what_cannot_be_read_is_there_for_what_depends_on_it(text: bytes, folder
     (said,) = _check(folder).lines
 
     assert said.startswith("sql_migrations/postgresql/001_add_hands.sql:")
-    assert said.endswith((": is not UTF-8 (byte 0): save it in that encoding", "must be true or false"))
+    assert said.endswith((": is not UTF-8 (byte 0): save it as UTF-8", "must be true or false"))
 
 
 def test_what_depends_on_nothing_that_is_there_is_one_finding(folder: Path) -> None:
@@ -506,7 +504,7 @@ def test_what_depends_on_nothing_that_is_there_is_one_finding(folder: Path) -> N
     path.write_text(f"-- depends: 000_gone\n{FIRST}")
 
     assert _said(folder) == [
-        "001_add_hands.sql:1: depends on 000_gone, which is not there: correct its header"
+        "001_add_hands.sql:1: depends on 000_gone, which does not exist: correct its header"
     ]
 
 
@@ -522,7 +520,7 @@ def test_hidden_files_are_ignored_by_all(project: Project) -> None:
         assert ran.code == 0
         assert "._" not in ran.out
     assert command("new", "add bets", "--sources", "sql", folder=project.folder).code == 0
-    assert "is the next one" in command(
+    assert "already has the next number" in command(
         *("renumber", "002_add_bets", "-d", project.database, "--sources", "sql"), folder=project.folder
     ).out  # fmt: skip
 
@@ -546,9 +544,8 @@ def test_the_ini_file_names_the_folder(folder: Path) -> None:
         4,
         [
             (
-                "my migrations/001_add_hands.rollback.sql:1: VACUUM cannot run in a transaction: put it into "
-                "a migration "
-                "of its own, with `-- transactional: false` in the comment at its top"
+                "my migrations/001_add_hands.rollback.sql:1: VACUUM cannot run in a transaction: move it to "
+                "a separate migration with `-- transactional: false` in its header"
             )
         ],
     )
@@ -584,7 +581,7 @@ def test_folders_of_one_engine_are_judged_together(tmp_path: Path) -> None:
 
     assert command("apply", folder=tmp_path).code == 0
     ran = command("check", folder=tmp_path)
-    assert ran.lines == ["m2/010_z.sql: comes after a gap: there is no 004; number it so"]
+    assert ran.lines == ["m2/010_z.sql: comes after a gap: there is no 004; give it that number"]
     _write(tmp_path / "m2", "002_add_bets", SECOND)
     ran = command("check", folder=tmp_path)
     assert "m/002_add_bets.sql: has the same id as m2/002_add_bets.sql: rename one of them" in ran.lines
@@ -598,7 +595,7 @@ def test_a_number_that_a_header_accepts_is_a_note(folder: Path) -> None:
 
     ran = _check(folder)
     assert (ran.code, len(ran.lines)) == (0, 3)
-    assert "sql_migrations/sqlite/002_b.sql: note: has the number of 002_add_bets.sql" in ran.lines
+    assert "sql_migrations/sqlite/002_b.sql: note: has the same number as 002_add_bets.sql" in ran.lines
 
 
 def test_a_file_of_either_engine_is_sound_where_nobody_says_which(tmp_path: Path) -> None:
@@ -608,7 +605,7 @@ def test_a_file_of_either_engine_is_sound_where_nobody_says_which(tmp_path: Path
     _write(tmp_path / "m", "001_a", body)
     _write(tmp_path / "m", "002_b", f"-- depends: 001_a\n{trigger}")
     assert [line for line in command("check", "m", folder=tmp_path).lines if ": note: " not in line] == [
-        "nothing is wrong with m"
+        "no problems in m"
     ]
 
     _write(tmp_path / "m", "003_c", "-- depends: 002_b\nSELECT 1;\nCOMMIT;")

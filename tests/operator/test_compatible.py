@@ -184,8 +184,8 @@ def test_status_says_so_and_that_is_no_trouble(newer: Newer, tmp_path: Path) -> 
 
     assert (ran.code, ran.json["state"], ran.json["drift"]) == (0, "up to date", [])
     assert (last["id"], last["state"]) == ("901_add_mood", "unknown")
-    assert "may go on" in last["note"]
-    assert "may go on" in command("status", "-d", database, folder=tmp_path).out
+    assert "is compatible with it" in last["note"]
+    assert "is compatible with it" in command("status", "-d", database, folder=tmp_path).out
 
     run_sql(database, DROP)
     ran = command("status", "--json", "-d", database, folder=tmp_path)
@@ -263,7 +263,7 @@ PROMISES: dict[str, tuple[str, str]] = {
     "rows": ("UPDATE user_patterns SET confidence = 0.5;", ""),
     "a table of players'": (
         "CREATE TABLE moods (id INTEGER PRIMARY KEY, User_Id BIGINT NOT NULL);",
-        "the table moods is new and has user_id",
+        "the new table moods has user_id",
     ),
     "a column goes": (
         "ALTER TABLE user_insights DROP COLUMN insight_data;",
@@ -275,7 +275,7 @@ PROMISES: dict[str, tuple[str, str]] = {
     ),
     "a unique index": (
         "CREATE UNIQUE INDEX one_of_each ON user_insights (user_id, insight_type);",
-        "a new unique key of user_insights on (user_id, insight_type) may refuse",
+        "a new unique key of user_insights on (user_id, insight_type) may reject",
     ),
     "a unique index on what is new": (
         f"{ADD}\nCREATE UNIQUE INDEX moods ON user_patterns (user_id, mood);",
@@ -292,7 +292,7 @@ PROMISES_OF_ENGINES: dict[str, dict[str, tuple[str, str]]] = {
             ) STRICT;
             DROP TABLE user_insights;
             ALTER TABLE made RENAME TO user_insights;""",
-            "user_insights.mood must have a value",
+            "user_insights.mood requires a value",
         ),
         "a check in other letters": (
             """CREATE TABLE made (
@@ -306,21 +306,21 @@ PROMISES_OF_ENGINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "postgresql": {
         "rows that are hidden": (
-            "ALTER TABLE user_insights ENABLE ROW LEVEL SECURITY;", "user_insights is row level security now"
+            "ALTER TABLE user_insights ENABLE ROW LEVEL SECURITY;", "user_insights is now row level security"
         ),
         "an exclusion": (
             "ALTER TABLE user_insights ADD EXCLUDE USING btree (user_id WITH =);", "the new constraint "
         ),
         "a value is demanded": (
-            "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL;", "user_insights.mood must have a value"
+            "ALTER TABLE user_insights ADD COLUMN mood TEXT NOT NULL;", "user_insights.mood requires a value"
         ),
         "a default goes": (
             "ALTER TABLE user_patterns ALTER COLUMN confidence DROP DEFAULT;",
-            "user_patterns.confidence must have a value",
+            "user_patterns.confidence requires a value",
         ),
         "a type": (
             "ALTER TABLE user_insights ALTER COLUMN importance TYPE NUMERIC;",
-            "user_insights.importance was double precision and is numeric",
+            "user_insights.importance changes from double precision to numeric",
         ),
         "a check": (
             "ALTER TABLE user_insights ADD CHECK (importance > 0.1);", "a new check of user_insights"

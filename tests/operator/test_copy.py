@@ -410,7 +410,7 @@ def test_a_target_that_holds_data_is_refused(engine: str, new: New, small: Path)
     before = contents(target)
     message = refused("copy", small, target, folder=small.parent)
 
-    assert "holds data already (user_insights: 1), with which a copy is never mixed" in message
+    assert "already contains data (user_insights: 1), with which a copy is never merged" in message
     assert contents(target) == before
 
 
@@ -481,7 +481,9 @@ def test_a_database_is_not_copied_to_itself(small: Path, new: New) -> None:
         (str(small), str(hard_link)),
         (url, f"{url}&application_name=other&schema=public"),
     ):
-        assert "itself: name another database" in refused("copy", source, target, folder=small.parent)
+        assert "are the same database: name another target" in refused(
+            "copy", source, target, folder=small.parent
+        )
 
 
 def test_two_schemas_of_one_database_are_two_databases(small: Path, new: New) -> None:
@@ -577,9 +579,9 @@ def test_a_row_that_postgresql_cannot_hold_is_named(kind: str, new: New, small: 
     target = new("postgresql")
     message = refused("copy", small, target, folder=small.parent)
 
-    assert message.startswith(f"{row} cannot go to ")
+    assert message.startswith(f"{row} cannot be stored in ")
     assert reason in message
-    assert "correct or delete it, and copy again" in message
+    assert "correct or delete the row, then copy again" in message
     assert "secret" not in message
     assert is_untouched(target)
 
@@ -596,7 +598,7 @@ def test_a_row_is_named_however_many_stand_before_it(new: New, small: Path) -> N
             UPDATE user_insights SET created_at = '2026-13-05T18:12:01.000000+00:00' WHERE id = {row_id};
             """,
         )
-        with pytest.raises(InvalidInput, match=f"^row {row_id} of user_insights cannot go"):
+        with pytest.raises(InvalidInput, match=f"^row {row_id} of user_insights cannot be stored"):
             copy(locate(small), locate(new("postgresql")))
 
 
@@ -633,7 +635,7 @@ def test_a_row_that_sqlite_cannot_hold_is_named(kind: str, new: New, small: Path
         connection.execute(sql.encode())
     message = refused("copy", source, target, folder=small.parent)
 
-    assert message.startswith(f"{row} cannot go to ")
+    assert message.startswith(f"{row} cannot be stored in ")
     assert is_untouched(target)
 
 
@@ -662,7 +664,8 @@ def test_a_column_that_only_one_side_has_is_refused(one: str, other: str, new: N
             connection.execute("ALTER TABLE user_patterns ADD COLUMN mood TEXT")
     message = refused("copy", source, target, folder=small.parent)
 
-    assert "do not have the same columns in user_patterns: mood is in one of them alone" in message
+    assert "the columns of user_patterns in " in message
+    assert " differ (mood): check both with " in message
     assert is_untouched(target)
 
 
@@ -677,7 +680,7 @@ TAMPERED: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
     "a missing row": ("user_insights", lambda rows: rows[1:], "row 1 of user_insights is missing"),
     "a missing last row": ("user_insights", lambda rows: rows[:-1], "row 2 of user_insights is missing"),
     "a row too many": ("conversation_context", lambda rows: [*rows, (99, *rows[0][1:])],
-                       "row 99 of conversation_context is one too many"),
+                       "row 99 of conversation_context is not in the source"),
     "an id": ("user_insights", lambda rows: [(3, *rows[0][1:]), rows[1]],
               "row 1 of user_insights is missing"),
 }  # fmt: skip
@@ -702,7 +705,7 @@ def test_a_row_that_does_not_arrive_as_it_was_is_found(
     with pytest.raises(StorageError) as failed:
         copy(locate(small), locate(target))
 
-    assert f"the copy is not equal ({difference})" in str(failed.value)
+    assert f"the copy differs from the source ({difference})" in str(failed.value)
     assert "other" not in str(failed.value)
     assert is_untouched(target)
 

@@ -21,7 +21,7 @@ class Change(NamedTuple):
     about: str
     expected: str | None
     actual: str | None
-    # What is replaced by something of another name is missing, and that is there and should not be.
+    # What is replaced by something of another name is missing, and that exists, but should not.
     differences: int = 1
 
 
@@ -219,11 +219,11 @@ def test_a_change_by_hand_is_shown(engine: str, case: str, shared: str) -> None:
 
 WORDS = {
     "sqlite": [
-        "drift: column user_insights.mood is there and should not be (TEXT)",
+        "drift: column user_insights.mood exists, but should not (TEXT)",
         f"drift: index idx_user_insights_foremost is missing ({ON_SQLITE['index dropped'].expected})",
     ],
     "postgresql": [
-        "drift: column user_insights.mood is there and should not be (text)",
+        "drift: column user_insights.mood exists, but should not (text)",
         f"drift: index idx_user_insights_foremost is missing ({FOREMOST})",
     ],
 }
@@ -316,7 +316,7 @@ def test_what_the_earlier_app_makes_again_is_named_with_what_mends_it(database: 
     assert (text.code, machine.code) == (4, 4)
     mending = machine.json["mending"]
     assert all(f"    {statement}" in text.lines for statement in mending)
-    assert "such as the earlier app, was opened on this database" in text.out
+    assert "such as the earlier app, has used this database" in text.out
     run_sql(database, "DROP INDEX somebody_s;" + "".join(mending))
     assert status(database).code == 0
 

@@ -51,19 +51,19 @@ CREATE INDEX CONCURRENTLY by_note ON hands (note);
 # What somebody does by hand, and what is said of it.
 CHANGES = {
     "CREATE OR REPLACE FUNCTION lucky() RETURNS INT LANGUAGE sql AS 'SELECT 1'": "function lucky() is CREATE",
-    "GRANT EXECUTE ON FUNCTION lucky TO PUBLIC": "grant to PUBLIC on function lucky() is there",
+    "GRANT EXECUTE ON FUNCTION lucky TO PUBLIC": "grant to PUBLIC on function lucky() exists",
     "ALTER TYPE mood RENAME VALUE 'calm' TO 'cool'": "type mood is ENUM ('cool', 'tilted'), not",
-    "ALTER TABLE audit.log ADD at TIMESTAMP": "column audit.log.at is there and should not be",
+    "ALTER TABLE audit.log ADD at TIMESTAMP": "column audit.log.at exists, but should not",
     "ALTER POLICY own ON audit.log USING (hand > 2)": "policy own on audit.log is",
     "ALTER TABLE audit.log DISABLE ROW LEVEL SECURITY": "table audit.log is plain, not ROW LEVEL SECURITY",
     "DROP RULE quiet ON audit.log": "rule quiet on audit.log is missing",
     "ALTER PUBLICATION news SET (publish = 'insert')": "publication news is",
     "REVOKE SELECT ON hands FROM {role}": "grant to {role} on table hands is missing (SELECT)",
-    "GRANT SELECT (name) ON names TO PUBLIC": "grant to PUBLIC on column name of names is there",
-    "GRANT INSERT ON audit.log TO PUBLIC": "grant to PUBLIC on table audit.log is there",
+    "GRANT SELECT (name) ON names TO PUBLIC": "grant to PUBLIC on column name of names exists",
+    "GRANT INSERT ON audit.log TO PUBLIC": "grant to PUBLIC on table audit.log exists",
     "COMMENT ON TABLE hands IS 'other'": "comment on table hands is other, not all",
-    "COMMENT ON COLUMN hands.id IS 'mine'": "comment on column id of table hands is there and should not be",
-    "CREATE RULE mine AS ON DELETE TO hands DO INSTEAD NOTHING": "rule mine on hands is there",
+    "COMMENT ON COLUMN hands.id IS 'mine'": "comment on column id of table hands exists, but should not",
+    "CREATE RULE mine AS ON DELETE TO hands DO INSTEAD NOTHING": "rule mine on hands exists",
 }
 # What is an operator's business, or the app's.
 HARMLESS = """

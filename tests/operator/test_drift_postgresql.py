@@ -74,7 +74,7 @@ def test_where_nothing_can_be_built_drift_is_not_judged_and_that_is_said(
     assert ran.lines[-2].startswith("drift cannot be checked, because no schema can be created here (")
     assert ran.lines[-2].endswith("run this on the primary, as a role that may create a schema")
     assert machine.json["unjudged"] == ran.lines[-2]
-    assert ran.lines[-1].endswith(": not judged, see above.")
+    assert ran.lines[-1].endswith(": the schema cannot be checked, see above.")
     assert [one["state"] for one in machine.json["migrations"]] == ["applied"] * len(IDS)
 
 
@@ -181,7 +181,7 @@ def test_what_somebody_is_applying_is_not_called_interrupted(postgresql_url: str
 
     assert (running.code, running.json["migrations"][4]["state"]) == (3, "pending")
     assert (running.json["state"], running.json["unjudged"]) == ("migrating", "")
-    assert running.json["migrations"][4]["note"] == "somebody is changing it right now"
+    assert running.json["migrations"][4]["note"] == "it is being applied or rolled back"
     assert (stopped.code, stopped.json["migrations"][4]["state"]) == (4, "interrupted")
 
 

@@ -15,7 +15,7 @@ from tests.helpers.cli import Result, command, program, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.players import LEGACY_ROWS
 
-QUESTION = "Delete everything that Rex remembers of player 7 from {}, for ever? [y/N]: "
+QUESTION = "Permanently delete all data of player 7 from {}? [y/N]: "
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_forgetting_several_players_names_the_backups_of_each(database: Path) ->
     of_seven = Path(command("backup", folder=database.parent).lines[0])
     ran = command("forget", "8", "7", "--yes", folder=database.parent)
 
-    assert ran.lines[8:] == [f"{of_seven} still holds player 7; --backups deletes such backups"]
+    assert ran.lines[8:] == [f"{of_seven} still contains player 7; --backups deletes such backups"]
 
 
 def test_forgetting_can_be_told_not_to_ask(database: Path) -> None:
@@ -134,7 +134,7 @@ def test_forgetting_names_the_backups_that_still_hold_the_player_and_only_those(
     ran = forget(database, "--yes")
 
     assert ran.lines[4:] == [
-        f"{path} still holds player 7; --backups deletes such backups" for path in sorted(with_player)
+        f"{path} still contains player 7; --backups deletes such backups" for path in sorted(with_player)
     ]
     assert state_of(database.parent).keys() >= before
 
@@ -172,8 +172,8 @@ def test_purging_counts_what_has_expired(database: Path) -> None:
     """Of all players; what has not stays."""
     first, second = (program("purge", folder=database.parent) for _ in range(2))
 
-    assert (first.code, first.out, first.error) == (0, "2 expired\n", "")
-    assert second.out == "0 expired\n"
+    assert (first.code, first.out, first.error) == (0, "2 expired rows deleted\n", "")
+    assert second.out == "0 expired rows deleted\n"
     with get_pattern_storage(database) as storage:
         assert storage.get_context(7, "mood") == ["angry", "tired"]
 
@@ -198,7 +198,7 @@ def test_what_killed_commands_have_left_is_named_and_deleted_if_told_so(database
             writing.append(folder.path / made)
         said = forget(database, "--yes").out
         for path in left:
-            assert f"{path} is left over and may hold player 7; --backups deletes it" in said
+            assert f"{path} is a leftover and may contain player 7; --backups deletes it" in said
         assert forget(database, "--yes", "--backups").code == 0
 
         assert [path for path in left if path.exists()] == []

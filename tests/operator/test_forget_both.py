@@ -34,10 +34,8 @@ def test_forgetting_counts_what_it_deletes_and_touches_nobody_else(migrated: str
 
     assert (ran.code, ran.error) == (0, "")
     assert mine == {"user_patterns": 2, "conversation_context": 3, "user_insights": 1, "legacy_rows": 4}
-    assert (
-        ran.out
-        == f"Delete everything that Rex remembers of player 7 from {name}, for ever? [y/N]: "
-        + "".join(f"{table}: {count} deleted\n" for table, count in mine.items())
+    assert ran.out == f"Permanently delete all data of player 7 from {name}? [y/N]: " + "".join(
+        f"{table}: {count} deleted\n" for table, count in mine.items()
     )
     assert set(rows_of(migrated, 7).values()) == {0}
     assert rows_of(migrated, 8) == others
@@ -51,7 +49,7 @@ def test_several_players_are_asked_about_once_and_counted_each(migrated: str, tm
     ran = command(*run, folder=tmp_path, answer="y\n")
 
     assert (ran.code, ran.error) == (0, "")
-    assert ran.out.startswith("Delete everything that Rex remembers of players 8, 7, -9 from ")
+    assert ran.out.startswith("Permanently delete all data of players 8, 7, -9 from ")
     assert ran.out.partition("[y/N]: ")[2] == "".join(
         f"player {player}: {table}: {count} deleted\n"
         for player, tables in counts.items()
@@ -75,5 +73,5 @@ def test_purging_deletes_what_has_expired_and_no_more(migrated: str, tmp_path: P
     before = rows_of(migrated, 7)["conversation_context"]
     ran = command("purge", "--database", migrated, folder=tmp_path)
 
-    assert (ran.code, ran.out, ran.error) == (0, "2 expired\n", "")
+    assert (ran.code, ran.out, ran.error) == (0, "2 expired rows deleted\n", "")
     assert rows_of(migrated, 7)["conversation_context"] == before - 1

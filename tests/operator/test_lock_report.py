@@ -216,7 +216,7 @@ def test_a_rehearsal_says_for_whom_others_would_wait_and_max_lock_judges_it(
         ran = command(*asked, "--max-lock", most, folder=waits.folder)
         machine = command(*asked, "--max-lock", most, "--json", folder=waits.folder)
         assert (ran.code, machine.code) == (code_, code_), ran.out
-        assert any(line.startswith("Others would wait for 0.") for line in ran.lines)
+        assert any(line.startswith("Other sessions would wait for a lock for 0.") for line in ran.lines)
         told = f"001_stake, apply: {everybody} of {table} wait 0."
         assert any(line.startswith(told) for line in ran.lines) == (code_ == 4)
         assert ("longer than --max-lock 0" in ran.out) == (code_ == 4)

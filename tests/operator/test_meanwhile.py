@@ -79,9 +79,7 @@ def test_what_somebody_else_applies_meanwhile_is_not_rolled_back_over(two_migrat
     with engine.backend() as backend:
         chosen = backend.to_rollback(backend.read([str(project.sql)]))
         project.yoyo("apply")
-        with pytest.raises(
-            MigrationError, match=r"meanwhile \(002_add_bets\): look with `poker-therapist st"
-        ):
+        with pytest.raises(MigrationError, match=r"\(002_add_bets\): check it with `poker-therapist st"):
             backend.rollback_migrations(chosen)
         assert project.applied() == ["001_add_hands", "002_add_bets"]
 

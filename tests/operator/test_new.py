@@ -75,7 +75,7 @@ def test_any_words_become_a_name(description: str, name: str, checkout: Path) ->
 def test_what_has_no_verb_and_noun_is_refused(description: str, checkout: Path) -> None:
     message = refused("new", description, folder=checkout)
 
-    assert message == f"{description!r} is no name for a migration: say verb and noun, add session mood"
+    assert message == f"{description!r} is not a valid name: use verb and noun, as in add session mood"
     assert list((checkout / "sql_migrations" / "postgresql").iterdir()) == []
 
 
@@ -86,7 +86,7 @@ def test_a_second_one_of_the_same_name_is_refused(description: str, checkout: Pa
     before = sorted(checkout.rglob("*"))
     message = refused("new", description, folder=checkout)
 
-    assert message.endswith(f"{'_'.join(description.lower().split())} already: choose another name")
+    assert message.endswith(f"{'_'.join(description.lower().split())} already exists: choose another name")
     assert sorted(checkout.rglob("*")) == before
 
 
@@ -132,7 +132,7 @@ def test_the_tests_demand_that_it_be_filled(checkout: Path) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_refused(checkout: Path) -> None:
-    assert "too long" in refused("new", "add " + "mood" * 100, folder=checkout)
+    assert "use fewer words" in refused("new", "add " + "mood" * 100, folder=checkout)
 
 
 def test_the_first_one_of_a_folder_has_the_number_1(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_sources_that_are_given_count_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("new", "add hands"), ("check",), ("renumber", "001_x")])
 def test_sources_that_name_no_folder_are_refused(words: tuple[str, ...], tmp_path: Path) -> None:
     """Each with a reason: nothing is there, or it is inside a package, which yoyo reads."""
-    seen = f"as seen from {tmp_path}: correct `sources` in {tmp_path}/yoyo.ini"
+    seen = f"relative to {tmp_path}: correct `sources` in {tmp_path}/yoyo.ini"
     for sources, why in (
-        ("package:yoyo:tests", "package:yoyo:tests lies in a package"),
+        ("package:yoyo:tests", "package:yoyo:tests is a Python package"),
         ("nowhere", f"there is no folder nowhere {seen}"),
         ("no*where", f"there is no folder no*where {seen}"),
     ):

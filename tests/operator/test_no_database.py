@@ -75,7 +75,7 @@ def test_a_database_without_our_tables(words: tuple[str, ...], tmp_path: Path) -
         assert ran.code == READING[words], ran
         assert ran.out + ran.error
         if words == ("log",):
-            assert ran.lines == [f"{tmp_path}/{name}: no migration was applied or rolled back yet."]
+            assert ran.lines == [f"{tmp_path}/{name}: no migration has been applied or rolled back yet."]
 
 
 @reading

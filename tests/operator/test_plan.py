@@ -69,7 +69,7 @@ pytestmark = pytest.mark.usefixtures("programs")
         ("CREATE TABLE hands (id INTEGER);", []),
         (
             "DO $$ BEGIN DELETE FROM hands; END $$;",
-            ["runs code (DO): what that does, its text alone does not say"],
+            ["runs code (DO): its effect cannot be read from its text"],
         ),
         ("CREATE INDEX a ON hands (b);", []),
         ("SELECT 'DROP TABLE hands';", []),
@@ -99,10 +99,10 @@ def test_a_table_that_is_rebuilt_is_not_dropped(text: str) -> None:
     """On SQLite the one way to change a constraint, in both of its forms; what is only held is no loss."""
     said = [line for lines in effects(split(f"{text} DROP TABLE made;")) for line in lines]
 
-    assert "rebuilds the table hands, with rows that were copied before" in said
+    assert "rebuilds the table hands from rows that were copied before" in said
     assert not any("drops the table hands" in line for line in said)
     if "held" not in text:
-        assert said[-1] == "drops made, which this migration has made"
+        assert said[-1] == "drops made, which this migration created"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_plan_of_a_rollback(two_migrations: Project) -> None:
     assert ids() == ["002_add_bets"]
     assert ids("--to", "001") == ["002_add_bets", "001_add_hands"]
     assert snapshots.everything(two_migrations.database) == before
-    assert "is no migration" in _refused(two_migrations, "--to", "009")
+    assert "is not a migration" in _refused(two_migrations, "--to", "009")
 
 
 def test_options_that_contradict_each_other(two_migrations: Project) -> None:
@@ -441,7 +441,7 @@ def test_the_script_leaves_what_apply_leaves(
     script = _script(ours, shipped)
     if engine == "sqlite":
         assert not Path(ours).exists()
-    assert f"poker-therapist backup --database {shlex.quote(str(ours))}` does" in script
+    assert f"poker-therapist backup --database {shlex.quote(str(ours))}`" in script
     ran = run_script(ours, script)
     _assert_well(ran)
     if engine == "sqlite":
@@ -492,7 +492,7 @@ def test_the_script_adopts_what_apply_adopts(shipped: Path, project: Project) ->
     message = refused(
         "plan", "--rollback", "--to", "001", "--database", str(project.database), folder=shipped
     )
-    assert "its rollback would delete what was there before" in message
+    assert "its rollback would drop what was there before" in message
 
 
 ODD = "it's \"odd\": $$ $plan$ ' :name :'name' \\ %s -- ; ä 🂡\n.quit\n\\q\ngo\n/\n"
@@ -532,13 +532,13 @@ def test_a_script_that_is_late_does_nothing(two_migrations: Project) -> None:
     ran = run_script(two_migrations.database, early)
 
     assert ran.returncode != 0
-    assert "this database is not where the plan was made" in ran.stderr
+    assert "this database is not in the state of the plan" in ran.stderr
     assert snapshots.everything(two_migrations.database) == before
     assert two_migrations.yoyo("rollback").returncode == 0
     before = snapshots.everything(two_migrations.database)
     ran = run_script(two_migrations.database, late)
     assert ran.returncode != 0
-    assert "this database is not where the plan was made" in ran.stderr
+    assert "this database is not in the state of the plan" in ran.stderr
     assert snapshots.everything(two_migrations.database) == before
 
 
@@ -569,7 +569,7 @@ def test_a_script_does_nothing_where_something_else_was_run_since(two_migrations
         ran = run_script(two_migrations.database, script)
 
         assert ran.returncode != 0
-        assert "this database is not where the plan was made" in ran.stderr
+        assert "this database is not in the state of the plan" in ran.stderr
         assert ran.stdout == ""
         assert snapshots.everything(two_migrations.database) == before
         if undoing:
@@ -664,7 +664,7 @@ def test_what_sqlite3_would_read_otherwise_makes_no_script(
     project.write("001_odd", f"-- x\n{text}")
     message = _refused(project, "--script")
 
-    assert message.startswith(f"sql/001_odd.sql:{line}: sqlite3 would not run this to the letter: ")
+    assert message.startswith(f"sql/001_odd.sql:{line}: sqlite3 would not run this unchanged: ")
     assert why in message
 
 
@@ -686,7 +686,7 @@ def test_what_psql_would_read_otherwise_makes_no_script(
     project.write("001_odd", f"-- x\n{text}")
     message = _refused(project, "--script")
 
-    assert message.startswith(f"sql/001_odd.sql:{line}: psql would not run this to the letter: ")
+    assert message.startswith(f"sql/001_odd.sql:{line}: psql would not run this unchanged: ")
     assert why in message
 
 
@@ -721,7 +721,7 @@ def test_a_script_takes_away_nothing_that_no_migration_has_made(two_migrations: 
     ran = run_script(two_migrations.database, _plan(two_migrations, "--script").out)
 
     assert ran.returncode != 0
-    assert "this would take away what no migration has made" in ran.stderr
+    assert "this would drop what no migration created" in ran.stderr
     assert snapshots.everything(two_migrations.database) == before
 
 
@@ -742,7 +742,7 @@ def test_a_script_checks_the_keys_that_apply_checks(project: Project) -> None:
     ran = run_script(project.database, script)
 
     assert ran.returncode != 0
-    assert ("a row would refer to no row" in ran.stderr) or ("foreign key" in ran.stderr)
+    assert ("a row would violate a foreign key" in ran.stderr) or ("foreign key" in ran.stderr)
     assert snapshots.everything(project.database) == before
     project.run_sql("DELETE FROM bets WHERE id = 2;")
     assert run_script(project.database, script).returncode == 0
@@ -835,7 +835,7 @@ def test_no_script_is_made_of_what_a_database_has_kept(two_migrations: Project) 
     for path in two_migrations.sql.glob("002*"):
         path.unlink()
 
-    assert "002_add_bets has no file here" in _refused(two_migrations, "--rollback", "--script")
+    assert "002_add_bets has no files here" in _refused(two_migrations, "--rollback", "--script")
     assert "(kept in the database)" in _plan(two_migrations, "--rollback").out
 
 

@@ -87,13 +87,13 @@ def test_an_old_database_is_rehearsed_from_start_to_end(old: Path) -> None:
     ]
     assert (
         f"{IDS[0]}: adopted conversation_context, user_insights, user_patterns: to undo it, restore the "
-        "backup that is made before it" in ran.lines
+        "backup made before it" in ran.lines
     )
     assert (
         f"{IDS[1]}: user_patterns.pattern_value: 45 values differ, "
-        "such as 1: 'plays tight' became '\"plays tight\"'" in ran.lines
+        "for example 1: 'plays tight' became '\"plays tight\"'" in ran.lines
     )
-    assert re.fullmatch(r"The real run needs up to [\d,]+ bytes of room\.", ran.lines[-2])
+    assert re.fullmatch(r"The real run needs up to [\d,]+ bytes of disk space\.", ran.lines[-2])
 
 
 def test_json_says_the_same_as_the_text(old: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_001_has_adopted_can_be_taken_back(old: Path) -> None:
 
     assert ran.code == 0
     assert [line.split("\t")[1] for line in ran.lines[:3]] == ["schema-exact", "schema-exact", "exact"]
-    assert ran.lines[-1] == "Every migration works, and can be rolled back."
+    assert ran.lines[-1] == "Every migration can be applied and rolled back."
 
 
 @pytest.mark.parametrize("wanted", [IDS[1], IDS[1][:3]])
@@ -143,7 +143,7 @@ def test_a_rehearsal_ends_where_it_is_told(wanted: str, old: Path) -> None:
     ("wanted", "said"),
     [
         ("005_add_session_mood", "005_add_session_mood is not pending"),
-        ("", "'' could be more than one migration"),
+        ("", "'' matches more than one migration"),
         (IDS[0], f"{IDS[0]} is not pending"),
     ],
 )
@@ -151,7 +151,7 @@ def test_an_end_that_is_not_pending_is_an_error(wanted: str, said: str, old: Pat
     up(old, IDS[0])
     message = refused("rehearse", "--to", wanted, folder=old.parent)
 
-    assert message.startswith(f"{said}: pending are ")
+    assert message.startswith(f"{said}: the pending ones are ")
     assert IDS[1] in message
 
 

@@ -40,19 +40,19 @@ CREATE POLICY own ON hands USING (id > 1)
 CREATE RULE quiet AS ON DELETE TO hands DO INSTEAD NOTHING
 | ALTER TABLE hands DISABLE RULE quiet | rule quiet on hands is
 
-SELECT 1 | GRANT SELECT ON hands TO PUBLIC | grant to PUBLIC on table hands is there and should not be
+SELECT 1 | GRANT SELECT ON hands TO PUBLIC | grant to PUBLIC on table hands exists, but should not
 
 SELECT 1 | ALTER TABLE hands OWNER TO {role} | owner of table hands is {role}, not
 
-SELECT 1 | COMMENT ON TABLE hands IS 'all' | comment on table hands is there and should not be (all)
+SELECT 1 | COMMENT ON TABLE hands IS 'all' | comment on table hands exists, but should not (all)
 
 CREATE PUBLICATION news | ALTER PUBLICATION news SET (publish = 'insert') | publication news is
 
 CREATE SCHEMA audit
-| COMMENT ON SCHEMA audit IS 'a' | comment on schema audit is there and should not be (a)
+| COMMENT ON SCHEMA audit IS 'a' | comment on schema audit exists, but should not (a)
 
 CREATE TABLE audit.log (id INT PRIMARY KEY) | INSERT INTO audit.log VALUES (7)
-| audit.log: 1 row is not the same, such as only after: '7'
+| audit.log: 1 row differs, for example '7' (only after)
 
 SELECT 1 | SELECT 1 | applying again it failed: sql/001_change_all.sql:13: duplicate key
 

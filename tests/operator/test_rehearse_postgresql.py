@@ -58,7 +58,7 @@ def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(pos
     assert [line.split("\t")[:2] for line in told.lines][: len(IDS) - 1] == [
         [name, "exact"] for name in IDS[1:]
     ]
-    assert told.lines[-1] == "Every migration works, and can be rolled back."
+    assert told.lines[-1] == "Every migration can be applied and rolled back."
     assert (machine.json["reason"], machine.json["room_in_bytes"] > 0) == ("", True)
     assert everything(postgresql_url) == before
     assert left_of(postgresql_url) == []
@@ -255,7 +255,7 @@ def test_a_migration_may_use_the_app_s_tables_in_a_scratch_schema_too(applied: S
         tried = rehearsed(applied).migrations[1]
 
     assert tried.changed == {"bets": 2, "users": 2}
-    assert tried.reasons == ["users.email: 2 values differ, such as '1': 'a' became ''"]
+    assert tried.reasons == ["users.email: 2 values differ, for example '1': 'a' became ''"]
 
 
 def test_what_was_interrupted_is_rehearsed_as_it_will_be_run(postgresql_url: str) -> None:

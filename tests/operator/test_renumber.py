@@ -160,7 +160,7 @@ def test_the_next_one_stays_as_it_is(files: Checkout) -> None:
     before = files.texts()
 
     ran = command("renumber", "002_b", folder=files.folder)
-    assert (ran.code, ran.lines) == (0, ["002_b is the next one already"])
+    assert (ran.code, ran.lines) == (0, ["002_b already has the next number"])
     assert files.texts() == before
 
 
@@ -271,7 +271,7 @@ def test_a_database_that_cannot_be_read_is_said_and_hinders_nothing(files: Check
     ran = command("renumber", "002_c", folder=files.folder)
 
     assert (ran.code, files.names()[-1]) == (0, "003_c")
-    assert ran.error.startswith("whether it is applied cannot be seen: ")
+    assert ran.error.startswith("cannot check whether it is applied: ")
 
 
 @pytest.mark.parametrize("name", ["002_d", "002", "../x", "", "001_a.sql"])
@@ -284,7 +284,7 @@ def test_one_that_is_not_there_is_refused(name: str, files: Checkout) -> None:
 def test_one_without_a_number_is_refused(files: Checkout) -> None:
     files.add("add_hands")
 
-    assert "has no number as the others have" in refused("renumber", "add_hands", folder=files.folder)
+    assert "is not numbered like the others" in refused("renumber", "add_hands", folder=files.folder)
 
 
 def test_nothing_is_overwritten_and_all_or_nothing_is_done(files: Checkout) -> None:
@@ -296,7 +296,7 @@ def test_nothing_is_overwritten_and_all_or_nothing_is_done(files: Checkout) -> N
     before = files.texts()
 
     message = refused("renumber", "002_c", folder=files.folder)
-    assert message == "sql_migrations/postgresql/003_c.rollback.sql is there already: rename or delete it"
+    assert message == "sql_migrations/postgresql/003_c.rollback.sql already exists: rename or delete it"
     assert files.texts() == before
 
 

@@ -364,4 +364,4 @@ def test_through_a_link_to_another_file_system_a_damaged_target_is_set_aside_bes
 
         (aside,) = target.parent.glob("*.damaged")
         assert (value(target), aside.name[:8]) == ("first", "real.db.")
-        assert f"{aside} is left over" in command("forget", "7", "--yes", folder=database.parent).out
+        assert f"{aside} is a leftover" in command("forget", "7", "--yes", folder=database.parent).out

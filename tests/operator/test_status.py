@@ -22,9 +22,9 @@ from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
 
-STOPPED = "it was stopped in the middle: finish it with `poker-therapist apply"
-STOPPED_BACK = "its rollback was stopped in the middle: finish that with `poker-therapist rollback"
-UNVERIFIED = "by plain yoyo: not verified"
+STOPPED = "it was interrupted; finish it with `poker-therapist apply"
+STOPPED_BACK = "its rollback was interrupted; finish it with `poker-therapist rollback"
+UNVERIFIED = "applied by plain yoyo: not verified"
 
 
 @pytest.fixture
@@ -143,7 +143,9 @@ STATES: dict[str, tuple[Callable[[Project], None], int, list[tuple[State, str]]]
     "all applied": (apply, 0, [(State.APPLIED, ""), (State.APPLIED, "")]),
     "edited": (edited, 4, [(State.EDITED, EDIT), (State.APPLIED, "")]),
     "unknown": (
-        unknown, 4, [(State.APPLIED, ""), (State.UNKNOWN, "its text is kept: `poker-therapist rollback")],
+        unknown,
+        4,
+        [(State.APPLIED, ""), (State.UNKNOWN, "its scripts are stored in the database: `poker-therapist r")],
     ),
     "another's, by plain yoyo": (
         unknown_to_plain_yoyo, 0, [(State.APPLIED, UNVERIFIED)],
@@ -194,7 +196,7 @@ def test_a_migration_whose_file_is_gone_is_missing(either: Project) -> None:
 
     assert (ran.code, first["id"], first["state"]) == (4, "001_add_hands", State.MISSING)
     assert first["note"].startswith(
-        "its text is kept: `poker-therapist rollback --to 001_add_hands --database "
+        "its scripts are stored in the database: `poker-therapist rollback --to 001_add_hands --database "
     )
     assert second["state"] == State.EDITED  # it named the one that is gone
 
@@ -387,7 +389,7 @@ def test_a_migration_that_no_transaction_holds_is_interrupted_only_when_nobody_i
     stopped = ask(game)
 
     assert (running.code, running.lines[-1]) == (
-        3, f"{game.database}: somebody is migrating it; ask again when that is done."
+        3, f"{game.database}: a migration is running; check again when it has finished."
     )  # fmt: skip
     assert (stopped.code, stopped.lines[2].split()[1]) == (4, "interrupted")
 

@@ -65,7 +65,7 @@ def test_each_migration_gets_its_verdict_and_each_reason_is_given(
 SUBTLE: dict[str, tuple[Verdict, Case]] = {
     "one of two equal rows is lost": (
         Verdict.IRREVERSIBLE,
-        Case("SELECT 1;", "DELETE FROM notes WHERE rowid = 1;", ("notes: 1 row is not the same",)),
+        Case("SELECT 1;", "DELETE FROM notes WHERE rowid = 1;", ("notes: 1 row differs",)),
     ),
     "another type, in a table without a key": (
         Verdict.IRREVERSIBLE,
@@ -92,14 +92,14 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     "another case, in a table without a key": (
         Verdict.IRREVERSIBLE,
         Case("UPDATE pots SET name = 'RIVER';", "SELECT 1;",
-             ("pots: 1 row is not the same, such as only before: 'river'",
-              "pots: 1 row is not the same, such as only after: 'RIVER'"), {"pots": 2},
+             ("pots: 1 row differs, for example 'river' (only before)",
+              "pots: 1 row differs, for example 'RIVER' (only after)"), {"pots": 2},
              "CREATE TABLE pots (name TEXT COLLATE NOCASE); INSERT INTO pots VALUES ('river');"),
     ),
     "other rows under other names": (
         Verdict.IRREVERSIBLE,
         Case("DROP TABLE pots; CREATE TABLE pots (amount TEXT); INSERT INTO pots VALUES ('1');", "SELECT 1;",
-             ("pots: 1 row is not the same, such as only before: 9",), {"pots": 2},
+             ("pots: 1 row differs, for example 9 (only before)",), {"pots": 2},
              "CREATE TABLE pots (size INTEGER); INSERT INTO pots VALUES (9);"),
     ),
     "a table of the same name and nothing else": (
@@ -146,7 +146,7 @@ SUBTLE: dict[str, tuple[Verdict, Case]] = {
     "a text that is no UTF-8": (
         Verdict.SCHEMA_EXACT,
         Case("UPDATE hands SET note = 'repaired' WHERE id = 1;", "SELECT 1;",
-             ("hands.note: 1 value differs, such as 1: ",), None,
+             ("hands.note: 1 value differs, for example 1: ",), None,
              "UPDATE hands SET note = CAST(x'ff' AS TEXT) WHERE id = 1;"),
     ),
 }  # fmt: skip

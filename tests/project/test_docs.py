@@ -991,9 +991,9 @@ SYMPTOMS: dict[str, Callable[[Path], str]] = {
     "`005_order_by_id.rollback.sql is missing`": _no_rollback_file,
     "`(kept in the database)`, `is ahead of this version of the code`": _newer,
     "`All changes of 006_add_session_mood were undone`": _wrong_statement,
-    "`what stands before line 4 has been done`": _wrong_outside_a_transaction,
-    "`has to wait for 006_add_session_mood`": _interrupted,
-    "`and neither on the other`": _forked,
+    "`its statements before line 4 were executed`": _wrong_outside_a_transaction,
+    "`cannot run before 006_add_session_mood`": _interrupted,
+    "`both depend on`": _forked,
     "`there is no migration in`": _mistyped_folder,
     "`Please specify a database uri`": _another_folder,
     "`Unrecognised database connection scheme`": _mistyped_scheme,
@@ -1019,8 +1019,8 @@ SYMPTOMS_ON_SERVER: dict[str, Callable[[Path], str]] = {
     "`canceling statement due to lock timeout`": _somebody_uses_a_table,
     "`pip install 'poker-therapist[postgresql]'`": _no_driver,
     "`pg_dump is not installed`, `is older than the server`": _no_programs,
-    "`holds data already`": _copied_twice,
-    "`correct or delete it, and copy again`": _row_of_nobody,
+    "`already contains data`": _copied_twice,
+    "`correct or delete the row, then copy again`": _row_of_nobody,
 }
 
 

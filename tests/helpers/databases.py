@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.helpers.server import FAST, Server, keep_server
+from tests.helpers.server import FAST, MODEL, Server, keep_server
 
 VARIABLE = "POKER_THERAPIST_TEST_POSTGRESQL"
 PREFIX = "poker_therapist_test_"
@@ -41,7 +41,7 @@ def begin_run() -> Iterator[Run]:
     """Begin a run that leaves nothing behind; our own server starts when the first test wants it."""
     name = PREFIX + secrets.token_hex(4)
     if VARIABLE not in os.environ:
-        with keep_server() as server:
+        with keep_server(MODEL) as server:
             yield Run(name, str(server.folder))
         return
 

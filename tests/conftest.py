@@ -18,7 +18,7 @@ from tests.helpers.clock import Clock
 from tests.helpers.databases import Databases, Run, begin_run
 from tests.helpers.pooler import PROGRAM, keep_pooler
 from tests.helpers.project import Project, ServerProject
-from tests.helpers.server import Server, folder_in_memory, keep_server
+from tests.helpers.server import MODEL, Server, folder_in_memory, keep_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -189,9 +189,9 @@ def migrated_postgresql_url(databases: Databases, migrated_template: str) -> Ite
 
 
 @pytest.fixture
-def private_server() -> Iterator[Server]:
+def private_server(databases: Databases) -> Iterator[Server]:
     """A running PostgreSQL server of the test's own, to stop, kill and start again."""
-    with keep_server() as server:
+    with keep_server("" if "://" in databases.run.server else Path(databases.run.server) / MODEL) as server:
         server.start()
         yield server
 

@@ -7,6 +7,7 @@ an ordinary comment, `-- transaction: false` is refused.
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 KNOWN = ("depends", "transactional", "out-of-order", "compatible")
@@ -111,14 +112,20 @@ def unreadable(text: str, split: Callable[[str], Sequence[Any]]) -> list[tuple[i
     return [(text.count("\n", 0, place) + 1, why) for place, why in found]
 
 
+@lru_cache(1024)  # headers are alike, and each is read several times
+def _meant(word: str) -> str:
+    """Return the directive that a word in lower case is or was meant as, or nothing."""
+    near = difflib.get_close_matches(re.sub("[ _]", "-", word), _MEANT, 1, 0.8)
+    return _MEANT[near[0]] if near else ""
+
+
 def _directives(text: str, begin: int, end: int, *, in_header: bool = False) -> Iterator[Directive]:
     for found in _LINE.finditer(text[begin:end]):
         written, value = found["word"] or found["bare"], found["value"].strip()
         is_exact = written.lower() in KNOWN and found["colon"] == ":"
-        near = difflib.get_close_matches(re.sub("[ _]", "-", written.lower()), _MEANT, 1, 0.8)
-        if not near:
+        if not (key := _meant(written.lower())):
             continue
-        key, words = _MEANT[near[0]], value.lower().split()
+        words = value.lower().split()
         if key == "depends":
             is_meant = bool(words) and all(_ID.fullmatch(one) for one in words)
         else:

@@ -1,9 +1,8 @@
 -- What the PostgreSQL backend asks.
 
 -- name: all_tables(schema)
-SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
-INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
-WHERE relation.relkind IN ('r', 'p') AND namespace.nspname = :schema;
+SELECT CAST(relname AS TEXT) FROM pg_class
+WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(quote_ident(:schema));
 
 -- name: tables_of_schema(schema_name)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
@@ -130,6 +129,11 @@ ORDER BY relation.oid, attribute.attnum;
 
 -- name: may_write(written)
 SELECT has_table_privilege(CAST(:written AS TEXT), 'UPDATE, DELETE, TRUNCATE');
+
+-- name: has_invalid_index()
+SELECT 1 FROM pg_index
+WHERE NOT (indisvalid AND indisready)
+LIMIT 1;
 
 -- name: invalid_indexes(kind, scope)
 -- Of a table, of the table of an index, of a schema, or of the whole database. Not those of partitioned

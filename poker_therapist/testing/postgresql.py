@@ -17,13 +17,25 @@ from poker_therapist.errors import InvalidInput
 from poker_therapist.location import PostgreSQLLocation, locate
 from poker_therapist.migrations import catalog
 from poker_therapist.migrations.engine import Engine
-from poker_therapist.postgresql.catalog import describe
+from poker_therapist.postgresql.catalog import describe, describe_all
 from poker_therapist.postgresql.connect import open_connection, translating_errors
-from poker_therapist.testing.scratch import Scratch
+from poker_therapist.testing.scratch import VARIES, Scratch
 
 # Begins the name of every database; a killed run leaves some, and the next one drops them.
 PREFIX = "poker_therapist_test_"
 _READS = ("SELECT", "SET", "SHOW", "RESET", "DISCARD")
+
+_SCHEMA = "SELECT current_schema()"
+_ROWS = sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t ORDER BY 1")
+_TABLES = (
+    "SELECT schemaname, tablename FROM pg_tables "
+    "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
+)
+# Indexes that are not valid, and sequences, which no rollback takes back.
+_UNDESCRIBED = (
+    "SELECT CAST(i AS TEXT) FROM pg_index AS i WHERE NOT (indisvalid AND indisready) ORDER BY 1",
+    "SELECT CAST(s AS TEXT) FROM pg_sequences AS s ORDER BY 1",
+)
 
 
 class PostgreSQLScratch(Scratch[str]):
@@ -78,19 +90,27 @@ class PostgreSQLScratch(Scratch[str]):
     def differences(self, expected: str, actual: str) -> list[str]:
         places = _place(expected), _place(actual)
         with closing(open_connection(places[0])) as one, closing(open_connection(places[1])) as other:
-            schemas = [str(_all(each, "SELECT current_schema()")[0][0]) for each in (one, other)]
+            schemas = [str(_all(each, _SCHEMA)[0][0]) for each in (one, other)]
             catalogs = [describe(each, schema) for each, schema in zip((one, other), schemas, strict=True)]
             found = [str(difference) for difference in catalog.differences(*catalogs)]
             for table in catalogs[0].tables.keys() & catalogs[1].tables.keys():
                 rows = [
-                    _all(each, sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t ORDER BY 1").format(name))
-                    for each, name in (
-                        (one, sql.Identifier(schemas[0], table)),
-                        (other, sql.Identifier(schemas[1], table)),
-                    )
+                    _all(each, _ROWS.format(sql.Identifier(schema, table)))
+                    for each, schema in zip((one, other), schemas, strict=True)
                 ]
                 if rows[0] != rows[1]:
                     found.append(f"the rows of {table} differ")
+        return found
+
+    @override
+    def state(self, database: str) -> list[object]:
+        with closing(open_connection(_place(database))) as connection:
+            found: list[object] = [describe_all(connection, str(_all(connection, _SCHEMA)[0][0]))]
+            found += [_all(connection, query) for query in _UNDESCRIBED]
+            for names in _all(connection, _TABLES):
+                rows = _all(connection, _ROWS.format(sql.Identifier(*names)))
+                is_record = names[1].startswith(catalog.BOOKKEEPING)
+                found += [names, *(VARIES.sub("", row) if is_record else row for (row,) in rows)]
         return found
 
     @override

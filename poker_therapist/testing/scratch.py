@@ -20,7 +20,7 @@ from poker_therapist.migrations.engine import Engine
 D = TypeVar("D")
 
 # What differs from run to run in the record of migrations: times, yoyo's ids of its log.
-_VARIES = re.compile(r"\d{4}-\d\d-\d\d[ T][-\d:.+]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b")
+VARIES = re.compile(r"\d{4}-\d\d-\d\d[ T][-\d:.+]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b")
 
 
 class Scratch(ABC, Generic[D]):
@@ -135,7 +135,7 @@ class SQLiteScratch(Scratch[Path]):
         record = tuple(f'INSERT INTO "{name}' for name in BOOKKEEPING)
         with contextlib.closing(sqlite3.connect(copied)) as connection:
             for line in connection.iterdump():
-                lines.append(_VARIES.sub("", line) if line.startswith(record) else line)
+                lines.append(VARIES.sub("", line) if line.startswith(record) else line)
             for about in ("integrity_check", "user_version", "application_id"):
                 lines += [str(row) for row in connection.execute(f"PRAGMA {about}")]
         self.drop(copied)

@@ -9,16 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import yoyo.scripts.init
-import yoyo.scripts.migrate
-import yoyo.scripts.newmigration  # noqa: F401  # all that the command imports: its children need not
-from yoyo.scripts.main import main
-
 from poker_therapist import get_pattern_storage, testing
 from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.schema import migrations_folder
-from tests.helpers import old_app
+from tests.helpers import old_app, postgresql
 from tests.helpers.databases import Databases
 from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS
@@ -128,10 +123,10 @@ def yoyo_arguments(scheme: str, command: str, path: Path, floor: str = IDS[0]) -
 
 
 def run_yoyo(arguments: list[str]) -> None:
-    """Run the yoyo command in this process, in silence; raise whatever it raises."""
+    """Run the yoyo command in this process, which ends then, in silence; raise whatever it raises."""
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout = sys.stderr = nowhere
-        if main(arguments):
+        if postgresql.run_yoyo(arguments):
             raise SystemExit(1)
 
 

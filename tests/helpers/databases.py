@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.helpers.server import FAST, Server, keep_server
+from tests.helpers.server import FAST, MODEL, Server, keep_server
 
 VARIABLE = "POKER_THERAPIST_TEST_POSTGRESQL"
 PREFIX = "poker_therapist_test_"
@@ -40,7 +41,7 @@ def begin_run() -> Iterator[Run]:
     """Begin a run that leaves nothing behind; our own server starts when the first test wants it."""
     name = PREFIX + secrets.token_hex(4)
     if VARIABLE not in os.environ:
-        with keep_server() as server:
+        with keep_server(MODEL) as server:
             yield Run(name, str(server.folder))
         return
 
@@ -74,10 +75,10 @@ class Databases:
         self._connection.close()
 
     @contextmanager
-    def fresh(self, template: str = "template0") -> Iterator[str]:
+    def fresh(self, template: str = "") -> Iterator[str]:
         """Give the URL of a new database, made like a template, which is empty if none is named."""
         name = next(self._names)
-        self._create(name, template)
+        self._create(name, template or self._empty)
         try:
             yield _at(self._url, name)
         finally:
@@ -86,13 +87,20 @@ class Databases:
             while len(self._used) > 3:
                 _drop(self._connection, self._used.pop(0))
 
-    def template(self, fill: Callable[[str], None]) -> str:
-        """Return the name of the run's template; the process that is first here makes it, the others wait."""
-        name = f"{self.run.name}_template"
+    @cached_property
+    def _empty(self) -> str:
+        if "://" in self.run.server:
+            return "template0"
+        # The first session in a database writes down what each one looks up: in a copy, it is there.
+        return self.template(lambda url: psycopg.connect(url).close(), "empty")
+
+    def template(self, fill: Callable[[str], None], kind: str = "template") -> str:
+        """Return the name of a template of the run; the process that is first makes it, the others wait."""
+        name = f"{self.run.name}_{kind}"
         self._connection.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
         try:
             if not _names(self._connection, name):
-                in_making = f"{self.run.name}_in_making"
+                in_making = f"{self.run.name}_in_making_{kind}"
                 _drop(self._connection, in_making)  # of a process that died over it
                 self._create(in_making, "template0")
                 fill(_at(self._url, in_making))

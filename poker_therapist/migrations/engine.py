@@ -37,8 +37,8 @@ class RehearsalCopy(ABC):
         """How many bytes the real run needs at most, as far as the rehearsal has seen."""
 
     @abstractmethod
-    def backend(self) -> AtomicBackend:
-        """Open the backend of the copy."""
+    def backend(self) -> AbstractContextManager[AtomicBackend]:
+        """Return the backend of the copy, for a block."""
 
     @abstractmethod
     def keep_before(self) -> None:

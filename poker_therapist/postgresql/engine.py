@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poker_therapist.compat import override
-from poker_therapist.errors import InvalidInput, StorageError
+from poker_therapist.errors import InvalidInput
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.effects import Lock
@@ -46,12 +46,6 @@ class PostgreSQLEngine(Engine):
     def rehearsal_copy(
         self, files: Mapping[str, SQLMigration]
     ) -> AbstractContextManager[rehearsal.PostgreSQLRehearsalCopy]:
-        with self.backend() as backend:
-            if backend.connection and backend.home.is_distributed:
-                raise StorageError(
-                    f"{self.location.name} is distributed by Citus, so it cannot be copied: restore a backup "
-                    "into a database without Citus (its tables are plain ones), and rehearse there"
-                )
         return rehearsal.rehearsal_copy(self._server, files)
 
     @override

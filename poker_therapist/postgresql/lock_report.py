@@ -50,7 +50,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
 
     def __init__(self, location: PostgreSQLLocation, report: LockReport) -> None:
         super().__init__(location)
-        self._report = report
+        self.lock_report = report
         self._observer: psycopg.Connection[Any] | None = None
         self._line, self._is_alone = 0, False
         self._names: dict[int, str] = {}
@@ -87,16 +87,16 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         now = time.perf_counter()
         if is_idle(self.connection):  # its locks are gone
             foretold = [(lock.mode, lock.table) for lock in locks(line)]
-            self._report.statements.append(
+            self.lock_report.statements.append(
                 StatementReport(self._line, now - start, foretold, is_foretold=bool(foretold))
             )
             for mode, table in foretold:
                 if mode in _WHO_WAITS:
-                    self._report.hold(_WHO_WAITS[mode], table, start)
-            self._report.release(now)
+                    self.lock_report.hold(_WHO_WAITS[mode], table, start)
+            self.lock_report.release(now)
 
     def _execute_in_transaction(self, text: str) -> None:
-        before = len(self._report.statements)
+        before = len(self.lock_report.statements)
         self.connection.execute("BEGIN")
         try:
             self._observed(text)
@@ -116,7 +116,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         start = time.perf_counter()
         super()._execute(text)
         found = StatementReport(self._line, time.perf_counter() - start)
-        self._report.statements.append(found)
+        self.lock_report.statements.append(found)
         if is_idle(self.connection):
             return
         held = {
@@ -126,7 +126,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
             if name := self._names.get(oid):
                 found.locks.append((mode, name))
                 if mode in _WHO_WAITS:
-                    self._report.hold(_WHO_WAITS[mode], name, start)
+                    self.lock_report.hold(_WHO_WAITS[mode], name, start)
         self._seen |= held
         before, self._state = self._state, self._measure()
         for oid, name in self._names.items():
@@ -140,7 +140,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
             if rows:
                 found.rows[name] = rows
             if rows.keys() - {"inserted"}:
-                self._report.hold(SAME_ROWS, name, start)
+                self.lock_report.hold(SAME_ROWS, name, start)
 
     def _measure(self) -> dict[int, tuple[int, ...]]:
         cursor = psycopg.RawCursor(self.connection)
@@ -166,13 +166,13 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         self._forget()
 
     def _end(self) -> None:
-        self._report.release(time.perf_counter())
+        self.lock_report.release(time.perf_counter())
         self._state = None
         self._seen.clear()
 
     def _forget(self, keeping: int = 0) -> None:
         if self._state is not None:
-            self._report.forget(keeping)
+            self.lock_report.forget(keeping)
         self._state = None
         self._seen.clear()
 

@@ -40,6 +40,9 @@ _PREFIX = "poker_therapist_rehearsal_"
 _BEFORE = "poker_therapist_before_rehearsal"
 # Seconds in which a session that was closed a moment ago, such as our own, has ended.
 _PATIENCE = 0.5
+# Up to so many bytes a database is copied as PostgreSQL sees fit, which also writes each page to its log: a
+# larger one would fill that, and every replica and archive with it.
+_SMALL = 1 << 28
 
 
 @contextlib.contextmanager
@@ -48,8 +51,14 @@ def rehearsal_copy(
 ) -> Iterator["PostgreSQLRehearsalCopy"]:
     """Copy a database to rehearse migrations; the copy is dropped when the block ends."""
     with translating_errors(location):
-        with contextlib.closing(open_connection(location)) as connection:
-            database, schema = _ask(connection, "database_and_schema")[0]
+        with AtomicPostgreSQLBackend(location) as backend:
+            schema = backend.schema
+            if backend.home.is_distributed:
+                raise StorageError(
+                    f"{location.name} is distributed by Citus, so it cannot be copied: restore a backup into a "
+                    "database without Citus (its tables are plain ones), and rehearse there"
+                )
+            ((database, _),) = _ask(backend.connection, "database_and_schema")
         with contextlib.closing(PostgreSQLRehearsalCopy(location, database, schema, files)) as copy:
             copy.make()
             yield copy
@@ -67,6 +76,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self._space = 0
         self._kept_rows: dict[str, tuple[str, str]] = {}
         self._described: Catalog | None = None  # unchanged since
+        self._opened: RehearsalBackend | None = None
 
     def make(self) -> None:
         """Copy the database, or, where that cannot be, build its schema again.
@@ -93,6 +103,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     def close(self) -> None:
         """Remove the copy."""
+        self._end_session()
         self._made.close()
 
     @property
@@ -101,16 +112,29 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         return self._space
 
     @override
-    def backend(self) -> AtomicPostgreSQLBackend:
+    @contextlib.contextmanager
+    def backend(self) -> Iterator[RehearsalBackend]:
         self._described = None
-        self.lock_report = LockReport()
-        return RehearsalBackend(
-            self._location,
-            self.lock_report,
-            self._connection,
-            self._schema if self.fallback_reason else None,
-            self._applied,
-        )
+        self.lock_report = self._session().lock_report = LockReport()
+        try:
+            yield self._session()
+        except BaseException:
+            self._end_session()
+            raise
+
+    def _session(self) -> RehearsalBackend:
+        """Return the backend; as in a real run, one session applies all, unless one fails."""
+        if self._opened is None:
+            only = self._schema if self.fallback_reason else None
+            self._opened = RehearsalBackend(
+                self._location, LockReport(), self._connection, only, self._applied
+            )
+        return self._opened
+
+    def _end_session(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.__exit__()
 
     @override
     def keep_before(self) -> None:
@@ -132,7 +156,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         if self._is_as_after():
             return True
         try:  # to copy the original again, and to apply what has been tried, once
-            self._made.close()
+            self.close()
             self.make()
             for migration in self._applied:
                 with self.backend() as backend:
@@ -206,8 +230,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         return {name for (name,) in _ask(self._connection, "invalid_indexes", (self._schemas(),))}
 
     def _read_applied(self) -> set[str]:
-        with AtomicPostgreSQLBackend(self._location) as backend:
-            return set(backend.applied())
+        return set(self._session().applied())
 
 
 @contextlib.contextmanager
@@ -228,7 +251,10 @@ def _copied_database(location: PostgreSQLLocation, database: str) -> Iterator[Po
         name = f"{_PREFIX}{uuid.uuid4().hex[:12]}"
         _ask(administration, "claim", (name,))
         try:
-            _run(administration, "CREATE DATABASE {} TEMPLATE {}", name, database)
+            ((size,),) = _ask(administration, "size_of_database", (database,))
+            by_files = size > _SMALL and administration.info.server_version >= 150_000
+            strategy = " STRATEGY file_copy" if by_files else ""
+            _run(administration, f"CREATE DATABASE {{}} TEMPLATE {{}}{strategy}", name, database)
             copy_settings(administration, database, name)
             yield replace(location, conninfo=conninfo.make_conninfo("", **(given | {"dbname": name})))
         finally:

@@ -22,6 +22,9 @@ SELECT
     current_database() AS database_name,
     current_schema() AS schema_name;
 
+-- name: size_of_database(name)
+SELECT pg_database_size(CAST(:name AS NAME)) AS bytes;
+
 -- name: counters(schemas)
 -- Where the ids of each table go on.
 SELECT

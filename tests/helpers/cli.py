@@ -4,13 +4,17 @@ import contextlib
 import fcntl
 import io
 import json
+import logging
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,25 +117,79 @@ def on_terminal(
     environment: dict[str, str] | None = None,
     answer: str = "",
 ) -> tuple[int, str]:
-    """Run the program on a terminal so many columns wide; return its exit code and all that it drew."""
+    """Run a command on a terminal so many columns wide; return its exit code and all that it drew.
+
+    In a child of this process, which need not import what this one has.
+    """
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", PROGRAM, *arguments],
-        cwd=folder,
-        env=_surroundings({"TERM": "xterm-256color", **(environment or {})}),
-        stdin=its,
-        stdout=its,
-        stderr=its,
-    ) as running:
-        os.close(its)
-        os.write(ours, answer.encode())
-        drawn = b""
-        with contextlib.suppress(OSError):  # it has ended
-            while part := os.read(ours, 65_536):
-                drawn += part
+    child = _fork((its, its, its), arguments, folder, {"TERM": "xterm-256color", **(environment or {})})
+    os.close(its)
+    os.write(ours, answer.encode())
+    drawn = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while part := os.read(ours, 65_536):
+            drawn += part
     os.close(ours)
-    return running.returncode, drawn.decode()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), drawn.decode()
+
+
+def in_child(*arguments: str | Path, folder: Path, environment: dict[str, str] | None = None) -> Result:
+    """Run a command as the program does, in a child of this process; what it prints goes to no terminal."""
+    with (
+        Path(os.devnull).open() as answer,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as error,
+    ):
+        child = _fork((answer.fileno(), out.fileno(), error.fileno()), arguments, folder, environment)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        error.seek(0)
+        return _result(code, out.read(), error.read())
+
+
+def _fork(
+    files: tuple[int, int, int],
+    arguments: tuple[str | Path, ...],
+    folder: Path,
+    environment: dict[str, str] | None,
+) -> int:
+    """Run a command in a child that reads and writes some files; return its number."""
+    if child := os.fork():
+        return child
+    code = 1
+    with contextlib.suppress(BaseException):
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        kept = _surroundings(environment)
+        os.environ.clear()
+        os.environ.update(kept)
+        os.chdir(folder)
+        code = _run_as_program(arguments)
+    os._exit(code)
+
+
+def _run_as_program(arguments: tuple[str | Path, ...]) -> int:
+    """Do in a child what an interpreter of its own would, and return the exit code."""
+    signal.alarm(60)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger().handlers.clear()
+    warnings.simplefilter("error")
+    sys.argv = ["poker-therapist", *map(str, arguments)]
+    sys.modules["__main__"].__package__ = None
+    with (
+        open(0, closefd=False) as sys.stdin,
+        open(1, "w", closefd=False) as sys.stdout,
+        open(2, "w", closefd=False, errors="backslashreplace") as sys.stderr,
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else bool(end.code)
+        except BaseException:
+            sys.__excepthook__(*sys.exc_info())
+            return 1
+    return 0
 
 
 def _surroundings(environment: dict[str, str] | None) -> dict[str, str]:

@@ -17,6 +17,8 @@ def own_copies(monkeypatch: pytest.MonkeyPatch, databases: Databases) -> None:
     monkeypatch.setattr(rehearsal, "_PREFIX", f"{databases.run.name}_{secrets.token_hex(4)}_")
     # The tests' own sessions of a moment ago may take long to end where much goes on.
     monkeypatch.setattr(rehearsal, "_PATIENCE", 10)
+    # As a large database is copied, which takes half the time.
+    monkeypatch.setattr(rehearsal, "_SMALL", 0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from poker_therapist import get_pattern_storage, schema
 from poker_therapist.migrations import run
 from tests.helpers import old_app
-from tests.helpers.cli import Result, command, on_terminal, program, refused, visible_lines
+from tests.helpers.cli import Result, command, in_child, on_terminal, program, refused, visible_lines
 from tests.helpers.engines import is_server, query
 from tests.helpers.project import Project
 
@@ -240,25 +240,25 @@ def test_the_program_applies_in_an_empty_folder(tmp_path: Path) -> None:
     assert (tmp_path / "RexVoice.db").is_file()
 
     environment = {"POKER_THERAPIST_DATABASE": "other.db"}
-    ran = program("apply", folder=tmp_path, environment=environment)
+    ran = in_child("apply", folder=tmp_path, environment=environment)
     assert ran.database == f"database: {tmp_path}/other.db (named by POKER_THERAPIST_DATABASE)\n"
     assert (
-        program("status", folder=tmp_path, environment=environment)
+        in_child("status", folder=tmp_path, environment=environment)
         .lines[-1]
         .startswith(f"{tmp_path}/other.db")
     )
     (tmp_path / "yoyo.ini").write_text("[DEFAULT]\ndatabase = third.db\n")
-    ran = program("apply", folder=tmp_path, environment=environment)
+    ran = in_child("apply", folder=tmp_path, environment=environment)
     assert ran.database == f"database: {tmp_path}/third.db (named by {tmp_path}/yoyo.ini)\n"
     assert (
         "given.db (as given)"
-        in program("apply", "-d", "given.db", folder=tmp_path, environment=environment).database
+        in in_child("apply", "-d", "given.db", folder=tmp_path, environment=environment).database
     )
 
 
 def test_a_password_in_the_environment_is_not_shown(tmp_path: Path) -> None:
     url = "postgresql://rex:hunter2@127.0.0.1:9/memory"
-    ran = program("status", folder=tmp_path, environment={"POKER_THERAPIST_DATABASE": url})
+    ran = in_child("status", folder=tmp_path, environment={"POKER_THERAPIST_DATABASE": url})
 
     assert (ran.code, "hunter2" in ran.error + ran.out + ran.database) == (1, False)
     assert ran.database.endswith("(named by POKER_THERAPIST_DATABASE)\n")
@@ -267,7 +267,7 @@ def test_a_password_in_the_environment_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_complete_commands(shell: str, tmp_path: Path) -> None:
     environment = {"_POKER_THERAPIST_COMPLETE": f"{shell}_source"}
-    ran = program("x", folder=tmp_path, environment=environment)
+    ran = in_child("x", folder=tmp_path, environment=environment)
 
     assert (ran.code, ran.error) == (0, "")
     assert "_POKER_THERAPIST_COMPLETE" in ran.out

@@ -21,7 +21,7 @@ from poker_therapist.sqlite import backup as making
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
-from tests.helpers.cli import PROGRAM, command, program, state_of
+from tests.helpers.cli import PROGRAM, command, in_child, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
@@ -40,7 +40,7 @@ def database(tmp_path: Path) -> Path:
 def test_a_backup_lies_beside_the_database_and_is_named_by_the_time(database: Path) -> None:
     """By the program; whole, and no more readable than the database."""
     database.chmod(0o640)
-    ran = program("backup", folder=database.parent)
+    ran = in_child("backup", folder=database.parent)
     backup = Path(ran.lines[0])
 
     assert (ran.code, ran.error) == (0, "")

@@ -8,7 +8,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from poker_therapist.location import locate
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, in_child, refused, state_of
 from tests.helpers.snapshots import everything
 
 USER = 7
@@ -34,7 +34,7 @@ def test_what_is_replaced_is_backed_up(database: str, tmp_path: Path) -> None:
     assert command("backup", "-d", database, "-o", "monday.backup", folder=tmp_path).code == 0
     save(database, "second")
     second = everything(database)
-    ran = program("restore", "monday.backup", "-d", database, folder=tmp_path)
+    ran = in_child("restore", "monday.backup", "-d", database, folder=tmp_path)
     replaced = Path(ran.lines[0].removeprefix("backup: "))
 
     assert (ran.code, ran.error) == (0, "")

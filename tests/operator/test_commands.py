@@ -10,7 +10,7 @@ import pytest
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, snapshots
 from tests.helpers.checkout import copy_checkout
-from tests.helpers.cli import command, on_terminal, program, refused, state_of, visible_lines
+from tests.helpers.cli import command, in_child, on_terminal, program, refused, state_of, visible_lines
 from tests.helpers.migrating import FOLDER, IDS, NEXT
 
 COMMANDS = (
@@ -243,7 +243,7 @@ def test_a_terminal_shows_a_table_in_colour(name: str, code: int, columns: int, 
 def test_no_colour_is_shown_where_none_is_wanted(name: str, old: Path) -> None:
     """With NO_COLOR on a terminal the same words without colours; in a pipe no code at all."""
     _, drawn = on_terminal(name, folder=old, columns=100, environment={"NO_COLOR": "1"})
-    piped = program(name, folder=old)
+    piped = in_child(name, folder=old)
 
     assert not COLOUR.search(drawn)
     assert any(line.startswith("migration ") for line in visible_lines(drawn))

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ from poker_therapist.sqlite.transfer import SQLiteWriter
 from poker_therapist.tables import TABLES as STORED
 from poker_therapist.tables import StoredTable
 from tests.helpers import old_app, players, snapshots
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, in_child, refused, state_of
 from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, down, up
+from tests.helpers.postgresql import name_of
 from tests.helpers.scripts import run_script
 from tests.helpers.server import Server
 
@@ -59,20 +61,24 @@ NOBODYS = """
     WHERE typeof(user_id) <> 'integer' OR typeof(session_id) NOT IN ('text', 'null')
 """
 
-New = Callable[[str], str]
+New = Callable[..., str]
 
 
 @pytest.fixture
 def new(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[New]:
-    """Return a maker of names of databases that hold nothing: a file that is not there, or an empty one."""
+    """Return a maker of names of databases that hold nothing: a file that is not there, or an empty one.
+
+    One of PostgreSQL's may be asked for with what another fixture has put into its template.
+    """
     number = count()
     with contextlib.ExitStack() as stack:
 
-        def make(engine: str) -> str:
+        def make(engine: str, template: str = "") -> str:
             if engine == "sqlite":
                 return str(tmp_path / f"new {next(number)}.db")
             databases: Databases = request.getfixturevalue("databases")
-            return stack.enter_context(databases.fresh())
+            like = request.getfixturevalue(template) if template else "template0"
+            return stack.enter_context(databases.fresh(like))
 
         yield make
 
@@ -88,19 +94,36 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with two players, to be copied."""
+    return players.make(tmp_path_factory.mktemp("small") / "small.db")
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
+def small(tmp_path: Path, small_file: Path) -> Path:
     """A database with two players."""
-    return players.make(tmp_path / "small.db")
+    return Path(shutil.copy(small_file, tmp_path / "small.db"))
+
+
+@pytest.fixture(scope="module")
+def small_template(databases: Databases, small_file: Path) -> Iterator[str]:
+    """The name of a PostgreSQL database with the same."""
+    with databases.fresh() as url:
+        copy(locate(small_file), locate(url))
+        yield name_of(url)
+
+
+@pytest.fixture(scope="module")
+def up_to_date(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """An empty PostgreSQL database with all tables; a copy that fails leaves it so."""
+    with databases.fresh(migrated_template) as url:
+        yield url
 
 
 def filled(engine: str, new: New, small: Path) -> str:
     """Return the name of a database with two players."""
-    if engine == "sqlite":
-        return str(small)
-    name = new(engine)
-    copy(locate(small), locate(name))
-    return name
+    return str(small) if engine == "sqlite" else new(engine, "small_template")
 
 
 def contents(name: str | Path) -> dict[str, Any]:
@@ -128,6 +151,12 @@ def relations(name: str) -> list[str]:
             "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY relname"
         )
         return [row[0] for row in found]
+
+
+def is_empty(name: str) -> bool:
+    """Return whether there is no row, and none was."""
+    found = contents(name)
+    return all(found[table] == [] for table in KEYS) and next_ids(name) == [1, 1, 1]
 
 
 def is_untouched(name: str) -> bool:
@@ -178,7 +207,10 @@ def test_what_is_saved_next_gets_the_same_id_on_both(one: str, other: str, new: 
         UPDATE sqlite_sequence SET seq = 4000000000 WHERE name = 'user_patterns';
         """,
     )
-    source, target = filled(one, new, small), new(other)
+    source, target = str(small), new(other)
+    if one == "postgresql":
+        source = new(one)
+        copy(locate(small), locate(source))
     copy(locate(source), locate(target))
     for name in (source, target):
         with get_pattern_storage(name, migrate=False) as storage:
@@ -572,21 +604,20 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("kind", UNFIT)
-def test_a_row_that_postgresql_cannot_hold_is_named(kind: str, new: New, small: Path) -> None:
+def test_a_row_that_postgresql_cannot_hold_is_named(kind: str, up_to_date: str, small: Path) -> None:
     """By table and id, without what it says; nothing is left, and once it is deleted the copy goes on."""
     sql, row, reason = UNFIT[kind]
     run_sql(small, sql)
-    target = new("postgresql")
-    message = refused("copy", small, target, folder=small.parent)
+    message = refused("copy", small, up_to_date, folder=small.parent)
 
     assert message.startswith(f"{row} cannot be stored in ")
     assert reason in message
     assert "correct or delete the row, then copy again" in message
     assert "secret" not in message
-    assert is_untouched(target)
+    assert is_empty(up_to_date)
 
 
-def test_a_row_is_named_however_many_stand_before_it(new: New, small: Path) -> None:
+def test_a_row_is_named_however_many_stand_before_it(up_to_date: str, small: Path) -> None:
     """The server finds what is wrong long after the row was sent; ids have gaps."""
     run_sql(small, FILL.format(rows=40_000, table="user_insights", columns=COLUMNS["user_insights"].replace(
         "n, n % 99", "3 * n + 100, n % 99", 1)))  # fmt: skip
@@ -599,7 +630,7 @@ def test_a_row_is_named_however_many_stand_before_it(new: New, small: Path) -> N
             """,
         )
         with pytest.raises(InvalidInput, match=f"^row {row_id} of user_insights cannot be stored"):
-            copy(locate(small), locate(new("postgresql")))
+            copy(locate(small), locate(up_to_date))
 
 
 UNFIT_FOR_SQLITE = {
@@ -654,9 +685,11 @@ def test_bytes_that_are_no_text_are_named(engine: str, new: New, small: Path) ->
 
 
 @pytest.mark.parametrize(("one", "other"), DIRECTIONS)
-def test_a_column_that_only_one_side_has_is_refused(one: str, other: str, new: New, small: Path) -> None:
+def test_a_column_that_only_one_side_has_is_refused(
+    one: str, other: str, new: New, up_to_date: str, small: Path
+) -> None:
     """Somebody has added it by hand; it is not lost without a word."""
-    source, target = filled(one, new, small), new(other)
+    source, target = filled(one, new, small), up_to_date if other == "postgresql" else new(other)
     if one == "sqlite":
         run_sql(small, "ALTER TABLE user_patterns ADD COLUMN mood TEXT")
     else:
@@ -666,7 +699,7 @@ def test_a_column_that_only_one_side_has_is_refused(one: str, other: str, new: N
 
     assert "the columns of user_patterns in " in message
     assert " differ (mood): check both with " in message
-    assert is_untouched(target)
+    assert is_empty(target) if other == "postgresql" else is_untouched(target)
 
 
 # Compared
@@ -689,7 +722,7 @@ TAMPERED: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
 @pytest.mark.parametrize("kind", TAMPERED)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_row_that_does_not_arrive_as_it_was_is_found(
-    engine: str, kind: str, new: New, small: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, kind: str, new: New, up_to_date: str, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison names table, id and column, not what a player said; nothing is kept."""
     table, tamper, difference = TAMPERED[kind]
@@ -701,13 +734,13 @@ def test_a_row_that_does_not_arrive_as_it_was_is_found(
         write(self, written, columns, tamper(list(rows)) if written.name == table else rows)
 
     monkeypatch.setattr(writer, "write", tampered)
-    target = new(engine)
+    target = up_to_date if engine == "postgresql" else new(engine)
     with pytest.raises(StorageError) as failed:
         copy(locate(small), locate(target))
 
     assert f"the copy differs from the source ({difference})" in str(failed.value)
     assert "other" not in str(failed.value)
-    assert is_untouched(target)
+    assert is_empty(target) if engine == "postgresql" else is_untouched(target)
 
 
 # Failures
@@ -743,16 +776,16 @@ def at_stage(stage: str, act: Callable[[], None], patched: pytest.MonkeyPatch) -
     return lambda doing, *_numbers: told(doing)
 
 
-@pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_failure_at_any_stage_leaves_nothing(
-    engine: str, error: type[BaseException], new: New, small: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, new: New, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error or Ctrl-C: no table, no file; and the same again works."""
     target = new(engine)
-    for stage in STAGES:
+    # Each kind of stage has both, in turn.
+    for stage, error in zip(STAGES, cycle([Broken, KeyboardInterrupt]), strict=False):
 
-        def fail() -> None:
+        def fail(error: type[BaseException] = error) -> None:
             raise error
 
         with monkeypatch.context() as patched, pytest.raises(error):
@@ -969,7 +1002,7 @@ def test_after_a_kill_the_same_command_simply_works(
 def test_the_command_says_what_it_copied(new: New, small: Path) -> None:
     """By the program, in a pipe: a line for each table, and the names without the password."""
     target = new("postgresql").replace("postgres@", "postgres:secret@")
-    ran = program("copy", small, target, folder=small.parent)
+    ran = in_child("copy", small, target, folder=small.parent)
 
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == [

@@ -24,7 +24,7 @@ from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers.backups import APP
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, in_child, refused, state_of
 from tests.helpers.migrating import IDS, NEXT, yoyo_command
 
 # Each runs the programs of PostgreSQL.
@@ -162,7 +162,7 @@ def test_a_backup_lies_in_the_working_folder_and_is_named_by_database_and_time(
     database: str, tmp_path: Path
 ) -> None:
     """By the program; nobody but its owner may read it."""
-    ran = program("backup", "--database", database, folder=tmp_path)
+    ran = in_child("backup", "--database", database, folder=tmp_path)
     backup = Path(ran.lines[0])
 
     assert (ran.code, ran.error) == (0, "")
@@ -854,7 +854,7 @@ def test_ctrl_c_leaves_nothing(database: str, tmp_path: Path) -> None:
     # Where it is ignored, as below nohup, the program would ignore it, too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        ran = program("backup", "-d", database, "-o", "monday.backup", folder=work, environment=environment)
+        ran = in_child("backup", "-d", database, "-o", "monday.backup", folder=work, environment=environment)
     finally:
         signal.signal(signal.SIGINT, before)
 

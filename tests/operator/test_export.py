@@ -9,7 +9,7 @@ import pytest
 
 from poker_therapist import get_pattern_storage
 from tests.helpers import old_app, players, snapshots
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, in_child, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS, NEXT, up
 
@@ -22,7 +22,7 @@ def database(tmp_path: Path) -> Path:
 
 def test_an_export_holds_every_value_of_every_row(database: Path) -> None:
     """All four tables, all columns, values decoded; through the program."""
-    ran = program("export", "7", folder=database.parent)
+    ran = in_child("export", "7", folder=database.parent)
     found = ran.json
 
     assert (ran.code, ran.error) == (0, "")
@@ -183,7 +183,7 @@ def test_what_cannot_be_written_as_it_reads_is_written_with_escapes(
     )
     get_pattern_storage(path).close()
     printed = program("export", "7", folder=tmp_path)
-    program("export", "7", "--output", "ann.json", folder=tmp_path)
+    in_child("export", "7", "--output", "ann.json", folder=tmp_path)
 
     assert (printed.code, printed.error) == (0, "")
     assert printed.json["patterns"][0]["value"] == json.loads(text)

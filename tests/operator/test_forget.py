@@ -11,7 +11,7 @@ import pytest
 from poker_therapist import get_pattern_storage
 from poker_therapist.new_files import private_folder
 from tests.helpers import old_app, players
-from tests.helpers.cli import Result, command, program, state_of
+from tests.helpers.cli import Result, command, in_child, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.players import LEGACY_ROWS
 
@@ -72,7 +72,7 @@ def test_forgetting_can_be_told_not_to_ask(database: Path) -> None:
     """By the program, in a script; no byte of the player is left in any file."""
     with get_pattern_storage(database) as storage:
         storage.save_pattern(7, "secret", "word", "xyzzy-plugh")
-    ran = program("forget", "7", "--yes", folder=database.parent)
+    ran = in_child("forget", "7", "--yes", folder=database.parent)
 
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == [
@@ -170,7 +170,7 @@ def test_a_backup_that_cannot_be_read_does_not_hide_the_others(database: Path) -
 
 def test_purging_counts_what_has_expired(database: Path) -> None:
     """Of all players; what has not stays."""
-    first, second = (program("purge", folder=database.parent) for _ in range(2))
+    first, second = (in_child("purge", folder=database.parent) for _ in range(2))
 
     assert (first.code, first.out, first.error) == (0, "2 expired rows deleted\n", "")
     assert second.out == "0 expired rows deleted\n"

@@ -13,7 +13,7 @@ from poker_therapist.migrations import scaffold
 from poker_therapist.migrations.scaffold import REASON, new_migration
 from poker_therapist.testing import MigrationTests
 from tests.helpers import snapshots
-from tests.helpers.cli import command, program, refused
+from tests.helpers.cli import command, in_child, refused
 from tests.helpers.migrating import FOLDER, IDS, NEXT, down, up
 
 MOOD = f"{NEXT}_add_seat_note"
@@ -35,7 +35,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_it_writes_and_names_the_four_files_of_the_next_number(checkout: Path) -> None:
     """By the program, with the paths as one would type them."""
-    ran = program("new", "add seat note", folder=checkout)
+    ran = in_child("new", "add seat note", folder=checkout)
 
     assert (ran.code, ran.error) == (0, "")
     assert ran.lines == FILES

@@ -17,7 +17,7 @@ from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
 from tests.helpers import old_app
-from tests.helpers.cli import command, program, refused, state_of
+from tests.helpers.cli import command, in_child, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
@@ -67,7 +67,7 @@ def with_three_migrations(project: Project) -> Project:
 def test_an_old_database_is_rehearsed_from_start_to_end(old: Path) -> None:
     """By the program, in a pipe: a line each, the reasons, the summary; and no byte of it is changed."""
     before = state_of(old.parent)
-    ran = program("rehearse", folder=old.parent)
+    ran = in_child("rehearse", folder=old.parent)
     rows = [line.split("\t") for line in ran.lines[: len(IDS)]]
 
     assert (ran.code, ran.error) == (0, "")

@@ -17,7 +17,7 @@ from poker_therapist.schema import read_status
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from poker_therapist.testing import run_killed_at
 from tests.helpers import old_app, snapshots
-from tests.helpers.cli import Result, command, program, refused, state_of
+from tests.helpers.cli import Result, command, in_child, refused, state_of
 from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS, up
 from tests.helpers.project import Project
@@ -289,7 +289,7 @@ def test_looking_changes_no_byte(make: Callable[[Path], None], tmp_path: Path) -
 
 def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> None:
     """It is not an error: everything is pending, and the command that makes it is named."""
-    ran = program("status", folder=tmp_path)
+    ran = in_child("status", folder=tmp_path)
 
     assert (ran.code, ran.error) == (3, "")
     assert ran.lines[:-1] == [f"{name}\tpending" for name in IDS]
@@ -304,7 +304,7 @@ def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> N
 def test_a_script_reads_one_line_a_migration_with_tabs_between(tmp_path: Path) -> None:
     """Of an up-to-date database, through the program itself."""
     get_pattern_storage(tmp_path / "RexVoice.db").close()
-    ran = program("status", folder=tmp_path)
+    ran = in_child("status", folder=tmp_path)
     rows = [line.split("\t") for line in ran.lines[:-1]]
 
     assert (ran.code, ran.error) == (0, "")

@@ -5,6 +5,7 @@ an ordinary comment, `-- transaction: false` is refused.
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -111,11 +112,17 @@ def unreadable(text: str, split: Callable[[str], Sequence[Any]]) -> list[tuple[i
     return [(text.count("\n", 0, place) + 1, why) for place, why in found]
 
 
+# Every reading of a file asks for the same words again.
+@functools.lru_cache
+def _near(word: str) -> list[str]:
+    return difflib.get_close_matches(word, _MEANT, 1, 0.8)
+
+
 def _directives(text: str, begin: int, end: int, *, in_header: bool = False) -> Iterator[Directive]:
     for found in _LINE.finditer(text[begin:end]):
         written, value = found["word"] or found["bare"], found["value"].strip()
         is_exact = written.lower() in KNOWN and found["colon"] == ":"
-        near = difflib.get_close_matches(re.sub("[ _]", "-", written.lower()), _MEANT, 1, 0.8)
+        near = _near(re.sub("[ _]", "-", written.lower()))
         if not near:
             continue
         key, words = _MEANT[near[0]], value.lower().split()

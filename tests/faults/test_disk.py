@@ -350,7 +350,7 @@ def test_files_that_may_not_grow_lose_nothing(
     for deed in DEEDS[what]:
         room = limited if what in ("saving", "forgetting") else faults.bytes_at_most
         failures[deed.name] = Trial(deed, tmp_path / deed.name).run(
-            at, room, count(0, 3_001), reason="no room|make room|cannot be read or written|File too large"
+            at, room, count(0, 5_003), reason="no room|make room|cannot be read or written|File too large"
         )
 
     report(f"bytes, {what}: {told(failures)}")

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import functools
 import gc
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yoyo.backends.base
 
 from poker_therapist import PatternStorage, get_pattern_storage, values
 from tests.helpers.clock import Clock
@@ -31,6 +33,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Each of the programs that tests start, and each worker, would compile all that it imports, every time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# For each connection yoyo looks through all that is installed, which stays as it is: once is enough.
+yoyo.backends.base.entry_points = functools.cache(yoyo.backends.base.entry_points)
 
 RUN = pytest.StashKey[Run]()
 

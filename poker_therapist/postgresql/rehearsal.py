@@ -55,8 +55,8 @@ def rehearsal_copy(
             schema = backend.schema
             if backend.home.is_distributed:
                 raise StorageError(
-                    f"{location.name} is distributed by Citus, so it cannot be copied: restore a backup into a "
-                    "database without Citus (its tables are plain ones), and rehearse there"
+                    f"{location.name} is distributed by Citus, so it cannot be copied: restore a backup "
+                    "into a database without Citus (its tables are plain ones), and rehearse there"
                 )
             ((database, _),) = _ask(backend.connection, "database_and_schema")
         with contextlib.closing(PostgreSQLRehearsalCopy(location, database, schema, files)) as copy:

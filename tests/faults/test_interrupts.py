@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import functools
 import linecache
 import sqlite3
 import subprocess
@@ -48,7 +49,13 @@ FILES = {
     )
 }
 # On PostgreSQL an injection costs a new connection, so that only each so-manieth position is tried in a run.
-ONE_OF = {"sqlite": 1, "postgresql": 8}
+ONE_OF = {"sqlite": 1, "postgresql": 6}
+
+# Instructions that only put something on the stack: an exception after one is the same as before it.
+HARMLESS = (
+    *("LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF", "PUSH_NULL", "PRECALL", "KW_NAMES", "COPY"),
+    *("SWAP", "NOP", "RESUME", "IS_OP", "JUMP_FORWARD", "POP_JUMP"),
+)
 
 # An instruction, and the how-manieth time that it is reached.
 Position = tuple[CodeType, int, int]
@@ -71,6 +78,8 @@ class Tracer:
         self.has_raised = self.is_warming = False
         self._target = target
         self._seen: Counter[tuple[CodeType, int]] = Counter()
+        # Of a frame, the state after its last instruction, if that was harmless.
+        self._last: dict[FrameType, object] = {}
 
     def __call__(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES or self.has_raised:
@@ -86,8 +95,13 @@ class Tracer:
             self._seen[code, offset] += 1
             position = (code, offset, self._seen[code, offset])
             if self._target is None:
-                if can_be_interrupted(code, offset, frame.f_lineno):
+                handler = handler_of(code, offset)
+                if self._last.pop(frame, None) != handler and can_be_interrupted(
+                    code, offset, frame.f_lineno
+                ):
                     self.positions.append(position)
+                if dis.opname[code.co_code[offset]].startswith(HARMLESS):
+                    self._last[frame] = handler
             elif position == self._target:
                 self.has_raised = True
                 raise Interrupted
@@ -112,6 +126,17 @@ def tracing(tracer: Tracer, warm_up: Callable[[], object]) -> Iterator[None]:
         sys.settrace(before)
 
 
+@functools.cache
+def _handlers(code: CodeType) -> list[tuple[int, int, int]]:
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]  # typeshed lacks it
+    return [(entry.start, entry.end, entry.target) for entry in entries]
+
+
+def handler_of(code: CodeType, offset: int) -> int:
+    """Return where an exception at an instruction would be handled, in its own function; or -1."""
+    return next((target for start, end, target in _handlers(code) if start <= offset < end), -1)
+
+
 def can_be_interrupted(code: CodeType, offset: int, line: int) -> bool:
     """Return whether Python could deliver a signal there: it does so after calls, not at each instruction.
 
@@ -125,7 +150,10 @@ def can_be_interrupted(code: CodeType, offset: int, line: int) -> bool:
 
 
 def positions(scenario: Scenario, storage: PatternStorage) -> list[Position]:
-    """Return where to inject: before each instruction, the first and the last time that it is reached."""
+    """Return where to inject: before each instruction, the first and the last time that it is reached.
+
+    Not after a harmless one, but where another handler would see the exception.
+    """
     found: list[Position] = []
     for _ in range(2):  # with a new connection to a server, and with one that is there
         tracer = Tracer()

@@ -362,8 +362,8 @@ def test_the_other_engine_has_faults_of_its_own(folder: Path) -> None:
         "001_add_hands.sql:7: \\gexec is a command of psql, not SQL: remove it",
         "001_add_hands.sql:8: what begins with this $ is not closed: close it",
         (
-            "002_add_bets.sql:3: CREATE INDEX CONCURRENTLY cannot run in a transaction: move it to a separate "
-            "migration with `-- transactional: false` in its header"
+            "002_add_bets.sql:3: CREATE INDEX CONCURRENTLY cannot run in a transaction: move it to a "
+            "separate migration with `-- transactional: false` in its header"
         ),
     ]
 

@@ -1,17 +1,18 @@
 """Threads, processes and forks that use one database at once: nothing fails and nothing is lost."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from poker_therapist import PatternStorage, StorageClosed, TransactionConflict, get_pattern_storage
 from tests.helpers.engines import sqlite_only
+from tests.helpers.faults import fork
 from tests.helpers.pooler import engine_or_pooler
 from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import everything, is_whole
@@ -19,44 +20,30 @@ from tests.helpers.snapshots import everything, is_whole
 engine = engine_or_pooler
 USER = 7
 
-# Each process waits at the barrier, so that all go on at once.
-AT_ONCE = """
-import sys
-import yoyo
-from poker_therapist import get_pattern_storage
 
-database, number = sys.argv[1], int(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-"""
+def run_at_once(work: Callable[[str, int], object], database: str, count: int) -> None:
+    """Run something in several processes at the same moment; fail if one of them does."""
+    ready, go = os.pipe()
+    children = []
+    for number in range(count):
+        child = fork()
+        if not child:
+            code = 1
+            try:
+                signal.alarm(60)
+                os.close(go)
+                os.read(ready, 1)  # until the parent closes its end
+                work(database, number)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    os.close(ready)
+    os.close(go)
 
-
-def run_at_once(script: str, database: str, count: int) -> None:
-    """Run a script in several processes at once; fail if one of them does."""
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", AT_ONCE + script, database, str(number)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for number in range(count)
-        ]
-        for process in processes:
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        errors = [process.communicate(timeout=60)[1] for process in processes]
-
-    assert errors == [""] * count
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * count
 
 
 def add_one(storage: PatternStorage) -> None:
@@ -80,7 +67,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linu
 @pytest.mark.slow
 def test_threads_share_a_storage_and_lose_nothing(storage: PatternStorage) -> None:
     def work(number: int) -> None:
-        for step in range(50):
+        for step in range(20):
             storage.save_pattern(USER, "thread", f"{number} {step}", step)
             storage.save_context(USER, "topic", [number, step], f"session {number}", expires_minutes=60)
             storage.save_insight(USER, "leak", number)
@@ -92,10 +79,10 @@ def test_threads_share_a_storage_and_lose_nothing(storage: PatternStorage) -> No
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
 
-    assert storage.get_pattern(USER, "count", "all") == 400
-    assert len(storage.get_patterns_by_type(USER, "thread")) == 400
-    assert len(storage.get_context(USER, "topic")) == 400
-    assert len(storage.get_insights(USER, limit=None)) == 400
+    assert storage.get_pattern(USER, "count", "all") == 160
+    assert len(storage.get_patterns_by_type(USER, "thread")) == 160
+    assert len(storage.get_context(USER, "topic")) == 160
+    assert len(storage.get_insights(USER, limit=None)) == 160
 
 
 def test_threads_open_the_same_new_database_at_once(database: str) -> None:
@@ -219,42 +206,39 @@ def test_closing_while_other_threads_work_ends_them_with_storage_closed(migrated
 
 # Processes
 
-SAVE_AND_READ = """
-from tests.storage.test_concurrency import add_one
-with get_pattern_storage(database) as storage:
-    for step in range(100):
-        storage.save_pattern(7, "process", f"{number} {step}", step)
-        storage.save_context(7, "topic", [number, step], f"session {number}")
-        storage.save_insight(7, "leak", number)
-        add_one(storage)
-        assert storage.get_pattern(7, "process", f"{number} {step}") == step
-        assert storage.get_context(7, "topic", f"session {number}", limit=1) == [[number, step]]
-        storage.recall(7, context_limit=5)
-"""
+
+def save_and_read(database: str, number: int) -> None:
+    with get_pattern_storage(database) as storage:
+        for step in range(40):
+            storage.save_pattern(USER, "process", f"{number} {step}", step)
+            storage.save_context(USER, "topic", [number, step], f"session {number}")
+            storage.save_insight(USER, "leak", number)
+            add_one(storage)
+            assert storage.get_pattern(USER, "process", f"{number} {step}") == step
+            assert storage.get_context(USER, "topic", f"session {number}", limit=1) == [[number, step]]
+            storage.recall(USER, context_limit=5)
 
 
 @pytest.mark.slow
-def test_four_processes_save_and_read_at_once_and_lose_nothing(
-    migrated: str, storage: PatternStorage
-) -> None:
-    run_at_once(SAVE_AND_READ, migrated, 4)
+def test_four_processes_save_and_read_at_once_and_lose_nothing(migrated: str) -> None:
+    run_at_once(save_and_read, migrated, 4)
 
-    assert storage.get_pattern(USER, "count", "all") == 400
-    assert len(storage.get_patterns_by_type(USER, "process")) == 400
-    assert len(storage.get_context(USER, "topic")) == 400
-    assert len(storage.get_insights(USER, limit=None)) == 400
+    with get_pattern_storage(migrated) as storage:
+        assert storage.get_pattern(USER, "count", "all") == 160
+        assert len(storage.get_patterns_by_type(USER, "process")) == 160
+        assert len(storage.get_context(USER, "topic")) == 160
+        assert len(storage.get_insights(USER, limit=None)) == 160
     assert is_whole(migrated)
 
 
-START = """
-with get_pattern_storage(database) as storage:
-    storage.save_context(7, "started", number)
-"""
+def start(database: str, number: int) -> None:
+    with get_pattern_storage(database) as storage:
+        storage.save_context(USER, "started", number)
 
 
 @pytest.mark.slow
 def test_twenty_processes_open_the_same_new_database_at_once(database: str, migrated: str) -> None:
-    run_at_once(START, database, 20)
+    run_at_once(start, database, 20)
     with get_pattern_storage(database) as storage:
         assert sorted(storage.get_context(USER, "started")) == list(range(20))
     assert is_whole(database)

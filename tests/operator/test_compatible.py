@@ -278,10 +278,10 @@ BEARABLE["postgresql"] = f"{BEARABLE['sqlite']} ALTER TABLE user_patterns ADD CH
 # ... and what not, with the reason: all of it in one migration, each of another kind.
 UNBEARABLE = {
     "CREATE TABLE moods (id INTEGER PRIMARY KEY, User_Id BIGINT NOT NULL);": (
-        "the table moods is new and has user_id"
+        "the new table moods has user_id"
     ),
     "CREATE UNIQUE INDEX one_of_each ON user_insights (user_id, insight_type);": (
-        "a new unique key of user_insights on (user_id, insight_type) may refuse"
+        "a new unique key of user_insights on (user_id, insight_type) may reject"
     ),
     "ALTER TABLE user_insights DROP COLUMN insight_data;": (
         "the query save_insight cannot be prepared any more: "
@@ -310,7 +310,7 @@ UNBEARABLE_ON: dict[str, dict[str, str]] = {
             "conversation_context.created_at requires a value"
         ),
         "ALTER TABLE user_insights ALTER COLUMN importance TYPE NUMERIC;": (
-            "user_insights.importance was double precision and is numeric"
+            "user_insights.importance changes from double precision to numeric"
         ),
         "ALTER TABLE user_insights ADD CHECK (importance > 0.1);": "a new check of user_insights",
         """CREATE TABLE kinds (name TEXT PRIMARY KEY);

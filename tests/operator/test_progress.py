@@ -55,7 +55,7 @@ COPYING = ["copying RexVoice.db", "checking the copy of RexVoice.db"]
         ),
         ("export 7 -o player.json", ["reading player 7"], None),
         ("forget 7 --yes", ["forgetting"], "user_patterns: 1 deleted"),
-        ("purge", ["deleting what has expired"], "0 expired"),
+        ("purge", ["deleting expired rows"], "0 expired rows deleted"),
         ("rehearse", COPYING, "{}/RexVoice.db: nothing is pending, so there is nothing to rehearse."),
         (
             "copy RexVoice.db copy.db",

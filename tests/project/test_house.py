@@ -23,7 +23,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 450
-MOST_LINES = 23_400
+MOST_LINES = 24_000
 
 # A reader opens these and a profiler sees no function of theirs: what is declared, or compiled beforehand.
 NOT_CALLED = re.compile(r".*\.sql|database\.py|sqlfile\.py|\w+/yoyo\.py")

@@ -181,4 +181,4 @@ def _drift(backend: AtomicBackend, files: dict[str, SQLMigration]) -> tuple[list
         return [], str(error)
     except PokerTherapistError as error:
         return [], f"drift cannot be checked: {error}"
-    return differences(replace(expected, settings={}), actual), ""  # a setting of the file belongs to the app
+    return differences(replace(expected, settings={}), actual), ""  # a setting of the file is the app's

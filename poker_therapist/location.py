@@ -266,9 +266,8 @@ def _locate_file(name: str) -> SQLiteLocation:
         url = urlsplit(name)
     if not (url and name.partition(":")[2].startswith("///")) or url.fragment or len(url.path) < 2:
         raise InvalidInput(
-            f"{redacted(name)!r} is not a valid SQLite URL: write sqlite:/// before the path (four slashes "
-            "in all before an absolute path, sqlite:///C:/x.db on Windows), and %3F and %23 for ? and # "
-            "in it"
+            f"{redacted(name)!r} is not a valid SQLite URL: write sqlite:/// before a path or drive "
+            "(sqlite:///x.db, sqlite:////folder/x.db, sqlite:///C:/x.db), and %3F and %23 for ? and # in it"
         )
     options = _options(url.query)
     synchronous = options.pop("synchronous", "NORMAL").upper()

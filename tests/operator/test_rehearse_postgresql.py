@@ -1,6 +1,7 @@
 """PostgreSQL: `poker-therapist rehearse` on a copy by the server, or in a scratch schema; nothing is left."""
 
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from poker_therapist.postgresql import rehearsal
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command
+from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql, with_options
 from tests.helpers.postgresql import (
     FOLDER,
@@ -80,10 +82,29 @@ def in_scratch_schema(project: ServerProject, more: str = "") -> re.Pattern[str]
     )
 
 
-@pytest.fixture
-def applied(project: ServerProject) -> ServerProject:
+@pytest.fixture(scope="module")
+def prepared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProject]:
     """Some of HANDS made by migrations, with keys and triggers, and more rows and drift since."""
-    project.run_sql("DROP VIEW big; DROP TABLE hands, notes")
+    with databases.fresh() as url:
+        project = ServerProject(tmp_path_factory.mktemp("prepared") / "project", url)
+        project.run_sql("CREATE SEQUENCE tickets; SELECT nextval('tickets')")
+        _prepare(project)
+        yield project
+
+
+@pytest.fixture
+def applied(
+    prepared: ServerProject, databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ServerProject]:
+    """A copy of what is prepared, in whose folder one stands."""
+    with databases.fresh(name_of(prepared.url)) as url:
+        project = ServerProject(tmp_path / "applied", url)
+        shutil.copytree(prepared.sql, project.sql, dirs_exist_ok=True)
+        monkeypatch.chdir(project.folder)
+        yield project
+
+
+def _prepare(project: ServerProject) -> None:
     project.write(
         "001_add_hands",
         "CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake FLOAT);\n"
@@ -117,7 +138,6 @@ def applied(project: ServerProject) -> ServerProject:
         "DELETE FROM a_log WHERE text LIKE 'one%';\n"
         "SELECT setval('hands_id_seq', 3), setval('bets_id_seq', 4);",
     )
-    return project
 
 
 def test_where_somebody_is_connected_the_rehearsal_is_in_a_scratch_schema(applied: ServerProject) -> None:

@@ -26,8 +26,8 @@ from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers.backups import APP
 from tests.helpers.cli import command, in_child, refused, state_of
 from tests.helpers.databases import Databases
-from tests.helpers.migrating import IDS, NEXT, yoyo_command
-from tests.helpers.postgresql import name_of
+from tests.helpers.migrating import IDS, NEXT
+from tests.helpers.postgresql import name_of, yoyo_in_child
 
 # Each runs the programs of PostgreSQL.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
@@ -285,9 +285,9 @@ def test_a_restored_database_of_an_older_version_goes_on_from_there(
     assert applied(postgresql_url) == IDS[:2]
 
     url = postgresql_url.replace("postgresql", "postgresql+atomic", 1)
-    done = yoyo_command("apply", "--no-config-file", "--batch", "-d", url, str(SHIPPED), folder=tmp_path)
+    done = yoyo_in_child("apply", "--no-config-file", "--batch", "-d", url, SHIPPED, folder=tmp_path)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.error) == (0, "")
     assert applied(postgresql_url) == IDS
 
 

@@ -12,8 +12,11 @@ import psycopg
 import pytest
 
 from poker_therapist import StorageError
+from poker_therapist.engines import engine_for
+from poker_therapist.location import locate
 from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.postgresql import rehearsal
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command
@@ -342,6 +345,21 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
 
         rehearse(server_location(applied.url), sources=["sql"], progress=while_running)
         assert left_of(applied.url) == []
+
+
+def test_migrations_share_a_session_until_it_ends(migrated_postgresql_url: str) -> None:
+    """As in a real run; a server may end one that waits for long."""
+    seen = []
+    with engine_for(locate(migrated_postgresql_url)).rehearsal_copy({}) as work:
+        for ends in (False, True, False):
+            with work.backend() as backend:
+                assert len(backend.applied()) == len(IDS)
+                assert isinstance(backend, AtomicPostgreSQLBackend)
+                seen.append(backend.connection.info.backend_pid)
+            if ends:
+                run_sql(migrated_postgresql_url, f"SELECT pg_terminate_backend({seen[-1]}, 10000)")
+
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_memory_is_the_server_s(applied: ServerProject) -> None:

@@ -150,7 +150,7 @@ class ObservedBackend(AtomicPostgreSQLBackend):
         """Ask in the second session; that it cannot be asked must not stop the rehearsal."""
         rows: list[Any] = []
         with suppress(psycopg.Error):
-            if self._observer is None:
+            if self._observer is None or is_lost(self._observer):
                 self._observer = open_connection(replace(self.location, timeout=1.0))
             rows = psycopg.RawCursor(self._observer).execute(_QUERIES[name], values).fetchall()
         return [row for row in rows if name != "tables" or not row[1].startswith(BOOKKEEPING)]

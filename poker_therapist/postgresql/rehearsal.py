@@ -124,6 +124,11 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
 
     def _session(self) -> RehearsalBackend:
         """Return the backend; as in a real run, one session applies all, unless one fails."""
+        if self._opened is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._opened.connection.execute("SELECT 1")
+            if is_lost(self._opened.connection):  # as after idle_session_timeout
+                self._end_session()
         if self._opened is None:
             only = self._schema if self.fallback_reason else None
             self._opened = RehearsalBackend(

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import termios
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,16 +137,29 @@ def on_terminal(
 
 def in_child(*arguments: str | Path, folder: Path, environment: dict[str, str] | None = None) -> Result:
     """Run a command as the program does, in a child of this process; what it prints goes to no terminal."""
-    with (
-        Path(os.devnull).open() as answer,
-        tempfile.TemporaryFile("w+") as out,
-        tempfile.TemporaryFile("w+") as error,
-    ):
-        child = _fork((answer.fileno(), out.fileno(), error.fileno()), arguments, folder, environment)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        error.seek(0)
-        return _result(code, out.read(), error.read())
+    return in_children(1, *arguments, folder=folder, environment=environment)[0]
+
+
+def in_children(
+    count: int, *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None
+) -> list[Result]:
+    """Run a command several times at once; see `in_child`."""
+    with contextlib.ExitStack() as stack:
+        answer = stack.enter_context(Path(os.devnull).open())
+        printed = [
+            [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in ("out", "error")]
+            for _ in range(count)
+        ]
+        children = [
+            _fork((answer.fileno(), out.fileno(), error.fileno()), arguments, folder, environment)
+            for out, error in printed
+        ]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        for file in chain(*printed):
+            file.seek(0)
+        return [
+            _result(code, out.read(), error.read()) for code, (out, error) in zip(codes, printed, strict=True)
+        ]
 
 
 def _fork(

@@ -36,9 +36,9 @@ EXACT = {
         "DROP TRIGGER noted ON hands; DROP FUNCTION noted; DROP VIEW small; DROP INDEX by_note;",
     ),
     "outside a transaction": Case(
-        "-- transactional: false\nDROP INDEX CONCURRENTLY IF EXISTS by_note;\n"
-        "CREATE INDEX CONCURRENTLY by_note ON hands (note);\nVACUUM hands;",
-        "DROP INDEX CONCURRENTLY by_note;",
+        "-- transactional: false\nDROP INDEX CONCURRENTLY IF EXISTS by_stake;\n"
+        "CREATE INDEX CONCURRENTLY by_stake ON hands (stake);\nVACUUM hands;",
+        "DROP INDEX CONCURRENTLY by_stake;",
     ),
     "odd values that stay": Case(
         "ALTER TABLE odd ADD COLUMN more INT;", "ALTER TABLE odd DROP COLUMN more;", (), {"odd": 0},

@@ -21,7 +21,7 @@ from poker_therapist.sqlite import backup as making
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import APP, USER, back_up, restore, save, value
-from tests.helpers.cli import PROGRAM, command, in_child, state_of
+from tests.helpers.cli import PROGRAM, command, in_child, in_children, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS
 from tests.helpers.project import Project
@@ -236,16 +236,7 @@ def test_several_backups_at_once_leave_each_other_alone(options: list[str], data
     with get_pattern_storage(database) as storage:
         for number in range(300):
             storage.save_pattern(8, "tilt", str(number), "x" * 3000)
-    running = [
-        subprocess.Popen(
-            [PROGRAM, "backup", *options],
-            cwd=database.parent,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(5)
-    ]
-    said = sorted(one.communicate()[1].decode() for one in running)
+    said = sorted(ran.error for ran in in_children(5, "backup", *options, folder=database.parent))
 
     refusal = "poker-therapist: monday.backup already exists: choose another name\n"
     assert said == ["", *[refusal if options else ""] * 4]

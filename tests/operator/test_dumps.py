@@ -25,7 +25,9 @@ from poker_therapist.postgresql.catalog import describe
 from poker_therapist.schema import migrations_folder, shipped_ids
 from tests.helpers.backups import APP
 from tests.helpers.cli import command, in_child, refused, state_of
-from tests.helpers.migrating import IDS, NEXT, yoyo_command
+from tests.helpers.databases import Databases
+from tests.helpers.migrating import IDS, NEXT
+from tests.helpers.postgresql import name_of, yoyo_in_child
 
 # Each runs the programs of PostgreSQL.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
@@ -36,12 +38,20 @@ SHIPPED = migrations_folder("postgresql")
 ODD = "a\tb\nc\\.\n\\.\n\\N \\\\n COPY x (y) FROM stdin;\r\n\\unrestrict \u2028 \U0001f0a1"
 
 
+@pytest.fixture(scope="module")
+def template(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """The name of a database that holds one pattern, and a table of the app's."""
+    with databases.fresh(migrated_template) as url:
+        save(url, "first")
+        run(url, "CREATE TABLE users (id INT PRIMARY KEY); INSERT INTO users VALUES (7)")
+        yield name_of(url)
+
+
 @pytest.fixture
-def database(migrated_postgresql_url: str) -> str:
-    """A database that holds one pattern, and a table of the app's."""
-    save(migrated_postgresql_url, "first")
-    run(migrated_postgresql_url, "CREATE TABLE users (id INT PRIMARY KEY); INSERT INTO users VALUES (7)")
-    return migrated_postgresql_url
+def database(databases: Databases, template: str) -> Iterator[str]:
+    """A copy of that database."""
+    with databases.fresh(template) as url:
+        yield url
 
 
 def run(url: str, statements: str) -> None:
@@ -275,9 +285,9 @@ def test_a_restored_database_of_an_older_version_goes_on_from_there(
     assert applied(postgresql_url) == IDS[:2]
 
     url = postgresql_url.replace("postgresql", "postgresql+atomic", 1)
-    done = yoyo_command("apply", "--no-config-file", "--batch", "-d", url, str(SHIPPED), folder=tmp_path)
+    done = yoyo_in_child("apply", "--no-config-file", "--batch", "-d", url, SHIPPED, folder=tmp_path)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.error) == (0, "")
     assert applied(postgresql_url) == IDS
 
 

@@ -1,6 +1,7 @@
 """PostgreSQL: `poker-therapist rehearse` on a copy by the server, or in a scratch schema; nothing is left."""
 
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,11 +12,15 @@ import psycopg
 import pytest
 
 from poker_therapist import StorageError
+from poker_therapist.engines import engine_for
+from poker_therapist.location import locate
 from poker_therapist.migrations.rehearse import Verdict
 from poker_therapist.postgresql import rehearsal
+from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.schema import rehearse
 from poker_therapist.testing import run_killed_at
 from tests.helpers.cli import command
+from tests.helpers.databases import Databases
 from tests.helpers.engines import run_sql, with_options
 from tests.helpers.postgresql import (
     FOLDER,
@@ -52,7 +57,7 @@ def test_the_project_s_own_migrations_are_rehearsed_with_rows_in_every_table(pos
     run_sql(postgresql_url, ROWS)
     before = everything(postgresql_url)
     told = command("rehearse", "-d", postgresql_url, folder=FOLDER)
-    machine = command("rehearse", "-d", postgresql_url, "--json", folder=FOLDER)
+    machine = command("rehearse", "-d", postgresql_url, "--json", "--to", IDS[1], folder=FOLDER)
 
     assert (told.code, machine.code) == (0, 0)
     assert [line.split("\t")[:2] for line in told.lines][: len(IDS) - 1] == [
@@ -80,10 +85,29 @@ def in_scratch_schema(project: ServerProject, more: str = "") -> re.Pattern[str]
     )
 
 
-@pytest.fixture
-def applied(project: ServerProject) -> ServerProject:
+@pytest.fixture(scope="module")
+def prepared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProject]:
     """Some of HANDS made by migrations, with keys and triggers, and more rows and drift since."""
-    project.run_sql("DROP VIEW big; DROP TABLE hands, notes")
+    with databases.fresh() as url:
+        project = ServerProject(tmp_path_factory.mktemp("prepared") / "project", url)
+        project.run_sql("CREATE SEQUENCE tickets; SELECT nextval('tickets')")
+        _prepare(project)
+        yield project
+
+
+@pytest.fixture
+def applied(
+    prepared: ServerProject, databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ServerProject]:
+    """A copy of what is prepared, in whose folder one stands."""
+    with databases.fresh(name_of(prepared.url)) as url:
+        project = ServerProject(tmp_path / "applied", url)
+        shutil.copytree(prepared.sql, project.sql, dirs_exist_ok=True)
+        monkeypatch.chdir(project.folder)
+        yield project
+
+
+def _prepare(project: ServerProject) -> None:
     project.write(
         "001_add_hands",
         "CREATE TABLE hands (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT, stake FLOAT);\n"
@@ -117,7 +141,6 @@ def applied(project: ServerProject) -> ServerProject:
         "DELETE FROM a_log WHERE text LIKE 'one%';\n"
         "SELECT setval('hands_id_seq', 3), setval('bets_id_seq', 4);",
     )
-    return project
 
 
 def test_where_somebody_is_connected_the_rehearsal_is_in_a_scratch_schema(applied: ServerProject) -> None:
@@ -212,30 +235,41 @@ def test_a_scratch_schema_that_cannot_be_like_the_original_is_refused_or_said(
 # What would be done to the original, were it rehearsed in a scratch schema beside it.
 REACHING = [
     "UPDATE public.hands SET note = 'gone';",
-    'DELETE FROM "public" . hands;',
-    "SET search_path = public; DELETE FROM hands;",
-    "DO $$BEGIN DELETE FROM public.hands; END$$;",
+    'DELETE FROM "public" . a_log;',
+    "SET search_path = public; DELETE FROM a_log;",
+    "DO $$BEGIN DELETE FROM public.a_log; END$$;",
     "CREATE ROLE poker_therapist_test_role;",
     "CREATE SCHEMA elsewhere;",
 ]
 
 
 @pytest.mark.parametrize("direction", ["apply", "rollback"])
-@pytest.mark.parametrize("statement", REACHING)
 def test_what_would_reach_the_original_is_tried_on_a_copy_alone(
-    statement: str, direction: str, applied: ServerProject
+    direction: str, applied: ServerProject
 ) -> None:
     """In a scratch schema it is refused, with its place."""
-    texts = ("-- depends: 003_double\nSELECT 1;", statement)
-    apply, rollback = texts if direction == "rollback" else (texts[0] + statement, "DROP SCHEMA elsewhere")
-    applied.write("004_reach", apply, rollback)
-    with somebody_in(applied):
-        with pytest.raises(StorageError, match=r"004_reach(\.rollback)?\.sql:[12] names a schema, or"):
-            rehearsed(applied)
 
-        assert left_of(applied.url) == []
-    if "ROLE" not in statement:
-        assert [one.id for one in rehearsed(applied).migrations] == ["003_double", "004_reach"]
+    def write(name: str, before: str, statement: str) -> None:
+        texts = ["SELECT 1;", statement]
+        apply, rollback = texts if direction == "rollback" else reversed(texts)
+        applied.write(name, f"-- depends: {before}\n{apply}", rollback)
+
+    with somebody_in(applied):
+        for statement in REACHING:
+            write("004_reach", "003_double", statement)
+            place = rf"004_reach(\.rollback)?\.sql:{1 if direction == 'rollback' else 2} names a schema, or"
+            with pytest.raises(StorageError, match=place):
+                rehearsed(applied)
+
+            assert left_of(applied.url) == []
+    names = ["003_double"]
+    for statement in REACHING:
+        if "ROLE" not in statement:
+            names.append(f"{len(names) + 3:03}_reach")
+            write(names[-1], names[-2], statement)
+
+    tried = rehearsed(applied).migrations
+    assert [one.id for one in tried if one.verdict is not None] == names
 
 
 def test_a_migration_may_use_the_app_s_tables_in_a_scratch_schema_too(applied: ServerProject) -> None:
@@ -311,6 +345,21 @@ def test_an_interrupted_or_killed_rehearsal_leaves_nothing_for_long(
 
         rehearse(server_location(applied.url), sources=["sql"], progress=while_running)
         assert left_of(applied.url) == []
+
+
+def test_migrations_share_a_session_until_it_ends(migrated_postgresql_url: str) -> None:
+    """As in a real run; a server may end one that waits for long."""
+    seen = []
+    with engine_for(locate(migrated_postgresql_url)).rehearsal_copy({}) as work:
+        for ends in (False, True, False):
+            with work.backend() as backend:
+                assert len(backend.applied()) == len(IDS)
+                assert isinstance(backend, AtomicPostgreSQLBackend)
+                seen.append(backend.connection.info.backend_pid)
+            if ends:
+                run_sql(migrated_postgresql_url, f"SELECT pg_terminate_backend({seen[-1]}, 10000)")
+
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_memory_is_the_server_s(applied: ServerProject) -> None:

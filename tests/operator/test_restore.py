@@ -18,7 +18,7 @@ from poker_therapist import get_pattern_storage
 from poker_therapist.sqlite import restore as restoring
 from tests.helpers import old_app, snapshots
 from tests.helpers.backups import back_up, restore, save, value
-from tests.helpers.cli import PROGRAM, command, program, refused, state_of
+from tests.helpers.cli import command, in_children, program, refused, state_of
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import FOLDER, IDS, NEXT, up
 from tests.helpers.scripts import run_script
@@ -305,20 +305,11 @@ def test_several_restores_at_once_wait_for_each_other(there: str, database: Path
         database.unlink()
     if there == "a damaged database":
         database.write_bytes(b"no database at all" * 1_000)
-    arguments = ("restore", backup, "--database", database)
-    running = [
-        subprocess.Popen(
-            [PROGRAM, *arguments],
-            cwd=database.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    ended = [(*one.communicate(), one.returncode) for one in running]
+    ended = in_children(4, "restore", backup, "--database", database, folder=database.parent)
 
-    assert [(error, code) for _, error, code in ended] == [(f"database: {database} (as given)\n", 0)] * 4
+    assert [(ran.database, ran.error, ran.code) for ran in ended] == [
+        (f"database: {database} (as given)\n", "", 0)
+    ] * 4
     assert value(database) == "first"
     assert snapshots.is_whole(database)
     assert len(list(database.parent.glob("*.damaged"))) == (there == "a damaged database")

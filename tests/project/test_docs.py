@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +38,7 @@ from tests.helpers.checkout import ROOT, copy_checkout, environment
 from tests.helpers.cli import command as run_command
 from tests.helpers.engines import execute, with_options
 from tests.helpers.migrating import IDS, NEXT
+from tests.helpers.programs import served_programs
 
 PAGES = sorted(
     page
@@ -183,10 +184,13 @@ def _insert(file: Path, anchor: str, text: str) -> None:
 
 def run(command: list[str], checkout: Path, *, fails: bool = False) -> str:
     """Run a command in a copy of the checkout; return what it printed, with its errors if it should fail."""
+    surroundings = environment(checkout)
+    if (served := checkout.parent / "served").exists():
+        surroundings["PATH"] = f"{served}{os.pathsep}{surroundings['PATH']}"
     done = subprocess.run(
         command,
         cwd=checkout,
-        env=environment(checkout),
+        env=surroundings,
         capture_output=True,
         text=True,
         timeout=60,
@@ -211,7 +215,7 @@ def _console(text: str, checkout: Path) -> None:
 
 def _python(text: str, checkout: Path) -> None:
     """Run a script, and compare what it prints with the comments behind its print()s."""
-    printed = run([sys.executable, "-W", "error", "-c", text], checkout)
+    printed = run(["python", "-W", "error", "-c", text], checkout)
     shown = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
     if shown:
         _compare("".join(f"{line}\n" for line in shown), printed)
@@ -241,7 +245,7 @@ asyncio.run(types.FunctionType(code, {})())
 
 def _cell(text: str, checkout: Path) -> None:
     """Run a cell of a notebook, which may await."""
-    run([sys.executable, "-W", "error", "-c", _CELL, text], checkout)
+    run(["python", "-W", "error", "-c", _CELL, text], checkout)
 
 
 def _sql(text: str, checkout: Path) -> None:
@@ -362,13 +366,21 @@ def server(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+def serving(checkout: Path, shown: list[Block], least: int = 4) -> AbstractContextManager[None]:
+    """Let the programs of so many blocks, or more, be forked, which is quicker; but not the README's."""
+    if len(shown) < least or shown[0].page == ROOT / "README.md":
+        return nullcontext()
+    return served_programs(checkout.parent / "served", environment(checkout))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CONTRIBUTING], ids=_name)
 def test_a_page_runs(page: Path, checkout: Path, server: str) -> None:
     """Every block of a page runs, in the order in which one reads them, and prints what the page shows."""
-    for block in blocks(page):
-        # A trouble has a test of its own, in which something is wrong.
-        if block.heading not in SYMPTOMS | SYMPTOMS_ON_SERVER:
+    # A trouble has a test of its own, in which something is wrong.
+    shown = [block for block in blocks(page) if block.heading not in SYMPTOMS | SYMPTOMS_ON_SERVER]
+    with serving(checkout, shown):
+        for block in shown:
             run_block(block, checkout)
 
 
@@ -1031,17 +1043,18 @@ _OPEN = "import poker_therapist; poker_therapist.get_pattern_storage('RexVoice.d
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
     """What the page quotes is what one reads in that trouble, and its commands end it."""
-    said = SYMPTOMS[heading](checkout)
-
-    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
-
     remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
-    for block in remedy:
-        run_block(block, checkout)
-    if remedy:
-        run(["yoyo", "apply"], checkout)
-        run(["python", "-c", _OPEN], checkout)  # with its migrations
-        run(["poker-therapist", "status"], checkout)
+    with serving(checkout, remedy, least=1):
+        said = SYMPTOMS[heading](checkout)
+
+        assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
+
+        for block in remedy:
+            run_block(block, checkout)
+        if remedy:
+            run(["yoyo", "apply"], checkout)
+            run(["python", "-c", _OPEN], checkout)  # with its migrations
+            run(["poker-therapist", "status"], checkout)
 
 
 @pytest.mark.slow
@@ -1050,17 +1063,18 @@ def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
     heading: str, checkout: Path, server: str
 ) -> None:
     """What the page quotes is what one reads in that trouble, and its commands end it."""
-    said = SYMPTOMS_ON_SERVER[heading](checkout)
-
-    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
-
     remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
-    for block in remedy:
-        run_block(block, checkout)
-    if remedy:
-        run([*ON_SERVER, "apply"], checkout)
-        get_pattern_storage(SERVER, migrate=False).close()
-        run(["poker-therapist", "status", "--database", SERVER], checkout)
+    with serving(checkout, remedy, least=1):
+        said = SYMPTOMS_ON_SERVER[heading](checkout)
+
+        assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
+
+        for block in remedy:
+            run_block(block, checkout)
+        if remedy:
+            run([*ON_SERVER, "apply"], checkout)
+            get_pattern_storage(SERVER, migrate=False).close()
+            run(["poker-therapist", "status", "--database", SERVER], checkout)
 
 
 def test_every_trouble_of_the_page_is_tried() -> None:

@@ -37,7 +37,7 @@ from poker_therapist.storage import PatternStorage, get_pattern_storage
 from poker_therapist.values import JSON, as_datetime
 
 # A literal: to read it from the installed package's metadata takes longer than to import this package.
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "JSON",

@@ -12,7 +12,7 @@ from psycopg import sql
 from poker_therapist.migrations.compare import quoted
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
-from tests.helpers.engines import columns, is_server, query
+from tests.helpers.engines import is_server, query
 from tests.helpers.pooler import past
 
 BOOKKEEPING = (
@@ -60,7 +60,8 @@ def everything(database: str | Path, schema: str = "public") -> Snapshot:
         counters = connection.execute(
             "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
         ).fetchall()
-    return Snapshot((catalog.facts(), order), rows, applied(database, schema), counters)
+        done = _of_record(connection, f"{schema}._yoyo_migration", "SELECT migration_id FROM {}")
+    return Snapshot((catalog.facts(), order), rows, done, counters)
 
 
 def _everything_on_sqlite(path: Path) -> Snapshot:
@@ -102,26 +103,30 @@ def tables(database: str | Path) -> list[str]:
 
 def applied(database: str | Path, schema: str = "public") -> list[str]:
     """Return the ids that yoyo's record holds, sorted."""
-    if is_server(database):
-        known = f"SELECT FROM pg_tables WHERE schemaname = '{schema}' AND tablename = '_yoyo_migration'"
-        record = f"{schema}._yoyo_migration"
-    else:
-        known = "SELECT 1 FROM sqlite_schema WHERE name = '_yoyo_migration'"
-        record = "_yoyo_migration"
-    if not query(database, known):
-        return []
-    return sorted(name for (name,) in query(database, f"SELECT migration_id FROM {record}"))
+    return _ask_record(database, f"{schema}._yoyo_migration", "SELECT migration_id FROM {}")
 
 
 def interrupted(database: str | Path) -> list[str]:
     """Return the migrations that our record calls interrupted."""
-    if "_migration_text" not in columns(database):
+    unfinished = "SELECT migration_id FROM {} WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
+    return _ask_record(database, "public._migration_text", unfinished)
+
+
+def _ask_record(database: str | Path, table: str, asked: str) -> list[str]:
+    """Return the ids that a table of the record answers, sorted; none where it is not there."""
+    if is_server(database):
+        with psycopg.connect(past(str(database)), autocommit=True) as connection:
+            return _of_record(connection, table, asked)
+    table = table.split(".")[1]
+    if not query(database, f"SELECT 1 FROM sqlite_schema WHERE name = '{table}'"):
         return []
-    found = query(
-        database,
-        "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL",
-    )
-    return sorted(name for (name,) in found)
+    return sorted(name for (name,) in query(database, asked.format(table)))
+
+
+def _of_record(connection: psycopg.Connection, table: str, asked: str) -> list[str]:
+    if connection.execute("SELECT to_regclass(%s) IS NULL", [table]).fetchone() == (True,):
+        return []
+    return sorted(name for (name,) in connection.execute(asked.format(table).encode()).fetchall())
 
 
 def operations(database: str | Path) -> dict[str, int]:

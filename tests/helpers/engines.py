@@ -83,7 +83,9 @@ def columns(database: str | Path) -> dict[str, set[str]]:
     """Return the names of all tables and of their columns."""
     found = query(
         database,
-        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid WHERE "
+        "relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p', 'v', 'f') AND attnum > 0 "
+        "AND NOT attisdropped"
         if is_server(database)
         else "SELECT tables.name, columns.name "
         "FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'",

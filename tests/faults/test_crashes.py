@@ -39,6 +39,7 @@ ONE_IN = {
         ("rollback", "populated"): 5,
         ("rollback", "empty"): 9,
         ("reapply", "populated"): 9,
+        ("reapply", "empty"): 9,
     },
     "postgresql": {
         ("apply", "populated"): 4,

@@ -12,7 +12,7 @@ from psycopg import sql
 from poker_therapist.migrations.compare import quoted
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
-from tests.helpers.engines import is_server, query
+from tests.helpers.engines import columns, is_server, query
 from tests.helpers.pooler import past
 
 BOOKKEEPING = (
@@ -30,6 +30,8 @@ _VARIES = re.compile(
     r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b"
 )
 
+_INTERRUPTED = "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
+
 
 class Snapshot(NamedTuple):
     """All of a database that a migration, or a call of the storage, may change."""
@@ -46,22 +48,25 @@ def everything(database: str | Path, schema: str = "public") -> Snapshot:
     if not is_server(database):
         return _everything_on_sqlite(Path(database))
     with psycopg.connect(past(str(database)), autocommit=True) as connection:
-        catalog = describe_postgresql(connection, schema)
-        order = {name: list(table.columns) for name, table in catalog.tables.items()}
-        rows = {
-            table: sorted(
-                text
-                for (text,) in connection.execute(
-                    sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
-                )
+        return _everything_on_server(connection, schema)
+
+
+def _everything_on_server(connection: psycopg.Connection[Any], schema: str = "public") -> Snapshot:
+    catalog = describe_postgresql(connection, schema)
+    order = {name: list(table.columns) for name, table in catalog.tables.items()}
+    rows = {
+        table: sorted(
+            text
+            for (text,) in connection.execute(
+                sql.SQL("SELECT CAST(t AS TEXT) FROM {} AS t").format(sql.Identifier(schema, table))
             )
-            for table in catalog.tables
-        }
-        counters = connection.execute(
-            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
-        ).fetchall()
-        done = _of_record(connection, f"{schema}._yoyo_migration", "SELECT migration_id FROM {}")
-    return Snapshot((catalog.facts(), order), rows, done, counters)
+        )
+        for table in catalog.tables
+    }
+    counters = connection.execute(
+        "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = %s ORDER BY 1", [schema]
+    ).fetchall()
+    return Snapshot((catalog.facts(), order), rows, _applied(connection, schema), counters)
 
 
 def _everything_on_sqlite(path: Path) -> Snapshot:
@@ -69,11 +74,21 @@ def _everything_on_sqlite(path: Path) -> Snapshot:
     return Snapshot(stored_sql(path), found, applied(path), found.pop("sqlite_sequence", []))
 
 
-def left_by(database: str | Path) -> tuple[Snapshot, list[str], list[str]]:
-    """Return all on which it depends what the next command does: rows, the record of migrations, files.
+class Left(NamedTuple):
+    """All on which it depends what the next command does.
 
     A command that has succeeded on one database succeeds on another of which this is the same.
     """
+
+    state: Snapshot
+    record: list[str]
+    files: list[str]
+    # The migrations that our record calls interrupted.
+    interrupted: list[str]
+
+
+def left_by(database: str | Path) -> Left:
+    """Return what a command has left: rows, the record of migrations, files; asked on one connection."""
     record: list[str] = []
     files: list[str] = []
     if is_server(database):
@@ -84,10 +99,13 @@ def left_by(database: str | Path) -> tuple[Snapshot, list[str], list[str]]:
         found = "SELECT name FROM sqlite_schema WHERE type = 'table'"
         opened = sqlite3.connect(database)
     with closing(opened) as connection:
-        for name in sorted({name for (name,) in connection.execute(found).fetchall()} & {*BOOKKEEPING}):
+        names = {name for (name,) in connection.execute(found).fetchall()} & {*BOOKKEEPING}
+        for name in sorted(names):
             of_table = connection.execute(f"SELECT * FROM {name}").fetchall()
             record += [f"{name} {_VARIES.sub('', str(row))}" for row in of_table]
-    return everything(database), record, files
+        begun = connection.execute(_INTERRUPTED).fetchall() if "_migration_text" in names else []
+        state = _everything_on_server(connection) if is_server(database) else everything(database)
+    return Left(state, record, files, sorted(name for (name,) in begun))
 
 
 def tables(database: str | Path) -> list[str]:
@@ -103,30 +121,27 @@ def tables(database: str | Path) -> list[str]:
 
 def applied(database: str | Path, schema: str = "public") -> list[str]:
     """Return the ids that yoyo's record holds, sorted."""
-    return _ask_record(database, f"{schema}._yoyo_migration", "SELECT migration_id FROM {}")
+    if is_server(database):
+        with psycopg.connect(past(str(database)), autocommit=True) as connection:
+            return _applied(connection, schema)
+    if not query(database, "SELECT 1 FROM sqlite_schema WHERE name = '_yoyo_migration'"):
+        return []
+    return sorted(name for (name,) in query(database, "SELECT migration_id FROM _yoyo_migration"))
+
+
+def _applied(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    known = "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = '_yoyo_migration'"
+    if not connection.execute(known, [schema]).fetchall():
+        return []
+    record = sql.SQL("SELECT migration_id FROM {}").format(sql.Identifier(schema, "_yoyo_migration"))
+    return sorted(name for (name,) in connection.execute(record))
 
 
 def interrupted(database: str | Path) -> list[str]:
     """Return the migrations that our record calls interrupted."""
-    unfinished = "SELECT migration_id FROM {} WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
-    return _ask_record(database, "public._migration_text", unfinished)
-
-
-def _ask_record(database: str | Path, table: str, asked: str) -> list[str]:
-    """Return the ids that a table of the record answers, sorted; none where it is not there."""
-    if is_server(database):
-        with psycopg.connect(past(str(database)), autocommit=True) as connection:
-            return _of_record(connection, table, asked)
-    table = table.split(".")[1]
-    if not query(database, f"SELECT 1 FROM sqlite_schema WHERE name = '{table}'"):
+    if "_migration_text" not in columns(database):
         return []
-    return sorted(name for (name,) in query(database, asked.format(table)))
-
-
-def _of_record(connection: psycopg.Connection, table: str, asked: str) -> list[str]:
-    if connection.execute("SELECT to_regclass(%s) IS NULL", [table]).fetchone() == (True,):
-        return []
-    return sorted(name for (name,) in connection.execute(asked.format(table).encode()).fetchall())
+    return sorted(name for (name,) in query(database, _INTERRUPTED))
 
 
 def operations(database: str | Path) -> dict[str, int]:

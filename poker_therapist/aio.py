@@ -101,8 +101,8 @@ class _Methods:
 
 
 _USE_BLOCK = (
-    "use what `async with storage.transaction() as block` gave. (asyncio.wait_for() starts a task on Python "
-    "3.11; `async with asyncio.timeout()` starts none)"
+    "use the `block` of `async with storage.transaction() as block`. (On Python 3.11 asyncio.wait_for() "
+    "starts a task; asyncio.timeout() does not)"
 )
 _NOT_OPEN = "the storage is not open: `async with open_storage(...) as storage` opens it"
 
@@ -137,7 +137,7 @@ class AsyncPatternStorage(_Methods):
                 raise
             self._workers, self._storage = self._begin(workers, storage._database), storage
         elif self._storage is None:
-            raise StorageError("another task is opening this storage: open it once, and then share it")
+            raise StorageError("another task is already opening this storage: open it once and share it")
         elif self._usable().is_closed:
             raise StorageClosed(CLOSED)
         return self
@@ -175,7 +175,7 @@ class AsyncPatternStorage(_Methods):
         return f"<AsyncPatternStorage of {self._storage}>"
 
     def transaction(self) -> "AsyncTransaction":
-        """Make a block all or nothing: `async with storage.transaction() as block`.
+        """Run a block as one transaction: `async with storage.transaction() as block`.
 
         It is as `PatternStorage.transaction`, and belongs to the task that began it: all that this task
         calls meanwhile is in the block, of `block` and of the storage alike. Other tasks go on beside it, and
@@ -185,9 +185,9 @@ class AsyncPatternStorage(_Methods):
         return AsyncTransaction(self)
 
     async def close(self) -> None:
-        """Refuse what has not begun, roll back open blocks, wait for calls that run, and close.
+        """Cancel calls that have not begun, roll back open blocks, wait for running calls, and close.
 
-        A second time does nothing.
+        A second call does nothing.
         """
         if (workers := self._workers) is None:
             return
@@ -200,8 +200,8 @@ class AsyncPatternStorage(_Methods):
     def _require_loop(self, workers: Workers) -> None:
         if asyncio._get_running_loop() is not workers.loop:  # a forked child has none until it makes its own
             raise StorageError(
-                "a storage that open_storage() has opened belongs to its event loop of asyncio: open another "
-                "one in this loop, thread or process"
+                "this storage belongs to the event loop that opened it: call open_storage() again in this "
+                "loop, thread or process"
             )
 
     def _usable(self) -> Workers:
@@ -224,8 +224,8 @@ class AsyncPatternStorage(_Methods):
             if (task := place.undone_of()) is not None and task is current_task():
                 place.undone_of = lambda: None
                 raise StorageError(
-                    "another task has ended a transaction() of this one, as asyncio does with a generator "
-                    "that a break has left: what was saved in it was undone, so save it again"
+                    "another task has ended a transaction() of this task, as asyncio does with a generator "
+                    "after a break: it was rolled back, so save again"
                 )
             if (block := self._current()) is not None:
                 return block._run_for_storage(do, writes)
@@ -245,8 +245,8 @@ class AsyncPatternStorage(_Methods):
                 if block.owner() is current_task():
                     return block
                 raise StorageError(
-                    "this task was started inside a transaction() of another one, which is still open and of "
-                    f"which this would be no part: {advice}"
+                    "this task was started inside an open transaction() of another task, but this call would "
+                    f"not be part of it: {advice}"
                 )
         return None
 
@@ -306,8 +306,12 @@ class AsyncTransaction(_Methods):
     async def __aenter__(self) -> Self:
         storage, workers, task = self.storage, self.storage._usable(), current_task()
         if self._place is not None or task is None:
-            raise StorageError("a transaction() is begun once, and by a task: call it again for another one")
-        outer = storage._current("let the task that began it begin the part, or begin a block after its end")
+            raise StorageError(
+                "a transaction() can be begun only once, and only by a task: call transaction() again"
+            )
+        outer = storage._current(
+            "begin the nested block in the task that began the transaction, or after its end"
+        )
         if outer is not None:
             self._line, self._depth = outer._line, outer._depth + 1
         else:
@@ -401,11 +405,11 @@ class AsyncTransaction(_Methods):
         if self.storage._usable().is_closed:
             raise StorageClosed(CLOSED)
         if self.is_over:
-            raise StorageError("this transaction() has ended, or has not begun: begin another one")
+            raise StorageError("this transaction() has ended or has not begun: begin a new one")
         if self.owner() is current_task():
             return
         if self._line.depth != self._depth or all(place is not self._place for place in around()):
             raise StorageError(
-                "this transaction() belongs to another task, or that task is in a part of it: begin one of "
-                "this task's own with `async with storage.transaction() as block`"
+                "this transaction() belongs to another task, or that task is in a nested block: begin a "
+                "transaction in this task with `async with storage.transaction() as block`"
             )

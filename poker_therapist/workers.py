@@ -142,6 +142,8 @@ class Call:
 
 
 _Inbox = SimpleQueue[object]
+# After so many seconds in which no call was taken or done, another thread helps.
+_SOON = 0.005
 
 
 class _Queue(deque[Call]):
@@ -189,6 +191,7 @@ class Workers:
         self._is_told = False
         self._ended = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
+        self._soon: asyncio.TimerHandle | None = None
 
     def allow(self, threads: int, writers: int, timeout: float) -> None:
         """Say how many threads there may be, how many may write, and for how many seconds a call may wait."""
@@ -218,7 +221,27 @@ class Workers:
         self._begin()
 
     def _begin(self) -> None:
-        """Let a thread look for a call."""
+        """Let a thread look for a call, if none is about to.
+
+        Python runs one thread at a time, so a second one makes short calls slower. It helps where the first
+        waits for a lock or a disk.
+        """
+        in_blocks = sum(call.first is not None for call in tuple(self._writes.running))
+        if len(self._threads) - len(self._idle) <= in_blocks:
+            self._wake_one()
+        elif self._soon is None:
+            self._soon = self.loop.call_later(_SOON, self._help)
+
+    def _help(self) -> None:
+        """Wake one more thread if no call has been taken or done for a moment; look again if some wait."""
+        self._soon = None
+        if not (self._calls or (self._writes and self._permits)):
+            return
+        if self.loop.time() - max(self._calls.moved, self._writes.moved) >= _SOON:
+            self._wake_one()
+        self._soon = self.loop.call_later(_SOON, self._help)
+
+    def _wake_one(self) -> None:
         try:
             self._idle.pop().put(None)
         except IndexError:
@@ -247,8 +270,8 @@ class Workers:
                     continue
                 call.refuse(
                     DatabaseBusy(
-                        f"this waited for {self._patience:g} seconds for other tasks, which had all "
-                        "connections or kept a transaction() open: end blocks before they await "
+                        f"no connection was free for {self._patience:g} seconds, because other tasks used "
+                        "all connections or kept a transaction() open: end blocks before they await "
                         "something slow"
                     )
                 )
@@ -272,8 +295,9 @@ class Workers:
 
     async def join(self) -> None:
         """Wait until all threads have ended."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._soon):
+            if timer is not None:
+                timer.cancel()
         cancelled = None
         while not self._ended.is_set() and not self.was_forked():
             try:

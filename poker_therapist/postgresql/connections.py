@@ -211,8 +211,8 @@ class PostgreSQLDatabase(Database):
 
     def _raise_unknown(self, error: Exception) -> NoReturn:
         raise DatabaseUnreachable(
-            f"the connection to {self.location.name} was lost ({reason_of(error)}): "
-            "whether this was saved is not known; look, and do it again"
+            f"the connection to {self.location.name} was lost ({reason_of(error)}), and it is not known "
+            "whether this was saved: check, then save it again if it is missing"
         ) from error
 
     # Transactions
@@ -241,10 +241,14 @@ class PostgreSQLDatabase(Database):
             raise StorageClosed(CLOSED)
         if transaction.begun and is_lost(transaction.live):
             raise DatabaseUnreachable(
-                f"the connection to {self.location.name} was lost, so the block was undone: run it again"
+                f"the connection to {self.location.name} was lost, so the transaction was "
+                "rolled back: run the block again"
             )
         if transaction.failed:
-            raise StorageError("a part of the transaction failed, so all of it was undone: run it again")
+            raise StorageError(
+                "a part of the transaction failed, so the whole transaction was rolled back: run the "
+                "block again"
+            )
         self._send(transaction)
         try:
             transaction.end("COMMIT")
@@ -277,7 +281,7 @@ class PostgreSQLDatabase(Database):
             )
         except StorageError as error:
             raise type(error)(
-                f"the rows are deleted, but the room of them is not free yet; do it again. {error}"
+                f"the rows are deleted, but their space is not freed yet; try again. {error}"
             ) from error
 
     @override

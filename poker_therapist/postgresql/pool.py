@@ -227,9 +227,9 @@ class Pool:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DatabaseBusy(
-                    f"every connection to {self.location.name} ({self.location.connections} at most) was in "
-                    f"use for {counted(self.location.timeout, 'second')}: allow more with ?connections=, or "
-                    "keep blocks short"
+                    f"all connections to {self.location.name} (at most {self.location.connections}) were "
+                    f"in use for {counted(self.location.timeout, 'second')}: raise ?connections= in the URL, "
+                    "or keep transactions short"
                 )
             with contextlib.suppress(Empty):
                 lease.wake.get(timeout=min(left, _LOOK_AGAIN))  # type: ignore[union-attr]  # it is set above

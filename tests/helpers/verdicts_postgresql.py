@@ -165,7 +165,7 @@ IRREVERSIBLE = {
     "an index that is not valid": Case(
         "SELECT 1;",
         NOT_ATTACHED,
-        ("rolling back it damaged the database: the index by_size is not valid",),
+        ("rolling back it damaged the database: the index by_size is INVALID",),
         {},
         PARTS,
     ),
@@ -190,7 +190,7 @@ FAILED = {
     "an index that is not valid": Case(
         NOT_ATTACHED,
         "DROP INDEX by_size;",
-        ("applying it damaged the database: the index by_size is not valid",),
+        ("applying it damaged the database: the index by_size is INVALID",),
         None,
         PARTS,
     ),

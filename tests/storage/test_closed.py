@@ -63,7 +63,7 @@ def test_forgetting_while_a_table_cannot_be_vacuumed_says_that_the_rows_are_dele
         somebody.execute("LOCK TABLE user_insights IN SHARE UPDATE EXCLUSIVE MODE")
         with pytest.raises(
             DatabaseBusy,
-            match=r"^the rows are deleted, but .* not free yet; do it again\. .*is still locked",
+            match=r"^the rows are deleted, but .* not freed yet; try again\. .*is still locked",
         ):
             impatient.forget_user(USER)
         somebody.rollback()

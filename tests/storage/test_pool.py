@@ -95,7 +95,7 @@ def test_a_block_whose_commit_loses_its_connection_says_that_its_end_is_not_know
             single.save_pattern(USER, "tilt", "second", 1)
 
     with pytest.raises(
-        DatabaseUnreachable, match=r"terminating connection.*whether this was saved is not known; look"
+        DatabaseUnreachable, match=r"terminating connection.*it is not known whether this was saved: check"
     ):
         save()
 

@@ -99,7 +99,7 @@ def test_connections_that_others_keep_for_too_long_are_named(
             storage.save_pattern(USER, "tilt", "bad_beat", 1)
             elsewhere = threads.submit(storage.get_pattern, OTHER, "tilt", "bad_beat")
             with pytest.raises(
-                DatabaseBusy, match=r"every connection .*\(1 at most\).* 0\.2 seconds.*connections="
+                DatabaseBusy, match=r"all connections .*\(at most 1\).* 0\.2 seconds.*connections="
             ):
                 elsewhere.result()
 
@@ -300,7 +300,7 @@ def test_a_block_that_goes_on_after_the_database_refused_a_call_is_not_kept(stor
             with pytest.raises(StorageError, match="leave its block"):
                 storage.get_patterns_by_type(USER, "tilt")
 
-    with pytest.raises(StorageError, match="all of it was undone"):
+    with pytest.raises(StorageError, match="the whole transaction was rolled back"):
         save_and_go_on()
     assert storage.get_patterns_by_type(USER, "tilt") == {}
 
@@ -360,7 +360,7 @@ def test_a_block_that_goes_on_after_its_session_was_ended_is_not_kept_in_part(
             with pytest.raises(DatabaseUnreachable), storage.transaction():
                 storage.save_pattern(USER, "tilt", "second", 1)
 
-    with pytest.raises(DatabaseUnreachable, match="undone"):
+    with pytest.raises(DatabaseUnreachable, match="was rolled back"):
         save_and_go_on()
     assert storage.get_patterns_by_type(USER, "tilt") == {}
 
@@ -389,7 +389,7 @@ def test_a_write_whose_session_is_ended_meanwhile_says_that_its_end_is_not_known
         saving = threads.submit(storage.save_insight, USER, "leak", 1)
         wait_until(lambda: is_waiting(migrated))
         end_sessions(migrated)
-        with pytest.raises(DatabaseUnreachable, match="whether this was saved is not known"):
+        with pytest.raises(DatabaseUnreachable, match="it is not known whether this was saved"):
             saving.result()
 
     storage.save_insight(USER, "leak", 2)

@@ -269,7 +269,7 @@ def test_what_the_server_refuses_is_said_when_it_is_sent_and_takes_the_block_wit
                 send(storage)
             save(storage, "last")
 
-    with pytest.raises(StorageError, match="all of it was undone"):
+    with pytest.raises(StorageError, match="the whole transaction was rolled back"):
         save_and_go_on()
     assert saved(storage) == set()
     assert storage.get_insights(USER) == []
@@ -290,7 +290,7 @@ def test_after_a_read_that_the_server_refuses_nothing_is_kept_of_the_block_that_
 
     with storage.transaction() if part else nullcontext():
         save(storage, "before")
-        with pytest.raises(StorageError, match="leave its block" if part else "all of it was undone"):
+        with pytest.raises(StorageError, match="leave its block" if part else "whole transaction was rolled"):
             read_and_go_on()
         save(storage, "after")
 
@@ -343,7 +343,7 @@ def test_a_session_that_is_ended_while_it_is_sent_saves_is_named_and_leaves_noth
         saving = thread.submit(save_and_go_on)
         wait_until(lambda: sessions(migrated, "wait_event_type = 'Lock'"))
         end_sessions(migrated)
-        with pytest.raises(DatabaseUnreachable, match="the block was undone"):
+        with pytest.raises(DatabaseUnreachable, match="the transaction was rolled back"):
             saving.result()
 
     assert saved(storage) == set()
@@ -396,7 +396,7 @@ def test_a_block_that_goes_on_after_its_sending_was_interrupted_is_not_kept(
                 saved(storage)
             save(storage, "c")
 
-    with pytest.raises(StorageError, match="all of it was undone"):
+    with pytest.raises(StorageError, match="the whole transaction was rolled back"):
         save_and_go_on()
     assert saved(storage) == set()
     assert storage.get_insights(USER) == []
@@ -494,7 +494,7 @@ def test_a_block_that_goes_on_after_ctrl_c_came_while_it_was_sent_saves_is_not_k
 
     assert lines == [
         "interrupted",
-        "a part of the transaction failed, so all of it was undone: run it again",
+        "a part of the transaction failed, so the whole transaction was rolled back: run the block again",
         "saved: 0 0",
         "reads: 2",
     ]

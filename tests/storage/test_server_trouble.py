@@ -131,7 +131,7 @@ def test_calls_that_a_crash_falls_into_say_so(
 
     assert isinstance(unread, DatabaseUnreachable)
     assert isinstance(unwritten, DatabaseUnreachable)
-    assert "whether this was saved is not known" in str(unwritten)
+    assert "it is not known whether this was saved" in str(unwritten)
     use(storage)
 
 

@@ -92,7 +92,7 @@ _WHY = {
     "PostgreSQL: at least 1.15": "both wait for the same server",
     "PostgreSQL: 005": "raw itself gains {0}",
     "PostgreSQL: 10,000": "raw varies more than the two differ",
-    "PostgreSQL: asyncio": "the way to a thread and back; psycopg's coroutines have none",
+    "PostgreSQL: asyncio": "the event loop itself: psycopg's coroutines have the same share",
     "`import": "within the spread",
     "opening: at least 50": "*by hand* is {0} times: the rest is Python",
     "rehearsal": "it copies, applies, rolls back, applies again, and compares every row",

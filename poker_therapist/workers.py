@@ -144,6 +144,8 @@ class Call:
 _Inbox = SimpleQueue[object]
 # After so many seconds in which no call was taken or done, another thread helps.
 _SOON = 0.005
+# While others wait, the loop hears of so many finished calls together, but no later than after _SOON.
+_TOGETHER = 32
 
 
 class _Queue(deque[Call]):
@@ -226,15 +228,16 @@ class Workers:
         Python runs one thread at a time, so a second one makes short calls slower. It helps where the first
         waits for a lock or a disk.
         """
-        in_blocks = sum(call.first is not None for call in tuple(self._writes.running))
+        if self._soon is None:
+            self._soon = self.loop.call_later(_SOON, self._help)
+        in_blocks = sum(call.first is not None for call in self._writes.running)
         if len(self._threads) - len(self._idle) <= in_blocks:
             self._wake_one()
-        elif self._soon is None:
-            self._soon = self.loop.call_later(_SOON, self._help)
 
     def _help(self) -> None:
         """Wake one more thread if no call has been taken or done for a moment; look again if some wait."""
         self._soon = None
+        self._deliver()
         if not (self._calls or (self._writes and self._permits)):
             return
         if self.loop.time() - max(self._calls.moved, self._writes.moved) >= _SOON:
@@ -401,7 +404,8 @@ class Workers:
         while True:
             call = self._take()
             if call is not None:
-                self._tell()
+                if len(self._finished) >= _TOGETHER:
+                    self._tell()
                 self._do(call)
                 self._finished.append(call)
                 continue

@@ -33,6 +33,7 @@ from poker_therapist import (
 from poker_therapist.aio import AsyncPatternStorage, AsyncTransaction, open_storage
 from poker_therapist.places import innermost
 from poker_therapist.postgresql import connect
+from poker_therapist.workers import Call, Workers
 from tests.helpers.engines import is_server, postgresql_only, query, sqlite_only, with_options
 
 USER = 7
@@ -465,6 +466,43 @@ def test_who_waits_while_its_queue_moves_is_not_refused(migrated: str) -> None:
 
 
 # Threads, fibers, connections and cancellation
+
+
+def test_a_call_that_is_done_is_not_kept_back_by_a_long_one_after_it() -> None:
+    both_wait, go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        only = Workers(asyncio.get_running_loop())
+        only.allow(1, 1, 60)
+        first, second = (Call(only.loop, do) for do in (both_wait.wait, go_on.wait))
+        for call in (first, second):
+            only.submit(call)
+        both_wait.set()
+        assert await first.wait()
+        assert not second.is_done
+        go_on.set()
+        await second.wait()
+        only.stop()
+        await only.join()
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_waits_is_helped_by_another() -> None:
+    go_on = threading.Event()
+
+    async def main() -> None:
+        two = Workers(asyncio.get_running_loop())
+        two.allow(2, 2, 60)
+        waiting, behind = (Call(two.loop, do) for do in (go_on.wait, go_on.set))
+        for call in (waiting, behind):
+            two.submit(call)
+        assert await waiting.wait()  # for what the call behind it does
+        await behind.wait()
+        two.stop()
+        await two.join()
+
+    asyncio.run(main())
 
 
 @postgresql_only

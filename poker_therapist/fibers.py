@@ -6,7 +6,9 @@ threads. Opening a connection, and what calculates for long, is done in a thread
 """
 
 import asyncio
+import functools
 import math
+import select
 import socket
 import threading
 from collections import deque
@@ -88,19 +90,12 @@ class _Fiber(greenlet):
         loop, number = self._fibers.loop, self.pauses
         self.until = until = loop.time() + timeout
         self._fibers.watch_until(until)
-        if state & _READ:
-            loop.add_reader(socket, self.resume, number, _READ)
-        if state & _WRITE:
-            loop.add_writer(socket, self.resume, number, _WRITE)
+        self._fibers.sockets.watch(socket, state, functools.partial(self.resume, number))
         try:
             ready: int = self.pause()
         finally:
             self.until = math.inf
-            if not loop.is_closed():
-                if state & _READ:
-                    loop.remove_reader(socket)
-                if state & _WRITE:
-                    loop.remove_writer(socket)
+            self._fibers.sockets.forget(socket, state)
         if not ready:
             raise TimeoutError
         return ready
@@ -116,11 +111,88 @@ class _Fiber(greenlet):
         return result
 
 
+class _Sockets:
+    """The sockets that fibers wait for, watched by the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def watch(self, socket: int, state: int, resume: Callable[[int], None]) -> None:
+        """Call a function, once, when a socket is ready."""
+        if state & _READ:
+            self._loop.add_reader(socket, resume, _READ)
+        if state & _WRITE:
+            self._loop.add_writer(socket, resume, _WRITE)
+
+    def forget(self, socket: int, state: int) -> None:
+        """Watch it no more."""
+        if not self._loop.is_closed():
+            if state & _READ:
+                self._loop.remove_reader(socket)
+            if state & _WRITE:
+                self._loop.remove_writer(socket)
+
+    def close(self) -> None:
+        """Watch none any more."""
+
+
+class _PolledSockets(_Sockets):
+    """The same where there is epoll, for a third of the time.
+
+    The loop watches one epoll object, which watches the sockets. A socket that is closed leaves it by itself,
+    or is reported once more, to nobody: what libpq closes need not be known.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._epoll = select.epoll()
+        self._resume: dict[int, Callable[[int], None]] = {}
+        self._ready: list[tuple[int, int]] = []
+        loop.add_reader(self._epoll.fileno(), self._look)
+
+    @override
+    def watch(self, socket: int, state: int, resume: Callable[[int], None]) -> None:
+        if state != _READ:
+            super().watch(socket, state, resume)
+            return
+        self._resume[socket] = resume
+        try:
+            self._epoll.modify(socket, select.EPOLLIN | select.EPOLLONESHOT)
+        except FileNotFoundError:
+            self._epoll.register(socket, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _look(self) -> None:
+        self._ready += self._epoll.poll(0, 64)
+        try:
+            while self._ready:
+                resume = self._resume.pop(self._ready.pop(0)[0], None)
+                if resume is not None:
+                    resume(_READ)
+        finally:
+            if self._ready:  # each is reported once
+                self._loop.call_soon(self._look)
+
+    @override
+    def forget(self, socket: int, state: int) -> None:
+        if state != _READ:
+            super().forget(socket, state)
+        else:
+            self._resume.pop(socket, None)
+
+    @override
+    def close(self) -> None:
+        if not self._epoll.closed:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+
 class Fibers(Workers):
     """The fibers, and what waits for them.
 
     Attributes:
         threads: do what a fiber cannot do without waiting, and close the storage.
+        sockets: tell when one is ready.
     """
 
     def __init__(self, threads: Workers) -> None:
@@ -131,6 +203,7 @@ class Fibers(Workers):
         # Those that wait for a call: one more costs a mapping of memory.
         self._resting: list[_Fiber] = []
         self._is_abandoned = False
+        self.sockets = (_PolledSockets if hasattr(select, "epoll") else _Sockets)(threads.loop)
         self._silence: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -272,6 +345,10 @@ class Fibers(Workers):
         if self._is_abandoned or not self._running:
             self._ended.set()
             self.threads.stop()
+            if self.loop.is_closed():
+                self.sockets.close()
+            else:
+                self._call_soon(self.sockets.close)
 
     @override
     async def join(self) -> None:
@@ -280,4 +357,5 @@ class Fibers(Workers):
         finally:
             if self._silence is not None:
                 self._silence.cancel()
+            self.sockets.close()
             await self.threads.join()

@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import re
+import select
 import signal
 import sqlite3
 import sys
@@ -17,6 +18,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -534,6 +536,35 @@ def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
             return used == {threading.get_ident()}
 
     assert asyncio.run(main()) is has_sockets
+
+
+@postgresql_only
+@pytest.mark.parametrize("has_epoll", [True, False], ids=["epoll", "no epoll"])
+def test_a_storage_that_nobody_closes_leaves_nothing_in_the_loop(
+    run: Callable[[Main], Any], migrated: str, monkeypatch: pytest.MonkeyPatch, has_epoll: bool
+) -> None:
+    """Nor does one that is closed; both where the system has epoll and where it has not, as macOS."""
+    if not has_epoll:
+        monkeypatch.delattr(select, "epoll")
+
+    async def use(*, closes: bool) -> None:
+        storage = await open_storage(migrated)
+        await asyncio.gather(*(storage.save_pattern(USER, "t", f"{n}", n) for n in range(20)))
+        assert await storage.get_pattern(USER, "t", "7") == 7
+        if closes:
+            await storage.close()
+
+    async def main() -> int:
+        before = psutil.Process().num_fds()
+        for closes in (True, False):
+            await use(closes=closes)
+            gc.collect()
+        while workers():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return psutil.Process().num_fds() - before
+
+    assert run(main()) == 0
 
 
 @postgresql_only

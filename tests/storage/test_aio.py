@@ -555,14 +555,14 @@ def test_a_storage_that_nobody_closes_leaves_nothing_in_the_loop(
             await storage.close()
 
     async def main() -> int:
-        before = psutil.Process().num_fds()
+        before: int = psutil.Process().num_fds()
         for closes in (True, False):
             await use(closes=closes)
             gc.collect()
         while workers():
             await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return psutil.Process().num_fds() - before
+        return int(psutil.Process().num_fds()) - before
 
     assert run(main()) == 0
 

@@ -32,7 +32,7 @@ from poker_therapist.migrations.scaffold import new_migration
     example="poker-therapist status --database RexVoice.db",
     codes={
         0: "up to date",
-        3: "migrations are pending or being applied",
+        3: "migrations are pending or being applied, or there is no database",
         4: "something needs attention",
     },
 )

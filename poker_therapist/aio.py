@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
@@ -43,15 +44,26 @@ def _reading(method: _Method[_P, _R], *, writes: bool = False, is_long: bool = F
         writes: whether it writes. On SQLite one call writes at a time, and the others wait in the loop.
         is_long: whether it may calculate for long, with whatever limit.
     """
+    limits = _limits_of(method)
 
     @functools.wraps(method)
     async def call(self: "_Methods", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         do = functools.partial(method, self._opened(), *args, **kwargs)
-        limit = kwargs.get("limit", 0)
-        result: _R = await self._run(do, writes, is_long or not isinstance(limit, int) or limit > _MANY)
+        given = (kwargs.get(name, args[at] if at < len(args) else default) for name, at, default in limits)
+        may_be_long = is_long or any(not isinstance(limit, int) or limit > _MANY for limit in given)
+        result: _R = await self._run(do, writes, may_be_long)
         return result
 
     return call
+
+
+def _limits_of(method: Any) -> list[tuple[str, int, Any]]:
+    """Return the parameters of a method that are limits: the name, the position and the default of each."""
+    named = method.__code__.co_varnames[1 : method.__code__.co_argcount]
+    defaults = dict(zip(reversed(named), reversed(method.__defaults__ or ()), strict=False))
+    found = [(name, at, defaults.get(name)) for at, name in enumerate(named)]
+    found += [(name, sys.maxsize, default) for name, default in (method.__kwdefaults__ or {}).items()]
+    return [limit for limit in found if limit[0].endswith("limit")]
 
 
 _writing = functools.partial(_reading, writes=True)
@@ -193,7 +205,8 @@ class AsyncPatternStorage(_Methods):
             return
         self._require_loop(workers)
         for block in tuple(self._blocks):
-            block.end(commit=False)
+            with contextlib.suppress(StorageError):  # of a block that another thread has begun
+                block.end(commit=False)
         workers.stop()
         await workers.join()
 

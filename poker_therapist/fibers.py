@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from poker_therapist.compat import override
-from poker_therapist.ownership import current_fiber
+from poker_therapist.errors import StorageError
+from poker_therapist.ownership import Silent, current_fiber, fiber_of_context
 from poker_therapist.workers import Call, Workers
 
 _Result = TypeVar("_Result")
@@ -41,6 +42,7 @@ class _Fiber(greenlet):
 
     Attributes:
         call: what it does; None while it rests.
+        thread: the thread that it belongs to.
         pauses: how often it has been paused.
         until: when the socket that it waits for has to be ready at the latest, by the loop's clock.
     """
@@ -50,8 +52,13 @@ class _Fiber(greenlet):
     def __init__(self, fibers: "Fibers") -> None:
         super().__init__(fibers.work)
         self._fibers = fibers
+        self.thread = threading.get_ident()
         self.pauses = 0
         self.call: Call | None = None
+
+    def is_running(self) -> bool:
+        """See `ownership.Fiber`."""
+        return getcurrent() is self
 
     def give_up(self) -> None:
         """Go on with the fiber, whose socket was not ready in time."""
@@ -60,6 +67,7 @@ class _Fiber(greenlet):
     def resume(self, pause: int, item: Any = None) -> None:
         """Go on with the fiber, with an item, if it is still in that pause."""
         if pause == self.pauses and not self.dead:
+            self._fibers.require_thread(self)
             self.parent = getcurrent()  # the next pause goes on there
             self.switch(item)
 
@@ -97,7 +105,7 @@ class _Fiber(greenlet):
             self.until = math.inf
             self._fibers.sockets.forget(socket, state)
         if not ready:
-            raise TimeoutError
+            raise Silent
         return ready
 
     def in_thread(self, do: Callable[[], _Result]) -> _Result:
@@ -224,7 +232,7 @@ class Fibers(Workers):
     @override
     def in_thread(self, do: Callable[[], Any]) -> Callable[[], Any]:
         def call() -> Any:
-            fiber = current_fiber.get()
+            fiber = current_fiber()
             return do() if fiber is None else fiber.in_thread(do)
 
         return call
@@ -238,6 +246,19 @@ class Fibers(Workers):
         if self._is_abandoned or self.loop.is_closed() or self.was_forked():
             raise GreenletExit
 
+    def require_thread(self, fiber: _Fiber) -> None:
+        """Refuse to go on with a fiber in another thread than its own.
+
+        Raises:
+            StorageError: another thread runs the loop now.
+        """
+        if threading.get_ident() != fiber.thread:
+            self._running.discard(fiber)
+            raise StorageError(
+                "another thread runs the event loop now: end transactions in the thread that began them, and "
+                "open the storage again"
+            )
+
     @override
     def inbox(self) -> Inbox:
         return Inbox()
@@ -247,7 +268,7 @@ class Fibers(Workers):
         inbox.append(item)
         if inbox.reader is None or self.was_forked():
             return
-        if now and current_fiber.get() is None and asyncio._get_running_loop() is self.loop:
+        if now and current_fiber() is None and asyncio._get_running_loop() is self.loop:
             self._deliver_to(inbox)
         else:
             self._call_soon(lambda: self._deliver_to(inbox))
@@ -281,6 +302,9 @@ class Fibers(Workers):
             self._start(self._calls.popleft())
 
     def _start(self, call: Call) -> None:
+        if threading.get_ident() != self._thread:  # which runs the loop from now on
+            self._thread = threading.get_ident()
+            self._resting.clear()
         fiber = self._resting.pop() if self._resting else _Fiber(self)
         fiber.call = call
         try:
@@ -294,7 +318,7 @@ class Fibers(Workers):
     def work(self, _item: None) -> None:
         """Do calls, in a fiber, until none is taken any more."""
         fiber: Any = getcurrent()
-        current_fiber.set(fiber)
+        fiber_of_context.set(fiber)
         try:
             while True:
                 call: Call = fiber.call
@@ -305,6 +329,7 @@ class Fibers(Workers):
                     self._calls.moved = self.loop.time()
                     fiber.call = self._calls.popleft()
                     continue
+                del call  # with what it was given and has returned
                 fiber.call = None
                 self._running.discard(fiber)
                 if self.is_closed:

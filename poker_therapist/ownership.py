@@ -24,19 +24,32 @@ _Result = TypeVar("_Result")
 class Fiber(Protocol):
     """What runs synchronous code in the thread of an event loop, and pauses it instead of waiting."""
 
+    def is_running(self) -> bool:
+        """Return whether it is what runs now."""
+
     def wait(self, generator: Any, socket: int, timeout: float) -> Any:
         """Return what a generator of psycopg's returns; the loop runs while the socket is not ready.
 
         Raises:
-            TimeoutError: it was not ready for so many seconds; the generator can be waited for again.
+            Silent: it was not ready for so many seconds; the generator can be waited for again.
         """
 
     def in_thread(self, do: Callable[[], _Result]) -> _Result:
         """Call a function in another thread, and return its result; the loop runs meanwhile."""
 
 
-# In its own context, the fiber that runs. No other code sees one.
-current_fiber: ContextVar[Fiber | None] = ContextVar("current_fiber", default=None)
+class Silent(Exception):
+    """A socket was not ready in time. Not TimeoutError, which a signal handler may raise anywhere."""
+
+
+# In the context of a fiber, that fiber. A task that is started there has a copy of the context.
+fiber_of_context: ContextVar[Fiber | None] = ContextVar("fiber_of_context", default=None)
+
+
+def current_fiber() -> Fiber | None:
+    """Return the fiber that runs now, if one does."""
+    found = fiber_of_context.get()
+    return found if found is not None and found.is_running() else None
 
 
 def current_task() -> Any:
@@ -45,7 +58,7 @@ def current_task() -> Any:
     # Without a running loop `current_task()` raises, which takes a fifth of the time of an insertion.
     if asyncio is None or (loop := asyncio._get_running_loop()) is None:
         return None
-    return current_fiber.get() or asyncio.current_task(loop)
+    return current_fiber() or asyncio.current_task(loop)
 
 
 class Owner:

@@ -5,21 +5,20 @@ It is installed in a database that is opened with `?slow_ms=`, and costs nothing
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from poker_therapist.compat import override
 from poker_therapist.database import Database, Mode
-from poker_therapist.ownership import Block, Part
+from poker_therapist.ownership import Block, Part, current_fiber
 
 logger = logging.getLogger("poker_therapist")
 
 _Returned = TypeVar("_Returned")
 
-_is_timed: ContextVar[bool] = ContextVar("_is_timed", default=False)
 # What runs a query that it is given by its name.
 _METHODS = ("fetch_all", "fetch_one", "execute", "execute_later", "execute_many")
 
@@ -31,18 +30,20 @@ def log_slow(database: Database, slow_ms: float) -> None:
     snapshot, as those of `recall`, count together. What a transaction on PostgreSQL sends later counts where
     it is sent, at the latest in its COMMIT.
     """
+    thread = threading.local()
 
     def timed(run: Callable[..., _Returned], name_of: Callable[[Any], str]) -> Callable[..., _Returned]:
         @functools.wraps(run)
         def run_and_log(query: Any, *values: Any) -> _Returned:
-            if _is_timed.get():  # a part of what is timed already
+            here: Any = current_fiber() or thread
+            if getattr(here, "is_timed", False):  # a part of what is timed already
                 return run(query, *values)
-            _is_timed.set(True)
+            here.is_timed = True
             start = time.perf_counter()
             try:
                 return run(query, *values)
             finally:
-                _is_timed.set(False)
+                here.is_timed = False
                 took = (time.perf_counter() - start) * 1000
                 if took >= slow_ms:
                     logger.warning(

@@ -237,12 +237,11 @@ class Workers:
     def _help(self) -> None:
         """Wake one more thread if no call has been taken or done for a moment; look again if some wait."""
         self._soon = None
-        self._deliver()
-        if not (self._calls or (self._writes and self._permits)):
-            return
-        if self.loop.time() - max(self._calls.moved, self._writes.moved) >= _SOON:
-            self._wake_one()
-        self._soon = self.loop.call_later(_SOON, self._help)
+        if self._calls or (self._writes and self._permits):
+            if self.loop.time() - max(self._calls.moved, self._writes.moved) >= _SOON:
+                self._wake_one()
+            self._soon = self.loop.call_later(_SOON, self._help)
+        self._deliver()  # after the look: what a thread had done before it took the last one
 
     def _wake_one(self) -> None:
         try:

@@ -34,7 +34,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
-from poker_therapist.ownership import current_fiber
+from poker_therapist.ownership import Silent, current_fiber
 from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
 # Defaults, unless the URL has others: a server that is cut off is given up after a minute, not hours.
@@ -79,13 +79,13 @@ class WatchedConnection(psycopg.Connection[Any]):
         """Consume a generator of psycopg's, and watch how long it takes; see `psycopg.Connection.wait`."""
         if args or options:  # of a call that has a limit of its own
             return super().wait(gen, *args, **options)
-        fiber, is_idle = current_fiber.get(), False
+        fiber, is_idle = current_fiber(), False
         while True:
             try:
                 if fiber is not None:
                     return fiber.wait(gen, self.pgconn.socket, self._longest_silence())
                 return super().wait(gen, timeout=self._longest_silence())
-            except (psycopg.errors._WaitTimeout, TimeoutError):
+            except (psycopg.errors._WaitTimeout, Silent):
                 if is_idle:  # and its answer has not come since the server reported it
                     self._give_up()
                 is_idle = not (self._is_active() if fiber is None else fiber.in_thread(self._is_active))

@@ -171,7 +171,7 @@ class PostgreSQLDatabase(Database):
 
     def _open_transaction(self) -> Transaction | None:
         """Return the transaction that this thread, or fiber, has begun and not ended."""
-        fiber = current_fiber.get()
+        fiber = current_fiber()
         found = self._here.transaction if fiber is None else self._of_fibers.get(fiber)
         if found is None:
             return None
@@ -184,7 +184,7 @@ class PostgreSQLDatabase(Database):
         return transaction
 
     def _set_open_transaction(self, transaction: Transaction | None) -> None:
-        fiber, found = current_fiber.get(), None if transaction is None else weakref.ref(transaction)
+        fiber, found = current_fiber(), None if transaction is None else weakref.ref(transaction)
         if fiber is None:
             self._here.transaction = found
         elif found is not None:

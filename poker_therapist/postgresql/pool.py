@@ -201,7 +201,7 @@ class Pool:
             lease.connection = connection = None
         if connection is None:
             opening = functools.partial(connect, self.location, Connection, _settings, self.home)
-            fiber = current_fiber.get()
+            fiber = current_fiber()
             connection = opening() if fiber is None else fiber.in_thread(opening)
             self.home = connection.home
             try:

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import gc
 import inspect
+import logging
 import os
 import random
 import re
@@ -539,6 +540,66 @@ def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
 
 
 @postgresql_only
+def test_a_task_that_begins_while_a_call_runs_is_no_part_of_it(migrated: str) -> None:
+    """As a log handler may start one: it has a copy of the context in which the call runs."""
+    begun: list[asyncio.Task[Any]] = []
+    other = get_pattern_storage(migrated)
+
+    async def read() -> Any:
+        with other.transaction():
+            return other.get_pattern(USER, "t", "k")
+
+    class Handler(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            begun.append(asyncio.get_running_loop().create_task(read()))
+
+    async def main() -> None:
+        async with open_storage(with_options(migrated, "slow_ms=0.000001")) as storage:
+            logger.addHandler(handler)
+            for number in range(5):
+                await storage.save_pattern(USER, "t", "k", number)
+                await asyncio.sleep(0)
+            logger.removeHandler(handler)
+            assert len(begun) == 5
+            assert set(await asyncio.gather(*begun)) <= set(range(5))
+
+    logger, handler = logging.getLogger("poker_therapist"), Handler()
+    with contextlib.closing(other):
+        asyncio.run(main())
+
+
+@postgresql_only
+def test_a_call_that_is_done_keeps_nothing_of_what_it_was_given(migrated: str) -> None:
+    class Value(dict[str, int]):
+        """Which, unlike a dict, can be referred to weakly."""
+
+    async def main() -> None:
+        async with open_storage(migrated) as storage:
+            value = Value(a=1)
+            await storage.save_pattern(USER, "t", "k", value)
+            reference = weakref.ref(value)
+            del value
+            assert reference() is None
+
+    asyncio.run(main())
+
+
+def test_a_loop_may_go_on_in_another_thread(migrated: str) -> None:
+    """Between calls; a block belongs to the thread that began it."""
+    loop = asyncio.new_event_loop()
+    storage = loop.run_until_complete(open_storage(migrated)._open())
+    loop.run_until_complete(storage.save_pattern(USER, "t", "k", 1))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    for _ in range(3):
+        assert asyncio.run_coroutine_threadsafe(storage.get_pattern(USER, "t", "k"), loop).result(30) == 1
+    asyncio.run_coroutine_threadsafe(storage.close(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@postgresql_only
 @pytest.mark.parametrize("has_epoll", [True, False], ids=["epoll", "no epoll"])
 def test_a_storage_that_nobody_closes_leaves_nothing_in_the_loop(
     run: Callable[[Main], Any], migrated: str, monkeypatch: pytest.MonkeyPatch, has_epoll: bool
@@ -581,7 +642,10 @@ def test_what_calculates_for_long_does_so_in_a_thread(migrated: str, monkeypatch
             await storage.save_context(USER, "topic", 1)
             monkeypatch.setattr(psycopg.RawCursor, "execute", noted)
             for call in (
+                lambda: storage.get_context(USER, "topic"),  # whose default is all
+                lambda: storage.get_context(USER, "topic", None, 50_000),
                 lambda: storage.get_context(USER, "topic", limit=None),
+                lambda: storage.recall(USER, context_limit=None),
                 lambda: storage.get_context(USER, "topic", limit=50_000),
                 lambda: storage.export_user(USER),
                 lambda: storage.save_contexts(USER, [{"key": "topic", "value": 1}] * 2),
@@ -592,7 +656,9 @@ def test_what_calculates_for_long_does_so_in_a_thread(migrated: str, monkeypatch
                 assert used
                 assert threading.get_ident() not in used
             used.clear()
-            await storage.get_context(USER, "topic")
+            await storage.get_context(USER, "topic", limit=20)
+            await storage.get_context(USER, "topic", None, 20)
+            await storage.recall(USER)
             assert set(used) == {threading.get_ident()}
 
     asyncio.run(main())

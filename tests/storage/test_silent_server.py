@@ -31,6 +31,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_SILENCE_OF_PROBE", 0.5)
 
 
+@postgresql_only
+def test_what_a_signal_handler_raises_while_a_statement_runs_is_no_silence(
+    storage: PatternStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise TimeoutError("of the program's own alarm")
+
+    monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+    with pytest.raises(TimeoutError, match="alarm"):
+        storage.get_pattern(USER, "tilt", "bad_beat")
+
+
 # A connection that is lost
 
 

@@ -34,7 +34,7 @@ from poker_therapist.errors import (
     escaped,
 )
 from poker_therapist.location import PostgreSQLLocation, command_about
-from poker_therapist.ownership import Silent, current_fiber
+from poker_therapist.ownership import Silent, current_fiber, fiber_of_context
 from poker_therapist.postgresql.home import SAFE_PATH, Home, find_home, set_path
 
 # Defaults, unless the URL has others: a server that is cut off is given up after a minute, not hours.
@@ -79,7 +79,9 @@ class WatchedConnection(psycopg.Connection[Any]):
         """Consume a generator of psycopg's, and watch how long it takes; see `psycopg.Connection.wait`."""
         if args or options:  # of a call that has a limit of its own
             return super().wait(gen, *args, **options)
-        fiber, is_idle = current_fiber(), False
+        # Hardly ever is one in the context; a call less otherwise.
+        fiber = None if fiber_of_context.get() is None else current_fiber()
+        is_idle = False
         while True:
             try:
                 if fiber is not None:

@@ -18,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import CLOSED, Database, Mode
 from poker_therapist.errors import DatabaseUnreachable, StorageClosed, StorageError
 from poker_therapist.location import PostgreSQLLocation
-from poker_therapist.ownership import Block, Fiber, Part, current_fiber, left_elsewhere
+from poker_therapist.ownership import Block, Fiber, Part, current_fiber, fiber_of_context, left_elsewhere
 from poker_therapist.postgresql.connect import is_lost, reason_of, translate_error, translating_errors
 from poker_therapist.postgresql.home import Home, quoted
 from poker_therapist.postgresql.pool import Connection, Lease, Pool
@@ -171,7 +171,7 @@ class PostgreSQLDatabase(Database):
 
     def _open_transaction(self) -> Transaction | None:
         """Return the transaction that this thread, or fiber, has begun and not ended."""
-        fiber = current_fiber()
+        fiber = None if fiber_of_context.get() is None else current_fiber()
         found = self._here.transaction if fiber is None else self._of_fibers.get(fiber)
         if found is None:
             return None

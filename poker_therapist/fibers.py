@@ -68,7 +68,7 @@ class _Fiber(greenlet):
         """Go on with the fiber, with an item, if it is still in that pause."""
         if pause == self.pauses and not self.dead:
             self._fibers.require_thread(self)
-            self.parent = getcurrent()  # the next pause goes on there
+            self.parent = getcurrent()  # a pause returns there
             self.switch(item)
 
     def end(self) -> None:
@@ -148,7 +148,7 @@ class _PolledSockets(_Sockets):
     """The same where there is epoll, for a third of the time.
 
     The loop watches one epoll object, which watches the sockets. A socket that is closed leaves it by itself,
-    or is reported once more, to nobody: what libpq closes need not be known.
+    or is reported once more, which has no effect: so it does not matter when libpq closes one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -35,7 +35,7 @@ class Fiber(Protocol):
         """
 
     def in_thread(self, do: Callable[[], _Result]) -> _Result:
-        """Call a function in another thread, and return its result; the loop runs meanwhile."""
+        """Call a function in another thread and return its result; the event loop continues."""
 
 
 class Silent(Exception):

@@ -14,7 +14,7 @@ class Place:
         outer: the place of the block that this one is a part of.
         ending: how the block has ended: True if it was to be committed; None while it is open.
         has_saves: whether its task has saved through the storage, and not by the block, what is in the block.
-        undone_of: returns the task for which that was undone by another one, until it is told.
+        undone_of: returns the task for which that was undone by another one, until that task gets the error.
     """
 
     def __init__(self, block: Callable[[], Any], around: "Place | None", outer: "Place | None") -> None:

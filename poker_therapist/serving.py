@@ -10,7 +10,7 @@ from poker_therapist.workers import Call, Workers
 
 
 class End(Exception):
-    """Tells a worker how a block ends, or a part of it; it is broken if a part within it has not ended."""
+    """The end of a block, or of a part of it; it is broken if a part inside it has not ended."""
 
     def __init__(self, depth: int, *, commit: bool, is_broken: bool = False) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def _do_calls(workers: Workers, inbox: Any, depth: int) -> None:
     """
     while True:
         item: Call | End | None = workers.receive(inbox)
-        if item is None:  # nobody can end the block any more
+        if item is None:  # the loop is closed
             raise End(1, commit=False)
         if isinstance(item, Call):
             item.run()

@@ -33,7 +33,7 @@ class Call:
         since: when it began to wait for a worker, by the loop's clock.
         result: what it has returned.
         error: what it has raised.
-        is_done: whether the loop has heard of its end.
+        is_done: whether its end was delivered to the loop.
         first: a call that it finishes when it has begun, and that is refused with it.
     """
 
@@ -52,7 +52,7 @@ class Call:
     ) -> None:
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
-        # Whoever takes the one item either does the call or withdraws it.
+        # The one that takes the item either does the call or withdraws it.
         self._unclaimed = [True]
         self._process = _process
         self.do = do
@@ -144,7 +144,7 @@ class Call:
 _Inbox = SimpleQueue[object]
 # After so many seconds in which no call was taken or done, another thread helps.
 _SOON = 0.005
-# While others wait, the loop hears of so many finished calls together, but no later than after _SOON.
+# While others wait, the results of so many calls are delivered together, at most _SOON late.
 _TOGETHER = 32
 
 
@@ -312,7 +312,7 @@ class Workers:
             raise cancelled
 
     def _deliver(self) -> None:
-        self._is_told = False  # before it looks: whoever finishes later tells again
+        self._is_told = False  # before it looks: a thread that finishes later tells again
         with contextlib.suppress(IndexError):
             while True:
                 self._finished.popleft().wake()

@@ -84,7 +84,7 @@ class Progress:
                 self._drawing.start()
 
     def say(self, line: str) -> None:
-        """Print a line in the place of what is shown."""
+        """Remove what is shown, and print a line."""
         self.stop()
         say(line)
 

@@ -426,7 +426,10 @@ def _text(path: Path) -> str:
             f"{shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8", file=shown(path)
         ) from error
     except OSError as error:
-        raise InvalidMigration(f"cannot read {shown(path)}: {error.strerror}", file=shown(path)) from error
+        raise InvalidMigration(
+            f"{shown(path)} cannot be read ({error.strerror}): correct its permissions, or restore it",
+            file=shown(path),
+        ) from error
 
 
 def link(migrations: dict[str, SQLMigration]) -> None:

@@ -1,13 +1,13 @@
-"""What a long command is doing, told to whoever watches: the command line, and nobody else."""
+"""Progress of a long command: the code that does the work reports it, and only the command line shows it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Called with what is being done, how much of it is done and how much there is; 0 where that is not known.
+# Called with the current step, the amount done and the total amount; 0 if the total is not known.
 Progress = Callable[[str, int, int], None]
 
-# Of this thread, or task, alone: the app's others are none of a command's.
+# A context variable: the other threads and tasks of an app report nothing to it.
 WATCHER: ContextVar[Progress | None] = ContextVar("WATCHER", default=None)
 
 
@@ -17,7 +17,7 @@ def no_progress(doing: str, done: int, total: int) -> None:
 
 @contextmanager
 def watched_by(progress: Progress | None) -> Iterator[None]:
-    """Tell a function what a block does."""
+    """Call a function with the progress that a block reports."""
     before = WATCHER.set(progress)
     try:
         yield
@@ -26,6 +26,6 @@ def watched_by(progress: Progress | None) -> Iterator[None]:
 
 
 def report_progress(doing: str, done: int = 0, total: int = 0) -> None:
-    """Tell what is being done, if anybody watches."""
+    """Report progress, if the command line shows it."""
     if progress := WATCHER.get():
         progress(doing, done, total)

@@ -52,7 +52,7 @@ _INSTALL = (
     "install the PostgreSQL client programs of the server's version or a later one (package "
     "postgresql-client on Debian and Ubuntu, libpq on Homebrew), and put their folder first on PATH"
 )
-# Seconds between two looks at how far pg_dump is.
+# Seconds between two queries of the progress of pg_dump.
 _GLANCE = 0.5
 _NAME = r'(?:\w+|"(?:[^"]|"")+")'
 # How a statement begins that names what it makes.
@@ -206,7 +206,7 @@ def _dump(backend: AtomicPostgreSQLBackend, relations: _Relations, target: Path)
 
 
 def _rows_dumped(backend: AtomicPostgreSQLBackend, relations: _Relations) -> Callable[[], None]:
-    """Return what tells how many rows pg_dump has read, as the server sees it, of about how many."""
+    """Return a function that reports how many rows pg_dump has read, by the statistics of the server."""
     tables, seen = [name for kind, name in relations if kind == "TABLE"], dict[int, int]()
 
     def tell() -> None:
@@ -357,7 +357,7 @@ def _run(
 ) -> bytes:
     """Run a program, which may use a descriptor; return what it prints, or write that to a file.
 
-    It calls `tell` again and again meanwhile.
+    While it runs, `tell` is called every half second.
     """
     secret = {"PGPASSWORD": password} if password else {}
     with subprocess.Popen(  # noqa: S603  # no shell, and paths are absolute or behind a `=`

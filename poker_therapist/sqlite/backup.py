@@ -250,7 +250,7 @@ def hold_snapshot(source: sqlite3.Connection) -> None:
 def patience(location: SQLiteLocation, doing: str = "") -> Callable[[int, int, int], None]:
     """Return what ends a copy that another connection's lock holds up for longer than the timeout.
 
-    It tells whoever watches how many pages are copied, if it is given what that is.
+    It reports how many pages are copied, if `doing` names the step.
     """
     deadline, watcher = time.monotonic() + location.timeout, WATCHER.get() if doing else None
 

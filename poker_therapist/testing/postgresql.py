@@ -31,7 +31,7 @@ _TABLES = (
     "SELECT schemaname, tablename FROM pg_tables "
     "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
 )
-# Indexes that are not valid, and sequences, which no rollback takes back.
+# INVALID indexes, and sequences, which no rollback resets.
 _UNDESCRIBED = (
     "SELECT CAST(i AS TEXT) FROM pg_index AS i WHERE NOT (indisvalid AND indisready) ORDER BY 1",
     "SELECT CAST(s AS TEXT) FROM pg_sequences AS s ORDER BY 1",

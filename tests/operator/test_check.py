@@ -488,6 +488,19 @@ def test_a_commit_that_is_none_is_one_message(since: str, committed: Path) -> No
     assert not (committed / "x").exists()
 
 
+def test_a_file_that_the_system_cannot_read_is_one_message(folder: Path) -> None:
+    """Here a link to memory, of which the first byte cannot be read; root may read what others may not."""
+    file = folder / "sql_migrations" / "postgresql" / "001_add_hands.sql"
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    (said,) = _check(folder).lines
+
+    assert said == (
+        "sql_migrations/postgresql/001_add_hands.sql: cannot be read (Input/output error): correct its "
+        "permissions, or restore it"
+    )
+
+
 @pytest.mark.parametrize("text", [b"\xff", b"-- Hands.\n-- transactional: maybe\nSELECT 1;"])
 def test_what_cannot_be_read_is_there_for_what_depends_on_it(text: bytes, folder: Path) -> None:
     """One finding is not made three: its twin and the one after it are sound."""

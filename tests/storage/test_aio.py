@@ -509,11 +509,11 @@ def test_a_thread_that_waits_is_helped_by_another() -> None:
 
 
 @postgresql_only
-@pytest.mark.parametrize("has_sockets", [True, False], ids=["fibers", "threads"])
-def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
-    migrated: str, monkeypatch: pytest.MonkeyPatch, has_sockets: bool
+@pytest.mark.parametrize("lacks", ["nothing", "sockets", "greenlet"])
+def test_only_what_lacks_sockets_or_greenlet_needs_a_thread_for_each_call(
+    migrated: str, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
-    """The usual loop of Windows cannot: there, the calls of PostgreSQL are done in threads, too."""
+    """The usual loop of Windows cannot watch sockets; and psycopg can be installed without the extra."""
     used: set[int] = set()
     execute = psycopg.RawCursor.execute
 
@@ -525,7 +525,10 @@ def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
         raise NotImplementedError
 
     async def main() -> bool:
-        if not has_sockets:
+        if lacks == "greenlet":
+            monkeypatch.setitem(sys.modules, "greenlet", None)
+            monkeypatch.delitem(sys.modules, "poker_therapist.fibers", raising=False)
+        elif lacks == "sockets":
             monkeypatch.setattr(asyncio.get_running_loop(), "remove_reader", refuse)
             monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
         async with open_storage(migrated) as storage:
@@ -536,7 +539,7 @@ def test_only_a_loop_that_cannot_watch_sockets_needs_a_thread_for_each_call(
             assert await storage.get_pattern(USER, "t", "k") == 2
             return used == {threading.get_ident()}
 
-    assert asyncio.run(main()) is has_sockets
+    assert asyncio.run(main()) is (lacks == "nothing")
 
 
 @postgresql_only

@@ -267,7 +267,7 @@ def test_deletions_wait_for_a_block_about_a_player_before_they_lock_a_row(
             assert storage.get_pattern(USER, "tilt", "b") == "block"
             deleting = elsewhere.submit(delete, storage)
             wait_until(lambda: sessions(past(server), "wait_event = 'advisory'"))
-            # Whoever waits for the first player has not locked the second.
+            # The one that waits for the first player has not locked the second.
             assert elsewhere.submit(storage.clear_user_context, OTHER).result(PATIENCE) == 0
             storage.save_pattern(USER, "tilt", "a", "block")
             storage.save_pattern(OTHER, "tilt", "a", "block")

@@ -29,7 +29,7 @@ demo: .venv/installed
 	$(BIN)/yoyo list
 	$(BIN)/python docs/demo.py
 
-# All that is not marked slow: one to two minutes on two cores.
+# All that is not marked slow: two minutes on two cores.
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -62,7 +62,7 @@ format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Writes docs/api.md, and the part of docs/STORAGE_ARCHITECTURE.md that repeats the schema.
+# Writes docs/api.md, the pictures of a rehearsal, and the schema in docs/STORAGE_ARCHITECTURE.md.
 docs: .venv/installed
 	$(BIN)/python docs/draw_schema.py
 	$(BIN)/python docs/draw_rehearsal.py

@@ -144,8 +144,8 @@ def rehearse(where: Where, *, to: str | None, max_lock: float, as_json: bool) ->
 def apply(where: Where, *, to: str | None, as_json: bool) -> None:
     """Apply the pending migrations.
 
-    Each migration is applied completely or not at all. On SQLite the file is created if it does not exist,
-    and a backup is made first.
+    A migration in a transaction is applied completely or not at all. On SQLite the file is created if it
+    does not exist, and a backup is made first.
     """
     location, given = where.migrations(changes=True)
     folders = schema.sources_for(location, given)

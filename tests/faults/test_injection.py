@@ -295,10 +295,10 @@ FILE_NAMES = [text for text in PAYLOADS if "/" not in text and len(text.encode()
 
 @pytest.mark.slow
 def test_a_name_that_looks_like_something_else_names_a_file(
-    tmp_path: Path, report: Callable[[str], None]
+    tmp_path: Path, migrated_file: Path, report: Callable[[str], None]
 ) -> None:
     """Of a database, a backup, an export: every command finds it, and makes or changes nothing beside it."""
-    made = players.make(tmp_path / "RexVoice.db")
+    made = players.make(tmp_path / "RexVoice.db", migrated_file)
     for number, name in enumerate(FILE_NAMES):
         folder = tmp_path / str(number)
         folder.mkdir()

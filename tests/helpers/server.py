@@ -49,7 +49,16 @@ SETTINGS = {
 }
 
 # For databases that nobody looks for after a crash, and that hold still while they are copied and explained.
-FAST = {"synchronous_commit": "off", "autovacuum": "off"}
+# A small cache is soon searched when one of many databases is dropped; what it lacks is in memory anyway.
+FAST = {
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "shared_buffers": "24MB",
+    "io_method": "sync",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "checkpoint_timeout": "1h",
+}
 
 
 class Server:

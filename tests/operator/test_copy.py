@@ -95,9 +95,9 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_file(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Path:
     """A database with two players, to be copied."""
-    return players.make(tmp_path_factory.mktemp("small") / "small.db")
+    return players.make(tmp_path_factory.mktemp("small") / "small.db", migrated_file)
 
 
 @pytest.fixture

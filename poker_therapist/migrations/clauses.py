@@ -4,7 +4,8 @@ A statement is on one line here, without comments and with nothing in its texts,
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
@@ -75,10 +76,11 @@ def unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name[:1] in ('"', "`", "[") else name.lower()
 
 
+@lru_cache(1024)  # a rollback reads the same statements again and again
 def outside_brackets(text: str) -> str:
     """Return a text up to the bracket that closes more than was opened, with nothing in its brackets."""
     parts, depth = list[str](), 0
-    for part in re.split(r"([()])", text):
+    for part in _BRACKET.split(text):
         if part == ")":
             depth -= 1
             if depth < 0:
@@ -89,10 +91,20 @@ def outside_brackets(text: str) -> str:
     return "".join(parts)
 
 
-def top_level(text: str, pattern: str) -> Iterator[re.Match[str]]:
+def or_outside(pattern: str) -> re.Pattern[str]:
+    """Return a pattern for `top_level`."""
+    return re.compile(rf'"[^"]*"|`[^`]*`|[()]|{pattern}', re.I)
+
+
+_BRACKET, _INSERT, _COMMA = re.compile(r"([()])"), re.compile(r"\bINSERT\b", re.I), or_outside(",")
+_SELECT = or_outside(r"\b(?:SELECT|FROM|UNION|EXCEPT|INTERSECT|INTO)\b")
+_SET = or_outside(r"\b(?:SET|(?<!DISTINCT )FROM|WHERE|RETURNING)\b")
+
+
+def top_level(text: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
     """Yield where a pattern is found, outside brackets and quoted names, until one more is closed."""
     depth = 0
-    for found in re.finditer(rf'"[^"]*"|`[^`]*`|[()]|{pattern}', text, re.I):
+    for found in pattern.finditer(text):
         if found[0] in ("(", ")"):
             depth += 1 if found[0] == "(" else -1
             if depth < 0:
@@ -114,13 +126,14 @@ def enclosed(text: str) -> str:
 def listed(text: str) -> list[str]:
     """Return the parts of a list that commas divide, outside brackets."""
     parts, start = [], 0
-    for comma in top_level(text, ","):
+    for comma in top_level(text, _COMMA):
         parts.append(text[start : comma.start()].strip())
         start = comma.end()
     return [*parts, text[start:].strip()]
 
 
-def selected(text: str, columns: str, *, is_named: bool) -> list[Item]:
+@lru_cache(1024)
+def selected(text: str, columns: str, *, is_named: bool) -> Sequence[Item]:
     """Return what a query selects.
 
     Args:
@@ -131,7 +144,7 @@ def selected(text: str, columns: str, *, is_named: bool) -> list[Item]:
     if _NESTED.search(text):  # what comes from where is not told apart
         return [Item.of("", text)]
     targets = listed(columns) if columns else []
-    words = list(top_level(text, r"\b(?:SELECT|FROM|UNION|EXCEPT|INTERSECT|INTO)\b"))
+    words = list(top_level(text, _SELECT))
     ends = [*(one.start() for one in words[1:]), len(text)]
     found: list[Item] = []
     for word, end in zip(words, ends[: len(words)], strict=True):
@@ -145,9 +158,10 @@ def selected(text: str, columns: str, *, is_named: bool) -> list[Item]:
     return found
 
 
-def assigned(text: str) -> list[Item]:
+@lru_cache(1024)
+def assigned(text: str) -> Sequence[Item]:
     """Return the columns that an UPDATE sets, and what to."""
-    marks = list(top_level(text, r"\b(?:SET|(?<!DISTINCT )FROM|WHERE|RETURNING)\b"))
+    marks = list(top_level(text, _SET))
     ends, found = [*(one.start() for one in marks[1:]), len(text)], list[Item]()
     for one in listed(text[marks[0].end() : ends[0]]) if marks else ():
         columns, _, value = one.partition("=")
@@ -155,12 +169,13 @@ def assigned(text: str) -> list[Item]:
     return found
 
 
-def sources(text: str) -> list[str]:
+@lru_cache(1024)
+def sources(text: str) -> Sequence[str]:
     """Return the tables from which a statement reads rows or values, but for those of its conditions.
 
     What is deleted is read where an INSERT takes what it returns.
     """
-    is_moved = re.search(r"\bINSERT\b", text, re.I) is not None
+    is_moved = _INSERT.search(text) is not None
     # Of each bracket: whether it holds a statement, a condition is open, a list of tables is open.
     levels, names = [[True, False, False]], []
     for found in _WORDS.finditer(text):

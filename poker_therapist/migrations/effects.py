@@ -6,6 +6,7 @@ restored.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from poker_therapist.migrations.clauses import (
     Item,
     assigned,
     enclosed,
+    or_outside,
     outside_brackets,
     plain,
     selected,
@@ -32,6 +34,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_VERB = or_outside(r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b")
 _LIST = rf"((?:ONLY )?{NAME}(?: ?\* ?)?(?: ?, ?(?:ONLY )?{NAME}(?: ?\* ?)?)*)"
 _INNER_CHANGE = re.compile(r"\( ?(?=(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO) )", re.I)
 _MAKES_TABLE = re.compile(
@@ -116,6 +119,7 @@ class Lock(NamedTuple):
         return f"takes {self.mode} on {self.table}: {self.blocks or 'blocks neither reads nor writes'}"
 
 
+@lru_cache(1024)
 def code(text: str) -> str:
     """Return a statement on one line, without comments, and with nothing in its texts."""
     return _TOKEN.sub(lambda found: found["name"] or (" " if found["blank"] else "''"), text).strip()
@@ -212,7 +216,7 @@ class Reading:
                     yield from self.places(copy.into, name, depth + 1)
 
     def _read(self, raw: str, text: str) -> Iterator[_Effect]:
-        verb = next(top_level(text, r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b"), None)
+        verb = next(top_level(text, _VERB), None)
         main = text[verb.start() :] if verb and text[:4].upper() == "WITH" else text
         self._note(text, main)
         made = _MAKES_TABLE.match(text)

@@ -89,9 +89,8 @@ class Statement:
     @property
     def fault(self) -> str:
         """Why it is not an SQL statement, and what to do; empty if it may be one."""
-        if program := _PROGRAMS.get(self.text[:1]):
-            return f"{self.text.split()[0]} is a command of {program}, not SQL: remove it"
-        return ""
+        program = _PROGRAMS.get(self.text[:1])
+        return f"{self.text.split()[0]} is a command of {program}, not SQL: remove it" if program else ""
 
     def __str__(self) -> str:
         """Return the statement on one line, shortened."""
@@ -106,8 +105,7 @@ def split(text: str) -> list[Statement]:
     So a semicolon in a string, a comment or the body of a trigger ends nothing. Each character is read once.
     """
     statements, ends = list[Statement](), list[int]()
-    state = start = counted = 0
-    line = 1
+    state, start, counted, line = 0, 0, 0, 1
     for token in _TOKEN.finditer(text):
         kind = str(token.lastgroup)
         if kind == "unfinished":
@@ -208,7 +206,8 @@ class SQLMigration(Migration):
                 )
         return self.split(text)
 
-    def faults(self, direction: str, *, headers: bool = True) -> list[tuple[int, str]]:
+    @lru_cache(1024)  # noqa: B019  # as split(): what a text is asked for several times
+    def faults(self, direction: str, *, headers: bool = True) -> Sequence[tuple[int, str]]:
         """Return the line of each fault in the file of a direction, and what to do.
 
         Args:
@@ -229,7 +228,8 @@ class SQLMigration(Migration):
             found += unreadable(text, self.split)
         return sorted(found)
 
-    def names_made(self, *, unless_there: bool = False) -> set[str]:
+    @lru_cache(1024)  # noqa: B019  # as faults()
+    def names_made(self, *, unless_there: bool = False) -> frozenset[str]:
         """Return the kind and name, in lower case, of what it creates; or only with IF NOT EXISTS."""
         names = set()
         for statement in self.split(self.apply_sql):
@@ -239,7 +239,7 @@ class SQLMigration(Migration):
                 names.add(f"{kind} {name}")
                 if kind == "trigger":  # which PostgreSQL names in its table
                     names.add(f"{kind} {table}.{name}")
-        return names
+        return frozenset(names)
 
     @property
     def is_hook(self) -> bool:

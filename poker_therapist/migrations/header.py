@@ -69,9 +69,10 @@ def blank(text: str, start: int = 0) -> int:
     return found.end() if found else start
 
 
-def directives(text: str) -> list[Directive]:
+@lru_cache(1024)  # as files.split
+def directives(text: str) -> tuple[Directive, ...]:
     """Return the directives of a file's header."""
-    return list(_directives(text, 0, blank(text), in_header=True))
+    return tuple(_directives(text, 0, blank(text), in_header=True))
 
 
 def is_compatible(text: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ from poker_therapist.sqlfile import Placeholders, read_queries
 
 _HERE = Path(__file__)
 _QUERIES = read_queries(Placeholders.POSTGRESQL, _HERE.with_suffix(".sql"), _HERE.with_name("parts.sql"))
-# Catalogs of the server of which most databases have no row of their own, each row one object.
-_RARE = (
-    *("am", "amop", "amproc", "cast", "collation", "conversion", "default_acl", "event_trigger", "extension"),
-    *("foreign_data_wrapper", "foreign_server", "language", "opclass", "operator", "opfamily", "publication"),
-    *("publication_namespace", "transform", "ts_dict", "ts_parser", "ts_template"),
+# Catalogs of the server of which many databases have no row of their own, each row one object.
+_OWN = ("policy", "proc", "rewrite", "statistic_ext", "trigger", "ts_config")
+_RARE_IN_SCHEMAS = (
+    *("collation", "conversion", "opclass", "operator", "opfamily", "ts_dict", "ts_parser", "ts_template"),
 )
-# Those with a lower number are the server's own.
-_ROWS_OF_RARE = " UNION ALL ".join(
-    f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found WHERE oid >= 16384"
-    for name in _RARE
+_RARE_BEYOND = (
+    *("am", "amop", "amproc", "cast", "default_acl", "event_trigger", "extension", "foreign_data_wrapper"),
+    *("foreign_server", "language", "publication", "publication_namespace", "transform"),
 )
-_WITHOUT_RARE = re.sub("-- rare:.*-- end of rare\n", "", _QUERIES["parts"], flags=re.DOTALL)
-_WITH_RARE = re.sub("SELECT.*-- all rare", _ROWS_OF_RARE, _QUERIES["parts"])
+_OF_USERS = "WHERE oid >= 16384"  # those with a lower number are the server's own
+# A part of a query that is only about some of these kinds.
+_PART = re.compile(
+    r"^ *UNION ALL -- if ([\w ]+)\n.*?(?=^ *UNION ALL|^\)|^ORDER BY)", re.DOTALL | re.MULTILINE
+)
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -89,14 +91,36 @@ def describe(
         for oid, name, unique, columns, where, extra in rows("indexes"):
             if oid in keys:
                 catalog.indexes[prefixes[oid] + name] = Index(keys[oid], tuple(columns), unique, where, extra)
-        for oid, name, definition in rows("triggers"):
+        kinds = _kinds(cursor, beyond=beyond)
+        for oid, name, definition in rows("triggers") if "trigger" in kinds else ():
             if oid in keys:
                 catalog.triggers[f"{keys[oid]}.{name}"] = (keys[oid], definition)
-        has_rare = cursor.execute(f"{_ROWS_OF_RARE} LIMIT 1".encode()).fetchall()
-        parts = _WITH_RARE if has_rare else _WITHOUT_RARE
+        parts = _only(_QUERIES["parts"], kinds)
         found = cursor.execute(parts, (schemas, beyond, schemas if beyond else [])).fetchall()
         catalog.parts.update(_parts(found, keys, catalog.views, plain))
     return catalog
+
+
+def _kinds(cursor: psycopg.RawCursor[Any], *, beyond: bool) -> frozenset[str]:
+    """Return which kinds there are of those that many databases have not: to plan a query takes long."""
+    names = (*_OWN, *_RARE_IN_SCHEMAS, *(_RARE_BEYOND if beyond else ()))
+    asked = ", ".join(f"EXISTS (SELECT FROM pg_{name} {_OF_USERS}) AS {name}" for name in names)
+    (found,) = cursor.execute(f"{_QUERIES['kinds']}, {asked}".encode()).fetchall()
+    columns = cursor.description or ()
+    present = [column.name for column, is_there in zip(columns, found, strict=True) if is_there]
+    return frozenset((*present, "beyond") if beyond else present)
+
+
+@cache
+def _only(query: str, kinds: frozenset[str]) -> str:
+    """Return a query without the parts that are about other kinds."""
+    rare = " UNION ALL ".join(
+        f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found {_OF_USERS}"
+        for name in kinds.intersection((*_RARE_IN_SCHEMAS, *_RARE_BEYOND))
+    )
+    present = kinds | {"rare"} if rare else kinds
+    query = _PART.sub(lambda part: "" if present.isdisjoint(part[1].split()) else part[0], query)
+    return re.sub("SELECT.*-- all rare", lambda found: rare or found[0], query)
 
 
 def _parts(

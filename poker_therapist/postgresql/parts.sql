@@ -4,6 +4,26 @@
 -- "char" is another type than CHAR.
 -- noqa: disable=LT09,RF02,RF03,RF06
 
+-- name: kinds()
+-- Which of those kinds there are that the number of a row does not tell.
+SELECT
+    EXISTS (SELECT FROM pg_seclabel) OR EXISTS (
+        SELECT FROM pg_description
+        WHERE objoid >= 16384
+    ) AS remark,
+    EXISTS (
+        SELECT FROM pg_class
+        WHERE relkind = 'c'
+    ) OR EXISTS (
+        SELECT FROM pg_type
+        WHERE oid >= 16384 AND typtype NOT IN ('c', 'm') AND (typtype <> 'b' OR typarray <> 0)
+    ) AS type,
+    (
+        SELECT TRUE FROM pg_attribute
+        WHERE attrelid >= 16384 AND attacl IS NOT NULL
+        LIMIT 1
+    ) AS attribute;
+
 -- name: parts(schemas, beyond, all_schemas)
 -- All else that pg_dump knows: of each the kind and name, of which table or view it is a part, and what it
 -- is.
@@ -39,7 +59,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         CAST(NULL AS JSONB)
     FROM pg_namespace
     WHERE nspname = ANY(:all_schemas)
-    UNION ALL
+    UNION ALL -- if proc
     SELECT
         CAST('pg_proc' AS REGCLASS), oid, 0, proowner, proacl, 'f', NULL,
         CASE
@@ -58,7 +78,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         ) END
     FROM pg_proc
     WHERE pronamespace IN (SELECT oid FROM chosen)
-    UNION ALL
+    UNION ALL -- if type
     SELECT
         CAST('pg_type' AS REGCLASS), oid, 0, typowner, typacl, 'T', NULL,
         CASE typtype
@@ -185,12 +205,12 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
     INNER JOIN relation ON conrelid = relation.oid
     INNER JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
     WHERE contype = 'n' AND conname <> relation.relname || '_' || attname || '_not_null'
-    UNION ALL
+    UNION ALL -- if attribute
     SELECT
         CAST('pg_attribute' AS REGCLASS), 0, attrelid, relowner, attacl, 'c', 'column ' || attname, '', NULL
     FROM pg_attribute INNER JOIN relation ON attrelid = relation.oid
     WHERE attacl IS NOT NULL AND NOT attisdropped
-    UNION ALL
+    UNION ALL -- if rewrite
     SELECT
         CAST('pg_attrdef' AS REGCLASS),
         pg_attrdef.oid,
@@ -203,13 +223,13 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         NULL
     FROM pg_attrdef INNER JOIN relation ON adrelid = relation.oid
     WHERE relkind = 'v'
-    UNION ALL
+    UNION ALL -- if rewrite
     SELECT
         CAST('pg_attribute' AS REGCLASS), 0, attrelid, NULL, NULL, '', 'column ' || attname,
         concat_ws(' ', attstattarget, array_to_string(attoptions, ', '), attstorage, attcompression), NULL
     FROM pg_attribute INNER JOIN relation ON attrelid = relation.oid
     WHERE relkind = 'm' AND attnum > 0 AND NOT attisdropped
-    UNION ALL
+    UNION ALL -- if rewrite
     SELECT
         CAST('pg_rewrite' AS REGCLASS), pg_rewrite.oid, ev_class, NULL, NULL, '', NULL,
         pg_get_ruledef(pg_rewrite.oid, TRUE)
@@ -219,7 +239,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         NULL
     FROM pg_rewrite INNER JOIN relation ON ev_class = relation.oid
     WHERE rulename <> '_RETURN'
-    UNION ALL
+    UNION ALL -- if policy
     SELECT
         CAST('pg_policy' AS REGCLASS), pg_policy.oid, polrelid, NULL, NULL, '', NULL,
         concat_ws(
@@ -233,7 +253,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
             'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid, TRUE) || ')'
         ), NULL
     FROM pg_policy INNER JOIN relation ON polrelid = relation.oid
-    UNION ALL
+    UNION ALL -- if statistic_ext
     SELECT
         CAST('pg_statistic_ext' AS REGCLASS), pg_statistic_ext.oid, stxrelid, stxowner, NULL, '', NULL,
         regexp_replace(
@@ -245,7 +265,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         NULL
     FROM pg_statistic_ext
     WHERE stxnamespace IN (SELECT oid FROM chosen)
-    UNION ALL
+    UNION ALL -- if ts_config
     SELECT
         CAST('pg_ts_config' AS REGCLASS), oid, 0, cfgowner, NULL, '', NULL, NULL,
         to_jsonb(pg_ts_config) || jsonb_build_object('map', (
@@ -259,13 +279,13 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         ))
     FROM pg_ts_config
     WHERE cfgnamespace IN (SELECT oid FROM chosen)
-    UNION ALL
+    UNION ALL -- if rare
     SELECT
         CAST('pg_user_mapping' AS REGCLASS), umid, 0, NULL, NULL, '', NULL, NULL,
         jsonb_build_object('umoptions', umoptions)
     FROM pg_user_mappings, wanted
     WHERE beyond
-    UNION ALL
+    UNION ALL -- if rare
     SELECT
         CAST('pg_publication_rel' AS REGCLASS), pg_publication_rel.oid, 0, NULL, NULL, '', NULL,
         concat_ws(
@@ -278,8 +298,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         ), NULL
     FROM pg_publication_rel, wanted
     WHERE beyond
-    -- rare: what hardly any database has is left out where there is none, for planning it takes long.
-    UNION ALL
+    UNION ALL -- if rare
     SELECT
         classid, objid, 0,
         (
@@ -315,17 +334,16 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
                 AND dependence.objid = CAST(coalesce(row ->> 'amopfamily', row ->> 'amprocfamily') AS OID)
                 AND dependence.deptype = 'e'
         )
-    -- end of rare
+    UNION ALL -- if remark
     -- These have nothing but a comment or a label.
-    UNION ALL
     SELECT CAST('pg_class' AS REGCLASS), relation.oid, coalesce(indrelid, 0), NULL, NULL, '', NULL, '', NULL
     FROM relation LEFT JOIN pg_index ON relation.oid = indexrelid
     WHERE relkind IN ('i', 'I', 'c')
-    UNION ALL
+    UNION ALL -- if remark
     SELECT CAST('pg_constraint' AS REGCLASS), pg_constraint.oid, conrelid, NULL, NULL, '', NULL, '', NULL
     FROM pg_constraint
     WHERE connamespace IN (SELECT oid FROM chosen)
-    UNION ALL
+    UNION ALL -- if remark
     SELECT CAST('pg_trigger' AS REGCLASS), pg_trigger.oid, tgrelid, NULL, NULL, '', NULL, '', NULL
     FROM pg_trigger INNER JOIN relation ON tgrelid = relation.oid
 ),
@@ -370,7 +388,7 @@ remark (classid, objid, objsubid, kind, remark) AS (
 
 SELECT of_relation, name AS about, name, definition, FALSE AS is_row, FALSE AS is_implied FROM ours
 WHERE definition <> ''
-UNION ALL
+UNION ALL -- if proc type ts_config rare
 SELECT
     of_relation, name AS about, name,
     (
@@ -419,7 +437,7 @@ CROSS JOIN
     LATERAL aclexplode(coalesce(acl, acldefault(CAST(acl_kind AS pg_catalog."char"), owner))) AS given
 WHERE acl_kind <> '' AND (about IS NULL OR acl IS NOT NULL)
 GROUP BY of_relation, name, acl IS NULL, owner, given.grantee
-UNION ALL
+UNION ALL -- if remark beyond
 SELECT
     of_relation,
     remark.kind || coalesce('column ' || attname || ' of ', '') || name,

@@ -139,6 +139,8 @@ def prune(location: SQLiteLocation, newest: Path, keep: Collection[Path] = ()) -
         keep: others that stay.
     """
     automatic = [one for one in found_backups(location) if one.before and not one.damaged]
+    if sum(one.path != newest for one in automatic) < location.backups:
+        return  # there is room for all
     keep = [*keep, *_from_before_adoption(location, automatic)]
     old = [one.path for one in automatic if one.path not in (newest, *keep)]
     most = location.backups - (newest not in keep)

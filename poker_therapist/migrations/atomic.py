@@ -9,7 +9,7 @@ docs/migrations.md draws the order of events.
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Self
@@ -122,7 +122,7 @@ class AtomicBackend(Bookkeeping, ABC):
         """Return the schema that migrations build, somewhere that no other session sees."""
 
     @abstractmethod
-    def present(self) -> dict[str, str]:
+    def present(self) -> Mapping[str, str]:
         """Return the names of all objects, as in `Catalog.names`, and the SQL that drops each."""
 
     @abstractmethod

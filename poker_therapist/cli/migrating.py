@@ -21,7 +21,7 @@ from poker_therapist.cli.options import (
 )
 from poker_therapist.engines import engine_for
 from poker_therapist.location import command_about
-from poker_therapist.migrations import loss, run
+from poker_therapist.migrations import meanwhile, run
 from poker_therapist.migrations.files import shown
 from poker_therapist.migrations.log import read_log
 from poker_therapist.migrations.scaffold import new_migration
@@ -171,7 +171,7 @@ def rollback(where: Where, *, to: str | None, yes: bool, as_json: bool) -> None:
     def allow_loss(lost: str, last: str, *, may_ask: bool = True) -> None:
         if not (may_ask and sys.stdin.isatty()):
             call = command_about(location, "rollback", "--to", last, "--yes")
-            raise loss.refusal(lost, [f"run `{call}`"])
+            raise meanwhile.refusal(lost, [f"run `{call}`"])
         click.confirm(f"This deletes {lost}. Continue?", abort=True, err=True)
 
     folders = schema.sources_for(location, given)

@@ -9,7 +9,7 @@ docs/migrations.md draws the order of events.
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Self
@@ -37,7 +37,6 @@ from poker_therapist.migrations.files import (
 )
 from poker_therapist.migrations.log import record_failure
 from poker_therapist.migrations.meanwhile import require_consent, say_nothing_to_apply
-from poker_therapist.migrations.measure import Agreed, measured
 from poker_therapist.migrations.order import ancestors, forks, in_order, late_comers, natural
 
 logger = logging.getLogger("poker_therapist.migrations")
@@ -59,7 +58,7 @@ class AtomicBackend(Bookkeeping, ABC):
     room: Callable[[], str] = staticmethod(str)  # returns the disk space that migrations need, if known
     sources: Sequence[str] = ()  # where the migrations were read
     allow_loss: Callable[..., None] | None = None  # may refuse to delete rows or values
-    agreed: Agreed | None = None  # what it has allowed
+    agreed: Any = None  # what it has allowed, an `Agreed`
 
     def __enter__(self) -> Self:
         """Return this; unlike yoyo, change nothing for other users of the driver in the process."""
@@ -122,7 +121,7 @@ class AtomicBackend(Bookkeeping, ABC):
         """Return the schema that migrations build, somewhere that no other session sees."""
 
     @abstractmethod
-    def present(self) -> dict[str, str]:
+    def present(self) -> Mapping[str, str]:
         """Return the names of all objects, as in `Catalog.names`, and the SQL that drops each."""
 
     @abstractmethod
@@ -368,6 +367,8 @@ class AtomicBackend(Bookkeeping, ABC):
             self.back_up(f"rollback-{migration.id}")
             self._prepare()
             if migration.is_transactional("rollback"):
+                from poker_therapist.migrations.measure import measured  # applying needs none of it
+
                 with measured(self, migration, statements):
                     self._run(migration, statements, "rollback")
                 self._unrecord(migration)
@@ -384,8 +385,7 @@ class AtomicBackend(Bookkeeping, ABC):
         with self.checked(migration, direction):
             for statement in statements:
                 self.run(migration, statement, direction)
-        now = self.present()
-        if gone := {name: dropping for name, dropping in before.items() if name not in now}:
+        if gone := {name: before[name] for name in before.keys() - self.present().keys()}:
             self._require_ours(migration, direction, gone)
 
     def _found_tables(self, migration: SQLMigration) -> list[str]:

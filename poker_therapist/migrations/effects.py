@@ -216,8 +216,8 @@ class Reading:
                     yield from self.places(copy.into, name, depth + 1)
 
     def _read(self, raw: str, text: str) -> Iterator[_Effect]:
-        verb = next(top_level(text, _VERB), None)
-        main = text[verb.start() :] if verb and text[:4].upper() == "WITH" else text
+        verb = next(top_level(text, _VERB), None) if text[:4].upper() == "WITH" else None
+        main = text[verb.start() :] if verb else text
         self._note(text, main)
         made = _MAKES_TABLE.match(text)
         if found := _DROPS_TABLES.match(text):

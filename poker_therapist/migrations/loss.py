@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
-from poker_therapist.errors import MigrationError, SchemaMissing, counted, escaped
+from poker_therapist.errors import SchemaMissing, counted, escaped
 from poker_therapist.migrations.clauses import PART, plain, unquoted
 from poker_therapist.migrations.effects import code, losses
 from poker_therapist.migrations.order import in_order
@@ -124,10 +124,3 @@ def _counted(backend: Any, table: str, column: str, *, is_part: bool) -> dict[tu
     many = counted(count, "value" if column else "row").replace(" ", " or more " if count == _MOST else " ")
     words = f"{many} of {escaped(name)}{' at most' if is_part else ''}"
     return {(table, column): Counted(words, inf if count == _MOST else count)} if count else {}
-
-
-def refusal(loss: str, ways: Sequence[str]) -> MigrationError:
-    """Return the error for a rollback that would delete rows or values without permission."""
-    return MigrationError(
-        f"this rollback would delete {loss}, so nothing was changed: to allow it, {', or '.join(ways)}"
-    )

@@ -6,9 +6,6 @@ from typing import Any
 
 from poker_therapist.errors import MigrationError, MigrationInterrupted, escaped
 from poker_therapist.location import command_about
-from poker_therapist.migrations.clauses import plain
-from poker_therapist.migrations.loss import found_losses
-from poker_therapist.migrations.measure import Agreed, key
 from poker_therapist.migrations.order import natural
 
 
@@ -21,11 +18,23 @@ def require_consent(backend: Any, migrations: Sequence[Any]) -> None:
         _require_same(backend, later)
         if not backend.allow_loss or not migrations:
             return
+        # Applying needs none of these, whose patterns take long to compile.
+        from poker_therapist.migrations.clauses import plain
+        from poker_therapist.migrations.loss import found_losses
+        from poker_therapist.migrations.measure import Agreed, key
+
         found = found_losses(backend, migrations)
     if found:
         backend.allow_loss(", ".join(one.words for one in found.values()), migrations[-1].id)
     most = {(key(backend, table), plain(column)): one.many for (table, column), one in found.items()}
     backend.agreed = Agreed(migrations[-1].id, most, any(not one.many for one in found.values()))
+
+
+def refusal(loss: str, ways: Sequence[str]) -> MigrationError:
+    """Return the error for a rollback that would delete rows or values without permission."""
+    return MigrationError(
+        f"this rollback would delete {loss}, so nothing was changed: to allow it, {', or '.join(ways)}"
+    )
 
 
 def say_nothing_to_apply(backend: Any, known: Collection[Any]) -> None:

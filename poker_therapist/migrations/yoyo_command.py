@@ -41,7 +41,7 @@ from poker_therapist.location import Location, command_about, hide_passwords, lo
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.ini import find_ini, ini_beyond, ini_value, where_to_write
-from poker_therapist.migrations.loss import refusal
+from poker_therapist.migrations.meanwhile import refusal
 
 
 class YoyoCommandMixin(AtomicBackend):

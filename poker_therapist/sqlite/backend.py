@@ -18,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL, while_unchanged
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.new_files import Claim
@@ -130,7 +130,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         begin, undo = partial(self.connection.execute, "BEGIN IMMEDIATE"), self.connection.rollback
         if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of another
             raise locked()
-        self._in_transaction = True
+        self._in_transaction, self.answers = True, {}
 
     def hold(self, _tables: Sequence[str]) -> None:
         """Do nothing: the transaction excludes other writers."""
@@ -155,6 +155,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Roll back to a savepoint, unless SQLite has rolled back everything, as on a full disk."""
         if self.connection.in_transaction:
             super().savepoint_rollback(id)
+        self.answers = {}  # what is undone is not counted back
 
     def commit(self) -> None:
         """Commit the transaction, or roll it back if that fails, for example because the disk is full."""
@@ -179,6 +180,11 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         }
         return super().execute(sql, values)
 
+    @override
+    def state(self) -> object:
+        return self._changes() if self._in_transaction and self.connection.in_transaction else None
+
+    @while_unchanged
     def list_tables(self, **_unused: Any) -> list[str]:
         """Return the names of all tables, as yoyo asks for them."""
         return [name for (name,) in self.query("all_tables")]
@@ -249,7 +255,8 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         return describe_beside(self.connection, expected)
 
     @override
-    def present(self) -> dict[str, str]:
+    @while_unchanged
+    def present(self) -> Mapping[str, str]:
         return dict(self.query("present"))
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
@@ -282,9 +289,9 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if refusal:
             raise migration.failure(direction, f"{refusal}: correct the migration")
 
-    def _changes(self) -> tuple[int, int]:
+    def _changes(self) -> tuple[int, Any]:
         """Return two counts, of rows and of schemas changed, that stay as they are while nothing changes."""
-        return self.connection.total_changes, self.query("schema_version")[0][0]
+        return self.connection.total_changes, self.connection.execute("PRAGMA main.schema_version").fetchall()
 
     def back_up(self, before: str) -> None:
         """Back the database up, once in a run, if it holds data."""
@@ -302,8 +309,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
 
     @override
     def backup_before(self, migration_id: str) -> str:
-        before = f"apply-{migration_id}"
-        found = [one.path for one in found_backups(self.location) if one.before == before]
+        found = [one.path for one in found_backups(self.location) if one.before == f"apply-{migration_id}"]
         if not found:
             return super().backup_before(migration_id)
         return f"the backup from before it with `{command_about(self.location, 'restore', str(found[-1]))}`"
@@ -329,19 +335,14 @@ class ForeignKeys:
     """
 
     def __init__(self, connection: sqlite3.Connection, sql: str, quote: Callable[[str], str]) -> None:
-        """Note which rows have no parent.
-
-        Args:
-            connection: in the transaction of the migration, before its first statement.
-            sql: the text of the migration.
-            quote: returns a name as an identifier.
-        """
+        """Note which rows have no parent, before the first statement of a migration with this text."""
         self._connection = connection
         self._sql = sql
         self._quote = quote
+        self._answers: dict[tuple[Any, ...], list[Any]] = {}
         self._parents = self._tables()
         self._unusable: dict[ForeignKey, str] = {}
-        self._query("create_noted_violation")
+        connection.execute(_QUERIES["create_noted_violation"])
         for key in self._concerned():
             rows, self._unusable[key] = self._rows_without_parent(key)
             if not self._unusable[key]:
@@ -356,23 +357,22 @@ class ForeignKeys:
 
         With the reason, and whether the parent is as it was before: the key is new then.
         """
-        found = [(key, self._rows_without_parent(key)[1]) for key in self._concerned()]
-        tables = self._tables()
+        self._answers.clear()  # the migration has run since
+        self._now = {key: self._rows_without_parent(key) for key in self._concerned()}
         return [
-            (key, reason, tables.get(key.parent.lower()) == self._parents.get(key.parent.lower()))
-            for key, reason in found
+            (key, reason, self._tables().get(key.parent.lower()) == self._parents.get(key.parent.lower()))
+            for key, (_, reason) in self._now.items()
             if reason and not self._unusable.get(key)
         ]
 
     def new_violation(self, *, old_keys_only: bool) -> tuple[ForeignKey, Any] | None:
-        """Return a key and the row that breaks it and did not, or was not there, before.
+        """Return a key and the row that breaks it and did not, or was not there, before; after the other.
 
         Args:
             old_keys_only: a rollback may bring back a key that never held; ask only about those from before.
         """
         before = {(key.child, key.parent) for key in self._unusable}
-        for key in self._concerned():
-            rows, unusable = self._rows_without_parent(key)
+        for key, (rows, unusable) in self._now.items():
             if unusable or (old_keys_only and (key.child, key.parent) not in before):
                 continue
             found = self._connection.execute(
@@ -386,10 +386,12 @@ class ForeignKeys:
 
     def forget(self) -> None:
         """Drop what was noted."""
-        self._query("drop_noted_violation")
+        self._connection.execute(_QUERIES["drop_noted_violation"])
 
-    def _query(self, name: str, values: Iterable[Any] = ()) -> list[Any]:
-        return self._connection.execute(_QUERIES[name], tuple(values)).fetchall()
+    def _query(self, name: str, *values: str) -> list[Any]:
+        if (name, *values) not in self._answers:
+            self._answers[name, *values] = self._connection.execute(_QUERIES[name], values).fetchall()
+        return self._answers[name, *values]
 
     def _tables(self) -> dict[str, str]:
         """Return the SQL of each table, by its name in lower case."""
@@ -413,16 +415,16 @@ class ForeignKeys:
 
     def _rows_without_parent(self, key: ForeignKey) -> tuple[str, str]:
         """Return a query for the keys of a table's rows without their parent, or why SQLite cannot ask."""
-        child_columns = self._query("columns", (key.child,))
+        child_columns = self._query("columns", key.child)
         names = {name.lower() for name, _ in child_columns}
         row = next((f"child.{name}" for name in _ROW_IDS if name not in names), "child.rowid")
-        if self._query("without_rowid", (key.child,)):
+        if self._query("without_rowid", key.child):
             row = " || ',' || ".join(
                 f"quote(child.{self._quote(name)})" for name, place in child_columns if place
             )
         conditions = [f"child.{self._quote(name)} IS NOT NULL" for name in key.columns]
         if key.parent.lower() in self._tables():
-            primary = sorted((place, name) for name, place in self._query("columns", (key.parent,)) if place)
+            primary = sorted((place, name) for name, place in self._query("columns", key.parent) if place)
             targets = key.targets or tuple(name for _, name in primary)
             if len(targets) != len(key.columns) or not self._is_key(key.parent, targets, primary):
                 return "", f"({', '.join(targets)}) is neither the primary key nor UNIQUE in {key.parent}"
@@ -442,8 +444,7 @@ class ForeignKeys:
         return query, ""
 
     def _is_key(self, parent: str, targets: tuple[str, ...], primary: list[tuple[int, str]]) -> bool:
-        wanted = {name.lower() for name in targets}
         unique = [{name.lower() for _, name in primary}]
-        for (index,) in self._query("unique_indexes", (parent,)):
-            unique.append({(name or "").lower() for (name,) in self._query("index_columns", (index,))})
-        return wanted in unique
+        for (index,) in self._query("unique_indexes", parent):
+            unique.append({(name or "").lower() for (name,) in self._query("index_columns", index)})
+        return {name.lower() for name in targets} in unique

@@ -67,9 +67,6 @@ WHERE
         WHERE listed.type = 'shadow' AND listed.schema = 'main'
     );
 
--- name: schema_version()
-SELECT schema_version FROM pragma_schema_version;
-
 -- name: tables()
 SELECT
     name,

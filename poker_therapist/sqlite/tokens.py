@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from sqlparse import lexer, tokens
 
-from poker_therapist.migrations.effects import code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
 
 # They have no case. sqlparse takes many more words for keywords, names of columns among them.
@@ -37,6 +36,8 @@ def fault(text: str, is_whole: bool) -> str:
     """Return the problem of a statement that is incomplete, has no effect, or cannot run in a transaction."""
     if not has_end(text):
         return "this statement is incomplete: look for a quote, a bracket or an END that is missing"
+    from poker_therapist.migrations.effects import code  # what only applies has no use for it
+
     line = code(text) if is_whole else ""
     if found := _OUTSIDE.match(line):
         return f"{found[0].rstrip(' =(')} cannot run in a transaction: {OUTSIDE_TRANSACTION}"

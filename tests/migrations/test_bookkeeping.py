@@ -1,5 +1,6 @@
 """Each of yoyo's tables has texts of its own, and what a migration leaves broken names the migration."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,44 @@ def test_each_migration_that_is_applied_or_rolled_back_is_reported_once(
     assert pairs.apply() == ["nothing to apply: the database is up to date"]
     assert pairs.roll_back() == ["rolled back 002_note_it", "rolled back 001_add_it"]
     assert pairs.roll_back() == ["nothing to roll back"]
+
+
+def test_what_a_transaction_changes_itself_and_others_before_it_is_seen_at_once(
+    database: str, tmp_path: Path
+) -> None:
+    """What is asked again and again is read again after a change: of rows, of the schema, or undone."""
+    pairs = Pairs(tmp_path / "sql", database)
+    for name in ("001_add_it", "002_note_it"):
+        pairs.write(name, "SELECT 1;")
+    pairs.apply()
+    forget = "DELETE FROM {} WHERE migration_id = '00{}_{}_it'"
+
+    def seen() -> tuple[list[str], list[str], list[str], bool]:
+        kept = [one.id[:3] for one in backend.kept_migrations()]
+        there = "table hands" in backend.present() and "hands" in backend.list_tables()
+        return [one[:3] for one in backend.applied()], sorted(backend.records()), kept, there
+
+    ids, both = ["001_add_it", "002_note_it"], ["001", "002"]
+    with pairs.backend() as backend, backend.migration_lock():
+        with backend.one_transaction(), backend.migration_names():
+            assert seen() == seen() == (both, ids, both, False)
+            backend.execute(forget.format("_yoyo_migration", 2, "note"))
+            assert seen() == (["001"], ids, ["001"], False)
+            with suppress(ZeroDivisionError), backend.transaction():  # a savepoint
+                backend.execute(forget.format("_migration_text", 1, "add"))
+                assert seen() == (["001"], ids[1:], [], False)
+                raise ZeroDivisionError
+            assert seen() == (["001"], ids, ["001"], False)
+            backend.execute("CREATE TABLE hands (id INT)")
+            assert seen() == (["001"], ids, ["001"], True)
+            backend.execute("DROP TABLE _yoyo_migration")
+            assert seen() == ([], ids, [], True)
+            backend.rollback()
+        for one, kept in ((2, ids), (1, ids[:1])):
+            with backend.one_transaction():
+                assert seen() == (both, kept, [name[:3] for name in kept], False)
+            run_sql(database, forget.format("_migration_text", one, "note" if one == 2 else "add"))
+        assert seen() == (both, [], [], False)
 
 
 # In the order in which `SELECT *` gives them, those that are read to decide something.

@@ -5,7 +5,7 @@ import pytest
 from poker_therapist.engines import engine_for
 from poker_therapist.errors import MigrationError
 from poker_therapist.location import locate
-from poker_therapist.migrations.loss import refusal
+from poker_therapist.migrations.meanwhile import refusal
 from poker_therapist.migrations.run import roll_back
 from tests.helpers.cli import command
 from tests.helpers.engines import is_server

@@ -146,8 +146,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                # What a migration has set, prepared, locked or made for its session ends with it, and so does
-                # this lock.
+                # What a migration has set, prepared, locked or made for its session ends, like this lock.
                 self.connection.execute("DISCARD ALL")
                 configure(self.connection, self.location)
             if self.location.on_connect is not None:  # what that has set is gone, too
@@ -383,7 +382,8 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
     @override
     def present(self) -> dict[str, str]:
         # Not in the schema that a migration may have put first.
-        return dict(self.query("present", (self.schema,)))
+        kinds = zip(*self.query("present", (self.schema,)), strict=True)
+        return dict(pair for kind in kinds for several in kind for pair in several)
 
     def build(self, migrations: Iterable[SQLMigration]) -> Catalog:
         """Return the schema that migrations build; it is invisible to others and rolled back."""

@@ -50,12 +50,10 @@ SELECT current_setting('role');
 SELECT set_config('role', :role_name, FALSE);
 
 -- name: present(schema_name)
--- The index of a constraint goes with that, and has its name.
+-- The index of a constraint goes with that, and has its name. Of a foreign table, only triggers are listed.
 WITH relation AS (
     SELECT
-        pg_class.oid,
-        pg_class.relname,
-        pg_class.relkind,
+        pg_class.*,
         CASE WHEN pg_namespace.nspname = 'public' THEN '' ELSE quote_ident(pg_namespace.nspname) || '.' END
         || quote_ident(pg_class.relname) AS found_as
     FROM pg_class
@@ -64,38 +62,49 @@ WITH relation AS (
 )
 
 SELECT
-    lower(
-        CASE
-            WHEN relkind IN ('r', 'p') THEN 'table '
-            WHEN relkind IN ('v', 'm') THEN 'view '
-            ELSE 'index '
-        END || relname
-    ) AS name,
-    format(
-        CASE
-            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
-            WHEN relkind = 'v' THEN 'DROP VIEW %s;'
-            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
-            ELSE 'DROP INDEX %s;'
-        END,
-        found_as
-    ) AS dropping
+    CASE relkind
+        WHEN 'f' THEN '{}'
+        ELSE ARRAY[ARRAY[
+            lower(
+                CASE
+                    WHEN relkind IN ('r', 'p') THEN 'table '
+                    WHEN relkind IN ('v', 'm') THEN 'view '
+                    ELSE 'index '
+                END || relname
+            ),
+            format(
+                CASE
+                    WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
+                    WHEN relkind = 'v' THEN 'DROP VIEW %s;'
+                    WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
+                    ELSE 'DROP INDEX %s;'
+                END,
+                found_as
+            )
+        ]]
+    END AS itself,
+    CASE WHEN relkind IN ('r', 'p') THEN ARRAY(
+        SELECT
+            ARRAY[
+                lower('column ' || relation.relname || '.' || part.attname),
+                format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, part.attname)
+            ]
+        FROM pg_attribute AS part
+        WHERE part.attrelid = relation.oid AND part.attnum > 0 AND NOT part.attisdropped
+    ) ELSE '{}' END AS its_columns,
+    CASE WHEN relhastriggers THEN ARRAY(
+        SELECT
+            ARRAY[
+                lower('trigger ' || relation.relname || '.' || made.tgname),
+                format('DROP TRIGGER %I ON %s;', made.tgname, relation.found_as)
+            ]
+        FROM pg_trigger AS made
+        WHERE made.tgrelid = relation.oid AND NOT made.tgisinternal
+    ) ELSE '{}' END AS its_triggers
 FROM relation
 WHERE
-    relkind IN ('r', 'p', 'v', 'm')
-    OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint))
-UNION ALL
-SELECT
-    lower('column ' || relation.relname || '.' || pg_attribute.attname) AS name,
-    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, pg_attribute.attname) AS dropping
-FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
-WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
-UNION ALL
-SELECT
-    lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,
-    format('DROP TRIGGER %I ON %s;', pg_trigger.tgname, relation.found_as) AS dropping
-FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
-WHERE NOT pg_trigger.tgisinternal;
+    relkind IN ('r', 'p', 'v', 'm', 'f')
+    OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint));
 
 -- name: countable()
 -- The columns of the tables that hold somebody's data; of one with children, its own rows.

@@ -179,6 +179,8 @@ def require_no_shadows(
     schemas = [schema for schema in path if schema != "pg_temp"]
     words = {word.lower() for word in re.findall(r"\w+", text)}
     cursor = psycopg.RawCursor(connection)
+    if not cursor.execute(_QUERIES["has_functions"]).fetchall():
+        return
     for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
         if not name or name in words:
             raise StorageError(

@@ -59,6 +59,15 @@ INNER JOIN pg_namespace AS namespace ON made.namespace = namespace.oid
 INNER JOIN stranger ON made.owner = stranger.oid
 WHERE CAST(namespace.nspname AS TEXT) || '.' || made.name = any(CAST(:names AS TEXT[]));
 
+-- name: has_functions()
+-- To plan the next query takes long, and most databases have neither functions nor operators of their own.
+SELECT 1 FROM pg_proc
+WHERE oid >= 16384
+UNION ALL
+SELECT 1 FROM pg_operator
+WHERE oid >= 16384
+LIMIT 1;
+
 -- name: shadows(function_schemas, operator_schemas)
 -- What roles other than this one and superusers have made that a statement could find in the place of what is
 -- PostgreSQL's own: a function whose arguments fit a call better; an operator.

@@ -4,6 +4,10 @@
 SELECT CAST(relname AS TEXT) FROM pg_class
 WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(quote_ident(:schema));
 
+-- name: is_table(written)
+-- Asked often, and so without a table of the server's, for which a plan would be made each time.
+SELECT (pg_identify_object(CAST('pg_class' AS REGCLASS), to_regclass(:written), 0)).type = 'table' AS found;
+
 -- name: tables_of_schema(schema_name)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
@@ -50,10 +54,12 @@ SELECT current_setting('role');
 SELECT set_config('role', :role_name, FALSE);
 
 -- name: present(schema_name)
--- The index of a constraint goes with that, and has its name. Of a foreign table, only triggers are listed.
+-- The index of a constraint goes with that, and has its name.
 WITH relation AS (
     SELECT
-        pg_class.*,
+        pg_class.oid,
+        pg_class.relname,
+        pg_class.relkind,
         CASE WHEN pg_namespace.nspname = 'public' THEN '' ELSE quote_ident(pg_namespace.nspname) || '.' END
         || quote_ident(pg_class.relname) AS found_as
     FROM pg_class
@@ -62,49 +68,45 @@ WITH relation AS (
 )
 
 SELECT
-    CASE relkind
-        WHEN 'f' THEN '{}'
-        ELSE ARRAY[ARRAY[
-            lower(
-                CASE
-                    WHEN relkind IN ('r', 'p') THEN 'table '
-                    WHEN relkind IN ('v', 'm') THEN 'view '
-                    ELSE 'index '
-                END || relname
-            ),
-            format(
-                CASE
-                    WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
-                    WHEN relkind = 'v' THEN 'DROP VIEW %s;'
-                    WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
-                    ELSE 'DROP INDEX %s;'
-                END,
-                found_as
-            )
-        ]]
-    END AS itself,
-    CASE WHEN relkind IN ('r', 'p') THEN ARRAY(
-        SELECT
-            ARRAY[
-                lower('column ' || relation.relname || '.' || part.attname),
-                format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, part.attname)
-            ]
-        FROM pg_attribute AS part
-        WHERE part.attrelid = relation.oid AND part.attnum > 0 AND NOT part.attisdropped
-    ) ELSE '{}' END AS its_columns,
-    CASE WHEN relhastriggers THEN ARRAY(
-        SELECT
-            ARRAY[
-                lower('trigger ' || relation.relname || '.' || made.tgname),
-                format('DROP TRIGGER %I ON %s;', made.tgname, relation.found_as)
-            ]
-        FROM pg_trigger AS made
-        WHERE made.tgrelid = relation.oid AND NOT made.tgisinternal
-    ) ELSE '{}' END AS its_triggers
+    lower(
+        CASE
+            WHEN relkind IN ('r', 'p') THEN 'table '
+            WHEN relkind IN ('v', 'm') THEN 'view '
+            ELSE 'index '
+        END || relname
+    ) AS name,
+    format(
+        CASE
+            WHEN relkind IN ('r', 'p') THEN 'DROP TABLE %s;'
+            WHEN relkind = 'v' THEN 'DROP VIEW %s;'
+            WHEN relkind = 'm' THEN 'DROP MATERIALIZED VIEW %s;'
+            ELSE 'DROP INDEX %s;'
+        END,
+        found_as
+    ) AS dropping
 FROM relation
 WHERE
-    relkind IN ('r', 'p', 'v', 'm', 'f')
-    OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint));
+    relkind IN ('r', 'p', 'v', 'm')
+    OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint))
+UNION ALL
+SELECT
+    lower('column ' || relation.relname || '.' || part.attname) AS name,
+    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, part.attname) AS dropping
+FROM relation
+CROSS JOIN
+    LATERAL (
+        SELECT pg_attribute.attname FROM pg_attribute
+        WHERE
+            pg_attribute.attrelid = relation.oid AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+        OFFSET 0 -- by the index, and not all columns of the server's own tables
+    ) AS part
+WHERE relation.relkind IN ('r', 'p')
+UNION ALL
+SELECT
+    lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,
+    format('DROP TRIGGER %I ON %s;', pg_trigger.tgname, relation.found_as) AS dropping
+FROM relation INNER JOIN pg_trigger ON relation.oid = pg_trigger.tgrelid
+WHERE NOT pg_trigger.tgisinternal;
 
 -- name: countable()
 -- The columns of the tables that hold somebody's data; of one with children, its own rows.

@@ -390,9 +390,9 @@ class AtomicBackend(Bookkeeping, ABC):
 
     def _found_tables(self, migration: SQLMigration) -> list[str]:
         """Return the existing tables that a migration would create; refuse those with other columns."""
-        present = self.present()
-        there = sorted(migration.names_made(unless_there=True) & present.keys())
-        found = [name.removeprefix("table ") for name in there if name.startswith("table ")]
+        made = migration.names_made(unless_there=True)
+        present = self.present() if made else {}
+        found = [name[6:] for name in sorted(made & present.keys()) if name.startswith("table ")]
         wanted = self.build([*self.history({}), migration]).names() if found else set()
         for table in found:
             columns = {name for name in wanted if name.startswith(f"column {table}.")}

@@ -75,6 +75,10 @@ class Bookkeeping(DatabaseBackend, ABC):
     def state(self) -> object:
         """Return what differs after each change of the database; None if others could change it now."""
 
+    def has_table(self, name: str) -> bool:
+        """Return whether there is a table; an engine may have a cheaper way to ask for one than for all."""
+        return name in self.list_tables()
+
     @contextmanager
     def one_transaction(self) -> Iterator[None]:
         """Hold the write lock for a block: all of it is committed, or nothing."""
@@ -103,7 +107,7 @@ class Bookkeeping(DatabaseBackend, ABC):
             "SELECT {quoted.migration_id}, {quoted.applied_at_utc} FROM {0.migration_table_quoted}"
         )
         with self.translating_errors():
-            if not self.exists() or self.migration_table not in self.list_tables():
+            if not self.exists() or not self.has_table(self.migration_table):
                 return {}
             return {str(name): str(time) for name, time in self.execute(sql).fetchall()}
 
@@ -116,7 +120,7 @@ class Bookkeeping(DatabaseBackend, ABC):
     def records(self) -> Mapping[str, AppliedRecord]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
         with self.translating_errors():
-            if not self.exists() or "_migration_text" not in self.list_tables():
+            if not self.exists() or not self.has_table("_migration_text"):
                 return {}
             kept = self.query("kept_texts", (self.migration_table,))
         return {name: AppliedRecord(*rest) for name, *rest in kept}
@@ -165,7 +169,7 @@ class Bookkeeping(DatabaseBackend, ABC):
         """Return the tables that each applied migration adopted."""
         found = dict[str, list[str]]()
         with self.translating_errors():
-            if self.exists() and "_migration_adopted" in self.list_tables():
+            if self.exists() and self.has_table("_migration_adopted"):
                 for name, table in self.query("adopted_tables", (self.migration_table,)):
                     found.setdefault(str(name), []).append(str(table))
         return found
@@ -225,7 +229,7 @@ class Bookkeeping(DatabaseBackend, ABC):
     def _unrecord(self, migration: SQLMigration, operation: str = "rollback") -> None:
         self.unmark_one(migration, log=False)
         self.query("drop_text", (self.migration_table, migration.id))
-        if "_migration_adopted" in self.list_tables():
+        if self.has_table("_migration_adopted"):
             self.query("drop_adopted", (self.migration_table, migration.id))
         self.log_migration(migration, operation)
 

@@ -35,6 +35,7 @@ from poker_therapist.postgresql.connect import (
     WatchedConnection,
     configure,
     connect,
+    detailed,
     is_idle,
     is_lost,
     reason_of,
@@ -146,8 +147,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         finally:
             self.rollback()  # what a statement of its own has begun
             if not is_lost(self.connection):
-                # What a migration has set, prepared, locked or made for its session ends with it, and so does
-                # this lock.
+                # What a migration has set, prepared, locked or made for its session ends, like this lock.
                 self.connection.execute("DISCARD ALL")
                 configure(self.connection, self.location)
             if self.location.on_connect is not None:  # what that has set is gone, too
@@ -243,6 +243,10 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         """Return the names of all tables, as yoyo asks for them."""
         return [name for (name,) in self.query("all_tables", (self.schema,))]
 
+    @override
+    def has_table(self, name: str) -> bool:
+        return self.query("is_table", (quoted(self.schema, name),)) == [(True,)]
+
     def quote_identifier(self, name: str) -> str:
         """Return a name as a statement has it: that of a column, or of one of our tables with its schema."""
         tables = (*TABLE_NAMES, self.migration_table, self.log_table, self.version_table, self.lock_table)
@@ -301,7 +305,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
             position = int(error.diag.statement_position or 1) - 1
             line = statement.line + statement.text.count("\n", 0, position)
             in_words = error.sqlstate is None or error.sqlstate[:2] in ("40", "53", "55", "57", "25")
-            reason = str(self.translate_error(error)) if in_words else _detailed(error)
+            reason = str(self.translate_error(error)) if in_words else detailed(error)
             is_whole = migration.is_transactional(direction)
             if hint := _hint(error, statement.text[position:], is_whole=is_whole):
                 reason = f"{reason_of(error)}: {hint}"
@@ -371,7 +375,7 @@ class AtomicPostgreSQLBackend(AtomicBackend, PostgresqlPsycopgBackend):
         try:
             self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
-            raise migration.failure(direction, f"{_detailed(error)}: correct the migration") from error
+            raise migration.failure(direction, f"{detailed(error)}: correct the migration") from error
         self.connection.execute(set_path(SAFE_PATH, "LOCAL ").encode())
 
     @override
@@ -424,12 +428,6 @@ def _hint(error: psycopg.Error, there: str, *, is_whole: bool) -> str:
     if error.sqlstate == "42601" and there.startswith("\\"):
         return f"{there.split(maxsplit=1)[0]} is a command of psql, not SQL: remove it"
     return ""
-
-
-def _detailed(error: psycopg.Error) -> str:
-    """Return the server's message, with the row in its detail."""
-    detail = error.diag.message_detail
-    return f"{reason_of(error)} ({detail.rstrip('.')})" if detail else reason_of(error)
 
 
 def _locate(uri: Any) -> PostgreSQLLocation:

@@ -4,6 +4,10 @@
 SELECT CAST(relname AS TEXT) FROM pg_class
 WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(quote_ident(:schema));
 
+-- name: is_table(written)
+-- Asked often, and so without a table of the server's, for which a plan would be made each time.
+SELECT (pg_identify_object(CAST('pg_class' AS REGCLASS), to_regclass(:written), 0)).type = 'table' AS found;
+
 -- name: tables_of_schema(schema_name)
 SELECT CAST(relation.relname AS TEXT) FROM pg_class AS relation
 INNER JOIN pg_namespace AS namespace ON relation.relnamespace = namespace.oid
@@ -86,10 +90,17 @@ WHERE
     OR (relkind IN ('i', 'I') AND oid NOT IN (SELECT pg_constraint.conindid FROM pg_constraint))
 UNION ALL
 SELECT
-    lower('column ' || relation.relname || '.' || pg_attribute.attname) AS name,
-    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, pg_attribute.attname) AS dropping
-FROM relation INNER JOIN pg_attribute ON relation.oid = pg_attribute.attrelid
-WHERE relation.relkind IN ('r', 'p') AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+    lower('column ' || relation.relname || '.' || part.attname) AS name,
+    format('ALTER TABLE %s DROP COLUMN %I;', relation.found_as, part.attname) AS dropping
+FROM relation
+CROSS JOIN
+    LATERAL (
+        SELECT pg_attribute.attname FROM pg_attribute
+        WHERE
+            pg_attribute.attrelid = relation.oid AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+        OFFSET 0 -- by the index, and not all columns of the server's own tables
+    ) AS part
+WHERE relation.relkind IN ('r', 'p')
 UNION ALL
 SELECT
     lower('trigger ' || relation.relname || '.' || pg_trigger.tgname) AS name,

@@ -353,6 +353,12 @@ def reason_of(error: Exception) -> str:
     return escaped(said or " ".join(str(error).split()))
 
 
+def detailed(error: psycopg.Error) -> str:
+    """Return the server's message, with the row in its detail."""
+    detail = error.diag.message_detail
+    return f"{reason_of(error)} ({detail.rstrip('.')})" if detail else reason_of(error)
+
+
 def is_lost(connection: psycopg.Connection[Any]) -> bool:
     """Return whether a connection cannot be used any more."""
     return connection.closed or connection.pgconn.status != pq.ConnStatus.OK

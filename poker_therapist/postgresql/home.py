@@ -7,7 +7,7 @@ the schema of each table, and their path has only `pg_catalog`; temporary tables
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,16 +97,18 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
         }
         functions = [name for name, (_, plain) in asked.items() if plain == _IS_COORDINATOR]
         names = [name for name in asked if name not in functions]
-        found = cursor.execute(_QUERIES["made"], (names, functions)).fetchall()
-        made = [(*asked[name], kind, owner) for name, kind, owner in found]
-        tables = {(schema, name) for schema, name, _, _ in made}
-        for schema, name, kind, _ in made:
-            if kind in "vmf" and name in _BOOKKEEPING:
+        found = dict(cursor.execute(_QUERIES["there"], (names, functions)).fetchall())
+        tables = {asked[name] for name in found}
+        for (schema, name), kind in ((asked[one], kind) for one, kind in found.items()):
+            if kind in {"view", "materialized view", "foreign table"} and name in _BOOKKEEPING:
                 raise DatabaseUnreadable(
                     f"{escaped(schema)}.{name} in {location.name} is a view or foreign table: drop it"
                 )
-        of_citus = [one for one in made if one[1] not in TABLE_NAMES]
-        is_distributed = bool(of_citus) and _is_distributed(cursor, location, of_citus)
+        is_distributed = False
+        if any(asked[name][1] not in TABLE_NAMES for name in found):
+            # What is no superuser's is not Citus's.
+            of_citus = cursor.execute(_QUERIES["of_superusers"], (names, functions)).fetchall()
+            is_distributed = _is_distributed(cursor, location, {asked[name] for (name,) in of_citus})
     finally:
         connection.rollback()
     holding = [schema for schema in path if any((schema, name) in tables for name in TABLE_NAMES)]
@@ -127,17 +129,13 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
 
 
 def _is_distributed(
-    cursor: "psycopg.RawCursor[Any]",
-    location: PostgreSQLLocation,
-    made: Iterable[tuple[str, str, str, int]],
+    cursor: "psycopg.RawCursor[Any]", location: PostgreSQLLocation, tables: Collection[tuple[str, str]]
 ) -> bool:
-    """Return whether Citus has distributed our tables; what is no superuser's is not Citus's.
+    """Return whether Citus has distributed our tables, from the names of what superusers have made.
 
     Raises:
         StorageError: this is not the coordinator of its cluster.
     """
-    superusers = {oid for (oid,) in cursor.execute(_QUERIES["superusers"]).fetchall()}
-    tables = {(schema, name) for schema, name, _, owner in made if owner in superusers}
     for schema in [schema for schema, name in tables if name == _IS_COORDINATOR]:
         function = quoted(schema, _IS_COORDINATOR)
         if cursor.execute(f"SELECT {function}()".encode()).fetchone() == (False,):
@@ -179,6 +177,8 @@ def require_no_shadows(
     schemas = [schema for schema in path if schema != "pg_temp"]
     words = {word.lower() for word in re.findall(r"\w+", text)}
     cursor = psycopg.RawCursor(connection)
+    if not cursor.execute(_QUERIES["has_functions"]).fetchall():
+        return
     for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
         if not name or name in words:
             raise StorageError(

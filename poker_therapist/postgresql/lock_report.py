@@ -143,8 +143,8 @@ class ObservedBackend(AtomicPostgreSQLBackend):
                 self.lock_report.hold(SAME_ROWS, name, start)
 
     def _measure(self) -> dict[int, tuple[int, ...]]:
-        cursor = psycopg.RawCursor(self.connection)
-        return {oid: tuple(rest) for oid, *rest in cursor.execute(_QUERIES["counters"]).fetchall()}
+        found = psycopg.RawCursor(self.connection).execute(_QUERIES["counters"], (list(self._names),))
+        return {oid: tuple(rest) for oid, *rest in found.fetchall()}
 
     def _look(self, name: str, *values: Any) -> list[Any]:
         """Ask in the second session; that it cannot be asked must not stop the rehearsal."""

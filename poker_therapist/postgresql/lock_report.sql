@@ -30,14 +30,16 @@ WHERE
     AND (of_table.indrelid IS NULL OR held.mode = 'AccessExclusiveLock')
     AND held.pid = CAST(:pid AS INTEGER);
 
--- name: counters()
+-- name: counters(tables)
 -- Of this transaction: for each table its scans, rows inserted, updated and deleted, its file, and rows read.
+-- As pg_stat_xact_user_tables has them, which adds up those of indexes, too.
 SELECT
-    relid,
-    seq_scan,
-    n_tup_ins,
-    n_tup_upd,
-    n_tup_del,
-    CAST(coalesce(pg_relation_filenode(relid), 0) AS BIGINT) AS file,
-    coalesce(seq_tup_read, 0) AS seq_tup_read
-FROM pg_stat_xact_user_tables;
+    oid,
+    pg_stat_get_xact_numscans(oid) AS seq_scan,
+    pg_stat_get_xact_tuples_inserted(oid) AS n_tup_ins,
+    pg_stat_get_xact_tuples_updated(oid) AS n_tup_upd,
+    pg_stat_get_xact_tuples_deleted(oid) AS n_tup_del,
+    coalesce(pg_relation_filenode(oid), 0) AS file,
+    pg_stat_get_xact_tuples_returned(oid) AS seq_tup_read
+FROM pg_class
+WHERE oid = any(CAST(:tables AS OID[])) AND relkind IN ('r', 'm', 'p');

@@ -27,7 +27,7 @@ from poker_therapist.migrations.engine import RehearsalCopy
 from poker_therapist.migrations.files import SQLMigration
 from poker_therapist.migrations.lock_report import LockReport
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
-from poker_therapist.postgresql.catalog import describe, describe_all, extension_schemas, other_schemas
+from poker_therapist.postgresql.catalog import describe, describe_all, extension_schemas
 from poker_therapist.postgresql.compare import PostgreSQLRowComparison, copy_rows
 from poker_therapist.postgresql.connect import is_lost, open_connection, reason_of, translating_errors
 from poker_therapist.postgresql.expected import copy_settings
@@ -98,7 +98,6 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         self._schema = str(_ask(self._connection, "database_and_schema")[0][1])
         if not self.fallback_reason:  # or it would be the original
             disconnect_servers(self._connection)
-        self._size = self._measure()
         self._described = None
 
     def close(self) -> None:
@@ -221,8 +220,7 @@ class PostgreSQLRehearsalCopy(RehearsalCopy):
         return self._described
 
     def _schemas(self) -> list[str]:
-        others = [] if self.fallback_reason else other_schemas(self._connection, self._schema)
-        return [self._schema, *others]
+        return [self._schema, *(self._describe().schemas or ())]
 
     def _measure(self) -> int:
         return int(_ask(self._connection, "size", (self._schemas(),))[0][0])

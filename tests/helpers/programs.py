@@ -116,7 +116,7 @@ def _answer(asking: socket.socket) -> NoReturn:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  # so
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # so
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # so
-        code = _run(*words)
+        code = run_program(*words)
         threading._shutdown()  # type: ignore[attr-defined]  # as Python itself does, then
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -126,7 +126,7 @@ def _answer(asking: socket.socket) -> NoReturn:
         os._exit(code)
 
 
-def _run(program: str, *arguments: str) -> int:
+def run_program(program: str, *arguments: str) -> int:
     """Run a program as Python would; return its exit code."""
     words = list(arguments)
     try:

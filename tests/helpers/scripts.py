@@ -1,8 +1,14 @@
 """Python scripts in processes of their own."""
 
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from tests.helpers.faults import fork
+from tests.helpers.programs import run_program
 
 
 def run_script(script: str, database: str | Path) -> list[str]:
@@ -16,3 +22,27 @@ def run_script(script: str, database: str | Path) -> list[str]:
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.splitlines()
+
+
+def run_in_child(script: str, database: str | Path) -> list[str]:
+    """Run a script in a child of this process, which is quicker, and return the lines that it prints.
+
+    The child has imported and opened what this process has, and ends without what an interpreter does at its end.
+    """
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as error:
+        if not (child := fork()):
+            code = 1
+            try:
+                signal.alarm(120)
+                os.dup2(printed.fileno(), 1)
+                os.dup2(error.fileno(), 2)
+                with open(1, "w", closefd=False) as sys.stdout, open(2, "w", closefd=False) as sys.stderr:
+                    code = run_program("/python", "-c", script, str(database))
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for file in (printed, error):
+            file.seek(0)
+        said = error.read()
+        assert (code, said) == (0, ""), said
+        return printed.read().splitlines()

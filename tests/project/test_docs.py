@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +36,7 @@ from poker_therapist.sqlite import backup
 from tests.helpers import old_app
 from tests.helpers.checkout import ROOT, copy_checkout, environment
 from tests.helpers.cli import command as run_command
+from tests.helpers.databases import VARIABLE
 from tests.helpers.engines import execute, with_options
 from tests.helpers.migrating import IDS, NEXT
 from tests.helpers.programs import served_programs
@@ -184,7 +185,7 @@ def _insert(file: Path, anchor: str, text: str) -> None:
 
 def run(command: list[str], checkout: Path, *, fails: bool = False) -> str:
     """Run a command in a copy of the checkout; return what it printed, with its errors if it should fail."""
-    surroundings = environment(checkout)
+    surroundings = environment(checkout) | {"PYTEST_ADDOPTS": "-n0"}  # workers take seconds to start
     if (served := checkout.parent / "served").exists():
         surroundings["PATH"] = f"{served}{os.pathsep}{surroundings['PATH']}"
     done = subprocess.run(
@@ -332,11 +333,45 @@ def text_between_marks(page: Path) -> tuple[int, int]:
     return text.index("<!-- schema: written by `make docs` -->"), text.index("<!-- end of schema -->")
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each test of the module in turn has its copy of the checkout."""
+    return tmp_path_factory.mktemp("docs")
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(place: Path) -> Path:
     """A copy of the checkout, with an old database beside it."""
-    old_app.make(tmp_path / "RexVoice.db")
-    return copy_checkout(tmp_path / "checkout")
+    return _fresh_checkout(place)
+
+
+def _fresh_checkout(place: Path) -> Path:
+    shutil.rmtree(place / "to", ignore_errors=True)
+    (place / "to").mkdir()
+    old_app.make(place / "to" / "RexVoice.db")
+    return copy_checkout(place / "to" / "checkout")
+
+
+@pytest.fixture(scope="module")
+def programs(place: Path) -> Iterator[Path]:
+    """The folder of the programs, forked from a process that has imported the package of every copy."""
+    folder = place / "served"
+    with served_programs(folder, environment(_fresh_checkout(place))):
+        subprocess.run([folder / "python", "-c", ""], check=True)  # it has imported all of it
+        yield folder
+
+
+@pytest.fixture
+def served(checkout: Path, programs: Path) -> Iterator[None]:
+    """Let programs be forked, which is quicker; not for a test that changes the package."""
+    (checkout.parent / "served").symlink_to(programs)
+    before = _modules(checkout)
+    yield
+    assert _modules(checkout) == before
+
+
+def _modules(checkout: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in (checkout / "poker_therapist").rglob("*.py")}
 
 
 @pytest.fixture
@@ -366,22 +401,16 @@ def server(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def serving(checkout: Path, shown: list[Block], least: int = 4) -> AbstractContextManager[None]:
-    """Let the programs of so many blocks, or more, be forked, which is quicker; but not the README's."""
-    if len(shown) < least or shown[0].page == ROOT / "README.md":
-        return nullcontext()
-    return served_programs(checkout.parent / "served", environment(checkout))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CONTRIBUTING], ids=_name)
-def test_a_page_runs(page: Path, checkout: Path, server: str) -> None:
+def test_a_page_runs(page: Path, checkout: Path, server: str, request: pytest.FixtureRequest) -> None:
     """Every block of a page runs, in the order in which one reads them, and prints what the page shows."""
+    if page != ROOT / "README.md":
+        request.getfixturevalue("served")
     # A trouble has a test of its own, in which something is wrong.
     shown = [block for block in blocks(page) if block.heading not in SYMPTOMS | SYMPTOMS_ON_SERVER]
-    with serving(checkout, shown):
-        for block in shown:
-            run_block(block, checkout)
+    for block in shown:
+        run_block(block, checkout)
 
 
 def _swapped(one: str, other: str) -> str:
@@ -425,19 +454,6 @@ def test_a_block_that_is_wrong_fails(language: str, text: str, checkout: Path) -
         run_block(block, checkout)
 
 
-@pytest.mark.slow
-def test_the_worked_example_adds_a_migration(checkout: Path, server: str) -> None:
-    """Whoever follows CONTRIBUTING.md has another migration, with its way back, and a query that works."""
-    for block in blocks(CONTRIBUTING):
-        run_block(block, checkout)
-
-    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection:
-        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(conversation_context)")]
-        applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
-    assert columns[-3:] == ["created_at", "expires_at", "mood"]
-    assert applied == (f"{NEXT}_add_session_mood",)
-
-
 # What the page asks for in words: a new column is part of a player's export, and the operator's page says
 # what the migration does.
 IN_EXPORT = (
@@ -456,12 +472,25 @@ BY_HAND = {
 
 
 @pytest.mark.slow(first=True)
-def test_a_new_migration_changes_no_test(checkout: Path) -> None:
-    """Who follows CONTRIBUTING.md leaves the tests as they are, and the quick ones pass."""
-    for block in blocks(CONTRIBUTING):
-        # Without the commands for a server: the tests start one.
-        if block.heading == "Add a migration" and not re.search("createdb|pytest", block.text):
-            run_block(block, checkout)
+def test_a_new_migration_changes_no_test(
+    checkout: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who follows CONTRIBUTING.md has another migration, its way back and a query that works.
+
+    The tests stay as they are, and the quick ones pass.
+    """
+    monkeypatch.setenv(VARIABLE, server)  # the tests that run in here would start one
+    shown = blocks(CONTRIBUTING)
+    query = [block.heading for block in shown].index("Add a query")
+    for block in shown[:query]:
+        run_block(block, checkout)
+
+    with closing(sqlite3.connect(checkout / "RexVoice.db")) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(conversation_context)")]
+        applied = connection.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()
+    assert columns[-3:] == ["created_at", "expires_at", "mood"]
+    assert applied == (f"{NEXT}_add_session_mood",)
+
     for name, (before, after) in BY_HAND.items():
         text = (checkout / name).read_text(encoding="utf-8")
         assert text.count(before) == 1, name
@@ -478,7 +507,7 @@ def test_a_new_migration_changes_no_test(checkout: Path) -> None:
     }
     files = [f"tests/{folder}/test_{name}.py" for folder, names in parts.items() for name in names]
     # What has one body for both engines has one number in it, too: SQLite is enough.
-    one_engine = "not postgresql or files_postgresql or yoyo_postgresql"
+    one_engine = "not (postgresql or pgbouncer) or files_postgresql or yoyo_postgresql"
     tests = ["python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", one_engine, *files]
     ran = subprocess.run(
         tests, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False
@@ -486,6 +515,9 @@ def test_a_new_migration_changes_no_test(checkout: Path) -> None:
 
     assert ran.returncode == 0, ran.stdout[-3000:]
     assert (checkout / SQL / f"{NEXT}_add_session_mood.sql").exists()
+
+    for block in shown[query:]:
+        run_block(block, checkout)
 
 
 def test_the_rights_of_the_app_s_role_suffice(server: str) -> None:
@@ -1042,41 +1074,41 @@ _OPEN = "import poker_therapist; poker_therapist.get_pattern_storage('RexVoice.d
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("heading", SYMPTOMS)
 def test_a_trouble_looks_and_ends_as_the_page_says(heading: str, checkout: Path) -> None:
     """What the page quotes is what one reads in that trouble, and its commands end it."""
     remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
-    with serving(checkout, remedy, least=1):
-        said = SYMPTOMS[heading](checkout)
+    said = SYMPTOMS[heading](checkout)
 
-        assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
+    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
-        for block in remedy:
-            run_block(block, checkout)
-        if remedy:
-            run(["yoyo", "apply"], checkout)
-            run(["python", "-c", _OPEN], checkout)  # with its migrations
-            run(["poker-therapist", "status"], checkout)
+    for block in remedy:
+        run_block(block, checkout)
+    if remedy:
+        run(["yoyo", "apply"], checkout)
+        run(["python", "-c", _OPEN], checkout)  # with its migrations
+        run(["poker-therapist", "status"], checkout)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("heading", SYMPTOMS_ON_SERVER)
 def test_a_trouble_on_a_server_looks_and_ends_as_the_page_says(
     heading: str, checkout: Path, server: str
 ) -> None:
     """What the page quotes is what one reads in that trouble, and its commands end it."""
     remedy = [block for block in blocks(TROUBLESHOOTING) if block.heading == heading]
-    with serving(checkout, remedy, least=1):
-        said = SYMPTOMS_ON_SERVER[heading](checkout)
+    said = SYMPTOMS_ON_SERVER[heading](checkout)
 
-        assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
+    assert all(_as_of_now(quoted) in said for quoted in re.findall("`([^`]+)`", heading)), said
 
-        for block in remedy:
-            run_block(block, checkout)
-        if remedy:
-            run([*ON_SERVER, "apply"], checkout)
-            get_pattern_storage(SERVER, migrate=False).close()
-            run(["poker-therapist", "status", "--database", SERVER], checkout)
+    for block in remedy:
+        run_block(block, checkout)
+    if remedy:
+        run([*ON_SERVER, "apply"], checkout)
+        get_pattern_storage(SERVER, migrate=False).close()
+        run(["poker-therapist", "status", "--database", SERVER], checkout)
 
 
 def test_every_trouble_of_the_page_is_tried() -> None:

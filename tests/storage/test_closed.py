@@ -9,7 +9,7 @@ import pytest
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
 from tests.helpers.engines import postgresql_only, query, sqlite_only, with_options
 from tests.helpers.players import add_legacy_rows
-from tests.helpers.scripts import run_script
+from tests.helpers.scripts import run_in_child
 
 USER, OTHER = 7, 8
 
@@ -44,7 +44,7 @@ use("parent")
 
 
 def test_a_storage_that_is_closed_is_closed_in_a_forked_child_too(migrated: str) -> None:
-    lines = run_script(CLOSED_BEFORE_THE_FORK, migrated)
+    lines = run_in_child(CLOSED_BEFORE_THE_FORK, migrated)
 
     assert lines == ["child is refused"] * 3 + ["parent is refused"] * 3
     assert query(migrated, "SELECT pattern_key FROM user_patterns") == [("parent",)]

@@ -14,7 +14,7 @@ from poker_therapist import PatternStorage, StorageClosed, TransactionConflict, 
 from tests.helpers.engines import sqlite_only
 from tests.helpers.faults import fork
 from tests.helpers.pooler import engine_or_pooler
-from tests.helpers.scripts import run_script
+from tests.helpers.scripts import run_in_child
 from tests.helpers.snapshots import everything, is_whole
 
 engine = engine_or_pooler
@@ -198,7 +198,7 @@ print(*ends)
 @pytest.mark.slow
 def test_closing_while_other_threads_work_ends_them_with_storage_closed(migrated: str) -> None:
     """In a process of its own, for a driver may crash if a connection is closed while it is used."""
-    lines = run_script(CLOSE_WHILE_OTHERS_WORK, migrated)
+    lines = run_in_child(CLOSE_WHILE_OTHERS_WORK, migrated)
 
     assert lines == ["StorageClosed"]
     assert is_whole(migrated)

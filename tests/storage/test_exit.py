@@ -1,30 +1,26 @@
 """The interpreter ends while a daemon thread uses the storage."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 
 from tests.helpers.engines import query
+from tests.helpers.scripts import run_script
 from tests.helpers.snapshots import is_whole
 
 RUNS = 20
 
+# Each run is a child, forked before anything is open, whose interpreter ends as any does: by all of its script.
 SCRIPT = """
-import atexit, sys, threading
+import atexit, os, sys, threading
 
 def save_at_the_end():
-    storage.save_pattern(7, "at exit", "before our import", 1)
+    storage.save_pattern(7, "at exit", f"before our import, {run}", 1)
     print("first handler", flush=True)
 
 atexit.register(save_at_the_end)  # handlers run in reverse: after those of the package
 
 from poker_therapist import get_pattern_storage
-
-storage = get_pattern_storage(sys.argv[1])
-run = sys.argv[2]
-saved = threading.Event()
 
 def work():
     step = 0
@@ -37,6 +33,16 @@ def work():
         if step == 3:
             saved.set()
 
+for run in range(RUNS):
+    child = os.fork()
+    if child == 0:
+        break
+    print("ended with", os.waitpid(child, 0)[1], flush=True)
+else:
+    os._exit(0)
+
+storage = get_pattern_storage(sys.argv[1])
+saved = threading.Event()
 atexit.register(print, "last handler", flush=True)
 threading.Thread(target=work, daemon=True).start()
 saved.wait()
@@ -47,17 +53,12 @@ saved.wait()
 def test_a_daemon_thread_does_not_crash_the_end_of_the_interpreter(
     migrated: str, report: Callable[[str], None]
 ) -> None:
-    for run in range(RUNS):
-        ended = subprocess.run(
-            [sys.executable, "-X", "faulthandler", "-c", SCRIPT, migrated, str(run)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "last handler\nfirst handler\n", "")
+    lines = run_script(SCRIPT.replace("RUNS", str(RUNS)), migrated)
 
-        assert query(migrated, "SELECT 1 FROM user_patterns WHERE pattern_type = 'at exit'") == [(1,)]
+    assert lines == ["last handler", "first handler", "ended with 0"] * RUNS
+    at_exit = query(migrated, "SELECT pattern_key FROM user_patterns WHERE pattern_type = 'at exit'")
+    assert {key for (key,) in at_exit} == {f"before our import, {run}" for run in range(RUNS)}
+    for run in range(RUNS):
         saved = {
             key
             for (key,) in query(

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.engines import postgresql_only, sqlite_only
-from tests.helpers.scripts import run_script
+from tests.helpers.scripts import run_in_child, run_script
 from tests.helpers.snapshots import is_whole
 
 FORK = """
@@ -61,7 +61,7 @@ print("all:", storage.get_pattern(7, "count", "all"), len(storage.get_patterns_b
 
 
 def test_a_forked_child_saves_and_reads_on_a_connection_of_its_own(migrated: str) -> None:
-    lines = run_script(FORK + FORK_AND_SAVE, migrated)
+    lines = run_in_child(FORK + FORK_AND_SAVE, migrated)
 
     assert lines == [
         "child uses its parent's: False",
@@ -143,7 +143,7 @@ print("saved:", len(storage.get_patterns_by_type(7, "from")))
 
 
 def test_a_child_forked_inside_a_transaction_is_not_in_it(migrated: str) -> None:
-    lines = run_script(FORK + FORK_IN_TRANSACTION, migrated)
+    lines = run_in_child(FORK + FORK_IN_TRANSACTION, migrated)
 
     assert lines == [
         "child sees: parent, before",
@@ -185,7 +185,7 @@ def test_a_child_that_leaves_its_parent_s_transaction_changes_nothing_in_it(
 ) -> None:
     """Neither a save nor a commit nor a rollback may reach the parent's connection from there."""
     script = LEAVE_TRANSACTION_IN_CHILD.replace("LEAVE", leave).replace("BLOCK", block)
-    lines = run_script(FORK + script, migrated)
+    lines = run_in_child(FORK + script, migrated)
 
     assert lines == ["child ended with 0", "others see: 0", "inside: 3101", "saved: 3101 1"]
     assert is_whole(migrated)

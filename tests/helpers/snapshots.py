@@ -24,10 +24,10 @@ BOOKKEEPING = (
     "_migration_adopted",
 )
 
-# What differs from run to run in the record of migrations and in the names of backups: a time, a chance id.
+# What differs from run to run in the record of migrations and in the names of files: a time, a chance id.
 _VARIES = re.compile(
     r"datetime\.datetime\([^)]*\)|\d{4}-\d\d-\d\d[ T][-\d:.+Z]+|\d{8}T\d{6}\.\d+Z|"
-    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b"
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b|(?<=\.part-)\w+"
 )
 
 _INTERRUPTED = "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL"

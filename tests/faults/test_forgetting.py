@@ -17,15 +17,19 @@ USER, OTHER = 99, 98
 # In every text of the forgotten player, and in nobody else's.
 MARK = "forget-me"
 
+# Every third number, with whose row it is in and the word in its texts.
 NUMBERS = f"""
-    WITH RECURSIVE number (n, who, word) AS (
-        SELECT 1, {USER}, '{MARK}'
+    WITH RECURSIVE every_third (n) AS (
+        SELECT {{first}}
         UNION ALL
+        SELECT n + 3 FROM every_third WHERE n + 3 <= {{rows}}
+    ),
+    number (n, who, word) AS (
         SELECT
-            n + 1,
+            n,
             CASE WHEN n % 10 = 0 THEN {OTHER} ELSE {USER} END,
             CASE WHEN n % 10 = 0 THEN 'keep-it' ELSE '{MARK}' END
-        FROM number WHERE n < {{rows}}
+        FROM every_third
     )
 """
 NOW = "'2026-01-05T18:12:01.000000+00:00'"
@@ -33,24 +37,21 @@ NOW = "'2026-01-05T18:12:01.000000+00:00'"
 FILL = {
     "user_patterns": f"""
         (user_id, pattern_type, pattern_key, pattern_value, confidence, created_at, updated_at)
-        {NUMBERS} SELECT who, word || (n % 7), word || n, {{json}}, 0.5, {NOW}, {NOW} FROM number
-        WHERE n % 3 = 0""",
+        {NUMBERS} SELECT who, word || (n % 7), word || n, {{json}}, 0.5, {NOW}, {NOW} FROM number""",
     "conversation_context": f"""
         (user_id, context_key, context_value, session_id, created_at)
-        {NUMBERS} SELECT who, word || (n % 7), {{json}}, word || (n % 50), {NOW} FROM number
-        WHERE n % 3 = 1""",
+        {NUMBERS} SELECT who, word || (n % 7), {{json}}, word || (n % 50), {NOW} FROM number""",
     "user_insights": f"""
         (user_id, insight_type, insight_data, importance, created_at)
-        {NUMBERS} SELECT who, word || (n % 7), {{json}}, 0.5, {NOW} FROM number
-        WHERE n % 3 = 2""",
+        {NUMBERS} SELECT who, word || (n % 7), {{json}}, 0.5, {NOW} FROM number""",
 }
 
 
 def fill(database: str, rows: int) -> None:
     text = """'"' || word || n || '"'"""
     json = f"CAST({text} AS JSON)" if is_server(database) else text
-    for table, rest in FILL.items():
-        run_sql(database, f"INSERT INTO {table} {rest.format(rows=rows, json=json)}")
+    for first, (table, rest) in enumerate(FILL.items(), start=1):
+        run_sql(database, f"INSERT INTO {table} {rest.format(first=first, rows=rows, json=json)}")
 
 
 def rows_of(database: str, user: int) -> list[list[tuple[Any, ...]]]:

@@ -22,7 +22,7 @@ def kill_again_and_again(database: str, kills: int) -> dict[int, int]:
     writers = [Writer(database, player) for player in range(1, WRITERS + 1)]
     try:
         for player in range(WRITERS + 1, WRITERS + 1 + kills):
-            wait_for_any(writers, chance.randrange(50))
+            wait_for_any(writers, chance.randrange(20))
             victim = writers.pop(chance.randrange(WRITERS))
             victim.kill()
             dead[victim.player] = victim.reap()

@@ -7,19 +7,21 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import count
 from pathlib import Path
 
 from poker_therapist import get_pattern_storage, testing
 from poker_therapist.engines import engine_for
 from poker_therapist.location import locate
 from poker_therapist.schema import migrations_folder
+from poker_therapist.testing.scratch import SQLiteScratch
 from tests.helpers import old_app, postgresql
 from tests.helpers.databases import Databases
 from tests.helpers.engines import is_server, run_sql
 from tests.helpers.migrating import IDS
 from tests.helpers.players import add_legacy_rows
 from tests.helpers.postgresql import IN_PARTS, PATIENCE, ROWS, migrate, name_of
-from tests.helpers.snapshots import Snapshot, everything
+from tests.helpers.snapshots import Left, Snapshot, everything, is_whole, left_by
 
 COMMANDS = {"apply": ["apply"], "rollback": ["rollback", "--all"], "reapply": ["reapply", "--all"]}
 # By its id: without one yoyo warns that it rolls back one alone.
@@ -78,6 +80,35 @@ class OnSQLite:
         arguments = yoyo_arguments("sqlite+atomic", command, path, self.floor)
         return testing.run_killed_at(step, lambda: run_yoyo(arguments))
 
+    def left_at(self, command: str, one_in: int) -> list[Left]:
+        """Return what a kill before each of so many statements would leave, from copies of the files.
+
+        One run, which nobody kills, copies them: of a killed process the system keeps what it has written and
+        drops the locks, and so does a copy. Where that is something new, the test kills a process after all.
+        """
+        steps = count(1)
+
+        def copy_files(_statement: str) -> None:
+            if (step := next(steps)) % one_in == 0:
+                shutil.copytree(self.folder / "copy", self.folder / f"step-{step}")
+
+        def watched(arguments: list[str]) -> None:
+            SQLiteScratch(self.folder).watch(copy_files)
+            run_yoyo(arguments)
+
+        with self.copy() as database:
+            arguments = yoyo_arguments("sqlite+atomic", command, Path(database), self.floor)
+            assert testing.run_killed_at(0, lambda: watched(arguments)) == 0
+        found = list[Left]()
+        for step in count(one_in, one_in):
+            folder = self.folder / f"step-{step}"
+            if not folder.exists():
+                return found
+            assert is_whole(folder / "RexVoice.db")
+            found.append(left_by(folder / "RexVoice.db"))
+            shutil.rmtree(folder)
+        return found
+
     def add_rows(self) -> None:
         """Add what only an up-to-date database can hold: here the migrations themselves have."""
 
@@ -101,6 +132,10 @@ class OnPostgreSQL:
     def run(self, command: str, database: str | None = None, step: int = 0) -> int:
         """Run a yoyo command in a child, killed before a statement unless that is 0; return its code."""
         return migrate(_ARGUMENTS[command], database or self.original, step).code
+
+    def left_at(self, _command: str, _one_in: int) -> list[Left]:
+        """Return nothing: what a server would leave nobody can copy."""
+        return []
 
     def add_rows(self) -> None:
         """Add what only an up-to-date database can hold."""

@@ -24,11 +24,13 @@ BOOKKEEPING = (
     "_migration_adopted",
 )
 
-# What differs from run to run in the record of migrations and in the names of backups: a time, a chance id.
+# What differs from run to run in the record of migrations and in the names of files: a time, a chance id.
 _VARIES = re.compile(
     r"datetime\.datetime\([^)]*\)|\d{4}-\d\d-\d\d[ T][-\d:.+Z]+|\d{8}T\d{6}\.\d+Z|"
-    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b"
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b|(?<=\.part-)\w+"
 )
+
+_STORED_SQL = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 _INTERRUPTED = "SELECT migration_id FROM _migration_text WHERE applied_at IS NULL AND apply_sql IS NOT NULL"
 
@@ -70,8 +72,23 @@ def _everything_on_server(connection: psycopg.Connection[Any], schema: str = "pu
 
 
 def _everything_on_sqlite(path: Path) -> Snapshot:
-    found = rows(path)
-    return Snapshot(stored_sql(path), found, applied(path), found.pop("sqlite_sequence", []))
+    with connect(path) as connection:
+        return _everything_there(connection)
+
+
+def _everything_there(connection: sqlite3.Connection) -> Snapshot:
+    """Return the whole state of an SQLite database; to open it again for each query takes longer."""
+    catalog = connection.execute(_STORED_SQL).fetchall()
+    found = _rows(connection)
+    record = []
+    if any(name == "_yoyo_migration" for _, name, *_ in catalog):
+        record = connection.execute("SELECT migration_id FROM _yoyo_migration ORDER BY 1").fetchall()
+    return Snapshot(
+        [row for row in catalog if row[2] not in BOOKKEEPING],
+        found,
+        [name for (name,) in record],
+        found.pop("sqlite_sequence", []),
+    )
 
 
 class Left(NamedTuple):
@@ -102,10 +119,17 @@ def left_by(database: str | Path) -> Left:
         names = {name for (name,) in connection.execute(found).fetchall()} & {*BOOKKEEPING}
         for name in sorted(names):
             of_table = connection.execute(f"SELECT * FROM {name}").fetchall()
-            record += [f"{name} {_VARIES.sub('', str(row))}" for row in of_table]
+            record += [f"{name} {', '.join(map(_without_chance, row))}" for row in of_table]
         begun = connection.execute(_INTERRUPTED).fetchall() if "_migration_text" in names else []
-        state = _everything_on_server(connection) if is_server(database) else everything(database)
+        state = (_everything_on_server if is_server(database) else _everything_there)(connection)
     return Left(state, record, files, sorted(name for (name,) in begun))
+
+
+def _without_chance(value: object) -> str:
+    text = repr(value)
+    return (
+        text if len(text) > 100 else _VARIES.sub("", text)
+    )  # a script has neither, and takes long to search
 
 
 def tables(database: str | Path) -> list[str]:
@@ -174,15 +198,19 @@ def schema(path: Path) -> dict[str, str]:
 
 def stored_sql(path: Path) -> list[tuple[Any, ...]]:
     """Return the text of everything in the schema."""
-    found = query(path, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
-    return [row for row in found if row[2] not in BOOKKEEPING]
+    return [row for row in query(path, _STORED_SQL) if row[2] not in BOOKKEEPING]
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table that holds data, counters of ids included."""
-    found = query(path, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    with connect(path) as connection:
+        return _rows(connection)
+
+
+def _rows(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
     return {
-        table: sorted(query(path, f"SELECT * FROM {quoted(table)}"), key=repr)
+        table: sorted(connection.execute(f"SELECT * FROM {quoted(table)}"), key=repr)
         for (table,) in found
         if table not in BOOKKEEPING
     }

@@ -198,6 +198,13 @@ DEEDS = {"saving": SAVING, "forgetting": FORGETTING, "migrating": MIGRATING, "co
 _known: dict[bytes, snapshots.Snapshot] = {}
 
 
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """Forget what was seen after each test: a larger process is slower to fork."""
+    yield
+    _known.clear()
+
+
 def look(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return what each database in a folder holds; fail if one is damaged or anything else is left.
 

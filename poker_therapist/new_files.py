@@ -58,6 +58,11 @@ class PrivateFolder:
         """Return the names of the files in it."""
         return set(os.listdir(self._at if self.descriptor is None else self.descriptor))  # noqa: PTH208
 
+    def replace(self, source: str, target: str) -> None:
+        """Give a file of it the name of another, which is removed."""
+        there = {"src_dir_fd": self.descriptor, "dst_dir_fd": self.descriptor}
+        os.replace(self._at / source, self._at / target, **there)  # noqa: PTH105  # Path has no descriptors
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove files of it; others may do so, too."""
         for name in names:

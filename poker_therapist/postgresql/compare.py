@@ -49,7 +49,7 @@ class PostgreSQLRowComparison(RowComparison):
         same = " = ".join(values)
         if before.type in _EQUAL_IS_SAME and "COLLATE" not in before.extra:
             return same
-        return f"{same} AND NOT {self.unequal(column)}"
+        return f"{same} AND NOT {self.unequal(table, column)}"
 
     @override
     def first_row(self, query: str) -> Any:

@@ -1,6 +1,7 @@
 """The rows of two SQLite files, compared on one connection to which the second is attached."""
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from poker_therapist.migrations.compare import ComparedTable, RowComparison, Sid
 from poker_therapist.sqlite.connect import watched
 
 _SCHEMAS = {Side.BEFORE: "main", Side.AFTER: "other"}
+# By a declared type (https://sqlite.org/datatype3.html): such a column holds no number, or none but reals.
+_AFFINITY = re.compile(
+    r"(?!.*INT)(?:.*(?P<text>CHAR|CLOB|TEXT)|(?!.*BLOB).*(?P<real>REAL|FLOA|DOUB))", re.I | re.S
+)
 
 
 class SQLiteRowComparison(RowComparison):
@@ -21,6 +26,7 @@ class SQLiteRowComparison(RowComparison):
 
     def __init__(self, before: Path, after: Path) -> None:
         """Open both."""
+        self._kinds: dict[tuple[str, str, str], str | None] = {}
         self._connection = watched(sqlite3.connect(before, isolation_level=None), after)
         self._connection.text_factory = _readable
         self._connection.execute("ATTACH ? AS other", (str(after),))
@@ -43,10 +49,17 @@ class SQLiteRowComparison(RowComparison):
         return f"{value} COLLATE BINARY", f"typeof({value})"
 
     @override
+    def says_all(self, table: str, column: str) -> bool:  # only an integer and a real are equal, and differ
+        kinds = {self._kinds.get((schema, table, column)) for schema in _SCHEMAS.values()}
+        return len(kinds) == 1 and None not in kinds
+
+    @override
     def same_key(self, table: str, column: str) -> str:
         # The first half can use an index, whatever its collation.
         same = f"{Side.BEFORE.value_of(column)} IS {Side.AFTER.value_of(column)}"
-        return f"{same} AND NOT {self.unequal(column)}"
+        if self._kinds.get(("main", table, column)) == "rowid" and self.says_all(table, column):
+            return same
+        return f"{same} AND NOT {self.unequal(table, column)}"
 
     @override
     def first_row(self, query: str) -> Any:
@@ -54,22 +67,29 @@ class SQLiteRowComparison(RowComparison):
 
     def _read_tables(self, schema: str) -> dict[str, ComparedTable]:
         names = self._connection.execute(
-            f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table'"
+            f"SELECT name, rootpage > 0 FROM {schema}.sqlite_schema WHERE type = 'table'"
         ).fetchall()
         tables = {}
-        for (name,) in names:
+        for name, is_stored in names:
             if name == "sqlite_sequence" or not name.startswith(BOOKKEEPING):
                 # One of the app's that needs a module, collation or function that is not known here.
                 with contextlib.suppress(sqlite3.OperationalError):
-                    tables[name] = self._read_table(schema, name)
+                    tables[name] = self._read_table(schema, name, is_stored=is_stored)
         return tables
 
-    def _read_table(self, schema: str, table: str) -> ComparedTable:
+    def _read_table(self, schema: str, table: str, *, is_stored: bool) -> ComparedTable:
         if table == "sqlite_sequence":  # where AUTOINCREMENT continues
             return ComparedTable(("name", "seq"), key=("name",), counter="seq")
         # 1: an internal column of a virtual table such as a full-text index
-        sql = "SELECT name, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1"
-        columns = dict(self._connection.execute(sql, (table, schema)).fetchall())
+        sql = "SELECT name, pk, type FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1"
+        rows = self._connection.execute(sql, (table, schema)).fetchall()
+        columns = {name: place for name, place, _ in rows}
+        sql = "SELECT 1 FROM pragma_index_list(?, ?) WHERE origin = 'pk'"
+        has_rowid_alias = not self._connection.execute(sql, (table, schema)).fetchall()
+        for name, place, declared in rows if is_stored else ():  # a module returns what it likes
+            found = _AFFINITY.match(declared)
+            kind = "rowid" if place and has_rowid_alias else found and found.lastgroup
+            self._kinds[schema, table, name] = kind
         key = [column for column, position in columns.items() if position]
         if key:  # which may be NULL in any number of rows, unless it is the rowid
             nulls = " OR ".join(f"{quoted(column)} IS NULL" for column in key)

@@ -116,7 +116,7 @@ class SQLiteRehearsalCopy(RehearsalCopy):
 
     @override
     def return_to_after(self) -> bool:
-        self._copy(_AFTER, _WORK)
+        self._folder.replace(_AFTER, _WORK)
         return True
 
     def _copy(self, source: str, target: str) -> int:

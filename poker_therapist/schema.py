@@ -6,7 +6,7 @@ migrations (status, rehearse, copy) imports it when it is called.
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from poker_therapist.location import Location, command_about
 from poker_therapist.tables import TABLES
 
 if TYPE_CHECKING:
+    from poker_therapist.migrations.atomic import AtomicBackend
     from poker_therapist.migrations.progress import Progress
     from poker_therapist.migrations.rehearse import Rehearsal
     from poker_therapist.migrations.status import Status
@@ -179,21 +180,24 @@ def are_shipped(sources: Sequence[str]) -> bool:
     return {Path(source).resolve().parent for source in sources} <= {migrations_folder("").resolve()}
 
 
-def sources_for(location: Location, given: Sequence[str] = ()) -> list[str]:
+def sources_for(
+    location: Location, given: Sequence[str] = (), backend: "AtomicBackend | None" = None
+) -> list[str]:
     """Return the folders whose migrations a database is to have, asking the database what is applied.
 
     Args:
         location: where it is.
         given: what an ini file or an operator names. Shipped folders mean those of the database's engine,
             and an optional one if it is named.
+        backend: what asks the database; unless given, one for this alone.
 
     Raises:
         StorageError: the database cannot be read.
     """
     if not are_shipped(given):
         return list(given)
-    with engine_for(location).backend() as backend:
-        wanted = folders_for(location, backend.applied())
+    with nullcontext(backend) if backend else engine_for(location).backend() as asked:
+        wanted = folders_for(location, asked.applied())
     named = {Path(source).resolve() for source in given}
     optional = [migrations_folder(name) for name in location.folders]
     wanted += [one for one in optional if one not in wanted and one.resolve() in named]
@@ -212,7 +216,7 @@ def read_status(location: Location, sources: Sequence[str] = ()) -> "Status":
     from poker_therapist.migrations import status
 
     with engine_for(location).backend() as backend:
-        return status.read_status(backend, sources_for(location, sources))
+        return status.read_status(backend, sources_for(location, sources, backend))
 
 
 def rehearse(

@@ -108,9 +108,9 @@ def plan(
     if script and as_json:
         raise click.UsageError("--json cannot be used with --script")
     location, given = where.migrations()
-    sources = schema.sources_for(location, given)
     engine = engine_for(location)
     with engine.backend() as backend:
+        sources = schema.sources_for(location, given, backend)
         planned = make_plan(engine, backend, sources, direction="rollback" if rollback else "apply", to=to)
         name = str(output.absolute() if output else "plan.sql")
         text = write_script(engine.script(backend), planned, name) if script else ""

@@ -195,7 +195,7 @@ def list_(where: Where, *, as_json: bool) -> int:
     """
     location, given = where.migrations()
     with engine_for(location).backend() as backend:
-        found = run.listed(backend, schema.sources_for(location, given))
+        found = run.listed(backend, schema.sources_for(location, given, backend))
         exists = backend.exists()
     if as_json:
         rows = [{"id": one.id, "status": status, "source": one.source_dir} for one, status in found]

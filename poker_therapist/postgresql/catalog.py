@@ -15,20 +15,23 @@ from poker_therapist.sqlfile import Placeholders, read_queries
 
 _HERE = Path(__file__)
 _QUERIES = read_queries(Placeholders.POSTGRESQL, _HERE.with_suffix(".sql"), _HERE.with_name("parts.sql"))
-# Catalogs of the server of which many databases have no row of their own, each row one object.
+_OF_USERS = "WHERE oid >= 16384"  # those with a lower number are the server's own
+# Catalogs of which many databases have no row of their own; those of rare ones are told as they are.
 _OWN = ("policy", "proc", "rewrite", "statistic_ext", "trigger", "ts_config")
-_RARE_IN_SCHEMAS = (
-    *("collation", "conversion", "opclass", "operator", "opfamily", "ts_dict", "ts_parser", "ts_template"),
-)
+_RARE = ("collation", "conversion", "opclass", "operator", "opfamily", "ts_dict", "ts_parser", "ts_template")
 _RARE_BEYOND = (
     *("am", "amop", "amproc", "cast", "default_acl", "event_trigger", "extension", "foreign_data_wrapper"),
     *("foreign_server", "language", "publication", "publication_namespace", "transform"),
 )
-_OF_USERS = "WHERE oid >= 16384"  # those with a lower number are the server's own
-# A part of a query that is only about some of these kinds.
-_PART = re.compile(
-    r"^ *UNION ALL -- if ([\w ]+)\n.*?(?=^ *UNION ALL|^\)|^ORDER BY)", re.DOTALL | re.MULTILINE
-)
+_OTHER_KINDS = {
+    "attribute": "pg_attribute WHERE attrelid >= 16384 AND attacl IS NOT NULL",
+    "composite": "pg_class WHERE relkind = 'c'",
+    "description": "pg_description WHERE objoid >= 16384",
+    "seclabel": "pg_seclabel",
+    "type": f"pg_type {_OF_USERS} AND typtype NOT IN ('c', 'm') AND (typtype <> 'b' OR typarray <> 0)",
+}
+# A part of a query that is only about some kinds.
+_PART = re.compile(r"^ *UNION ALL -- if ([\w ]+)\n.*?(?=^ *UNION ALL|^\)|^ORDER)", re.DOTALL | re.MULTILINE)
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -102,21 +105,21 @@ def describe(
 
 
 def _kinds(cursor: psycopg.RawCursor[Any], *, beyond: bool) -> frozenset[str]:
-    """Return which kinds there are of those that many databases have not: to plan a query takes long."""
-    names = (*_OWN, *_RARE_IN_SCHEMAS, *(_RARE_BEYOND if beyond else ()))
-    asked = ", ".join(f"EXISTS (SELECT FROM pg_{name} {_OF_USERS}) AS {name}" for name in names)
-    (found,) = cursor.execute(f"{_QUERIES['kinds']}, {asked}".encode()).fetchall()
-    columns = cursor.description or ()
-    present = [column.name for column, is_there in zip(columns, found, strict=True) if is_there]
+    """Return which kinds of objects there are, of those that many databases have not."""
+    names = (*_OWN, *_RARE, *(_RARE_BEYOND if beyond else ()))
+    asked = _OTHER_KINDS | {name: f"pg_{name} {_OF_USERS}" for name in names}
+    query = f"SELECT {', '.join(f'EXISTS (SELECT FROM {rows})' for rows in asked.values())}"
+    (found,) = cursor.execute(query.encode()).fetchall()
+    present = [kind for kind, is_there in zip(asked, found, strict=True) if is_there]
     return frozenset((*present, "beyond") if beyond else present)
 
 
 @cache
 def _only(query: str, kinds: frozenset[str]) -> str:
-    """Return a query without the parts that are about other kinds."""
+    """Return a query without the parts that are about other kinds: to plan them takes long."""
     rare = " UNION ALL ".join(
         f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found {_OF_USERS}"
-        for name in kinds.intersection((*_RARE_IN_SCHEMAS, *_RARE_BEYOND))
+        for name in kinds.intersection((*_RARE, *_RARE_BEYOND))
     )
     present = kinds | {"rare"} if rare else kinds
     query = _PART.sub(lambda part: "" if present.isdisjoint(part[1].split()) else part[0], query)

@@ -7,7 +7,7 @@ the schema of each table, and their path has only `pg_catalog`; temporary tables
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _QUERIES = read_queries(Placeholders.POSTGRESQL, Path(__file__).with_suffix(".sq
 SAFE_PATH = ("pg_catalog", "pg_temp")
 _OURS = tuple(table.name for table in TABLES)
 _BOOKKEEPING = ("_yoyo_migration", "_migration_text", "_migration_adopted", "_yoyo_log", "_yoyo_version")
-_IS_COORDINATOR = "citus_is_coordinator"
+_OF_CITUS = ("pg_dist_partition", "pg_dist_node")
 TABLE_NAMES = (*_OURS, *_BOOKKEEPING)
 _UNQUALIFIED = re.compile(
     rf"(\b(?:FROM|INTO|JOIN|UPDATE|TABLE(?: IF NOT EXISTS)?) )({'|'.join(TABLE_NAMES)})\b"
@@ -90,25 +90,17 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
     if wanted:
         path = path[:1]
     try:
-        asked = {
-            quoted(schema, name) + ("()" if name == _IS_COORDINATOR else ""): (schema, name)
-            for schema in (*path, "pg_catalog")
-            for name in (*TABLE_NAMES, "pg_dist_partition", "pg_dist_node", _IS_COORDINATOR)
-        }
-        functions = [name for name, (_, plain) in asked.items() if plain == _IS_COORDINATOR]
-        names = [name for name in asked if name not in functions]
-        found = dict(cursor.execute(_QUERIES["there"], (names, functions)).fetchall())
-        tables = {asked[name] for name in found}
-        for (schema, name), kind in ((asked[one], kind) for one, kind in found.items()):
+        names = (*TABLE_NAMES, *_OF_CITUS)
+        asked = {quoted(schema, name): (schema, name) for schema in (*path, "pg_catalog") for name in names}
+        found = cursor.execute(_QUERIES["there"], (list(asked),)).fetchall()
+        tables = {asked[name]: kind for name, kind in found}
+        for (schema, name), kind in tables.items():
             if kind in {"view", "materialized view", "foreign table"} and name in _BOOKKEEPING:
                 raise DatabaseUnreadable(
                     f"{escaped(schema)}.{name} in {location.name} is a view or foreign table: drop it"
                 )
-        is_distributed = False
-        if any(asked[name][1] not in TABLE_NAMES for name in found):
-            # What is no superuser's is not Citus's.
-            of_citus = cursor.execute(_QUERIES["of_superusers"], (names, functions)).fetchall()
-            is_distributed = _is_distributed(cursor, location, {asked[name] for (name,) in of_citus})
+        of_citus = [one for one in tables if one[1] in _OF_CITUS]
+        is_distributed = bool(of_citus) and _is_distributed(cursor, location, of_citus)
     finally:
         connection.rollback()
     holding = [schema for schema in path if any((schema, name) in tables for name in TABLE_NAMES)]
@@ -129,22 +121,25 @@ def find_home(connection: psycopg.Connection[Any], location: PostgreSQLLocation)
 
 
 def _is_distributed(
-    cursor: "psycopg.RawCursor[Any]", location: PostgreSQLLocation, tables: Collection[tuple[str, str]]
+    cursor: "psycopg.RawCursor[Any]", location: PostgreSQLLocation, of_citus: Iterable[tuple[str, str]]
 ) -> bool:
-    """Return whether Citus has distributed our tables, from the names of what superusers have made.
+    """Return whether Citus has distributed our tables; what is no superuser's is not Citus's.
 
     Raises:
         StorageError: this is not the coordinator of its cluster.
     """
-    for schema in [schema for schema, name in tables if name == _IS_COORDINATOR]:
-        function = quoted(schema, _IS_COORDINATOR)
-        if cursor.execute(f"SELECT {function}()".encode()).fetchone() == (False,):
-            found = None
+    asked = {quoted(*one): one for one in of_citus}
+    functions = {f"{quoted(schema, 'citus_is_coordinator')}()": schema for schema, _ in of_citus}
+    found = cursor.execute(_QUERIES["of_superusers"], (list(asked), list(functions))).fetchall()
+    tables = [asked[name] for (name,) in found if name in asked]
+    for function, schema in functions.items():
+        if (function,) in found and cursor.execute(f"SELECT {function}".encode()).fetchone() == (False,):
+            node = None
             if (schema, "pg_dist_node") in tables:
                 nodes = quoted(schema, "pg_dist_node")
                 query = f"SELECT nodename, nodeport FROM {nodes} WHERE groupid = 0 LIMIT 1"
-                found = cursor.execute(query.encode()).fetchone()
-            coordinator = f", {escaped(str(found[0]))}:{found[1]}" if found else ""
+                node = cursor.execute(query.encode()).fetchone()
+            coordinator = f", {escaped(str(node[0]))}:{node[1]}" if node else ""
             raise StorageError(
                 f"{location.name} is a worker of a Citus cluster, where new ids would be out of order: "
                 f"connect to the coordinator{coordinator}"
@@ -177,7 +172,7 @@ def require_no_shadows(
     schemas = [schema for schema in path if schema != "pg_temp"]
     words = {word.lower() for word in re.findall(r"\w+", text)}
     cursor = psycopg.RawCursor(connection)
-    if not cursor.execute(_QUERIES["has_functions"]).fetchall():
+    if cursor.execute(_QUERIES["has_functions"]).fetchone() == (False,):
         return
     for name, what, owner in cursor.execute(_QUERIES["shadows"], (schemas, schemas)).fetchall():
         if not name or name in words:

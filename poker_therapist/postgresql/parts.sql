@@ -4,26 +4,6 @@
 -- "char" is another type than CHAR.
 -- noqa: disable=LT09,RF02,RF03,RF06
 
--- name: kinds()
--- Which of those kinds there are that the number of a row does not tell.
-SELECT
-    EXISTS (SELECT FROM pg_seclabel) OR EXISTS (
-        SELECT FROM pg_description
-        WHERE objoid >= 16384
-    ) AS remark,
-    EXISTS (
-        SELECT FROM pg_class
-        WHERE relkind = 'c'
-    ) OR EXISTS (
-        SELECT FROM pg_type
-        WHERE oid >= 16384 AND typtype NOT IN ('c', 'm') AND (typtype <> 'b' OR typarray <> 0)
-    ) AS type,
-    (
-        SELECT TRUE FROM pg_attribute
-        WHERE attrelid >= 16384 AND attacl IS NOT NULL
-        LIMIT 1
-    ) AS attribute;
-
 -- name: parts(schemas, beyond, all_schemas)
 -- All else that pg_dump knows: of each the kind and name, of which table or view it is a part, and what it
 -- is.
@@ -78,7 +58,7 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
         ) END
     FROM pg_proc
     WHERE pronamespace IN (SELECT oid FROM chosen)
-    UNION ALL -- if type
+    UNION ALL -- if type composite
     SELECT
         CAST('pg_type' AS REGCLASS), oid, 0, typowner, typacl, 'T', NULL,
         CASE typtype
@@ -334,16 +314,16 @@ part (classid, objid, of_relation, owner, acl, acl_kind, about, definition, fiel
                 AND dependence.objid = CAST(coalesce(row ->> 'amopfamily', row ->> 'amprocfamily') AS OID)
                 AND dependence.deptype = 'e'
         )
-    UNION ALL -- if remark
+    UNION ALL -- if description seclabel
     -- These have nothing but a comment or a label.
     SELECT CAST('pg_class' AS REGCLASS), relation.oid, coalesce(indrelid, 0), NULL, NULL, '', NULL, '', NULL
     FROM relation LEFT JOIN pg_index ON relation.oid = indexrelid
     WHERE relkind IN ('i', 'I', 'c')
-    UNION ALL -- if remark
+    UNION ALL -- if description seclabel
     SELECT CAST('pg_constraint' AS REGCLASS), pg_constraint.oid, conrelid, NULL, NULL, '', NULL, '', NULL
     FROM pg_constraint
     WHERE connamespace IN (SELECT oid FROM chosen)
-    UNION ALL -- if remark
+    UNION ALL -- if description seclabel
     SELECT CAST('pg_trigger' AS REGCLASS), pg_trigger.oid, tgrelid, NULL, NULL, '', NULL, '', NULL
     FROM pg_trigger INNER JOIN relation ON tgrelid = relation.oid
 ),
@@ -437,7 +417,7 @@ CROSS JOIN
     LATERAL aclexplode(coalesce(acl, acldefault(CAST(acl_kind AS pg_catalog."char"), owner))) AS given
 WHERE acl_kind <> '' AND (about IS NULL OR acl IS NOT NULL)
 GROUP BY of_relation, name, acl IS NULL, owner, given.grantee
-UNION ALL -- if remark beyond
+UNION ALL -- if description seclabel beyond
 SELECT
     of_relation,
     remark.kind || coalesce('column ' || attname || ' of ', '') || name,

@@ -226,7 +226,8 @@ def _try(
     # Each time, for a migration may have set it.
     connection.execute(f"SAVEPOINT statement; SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     try:
-        connection.execute(text.encode())
+        # Each savepoint would take memory of the server until the end. A comment may end the statement.
+        connection.execute(f"{text}\n;RELEASE statement".encode())
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as error:
@@ -236,7 +237,6 @@ def _try(
         is_there = isinstance(error, _DUPLICATE) and _MADE_BEFORE.match(text)
         is_outside = isinstance(error, psycopg.errors.ActiveSqlTransaction)
         return None if is_there or is_outside else error
-    connection.execute("RELEASE statement")  # each would take memory of the server until the end
     return None
 
 

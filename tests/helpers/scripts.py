@@ -27,7 +27,7 @@ def run_script(script: str, database: str | Path) -> list[str]:
 def run_in_child(script: str, database: str | Path) -> list[str]:
     """Run a script in a child of this process, which is quicker, and return the lines that it prints.
 
-    The child has imported and opened what this process has, and ends without what an interpreter does at its end.
+    The child has imported and opened what this process has, and ends without what an interpreter does then.
     """
     with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as error:
         if not (child := fork()):

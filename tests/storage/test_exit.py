@@ -10,7 +10,7 @@ from tests.helpers.snapshots import is_whole
 
 RUNS = 20
 
-# Each run is a child, forked before anything is open, whose interpreter ends as any does: by all of its script.
+# Each run is a child, forked before anything is open. Its interpreter ends as any does: at the script's end.
 SCRIPT = """
 import atexit, os, sys, threading
 

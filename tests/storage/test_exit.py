@@ -21,6 +21,7 @@ def save_at_the_end():
 atexit.register(save_at_the_end)  # handlers run in reverse: after those of the package
 
 from poker_therapist import get_pattern_storage
+import poker_therapist.postgresql.connections, poker_therapist.sqlite.connections  # once for all children
 
 def work():
     step = 0

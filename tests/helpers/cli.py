@@ -191,10 +191,11 @@ def _run_as_program(arguments: tuple[str | Path, ...]) -> int:
     warnings.simplefilter("error")
     sys.argv = ["poker-therapist", *map(str, arguments)]
     sys.modules["__main__"].__package__ = None
+    encoding = os.environ.get("PYTHONIOENCODING")
     with (
         open(0, closefd=False) as sys.stdin,
-        open(1, "w", closefd=False) as sys.stdout,
-        open(2, "w", closefd=False, errors="backslashreplace") as sys.stderr,
+        open(1, "w", closefd=False, encoding=encoding) as sys.stdout,
+        open(2, "w", closefd=False, encoding=encoding, errors="backslashreplace") as sys.stderr,
     ):
         try:
             cli.main()

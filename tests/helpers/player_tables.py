@@ -3,8 +3,6 @@
 Run as a script, it checks the package that it imports, with a database to fill and another to copy to.
 """
 
-import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,7 +72,3 @@ def _back_up_each_alone(database: Path, tables: list[str]) -> dict[str, Path]:
         for other in {*tables} - {table}:
             run_sql(backup, f"DELETE FROM {other} WHERE user_id = {USER}")
     return backups
-
-
-if __name__ == "__main__":
-    print(json.dumps(complaints(*sys.argv[1:])))

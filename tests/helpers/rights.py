@@ -74,17 +74,19 @@ def _let_read() -> None:
     libc.capset(header, capabilities)
 
 
-def run_without_privileges(
-    command: Sequence[str | Path], folder: Path, *, pass_fds: Sequence[int] = ()
-) -> subprocess.CompletedProcess[str]:
+def run_without_privileges(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder as a user for whom the rights on files count."""
     if os.geteuid() == 0:
         command = [sys.executable, "-I", __file__, *command]
     # A process that may not write its coverage would complain of that on standard error.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    return subprocess.run(
-        command, cwd=folder, env=kept, capture_output=True, text=True, check=False, pass_fds=pass_fds
-    )
+    return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
+
+
+def give_up_privileges() -> None:
+    """Make the rights on files count for this process from now on: for a child of the tests' own."""
+    if os.geteuid() == 0:
+        _give_up_capabilities()
 
 
 def as_another_user(work: Callable[[], Result]) -> Result:

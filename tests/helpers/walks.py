@@ -1,5 +1,6 @@
 """Which files of the package a call passes through."""
 
+import functools
 import gc
 import inspect
 import sys
@@ -18,11 +19,17 @@ def files_called() -> Iterator[set[str]]:
     """Collect the files of the package whose functions are called; importing a module is no call."""
     called: set[str] = set()
 
+    @functools.cache
+    def ours(name: str) -> str | None:
+        file = Path(name)
+        return str(file.relative_to(PACKAGE)) if file.is_relative_to(PACKAGE) else None
+
     def note(frame: FrameType, event: str, _: object) -> None:
-        file = Path(frame.f_code.co_filename)
         # The body of a module or a class is code too, and has not this flag.
-        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED and file.is_relative_to(PACKAGE):
-            called.add(str(file.relative_to(PACKAGE)))
+        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            file = ours(frame.f_code.co_filename)
+            if file is not None:
+                called.add(file)
 
     gc.collect()  # what others have left would be closed, and noted, in the block
     before = sys.getprofile()

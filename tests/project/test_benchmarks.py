@@ -27,6 +27,8 @@ from benchmarks.works import Arm
 from poker_therapist import PatternStorage, get_pattern_storage
 from poker_therapist.schema import shipped_ids
 from tests.helpers.databases import Databases
+from tests.helpers.faults import in_child
+from tests.helpers.snapshots import is_whole
 
 pytestmark = pytest.mark.slow  # each stores and migrates as often as it takes to measure something
 
@@ -145,8 +147,20 @@ def test_growth_on_postgresql(plan: Plan, monkeypatch: pytest.MonkeyPatch, datab
     )
 
 
-def test_the_upgrades_agree(plan: Plan) -> None:
+def test_an_upgrade_is_a_process_of_its_own(tmp_path: Path) -> None:
+    """It says how long it took, and what memory."""
+    upgrade.make_old(tmp_path / "old.db", 10)
+    taken, peak = upgrade._run("ours", tmp_path / "old.db")
+
+    assert 0 < taken < 60
+    assert peak > 1_000_000
+    assert is_whole(tmp_path / "old.db")
+
+
+def test_the_upgrades_agree(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old database that is opened holds what the statements alone would make of it."""
+    monkeypatch.setattr(upgrade, "_run", lambda name, path: in_child(lambda: upgrade.timed(name, path)))
+
     assert upgrade.upgrade(plan)["time_by_raw"]["n"] == plan.repetitions
 
 

@@ -68,7 +68,7 @@ _PRELUDE = """
 make() {
     case $1 in
         test | check | bench) command make --dry-run --old-file=.venv/installed "$@" > /dev/null ;;
-        *) command make --no-print-directory --old-file=.venv/installed "$@" ;;
+        *) command make --no-print-directory --old-file=.venv/installed ${SERVED:+BIN="$SERVED"} "$@" ;;
     esac
 }
 pip() {
@@ -187,7 +187,7 @@ def run(command: list[str], checkout: Path, *, fails: bool = False) -> str:
     """Run a command in a copy of the checkout; return what it printed, with its errors if it should fail."""
     surroundings = environment(checkout) | {"PYTEST_ADDOPTS": "-n0"}  # workers take seconds to start
     if (served := checkout.parent / "served").exists():
-        surroundings["PATH"] = f"{served}{os.pathsep}{surroundings['PATH']}"
+        surroundings |= {"PATH": f"{served}{os.pathsep}{surroundings['PATH']}", "SERVED": str(served)}
     done = subprocess.run(
         command,
         cwd=checkout,
@@ -301,13 +301,17 @@ def _sequence(text: str, checkout: Path) -> None:
 
 # Prints the name of each function of ours that is called, and of each query, while yoyo's command runs.
 _PRINT_CALLS = """
-import sys
+import functools, sys
 from pathlib import Path
 from yoyo.scripts.main import main
 
+@functools.cache
+def is_ours(file):
+    return Path(file).parent.name in {"migrations", "sqlite"}
+
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and {"migrations", "sqlite"} & set(Path(code.co_filename).parts[-2:-1]):
+    if event == "call" and is_ours(code.co_filename):
         print(frame.f_locals.get("name", "") if code.co_name == "query" else code.co_name)
 
 sys.setprofile(note)

@@ -1,15 +1,15 @@
 """A table that holds rows of players takes part in everything that is about players."""
 
-import json
-import subprocess
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.checkout import copy_checkout, environment
+from tests.helpers.checkout import copy_checkout
 from tests.helpers.databases import Databases
+from tests.helpers.faults import in_child
 from tests.helpers.player_tables import complaints, player_tables
 from tests.helpers.players import TABLES
 
@@ -57,17 +57,17 @@ def checkout(engine: str, tmp_path: Path) -> Path:
 
 def complaints_in(checkout: Path, database: str, target: str) -> list[str]:
     """Return what the check says of the package in a copy of the checkout."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.player_tables", database, target],
-        cwd=checkout,
-        env=environment(checkout),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    found: list[str] = json.loads(done.stdout)
-    return found
+
+    def work() -> list[str]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"poker_therapist", "tests"}]:
+            del sys.modules[name]
+        sys.path.insert(0, str(checkout))
+        copied = importlib.import_module("tests.helpers.player_tables")
+        assert Path(sys.modules["poker_therapist"].__file__ or "").is_relative_to(checkout)
+        found: list[str] = copied.complaints(database, target)
+        return found
+
+    return in_child(work)
 
 
 def list_the_table(checkout: Path) -> None:

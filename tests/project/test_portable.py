@@ -3,6 +3,7 @@
 import ast
 import errno
 import io
+import logging
 import os
 import sqlite3
 import subprocess
@@ -22,12 +23,12 @@ from poker_therapist.location import SQLiteLocation
 from poker_therapist.migrations.progress import Progress
 from poker_therapist.schema import rehearse
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
-from tests.helpers.cli import command, program
+from tests.helpers.cli import command, in_child
 from tests.helpers.engines import run_sql
 from tests.helpers.migrating import IDS
 from tests.helpers.old_app import TABLES
 from tests.helpers.project import Project
-from tests.helpers.scripts import run_script
+from tests.helpers.scripts import run_in_fork, run_script
 from tests.helpers.snapshots import applied, is_whole, rows
 
 USER = 7
@@ -285,9 +286,16 @@ LATIN = {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
 def yoyo(
     project: Project, *arguments: str, stdout: int = subprocess.PIPE, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
+    def begin() -> None:
+        os.chdir(project.folder)
+        logging.getLogger().handlers.clear()
+
     url = f"sqlite+atomic:///{project.database}"
+    command: list[str | Path] = [YOYO, *arguments, "--no-config-file", "--batch", "--database", url, "sql"]
+    if stdout == subprocess.PIPE:
+        return run_in_fork(*command, begin=begin, encoding=LATIN["PYTHONIOENCODING"])
     return subprocess.run(
-        [YOYO, *arguments, "--no-config-file", "--batch", "--database", url, "sql"],
+        command,
         cwd=project.folder,
         env=os.environ | LATIN | environment,
         stdout=stdout,
@@ -306,7 +314,7 @@ def test_a_console_without_the_characters_shows_escapes(foreign: Project) -> Non
         assert rb"003_\u043f" in ran.stdout, arguments
 
     foreign.run_sql('DROP INDEX "ставки_扑克"; CREATE INDEX "карты" ON bets (id)')
-    shown = program("status", "-d", foreign.database, folder=foreign.folder, environment=LATIN)
+    shown = in_child("status", "-d", foreign.database, folder=foreign.folder, environment=LATIN)
     assert (shown.code, shown.error) == (4, "")
     assert r"\u043a\u0430\u0440\u0442\u044b" in shown.out
 
@@ -325,10 +333,10 @@ def test_an_error_of_a_migration_is_one_message_on_such_a_console(foreign: Proje
 def test_the_operator_s_commands_say_names_that_the_console_has_not(tmp_path: Path) -> None:
     path = filled(tmp_path / "扑克.db")
     for arguments, code in ((("status",), 0), (("backup",), 0), (("rehearse",), 0), (("export", "7"), 0)):
-        ran = program(*arguments, "-d", path.name, folder=tmp_path, environment=LATIN)
+        ran = in_child(*arguments, "-d", path.name, folder=tmp_path, environment=LATIN)
         assert (ran.code, ran.error) == (code, ""), arguments
 
-    missing = program("export", "7", "-d", "нет.db", folder=tmp_path, environment=LATIN)
+    missing = in_child("export", "7", "-d", "нет.db", folder=tmp_path, environment=LATIN)
     assert missing.code == 1
     assert missing.error.startswith("poker-therapist: there is no database ")
     assert "Traceback" not in missing.error

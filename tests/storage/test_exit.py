@@ -10,7 +10,7 @@ from tests.helpers.snapshots import is_whole
 
 RUNS = 20
 
-# Each run is a child, forked before anything is open, whose interpreter ends as any does: by all of its script.
+# Each run is a child, forked before anything is open. Its interpreter ends as any does: at the script's end.
 SCRIPT = """
 import atexit, os, sys, threading
 
@@ -21,6 +21,7 @@ def save_at_the_end():
 atexit.register(save_at_the_end)  # handlers run in reverse: after those of the package
 
 from poker_therapist import get_pattern_storage
+import poker_therapist.postgresql.connections, poker_therapist.sqlite.connections  # once for all children
 
 def work():
     step = 0

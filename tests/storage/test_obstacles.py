@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +11,8 @@ import pytest
 
 from poker_therapist import DatabaseBusy, PatternStorage, get_pattern_storage
 from tests.helpers.engines import sqlite_only, with_options
-from tests.helpers.rights import run_without_privileges, skip_unless_rights_count
+from tests.helpers.rights import skip_unless_rights_count
+from tests.helpers.scripts import run_without_rights
 from tests.helpers.snapshots import everything, rows
 
 USER = 7
@@ -104,12 +104,10 @@ def attempts(folder: Path, script: str, report: Callable[[str], None]) -> list[s
     """Run a script in a folder as a user for whom rights count; return the lines that it prints."""
     skip_unless_rights_count(report)
     try:
-        done = run_without_privileges([sys.executable, "-c", ATTEMPTS + script], folder)
+        return run_without_rights(ATTEMPTS + script, folder=folder)
     finally:
         for path in folder.iterdir():  # closed folders could not be removed
             path.chmod(0o700)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 def make_database(path: Path, rights: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from poker_therapist import get_pattern_storage
-from tests.helpers.rights import run_without_privileges, skip_unless_rights_count, skip_unless_root
+from tests.helpers.rights import skip_unless_rights_count, skip_unless_root
+from tests.helpers.scripts import run_without_rights
 from tests.helpers.snapshots import applied
 
 USER, OTHER = 7, 8
@@ -70,17 +71,6 @@ def closed(tmp_path: Path, report: Callable[[str], None]) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
-def run_without_rights(
-    script: str, *arguments: str | Path, folder: Path, pass_fds: tuple[int, ...] = ()
-) -> str:
-    done = run_without_privileges(
-        [sys.executable, "-W", "error", "-c", script, *arguments], folder, pass_fds=pass_fds
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
 @pytest.mark.parametrize("writer_stays", ["first", "later", "never"])
 def test_the_next_read_sees_what_another_process_has_saved_and_forgotten(
     closed: Path, writer_stays: str, report: Callable[[str], None]
@@ -93,12 +83,10 @@ def test_the_next_read_sees_what_another_process_has_saved_and_forgotten(
         assert writer.stdin is not None
         assert writer.stdout is not None
         pipes = writer.stdin.fileno(), writer.stdout.fileno()
-        seen = run_without_rights(
-            READER, closed, writer_stays, *map(str, pipes), folder=closed.parent, pass_fds=pipes
-        )
+        seen = run_without_rights(READER, closed, writer_stays, *map(str, pipes), folder=closed.parent)
         writer.stdin.close()
 
-    assert seen.splitlines() == ["old 1 1 old", "new 1 1 new", "None 0 0 new"]
+    assert seen == ["old 1 1 old", "new 1 1 new", "None 0 0 new"]
 
 
 LINKED = """
@@ -128,7 +116,7 @@ def test_a_link_in_a_folder_that_may_only_be_read_leads_to_a_database_that_is_wr
     finally:
         image.chmod(0o755)
 
-    assert seen == "through the link tilt\n"
+    assert seen == ["through the link tilt"]
     assert applied(data / "RexVoice.db")
     assert [path.name for path in image.iterdir()] == ["app.db"]
     assert (image / "app.db").is_symlink()
@@ -148,7 +136,8 @@ sys.argv[1:] = ["backup", "-d", "RexVoice.db"]
 cli.main()
 """
 
-    backup = tmp_path / run_without_rights(script, folder=tmp_path).strip()
+    (name,) = run_without_rights(script, folder=tmp_path)
 
+    backup = tmp_path / name
     assert applied(backup) == applied(tmp_path / "RexVoice.db")
     assert backup.stat().st_mode & 0o777 == 0o640

@@ -3,13 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
@@ -24,6 +23,7 @@ from poker_therapist import (
     get_pattern_storage,
 )
 from poker_therapist.postgresql.pool import Connection
+from tests.helpers.cli import in_child
 from tests.helpers.engines import run_sql, with_options
 from tests.helpers.server import PORT, Server, keep_server
 from tests.helpers.sessions import USER, add_one, sessions, wait_until
@@ -304,7 +304,7 @@ def is_refused(url: str) -> bool:
     return False
 
 
-def test_each_refusal_is_said_in_one_message_without_the_password(guarded_url: str) -> None:
+def test_each_refusal_is_said_in_one_message_without_the_password(guarded_url: str, tmp_path: Path) -> None:
     """By the storage, and by the operator's command without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
         closed_port = bound.getsockname()[1]
@@ -320,20 +320,16 @@ def test_each_refusal_is_said_in_one_message_without_the_password(guarded_url: s
     for what, (url, kind, word) in wrong.items():
         with pytest.raises(StorageError) as refusal:
             get_pattern_storage(url)
-        command = subprocess.run(
-            [sys.executable, "-m", "poker_therapist.cli", "status", "-d", url],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        command = in_child("status", "-d", url, folder=tmp_path)
+        error = command.database + command.error
 
-        for said in (str(refusal.value), command.stderr):
+        for said in (str(refusal.value), error):
             assert word in said, what
             assert "s3cret" not in said, what
             assert "wr0ng" not in said, what
         assert type(refusal.value) is kind, what
-        assert (command.returncode, command.stdout) == (1, ""), what
-        assert len(command.stderr.splitlines()) == 1, what
+        assert (command.code, command.out) == (1, ""), what
+        assert len(error.splitlines()) == 1, what
 
 
 def test_what_a_user_may_not_do_is_named_and_what_it_may_is_done(guarded_url: str) -> None:

@@ -97,10 +97,11 @@ def victim(tmp_path: Path) -> Victim:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, migrated_file: Path) -> Path:
     """An up-to-date database with a row in each table."""
     path = tmp_path / "elsewhere" / "RexVoice.db"
     path.parent.mkdir()
+    shutil.copy(migrated_file, path)
     with get_pattern_storage(path) as storage:
         storage.save_pattern(7, "tilt", "bad_beat", 1)
         storage.save_context(7, "goal", "sleep")

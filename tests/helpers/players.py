@@ -33,7 +33,7 @@ def fill(storage: PatternStorage, user: int) -> None:
 
 
 def make(path: Path) -> Path:
-    """Make a database with two players, and rows that a migration had to change."""
+    """Make a database, if it is not there, with two players, and rows that a migration had to change."""
     with get_pattern_storage(path) as storage:
         fill(storage, 7)
         fill(storage, 8)

@@ -29,9 +29,9 @@ from tests.helpers.sessions import wait_until
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
+def database(tmp_path: Path, migrated_file: Path) -> Path:
     """A database that holds one pattern."""
-    path = tmp_path / "RexVoice.db"
+    path = Path(shutil.copy(migrated_file, tmp_path / "RexVoice.db"))
     with get_pattern_storage(path) as storage:
         storage.save_pattern(USER, "tilt", "after_bad_beat", "first")
     return path

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -100,9 +101,9 @@ def test_the_example_of_each_help_works(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, migrated_file: Path) -> Path:
     """A folder with a good backup and a file that is no database."""
-    get_pattern_storage(tmp_path / "good.db").close()
+    shutil.copy(migrated_file, tmp_path / "good.db")
     command("backup", "-d", "good.db", "-o", "good.backup", folder=tmp_path)
     (tmp_path / "letter.txt").write_text("a letter to Ann " * 100)
     return tmp_path

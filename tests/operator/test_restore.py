@@ -25,9 +25,9 @@ from tests.helpers.scripts import run_script
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
+def database(tmp_path: Path, migrated_file: Path) -> Path:
     """A database that holds one pattern."""
-    path = tmp_path / "RexVoice.db"
+    path = Path(shutil.copy(migrated_file, tmp_path / "RexVoice.db"))
     save(path, "first")
     return path
 

@@ -77,7 +77,7 @@ def new(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[New]:
             if engine == "sqlite":
                 return str(tmp_path / f"new {next(number)}.db")
             databases: Databases = request.getfixturevalue("databases")
-            like = request.getfixturevalue(template) if template else "template0"
+            like = request.getfixturevalue(template) if template else ""
             return stack.enter_context(databases.fresh(like))
 
         yield make

@@ -198,6 +198,13 @@ DEEDS = {"saving": SAVING, "forgetting": FORGETTING, "migrating": MIGRATING, "co
 _known: dict[bytes, snapshots.Snapshot] = {}
 
 
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """Free what one test has read: the next ones fork this process, which takes longer the larger it is."""
+    yield
+    _known.clear()
+
+
 def look(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return what each database in a folder holds; fail if one is damaged or anything else is left.
 

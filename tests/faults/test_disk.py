@@ -6,7 +6,6 @@ import pickle
 import re
 import shutil
 import sqlite3
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -28,13 +27,12 @@ from poker_therapist.sqlite.connect import translate_error
 from poker_therapist.sqlite.engine import SQLiteEngine
 from poker_therapist.tables import TABLES
 from tests.helpers import faults, old_app, snapshots
-from tests.helpers.cli import PROGRAM
 from tests.helpers.clock import Clock
 from tests.helpers.engines import execute, fetch_all, sqlite_only
 from tests.helpers.migrating import FOLDER, IDS, down, up
 from tests.helpers.players import add_legacy_rows
+from tests.helpers.postgresql import yoyo_in_child
 
-YOYO = PROGRAM.with_name("yoyo")
 USER, OTHER = 7, 8
 MARK = b"forget-me"
 # More than there are free bytes in any page, so that every save wants several.
@@ -199,8 +197,8 @@ _known: dict[bytes, snapshots.Snapshot] = {}
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    """Forget what was seen after each test: a larger process is slower to fork."""
+def _forget() -> Iterator[None]:
+    """Free what one test has read: the next ones fork this process, which takes longer the larger it is."""
     yield
     _known.clear()
 
@@ -410,9 +408,7 @@ def test_where_a_later_migration_finds_no_room_it_is_said_what_was_applied_and_w
             return ""
 
         def apply_it() -> str:
-            return subprocess.run(
-                [YOYO, "apply", *options], capture_output=True, text=True, check=False
-            ).stderr
+            return yoyo_in_child("apply", *options, folder=tmp_path).error
 
         messages = []
         for run in (open_it, apply_it):

@@ -10,11 +10,9 @@ import pytest
 from poker_therapist import get_pattern_storage
 from tests.helpers import faults, old_app
 from tests.helpers.backups import save
-from tests.helpers.cli import PROGRAM
+from tests.helpers.cli import in_child
 from tests.helpers.migrating import FOLDER
-from tests.helpers.postgresql import LOSES_ROWS
-
-YOYO = PROGRAM.with_name("yoyo")
+from tests.helpers.postgresql import LOSES_ROWS, yoyo_in_child
 
 # What cannot be done there, by the database: one that is up to date, one that the earlier app made, none.
 REFUSED = {
@@ -56,20 +54,14 @@ def test_every_command_on_a_read_only_disk_is_one_message(tmp_path: Path) -> Non
 
     def run(words: str, folder: Path) -> tuple[int, str]:
         name, *arguments = words.split()
-        command: list[str | Path] = [PROGRAM, name, *arguments]
         if name == "yoyo":
-            options: list[str | Path] = [
-                "--config",
-                LOSES_ROWS,
-                "--batch",
-                "-d",
-                f"sqlite+atomic:///{folder}/RexVoice.db",
-                FOLDER,
-            ]
-            command = [YOYO, *arguments, *options]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        lines = done.stderr.splitlines(keepends=True)
-        return done.returncode, "".join(line for line in lines if not line.startswith("database: "))
+            url = f"sqlite+atomic:///{folder}/RexVoice.db"
+            options: list[str | Path] = ["--config", LOSES_ROWS, "--batch", "-d", url, FOLDER]
+            done = yoyo_in_child(*arguments, *options, folder=folder)
+        else:
+            done = in_child(name, *arguments, folder=folder)
+        lines = done.error.splitlines(keepends=True)
+        return done.code, "".join(line for line in lines if not line.startswith("database: "))
 
     place = tmp_path / "disk"
 

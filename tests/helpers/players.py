@@ -1,7 +1,6 @@
 """Players with something of every kind, for the commands that are about one of them."""
 
 import re
-import shutil
 from pathlib import Path
 
 from poker_therapist import PatternStorage, get_pattern_storage, tables
@@ -33,9 +32,8 @@ def fill(storage: PatternStorage, user: int) -> None:
     storage.save_insight(user, "advice", "Stop after two lost buy-ins.", importance=0.9)
 
 
-def make(path: Path, migrated_file: Path) -> Path:
-    """Make a database with two players, and rows that a migration had to change, of an up-to-date one."""
-    shutil.copy(migrated_file, path)
+def make(path: Path) -> Path:
+    """Make a database, if it is not there, with two players, and rows that a migration had to change."""
     with get_pattern_storage(path) as storage:
         fill(storage, 7)
         fill(storage, 8)

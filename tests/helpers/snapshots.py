@@ -12,7 +12,7 @@ from psycopg import sql
 from poker_therapist.migrations.compare import quoted
 from poker_therapist.postgresql.catalog import describe as describe_postgresql
 from poker_therapist.sqlite.catalog import describe as describe_sqlite
-from tests.helpers.engines import columns, is_server, query
+from tests.helpers.engines import is_server, query
 from tests.helpers.pooler import past
 
 BOOKKEEPING = (
@@ -163,9 +163,15 @@ def _applied(connection: psycopg.Connection[Any], schema: str) -> list[str]:
 
 def interrupted(database: str | Path) -> list[str]:
     """Return the migrations that our record calls interrupted."""
-    if "_migration_text" not in columns(database):
-        return []
-    return sorted(name for (name,) in query(database, _INTERRUPTED))
+    on_server = is_server(database)
+    known = "pg_tables WHERE tablename" if on_server else "sqlite_schema WHERE name"
+    opened: Any = (
+        psycopg.connect(past(str(database)), autocommit=True) if on_server else sqlite3.connect(database)
+    )
+    with closing(opened) as connection:
+        if not connection.execute(f"SELECT 1 FROM {known} = '_migration_text'").fetchall():
+            return []
+        return sorted(name for (name,) in connection.execute(_INTERRUPTED).fetchall())
 
 
 def operations(database: str | Path) -> dict[str, int]:

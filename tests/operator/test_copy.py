@@ -77,7 +77,7 @@ def new(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[New]:
             if engine == "sqlite":
                 return str(tmp_path / f"new {next(number)}.db")
             databases: Databases = request.getfixturevalue("databases")
-            like = request.getfixturevalue(template) if template else "template0"
+            like = request.getfixturevalue(template) if template else ""
             return stack.enter_context(databases.fresh(like))
 
         yield make
@@ -95,9 +95,9 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Path:
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with two players, to be copied."""
-    return players.make(tmp_path_factory.mktemp("small") / "small.db", migrated_file)
+    return players.make(tmp_path_factory.mktemp("small") / "small.db")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.helpers.migrating import FOLDER, IDS, NEXT, up
 @pytest.fixture
 def database(tmp_path: Path, migrated_file: Path) -> Path:
     """A database with two players, and rows that a migration had to change."""
-    return players.make(tmp_path / "RexVoice.db", migrated_file)
+    return players.make(Path(shutil.copy(migrated_file, tmp_path / "RexVoice.db")))
 
 
 def test_an_export_holds_every_value_of_every_row(database: Path) -> None:

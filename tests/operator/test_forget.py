@@ -21,7 +21,7 @@ QUESTION = "Permanently delete all data of player 7 from {}? [y/N]: "
 @pytest.fixture
 def database(tmp_path: Path, migrated_file: Path) -> Path:
     """A database with two players, and rows that a migration had to change."""
-    return players.make(tmp_path / "RexVoice.db", migrated_file)
+    return players.make(Path(shutil.copy(migrated_file, tmp_path / "RexVoice.db")))
 
 
 def forget(database: Path, *options: str, answer: str = "") -> Result:

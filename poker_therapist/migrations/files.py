@@ -128,6 +128,30 @@ def split(text: str) -> list[Statement]:
 Split = Callable[[str], list[Statement]]
 
 
+@lru_cache(1024)  # as split()
+def _faults(text: str, split: Split, ends: str, headers: bool) -> Sequence[tuple[int, str]]:
+    statements = split(text)
+    found = [(one.line, one.fault) for one in statements if one.fault]
+    controls = [one for one in statements if ends and one.control and not one.fault]
+    found += [(one.line, f"{one.control} {ends}: remove it\n    {one}") for one in controls]
+    if headers:
+        of_comments = (*directives(text), *misplaced(text, [(one.text, one.line) for one in statements]))
+        found += [*((one.line, one.fault) for one in of_comments if one.fault), *unreadable(text, split)]
+    return sorted(found)
+
+
+@lru_cache(1024)
+def _names_made(text: str, split: Split, unless_there: bool) -> frozenset[str]:
+    names = set[str]()
+    for statement in split(text):
+        found = _CREATES.search(statement.text)
+        if found and (found["unless_there"] or not unless_there):
+            kind, _, name, table = (part.strip('[]`"').lower() for part in found.groups(""))
+            # PostgreSQL names a trigger in its table.
+            names |= {f"{kind} {name}", f"{kind} {table}.{name}" if kind == "trigger" else f"{kind} {name}"}
+    return frozenset(names)
+
+
 class SQLMigration(Migration):
     """A migration of yoyo's whose texts are read, split and run by us."""
 
@@ -206,40 +230,16 @@ class SQLMigration(Migration):
                 )
         return self.split(text)
 
-    @lru_cache(1024)  # noqa: B019  # as split(): what a text is asked for several times
     def faults(self, direction: str, *, headers: bool = True) -> Sequence[tuple[int, str]]:
-        """Return the line of each fault in the file of a direction, and what to do.
-
-        Args:
-            direction: apply or rollback.
-            headers: whether to judge the directives, too.
-        """
+        """Return the line of each fault in the file of a direction, if wanted also in its directives."""
         text = (self.apply_sql if direction == "apply" else self.rollback_sql) or ""
-        statements, found = self.split(text), []
-        for one in statements:
-            if problem := one.fault:
-                found.append((one.line, problem))
-            elif self.is_transactional(direction) and (control := one.control):
-                why = f"{control} would end the transaction of {self.id}: remove it"
-                found.append((one.line, f"{why}\n    {one}"))
-        if headers and self.file is not None:
-            of_comments = (*directives(text), *misplaced(text, [(one.text, one.line) for one in statements]))
-            found += [(one.line, one.fault) for one in of_comments if one.fault]
-            found += unreadable(text, self.split)
-        return sorted(found)
+        in_one = any(not one.fault for one in self.split(text)) and self.is_transactional(direction)
+        ends = f"would end the transaction of {self.id}" if in_one else ""
+        return _faults(text, self.split, ends, headers and self.file is not None)
 
-    @lru_cache(1024)  # noqa: B019  # as faults()
     def names_made(self, *, unless_there: bool = False) -> frozenset[str]:
         """Return the kind and name, in lower case, of what it creates; or only with IF NOT EXISTS."""
-        names = set()
-        for statement in self.split(self.apply_sql):
-            found = _CREATES.search(statement.text)
-            if found and (found["unless_there"] or not unless_there):
-                kind, _, name, table = (part.strip('[]`"').lower() for part in found.groups(""))
-                names.add(f"{kind} {name}")
-                if kind == "trigger":  # which PostgreSQL names in its table
-                    names.add(f"{kind} {table}.{name}")
-        return frozenset(names)
+        return _names_made(self.apply_sql, self.split, unless_there)
 
     @property
     def is_hook(self) -> bool:

@@ -11,9 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from yoyo import internalmigrations
 from yoyo.backends.base import DatabaseBackend
@@ -24,24 +23,6 @@ from poker_therapist.migrations.order import ancestors, in_order, natural
 
 BOOKKEEPING_SQL = Path(__file__).with_suffix(".sql")
 _TICK = timedelta(microseconds=1)
-_Answer = TypeVar("_Answer")
-
-
-def while_unchanged(ask: Callable[[Any], _Answer]) -> Callable[[Any], _Answer]:
-    """Let a backend ask the database once as long as its `state` is known, and stays the same."""
-
-    @wraps(ask)
-    def answer(backend: Any) -> _Answer:
-        if (state := backend.state()) is None:
-            return ask(backend)
-        if backend.answers.get("state") != state:
-            backend.answers = {"state": state}
-        if ask.__name__ not in backend.answers:
-            backend.answers[ask.__name__] = ask(backend)
-        answered: _Answer = backend.answers[ask.__name__]
-        return answered
-
-    return answer
 
 
 class Bookkeeping(DatabaseBackend, ABC):
@@ -51,7 +32,6 @@ class Bookkeeping(DatabaseBackend, ABC):
     split: Split = staticmethod(split)  # where a statement ends, to the engine
     # What was applied, and what interrupted, when it was chosen what to roll back.
     chosen_among: tuple[Collection[str], Collection[str]] | None = None
-    answers: Mapping[str, Any] = {}  # see `while_unchanged`
     unreadable = ""  # what this user has no permission to read
     _known: Sequence[SQLMigration] = ()  # all that were read, because a part of them may depend on another
 
@@ -71,9 +51,6 @@ class Bookkeeping(DatabaseBackend, ABC):
     @abstractmethod
     def translate_error(self, error: Exception) -> PokerTherapistError | None:
         """Return our own error for one of the driver's; None if it is no error of the driver's."""
-
-    def state(self) -> object:
-        """Return what differs after each change of the database; None if others could change it now."""
 
     def has_table(self, name: str) -> bool:
         """Return whether there is a table; an engine may have a cheaper way to ask for one than for all."""
@@ -100,7 +77,6 @@ class Bookkeeping(DatabaseBackend, ABC):
                 raise ours from error
             raise
 
-    @while_unchanged
     def applied(self) -> Mapping[str, str]:
         """Return what is applied: ids, and the times that yoyo recorded."""
         sql = self.format_sql(
@@ -116,7 +92,6 @@ class Bookkeeping(DatabaseBackend, ABC):
         with self.translating_errors():
             return super().get_applied_migration_hashes() if self.applied() else []
 
-    @while_unchanged
     def records(self) -> Mapping[str, AppliedRecord]:
         """Return what the database has kept of migrations, whether applied or interrupted."""
         with self.translating_errors():
@@ -131,7 +106,6 @@ class Bookkeeping(DatabaseBackend, ABC):
         records = self.records().items()
         return {name for name, text in records if text.is_interrupted and not name.startswith("post-apply")}
 
-    @while_unchanged
     def kept_migrations(self) -> Sequence[SQLMigration]:
         """Return every migration that is applied, or was interrupted, from the texts in the database.
 
@@ -164,7 +138,6 @@ class Bookkeeping(DatabaseBackend, ABC):
         found = [known[name] for name in applied.keys() & known.keys()]
         return in_order(found, _by_time(applied, found))
 
-    @while_unchanged
     def adopted(self) -> Mapping[str, list[str]]:
         """Return the tables that each applied migration adopted."""
         found = dict[str, list[str]]()

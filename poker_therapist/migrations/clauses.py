@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
 NAME = rf"((?:{PART} ?\. ?)?{PART})"
+SKIPPED = r'"[^"]*"|`[^`]*`|[()]'  # by `top_level`
+_COMMA = re.compile(rf"{SKIPPED}|,")
+_SELECT = re.compile(rf"{SKIPPED}|\b(?:SELECT|FROM|UNION|EXCEPT|INTERSECT|INTO)\b", re.I)
+_SET = re.compile(rf"{SKIPPED}|\b(?:SET|(?<!DISTINCT )FROM|WHERE|RETURNING)\b", re.I)
 _STAR = re.compile(r"(?:^|SELECT|DISTINCT|[,.]) ?\*", re.I)
 _NAMED = re.compile(rf"(?:^|\bAS |\. ?)({PART})$", re.I)
 _NESTED = re.compile(r"^WITH\b|\( ?SELECT\b", re.I)
@@ -80,7 +84,7 @@ def unquoted(name: str) -> str:
 def outside_brackets(text: str) -> str:
     """Return a text up to the bracket that closes more than was opened, with nothing in its brackets."""
     parts, depth = list[str](), 0
-    for part in _BRACKET.split(text):
+    for part in re.split(r"([()])", text):
         if part == ")":
             depth -= 1
             if depth < 0:
@@ -89,16 +93,6 @@ def outside_brackets(text: str) -> str:
             parts.append(part)
         depth += part == "("
     return "".join(parts)
-
-
-def or_outside(pattern: str) -> re.Pattern[str]:
-    """Return a pattern for `top_level`."""
-    return re.compile(rf'"[^"]*"|`[^`]*`|[()]|{pattern}', re.I)
-
-
-_BRACKET, _INSERT, _COMMA = re.compile(r"([()])"), re.compile(r"\bINSERT\b", re.I), or_outside(",")
-_SELECT = or_outside(r"\b(?:SELECT|FROM|UNION|EXCEPT|INTERSECT|INTO)\b")
-_SET = or_outside(r"\b(?:SET|(?<!DISTINCT )FROM|WHERE|RETURNING)\b")
 
 
 def top_level(text: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
@@ -116,7 +110,7 @@ def top_level(text: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
 def enclosed(text: str) -> str:
     """Return a text up to the bracket that closes more than was opened."""
     depth = 0
-    for found in re.finditer(r'"[^"]*"|`[^`]*`|[()]', text):
+    for found in re.finditer(SKIPPED, text):
         depth += {"(": 1, ")": -1}.get(found[0], 0)
         if depth < 0:
             return text[: found.start()]
@@ -158,7 +152,6 @@ def selected(text: str, columns: str, *, is_named: bool) -> Sequence[Item]:
     return found
 
 
-@lru_cache(1024)
 def assigned(text: str) -> Sequence[Item]:
     """Return the columns that an UPDATE sets, and what to."""
     marks = list(top_level(text, _SET))
@@ -175,7 +168,7 @@ def sources(text: str) -> Sequence[str]:
 
     What is deleted is read where an INSERT takes what it returns.
     """
-    is_moved = _INSERT.search(text) is not None
+    is_moved = re.search(r"\bINSERT\b", text, re.I) is not None
     # Of each bracket: whether it holds a statement, a condition is open, a list of tables is open.
     levels, names = [[True, False, False]], []
     for found in _WORDS.finditer(text):

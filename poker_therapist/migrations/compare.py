@@ -95,14 +95,9 @@ class RowComparison(ABC):
     def first_row(self, query: str) -> Any:
         """Return the first row of a query, which may have many."""
 
-    def says_all(self, table: str, column: str) -> bool:  # noqa: ARG002  # what an engine knows
-        """Return whether the first expression of `exact` alone is unequal for two values of a column."""
-        return False
-
-    def unequal(self, table: str, column: str) -> str:
+    def unequal(self, table: str, column: str) -> str:  # noqa: ARG002  # an engine may know more of it
         """Return the condition that the two rows of a pair do not have the same value in a column."""
-        most = 1 if self.says_all(table, column) else None
-        sides = (self.exact(side.value_of(column))[:most] for side in Side)
+        sides = (self.exact(side.value_of(column)) for side in Side)
         return f"({' OR '.join(f'{a} {self.differs} {b}' for a, b in zip(*sides, strict=True))})"
 
     def all_tables(self) -> list[str]:

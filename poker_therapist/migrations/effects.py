@@ -13,10 +13,10 @@ from typing import NamedTuple
 from poker_therapist.migrations.clauses import (
     NAME,
     PART,
+    SKIPPED,
     Item,
     assigned,
     enclosed,
-    or_outside,
     outside_brackets,
     plain,
     selected,
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_VERB = or_outside(r"\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b")
+_VERB = re.compile(rf"{SKIPPED}|\b(?:INSERT|UPDATE|DELETE|MERGE|SELECT)\b", re.I)
 _LIST = rf"((?:ONLY )?{NAME}(?: ?\* ?)?(?: ?, ?(?:ONLY )?{NAME}(?: ?\* ?)?)*)"
 _INNER_CHANGE = re.compile(r"\( ?(?=(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO) )", re.I)
 _MAKES_TABLE = re.compile(
@@ -105,18 +105,6 @@ _CHANGES = tuple(
         (r"(DO|CALL)\b", "runs code ({}): its effect cannot be read from its text"),
     )
 )
-
-
-class Lock(NamedTuple):
-    """What a statement locks until its transaction ends, and what that blocks; nothing if it is empty."""
-
-    mode: str
-    table: str
-    blocks: str
-
-    def __str__(self) -> str:
-        """Return it as a sentence."""
-        return f"takes {self.mode} on {self.table}: {self.blocks or 'blocks neither reads nor writes'}"
 
 
 @lru_cache(1024)

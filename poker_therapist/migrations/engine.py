@@ -6,20 +6,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poker_therapist.location import Location
 from poker_therapist.migrations.atomic import AtomicBackend
 from poker_therapist.migrations.catalog import Catalog, Difference, differences
 from poker_therapist.migrations.compare import RowComparison, RowDifference, Side
 from poker_therapist.migrations.files import SQLMigration
-from poker_therapist.migrations.lock_report import LockReport
+from poker_therapist.migrations.lock_report import Lock, LockReport
 from poker_therapist.tables import StoredTable
 
 Row = tuple[Any, ...]
-
-if TYPE_CHECKING:
-    from poker_therapist.migrations.effects import Lock
 
 
 class RehearsalCopy(ABC):
@@ -270,7 +267,7 @@ class Engine(ABC):
     def backend(self) -> AtomicBackend:
         """Return the backend; nothing is opened yet."""
 
-    def locks(self, code: str) -> list["Lock"]:  # noqa: ARG002  # one writer locks all of a file
+    def locks(self, code: str) -> list[Lock]:  # noqa: ARG002  # one writer locks all of a file
         """Return what a statement locks, by its text alone, as `effects.code` returns it."""
         return []
 

@@ -2,12 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # Who waits for a lock, the strongest lock first. The last does not affect the players.
 EVERYBODY, WRITERS, SAME_ROWS = "readers and writers", "writers", "saves of the same rows"
 MAINTENANCE = "other schema changes and VACUUM"
 WHO = (EVERYBODY, WRITERS, SAME_ROWS, MAINTENANCE)
+
+
+class Lock(NamedTuple):
+    """What a statement locks until its transaction ends, and what that blocks; nothing if it is empty."""
+
+    mode: str
+    table: str
+    blocks: str
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"takes {self.mode} on {self.table}: {self.blocks or 'blocks neither reads nor writes'}"
 
 
 @dataclass(frozen=True, slots=True)

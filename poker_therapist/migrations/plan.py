@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from poker_therapist.errors import DatabaseNotFound
 from poker_therapist.migrations import run
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.effects import Lock, bare, code, effects, tables_made
+from poker_therapist.migrations.effects import bare, code, effects, tables_made
 from poker_therapist.migrations.engine import Engine
 from poker_therapist.migrations.files import SQLMigration, Statement
+from poker_therapist.migrations.lock_report import Lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from poker_therapist.compat import override
 from poker_therapist.errors import InvalidInput
 from poker_therapist.location import PostgreSQLLocation
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.effects import Lock
 from poker_therapist.migrations.engine import BackupFile, Engine, Holding
 from poker_therapist.migrations.files import SQLMigration
+from poker_therapist.migrations.lock_report import Lock
 from poker_therapist.postgresql import backup, rehearsal, transfer
 from poker_therapist.postgresql.backend import AtomicPostgreSQLBackend
 from poker_therapist.postgresql.home import for_migrations

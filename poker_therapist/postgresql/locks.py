@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 
 from poker_therapist.migrations.clauses import NAME
-from poker_therapist.migrations.effects import Lock, code
+from poker_therapist.migrations.effects import code
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION
+from poker_therapist.migrations.lock_report import Lock
 from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS, is_open, tokens
 
 # From the weakest to the strongest, and what each blocks.

@@ -18,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.errors import DatabaseUnreadable, MigrationFailed, PokerTherapistError
 from poker_therapist.location import SQLiteLocation, command_about
 from poker_therapist.migrations.atomic import AtomicBackend
-from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL, while_unchanged
+from poker_therapist.migrations.bookkeeping import BOOKKEEPING_SQL
 from poker_therapist.migrations.catalog import Catalog
 from poker_therapist.migrations.files import OUTSIDE_TRANSACTION, SQLMigration, Statement
 from poker_therapist.new_files import Claim
@@ -61,6 +61,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         self.migration_table = migration_table
         self.DatabaseError = sqlite3.DatabaseError
         self._opened: sqlite3.Connection | None = None
+        self._answers: dict[Any, list[Any]] = {}  # what is asked again and again in a transaction
         self._claim = Claim(self.location.path)
         self._backed_up = False
         self._backup: Path | None = None  # made by this run, which has changed nothing yet
@@ -130,7 +131,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         begin, undo = partial(self.connection.execute, "BEGIN IMMEDIATE"), self.connection.rollback
         if not self._claim.wait(begin, undo, self.location.timeout):  # between two statements of another
             raise locked()
-        self._in_transaction, self.answers = True, {}
+        self._in_transaction, self._answers = True, {}
 
     def hold(self, _tables: Sequence[str]) -> None:
         """Do nothing: the transaction excludes other writers."""
@@ -155,7 +156,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         """Roll back to a savepoint, unless SQLite has rolled back everything, as on a full disk."""
         if self.connection.in_transaction:
             super().savepoint_rollback(id)
-        self.answers = {}  # what is undone is not counted back
+        self._answers = {}  # what is undone is not counted back
 
     def commit(self) -> None:
         """Commit the transaction, or roll it back if that fails, for example because the disk is full."""
@@ -180,23 +181,24 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         }
         return super().execute(sql, values)
 
-    @override
-    def state(self) -> object:
-        return self._changes() if self._in_transaction and self.connection.in_transaction else None
-
-    @while_unchanged
     def list_tables(self, **_unused: Any) -> list[str]:
         """Return the names of all tables, as yoyo asks for them."""
         return [name for (name,) in self.query("all_tables")]
 
     @override
     def query(self, name: str, values: Sequence[Any] = ()) -> list[Any]:
+        # Until this transaction changes something, no one else can.
+        is_alone = self._in_transaction and self.connection.in_transaction
+        state = (name, *values, *self._changes()) if is_alone else ()
+        if is_alone and state in self._answers:
+            return self._answers[state]
         limit = _MOST_BYTES // 2 if name == "kept_texts" else -1  # which leaves it as it is
         limit = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
         try:
             # One that is not read to its end would keep its table locked.
             with closing(self.connection.execute(_QUERIES[name], values)) as cursor:
-                return cursor.fetchall()
+                self._answers[state] = found = cursor.fetchall()
+                return found
         except sqlite3.DataError:
             if name != "kept_texts":
                 raise
@@ -255,7 +257,6 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         return describe_beside(self.connection, expected)
 
     @override
-    @while_unchanged
     def present(self) -> Mapping[str, str]:
         return dict(self.query("present"))
 
@@ -273,7 +274,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         # To compare takes long where each row of an old database is without its parent.
         if self._changes() != before:
             self._require_parents(migration, direction, keys)
-        keys.forget()
+        self.connection.execute(_QUERIES["drop_noted_violation"])
 
     def _require_parents(self, migration: SQLMigration, direction: str, keys: "ForeignKeys") -> None:
         refusal = ""
@@ -289,9 +290,10 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
         if refusal:
             raise migration.failure(direction, f"{refusal}: correct the migration")
 
-    def _changes(self) -> tuple[int, Any]:
+    def _changes(self) -> tuple[Any, ...]:
         """Return two counts, of rows and of schemas changed, that stay as they are while nothing changes."""
-        return self.connection.total_changes, self.connection.execute("PRAGMA main.schema_version").fetchall()
+        version = self.connection.execute("PRAGMA main.schema_version").fetchall()
+        return self.connection.total_changes, *version
 
     def back_up(self, before: str) -> None:
         """Back the database up, once in a run, if it holds data."""
@@ -383,10 +385,6 @@ class ForeignKeys:
             if found:
                 return key, found[0]
         return None
-
-    def forget(self) -> None:
-        """Drop what was noted."""
-        self._connection.execute(_QUERIES["drop_noted_violation"])
 
     def _query(self, name: str, *values: str) -> list[Any]:
         if (name, *values) not in self._answers:

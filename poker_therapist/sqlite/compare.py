@@ -14,9 +14,7 @@ from poker_therapist.sqlite.connect import watched
 
 _SCHEMAS = {Side.BEFORE: "main", Side.AFTER: "other"}
 # By a declared type (https://sqlite.org/datatype3.html): such a column holds no number, or none but reals.
-_AFFINITY = re.compile(
-    r"(?!.*INT)(?:.*(?P<text>CHAR|CLOB|TEXT)|(?!.*BLOB).*(?P<real>REAL|FLOA|DOUB))", re.I | re.S
-)
+_AFFINITY = re.compile(r"(?is)(?!.*INT)(?:.*(?P<text>CHAR|CLOB|TEXT)|(?!.*BLOB).*(?P<real>REAL|FLOA|DOUB))")
 
 
 class SQLiteRowComparison(RowComparison):
@@ -26,7 +24,7 @@ class SQLiteRowComparison(RowComparison):
 
     def __init__(self, before: Path, after: Path) -> None:
         """Open both."""
-        self._kinds: dict[tuple[str, str, str], str | None] = {}
+        self._kinds: dict[tuple[str, str], str | None] = {}  # the same on both sides
         self._connection = watched(sqlite3.connect(before, isolation_level=None), after)
         self._connection.text_factory = _readable
         self._connection.execute("ATTACH ? AS other", (str(after),))
@@ -49,17 +47,18 @@ class SQLiteRowComparison(RowComparison):
         return f"{value} COLLATE BINARY", f"typeof({value})"
 
     @override
-    def says_all(self, table: str, column: str) -> bool:  # only an integer and a real are equal, and differ
-        kinds = {self._kinds.get((schema, table, column)) for schema in _SCHEMAS.values()}
-        return len(kinds) == 1 and None not in kinds
+    def unequal(self, table: str, column: str) -> str:
+        if not self._kinds.get((table, column)):
+            return super().unequal(table, column)
+        # Equal, and of two types, are only an integer and a real.
+        return " IS NOT ".join(self.exact(side.value_of(column))[0] for side in Side)
 
     @override
     def same_key(self, table: str, column: str) -> str:
         # The first half can use an index, whatever its collation.
         same = f"{Side.BEFORE.value_of(column)} IS {Side.AFTER.value_of(column)}"
-        if self._kinds.get(("main", table, column)) == "rowid" and self.says_all(table, column):
-            return same
-        return f"{same} AND NOT {self.unequal(table, column)}"
+        is_rowid = self._kinds.get((table, column)) == "rowid"
+        return same if is_rowid else f"{same} AND NOT ({self.unequal(table, column)})"
 
     @override
     def first_row(self, query: str) -> Any:
@@ -85,11 +84,12 @@ class SQLiteRowComparison(RowComparison):
         rows = self._connection.execute(sql, (table, schema)).fetchall()
         columns = {name: place for name, place, _ in rows}
         sql = "SELECT 1 FROM pragma_index_list(?, ?) WHERE origin = 'pk'"
-        has_rowid_alias = not self._connection.execute(sql, (table, schema)).fetchall()
-        for name, place, declared in rows if is_stored else ():  # a module returns what it likes
-            found = _AFFINITY.match(declared)
-            kind = "rowid" if place and has_rowid_alias else found and found.lastgroup
-            self._kinds[schema, table, name] = kind
+        is_rowid = not self._connection.execute(sql, (table, schema)).fetchall()
+        for name, place, declared in rows:
+            found = _AFFINITY.match(declared) if is_stored else None  # a module returns what it likes
+            kind = "rowid" if is_stored and place and is_rowid else found and found.lastgroup
+            if self._kinds.setdefault((table, name), kind) != kind:
+                self._kinds[table, name] = None
         key = [column for column, position in columns.items() if position]
         if key:  # which may be NULL in any number of rows, unless it is the rowid
             nulls = " OR ".join(f"{quoted(column)} IS NULL" for column in key)

@@ -95,9 +95,8 @@ SELECT
 FROM relation
 CROSS JOIN
     LATERAL (
-        SELECT pg_attribute.attname FROM pg_attribute
-        WHERE
-            pg_attribute.attrelid = relation.oid AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+        SELECT one.attname FROM pg_attribute AS one
+        WHERE one.attrelid = relation.oid AND one.attnum > 0 AND NOT one.attisdropped
         OFFSET 0 -- by the index, and not all columns of the server's own tables
     ) AS part
 WHERE relation.relkind IN ('r', 'p')

@@ -5,7 +5,6 @@ SELECT CAST(relname AS TEXT) FROM pg_class
 WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(quote_ident(:schema));
 
 -- name: is_table(written)
--- Asked often, and so without a table of the server's, for which a plan would be made each time.
 SELECT (pg_identify_object(CAST('pg_class' AS REGCLASS), to_regclass(:written), 0)).type = 'table' AS found;
 
 -- name: tables_of_schema(schema_name)

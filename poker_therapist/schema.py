@@ -189,7 +189,7 @@ def sources_for(
         location: where it is.
         given: what an ini file or an operator names. Shipped folders mean those of the database's engine,
             and an optional one if it is named.
-        backend: what asks the database; unless given, one for this alone.
+        backend: what asks the database, if there is one.
 
     Raises:
         StorageError: the database cannot be read.

@@ -5,7 +5,6 @@ SELECT CAST(relname AS TEXT) FROM pg_class
 WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(quote_ident(:schema));
 
 -- name: is_table(written)
--- Asked often, and so without a table of the server's, for which a plan would be made each time.
 SELECT (pg_identify_object(CAST('pg_class' AS REGCLASS), to_regclass(:written), 0)).type = 'table' AS found;
 
 -- name: tables_of_schema(schema_name)
@@ -95,9 +94,8 @@ SELECT
 FROM relation
 CROSS JOIN
     LATERAL (
-        SELECT pg_attribute.attname FROM pg_attribute
-        WHERE
-            pg_attribute.attrelid = relation.oid AND pg_attribute.attnum > 0 AND NOT pg_attribute.attisdropped
+        SELECT one.attname FROM pg_attribute AS one
+        WHERE one.attrelid = relation.oid AND one.attnum > 0 AND NOT one.attisdropped
         OFFSET 0 -- by the index, and not all columns of the server's own tables
     ) AS part
 WHERE relation.relkind IN ('r', 'p')

@@ -30,7 +30,6 @@ _OTHER_KINDS = {
     "seclabel": "pg_seclabel",
     "type": f"pg_type {_OF_USERS} AND typtype NOT IN ('c', 'm') AND (typtype <> 'b' OR typarray <> 0)",
 }
-# A part of a query that is only about some kinds.
 _PART = re.compile(r"^ *UNION ALL -- if ([\w ]+)\n.*?(?=^ *UNION ALL|^\)|^ORDER)", re.DOTALL | re.MULTILINE)
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -108,8 +107,8 @@ def _kinds(cursor: psycopg.RawCursor[Any], *, beyond: bool) -> frozenset[str]:
     """Return which kinds of objects there are, of those that many databases have not."""
     names = (*_OWN, *_RARE, *(_RARE_BEYOND if beyond else ()))
     asked = _OTHER_KINDS | {name: f"pg_{name} {_OF_USERS}" for name in names}
-    query = f"SELECT {', '.join(f'EXISTS (SELECT FROM {rows})' for rows in asked.values())}"
-    (found,) = cursor.execute(query.encode()).fetchall()
+    query = ", ".join(f"EXISTS (SELECT FROM {rows})" for rows in asked.values())
+    (found,) = cursor.execute(f"SELECT {query}".encode()).fetchall()
     present = [kind for kind, is_there in zip(asked, found, strict=True) if is_there]
     return frozenset((*present, "beyond") if beyond else present)
 
@@ -121,8 +120,8 @@ def _only(query: str, kinds: frozenset[str]) -> str:
         f"SELECT CAST('pg_{name}' AS REGCLASS), oid, to_jsonb(found) FROM pg_{name} AS found {_OF_USERS}"
         for name in kinds.intersection((*_RARE, *_RARE_BEYOND))
     )
-    present = kinds | {"rare"} if rare else kinds
-    query = _PART.sub(lambda part: "" if present.isdisjoint(part[1].split()) else part[0], query)
+    kinds = kinds | {"rare"} if rare else kinds
+    query = _PART.sub(lambda part: "" if kinds.isdisjoint(part[1].split()) else part[0], query)
     return re.sub("SELECT.*-- all rare", lambda found: rare or found[0], query)
 
 

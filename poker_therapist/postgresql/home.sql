@@ -57,7 +57,7 @@ INNER JOIN stranger ON made.owner = stranger.oid
 WHERE CAST(namespace.nspname AS TEXT) || '.' || made.name = any(CAST(:names AS TEXT[]));
 
 -- name: has_functions()
--- Or operators, of its own, as hardly any database has: to plan the next query takes long.
+-- Or operators, which are not the server's own: to plan the next query takes long.
 SELECT greatest((SELECT max(oid) FROM pg_proc), (SELECT max(oid) FROM pg_operator)) >= 16384 AS has_any;
 
 -- name: shadows(function_schemas, operator_schemas)

@@ -32,7 +32,6 @@ WHERE
 
 -- name: counters(tables)
 -- Of this transaction: for each table its scans, rows inserted, updated and deleted, its file, and rows read.
--- As pg_stat_xact_user_tables has them, which adds up those of indexes, too.
 SELECT
     oid,
     pg_stat_get_xact_numscans(oid) AS seq_scan,

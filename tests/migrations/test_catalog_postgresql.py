@@ -61,6 +61,26 @@ KINDS = """
 """
 
 
+# Statements that make one kind of object alone, and the part of a catalog that says so.
+ALONE = {
+    "SELECT": "comment on schema public",
+    "CREATE TYPE pair AS (a INT)": "type pair",
+    "CREATE TYPE mood AS ENUM ('calm')": "type mood",
+    "CREATE DOMAIN felt AS TEXT": "type felt",
+    "CREATE FUNCTION one() RETURNS INT RETURN 1": "function one()",
+    "CREATE TABLE a (b INT); GRANT SELECT (b) ON a TO PUBLIC": "grant to PUBLIC on column b of a",
+    "CREATE TABLE a (b INT); COMMENT ON COLUMN a.b IS 'c'": "comment on column b of table a",
+    "CREATE TABLE a (b INT); CREATE POLICY c ON a": "policy c on a",
+    "CREATE TABLE a (b INT); CREATE STATISTICS c ON b, (b + 1) FROM a": "statistics object c",
+    "CREATE TABLE a (b INT); CREATE RULE c AS ON DELETE TO a DO INSTEAD NOTHING": "rule c on a",
+    "CREATE VIEW a AS SELECT 1 AS b; ALTER VIEW a ALTER b SET DEFAULT 2": "default value for a.b",
+    "CREATE TEXT SEARCH CONFIGURATION a (COPY = simple)": "text search configuration a",
+    "CREATE COLLATION a (LOCALE = 'C')": "collation a",
+    "CREATE CAST (INT AS POINT) WITH INOUT": "cast (integer AS pg_catalog.point)",
+    "CREATE PUBLICATION a": "publication a",
+}
+
+
 @pytest.fixture
 def connection(postgresql_url: str) -> Iterator[psycopg.Connection]:
     """A connection to a database with HANDS in two schemas, of which neither is in the search path."""
@@ -134,6 +154,20 @@ def test_no_kind_of_object_has_the_name_of_its_schema_in_it(connection: psycopg.
         "statistics object both_of",
     } < first.parts.keys()
     assert not [part for part in first.parts.items() if "ours" in str(part)]
+
+
+def test_a_kind_is_described_where_it_is_the_only_one(postgresql_url: str) -> None:
+    """The queries about kinds of which there is none are left out."""
+    missed = {}
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        for statements, name in ALONE.items():
+            with connection.transaction(force_rollback=True):
+                connection.execute(statements.encode())
+                parts = describe(connection, "public", beyond=True).parts
+                if name not in parts:
+                    missed[name] = sorted(parts)
+
+    assert missed == {}
 
 
 def test_reading_changes_nothing(connection: psycopg.Connection) -> None:

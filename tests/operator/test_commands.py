@@ -100,13 +100,20 @@ def test_the_example_of_each_help_works(tmp_path: Path) -> None:
 # Errors
 
 
+@pytest.fixture(scope="module")
+def place_to_copy(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Path:
+    """What `place` has in it."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copy(migrated_file, folder / "good.db")
+    command("backup", "-d", "good.db", "-o", "good.backup", folder=folder)
+    (folder / "letter.txt").write_text("a letter to Ann " * 100)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, migrated_file: Path) -> Path:
+def place(tmp_path: Path, place_to_copy: Path) -> Path:
     """A folder with a good backup and a file that is no database."""
-    shutil.copy(migrated_file, tmp_path / "good.db")
-    command("backup", "-d", "good.db", "-o", "good.backup", folder=tmp_path)
-    (tmp_path / "letter.txt").write_text("a letter to Ann " * 100)
-    return tmp_path
+    return Path(shutil.copytree(place_to_copy, tmp_path, dirs_exist_ok=True))
 
 
 WRONG = {

@@ -24,6 +24,16 @@ MOMENT = "'2026-01-05T18:12:01.000000+00:00'"
 Call = Callable[[PatternStorage, Any], object]
 
 
+@pytest.fixture(scope="module")
+def unchanged(module_database: str) -> Iterator[PatternStorage]:
+    """One storage for all that is refused, with a row in each table."""
+    with get_pattern_storage(module_database) as storage:
+        storage.save_pattern(USER, "tilt", "bad_beat", 1)
+        storage.save_context(USER, "topic", 1)
+        storage.save_insight(USER, "leak", 1)
+        yield storage
+
+
 def stored(storage: PatternStorage) -> list[list[Any]]:
     return [fetch_all(storage, f"SELECT * FROM {table} ORDER BY 1") for table in TABLES]
 
@@ -173,12 +183,12 @@ def test_an_integer_of_another_library_is_the_integer_that_it_says(
 
 @pytest.mark.parametrize("call", INTEGERS.values(), ids=INTEGERS)
 @pytest.mark.parametrize("bad", [True, False, NoInteger()], ids=["True", "False", "a bool of NumPy"])
-def test_a_bool_is_no_integer(storage: PatternStorage, call: Call, bad: object) -> None:
-    before = stored(storage)
+def test_a_bool_is_no_integer(unchanged: PatternStorage, call: Call, bad: object) -> None:
+    before = stored(unchanged)
     with pytest.raises(InvalidInput):
-        call(storage, bad)
+        call(unchanged, bad)
 
-    assert stored(storage) == before
+    assert stored(unchanged) == before
 
 
 # Containers
@@ -241,12 +251,12 @@ class Row(list[Any]):
     ids=["now and then", "always", "inside", "endless", "endless later", "list", "tuple"],
 )
 def test_a_subclass_that_lies_of_what_it_holds_smuggles_no_key_in_that_is_no_text(
-    storage: PatternStorage, value: Any
+    unchanged: PatternStorage, value: Any
 ) -> None:
     with pytest.raises(InvalidInput):
-        storage.save_pattern(USER, "tilt", "bad_beat", value)
+        unchanged.save_pattern(USER, "lies", "bad_beat", value)
 
-    assert storage.get_patterns_by_type(USER, "tilt") == {}
+    assert unchanged.get_patterns_by_type(USER, "lies") == {}
 
 
 @pytest.mark.parametrize(

@@ -246,9 +246,8 @@ def test_every_method_is_in_the_list_of_methods() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_closed_storage_says_so_and_does_nothing(
-    migrated: str, storage: PatternStorage, method: str
-) -> None:
+def test_a_closed_storage_says_so_and_does_nothing(module_database: str, method: str) -> None:
+    storage = get_pattern_storage(module_database)
     storage.save_pattern(USER, "tilt", "bad_beat", 1)
     before = storage.export_user(USER)
     storage.close()
@@ -256,7 +255,7 @@ def test_a_closed_storage_says_so_and_does_nothing(
     with pytest.raises(StorageClosed, match="get_pattern_storage"):
         METHODS[method](storage)
 
-    with get_pattern_storage(migrated) as again:
+    with get_pattern_storage(module_database) as again:
         assert again.export_user(USER) == before
 
 

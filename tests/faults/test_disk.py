@@ -32,7 +32,6 @@ from tests.helpers.engines import execute, fetch_all, sqlite_only
 from tests.helpers.migrating import FOLDER, IDS, down, up
 from tests.helpers.players import add_legacy_rows
 from tests.helpers.postgresql import yoyo_in_child
-from tests.helpers.postgresql import yoyo_in_child
 
 USER, OTHER = 7, 8
 MARK = b"forget-me"

@@ -102,9 +102,15 @@ def left_elsewhere() -> StorageError:
 
 
 class Part(ABC):
-    """What a block begins and ends: a transaction, or a part of the one that is open."""
+    """What a block begins and ends: a transaction, or a part of the one that is open.
+
+    Attributes:
+        holder: returns what its `with` statement holds; None as soon as that was left. Then nothing more may
+            be done in it, even if signals have kept it from ending.
+    """
 
     __slots__ = ()
+    holder: Callable[[], object] = staticmethod(lambda: True)  # where no `with` statement holds it
 
     @abstractmethod
     def begin(self) -> None:
@@ -159,6 +165,7 @@ class _Exit:
         part = block.make()
         end = _End(_end, weakref.ref(part))
         end.part = part
+        part.holder = weakref.ref(end)
         block.part = weakref.ref(part)
         return end
 

@@ -176,7 +176,7 @@ class PostgreSQLDatabase(Database):
         if found is None:
             return None
         transaction = found()
-        if transaction is not None and transaction.is_over:
+        if transaction is not None and (transaction.is_over or transaction.holder() is None):
             transaction.abandon()
         if transaction is None or transaction.connection is None:
             self._set_open_transaction(None)
@@ -320,6 +320,7 @@ class _Part(Part):
         outer = database._open_transaction()
         if outer is None:
             self._transaction = transaction = Transaction(Lease(database._pool), self._mode)
+            transaction.holder = self.holder
             database._set_open_transaction(transaction)
             transaction.acquire()
             return

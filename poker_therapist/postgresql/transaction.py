@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -43,7 +43,10 @@ class Transaction:
         is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
         is_over: whether nothing may be done in it: before it has begun, and as soon as its end has.
         names: numbers for the savepoints of its parts.
+        holder: as of the part that is the whole.
     """
+
+    holder: Callable[[], object]
 
     def __init__(self, lease: Lease, mode: Mode) -> None:
         self.owner = Owner()

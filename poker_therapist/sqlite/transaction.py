@@ -50,11 +50,11 @@ class Session:
         self.close.atexit = False
 
     def open_transaction(self) -> "Transaction | None":
-        """Return the open transaction; roll back one without references first."""
+        """Return the open transaction; roll back one without references, or whose block was left, first."""
         if self.token is None:
             return None
         transaction = self.transaction()
-        if transaction is None or transaction.is_over:
+        if transaction is None or transaction.is_over or transaction.holder() is None:
             self.roll_back(self.token)
             return None
         return transaction

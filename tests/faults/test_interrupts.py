@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 import poker_therapist
-from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage
+from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage, ownership
 from poker_therapist.ownership import Block
 from poker_therapist.sqlite.connections import SQLiteDatabase
 from tests.helpers.engines import is_server, with_options
@@ -326,6 +326,28 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
         f"{engine}, {scenario.__name__}: exceptions injected at {injected} of {len(wanted)} positions: "
         "nothing half, nothing open, nothing lost"
     )
+
+
+def test_what_is_saved_while_an_exception_is_handled_is_kept_though_the_block_could_not_end(
+    storage: PatternStorage, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several signals may arrive one after another; the traceback of the last one holds the transaction."""
+
+    def cut_short(part: Callable[[], object], *_error: object) -> None:
+        _held = part()
+        raise Interrupted
+
+    monkeypatch.setattr(ownership, "_end", cut_short)
+    try:
+        with storage.transaction():
+            storage.save_pattern(USER, "t", "block", 1)
+    except Interrupted:
+        monkeypatch.undo()
+        storage.save_pattern(USER, "t", "handled", 1)
+        with storage.transaction():
+            storage.save_pattern(USER, "t", "second block", 1)
+    with get_pattern_storage(migrated) as witness:
+        assert set(witness.get_patterns_by_type(USER, "t")) == {"handled", "second block"}
 
 
 HAIL = """

@@ -107,10 +107,13 @@ class Part(ABC):
     Attributes:
         holder: returns what its `with` statement holds; None as soon as that was left. Then nothing more may
             be done in it, even if signals have kept it from ending.
+        outside: refers to the part that it is in, if that is not the whole.
+        is_over: whether nothing may be done in it: as soon as its end has begun.
     """
 
-    __slots__ = ()
+    is_over: bool
     holder: Callable[[], object] = staticmethod(lambda: True)  # where no `with` statement holds it
+    outside: "weakref.ref[Part] | None" = None
 
     @abstractmethod
     def begin(self) -> None:
@@ -123,6 +126,40 @@ class Part(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """Roll it back unless it has ended, and let nothing more be done in it."""
+
+
+class Whole:
+    """A transaction of which a part may be open.
+
+    Attributes:
+        is_whole: false while it is unknown whether a part has ended.
+        innermost: refers to the part that began last of those that are open.
+    """
+
+    is_whole = True
+    innermost: "weakref.ref[Part] | None" = None
+
+    def enter_part(self, part: Part) -> None:
+        """Note that a part begins."""
+        part.outside, self.innermost = self.innermost, weakref.ref(part)
+
+    def leave_part(self, part: Part) -> None:
+        """Note that a part has ended, and with it what is left of those in it."""
+        while self.innermost is not None and (inner := self.innermost()) not in (part, None):
+            inner.is_over, self.innermost = True, inner.outside
+        self.innermost = part.outside
+
+    def require_parts(self) -> None:
+        """Roll back the parts whose blocks were left, though signals have kept them from ending."""
+        while self.innermost is not None:
+            part = self.innermost()
+            if part is None:
+                self.is_whole, self.innermost = False, None
+            elif part.holder() is None:
+                part.abandon()
+                self.leave_part(part)
+            else:
+                return
 
 
 class _End(functools.partial[None]):

@@ -181,6 +181,8 @@ class PostgreSQLDatabase(Database):
         if transaction is None or transaction.connection is None:
             self._set_open_transaction(None)
             return None
+        if transaction.innermost is not None:
+            transaction.require_parts()
         return transaction
 
     def _set_open_transaction(self, transaction: Transaction | None) -> None:
@@ -306,7 +308,7 @@ class _Part(Part):
         # Empty in a part that began before its transaction did: it is rolled back with what has begun since.
         self._savepoint = ""
         self._has_begun = False
-        self._is_over = False
+        self.is_over = False
 
     @override
     def begin(self) -> None:
@@ -326,17 +328,18 @@ class _Part(Part):
             return
         outer.owner.require()
         self._is_part = True
+        self._transaction = outer
+        outer.enter_part(self)
         database._send(outer)
         if outer.begun:
             savepoint = f"part_{next(outer.names)}"
             outer.live.kept_cursor.execute(f"SAVEPOINT {savepoint}")
             self._savepoint = savepoint
-        self._transaction = outer
         self._has_begun = True
 
     @override
     def end(self, error: BaseException | None) -> None:
-        self._is_over = True
+        self.is_over = True
         transaction = self._transaction
         if transaction is None or transaction.owner.was_forked():  # a child may leave it, but not end it
             return
@@ -359,7 +362,7 @@ class _Part(Part):
 
     @override
     def abandon(self) -> None:
-        self._is_over = True
+        self.is_over = True
         transaction = self._transaction
         if transaction is None or transaction.owner.was_forked():
             return
@@ -370,7 +373,7 @@ class _Part(Part):
 
     def __del__(self) -> None:
         """Roll back a part that nobody holds any more; the transaction itself does so for the whole."""
-        if self._transaction is None or self._is_over or not self._is_part:
+        if self._transaction is None or self.is_over or not self._is_part:
             return
         self._transaction.is_whole = False
         if self._transaction.owner.is_here() and not self._transaction.owner.was_forked():
@@ -380,6 +383,7 @@ class _Part(Part):
         self._database._send(transaction)
         if self._savepoint:
             transaction.finish(f"RELEASE {self._savepoint}")
+        transaction.leave_part(self)
 
     def _roll_back(self) -> None:
         transaction = self._transaction
@@ -387,7 +391,8 @@ class _Part(Part):
             return
         if not self._is_part:
             transaction.roll_back()
-        elif self._has_begun and transaction.connection is not None and not is_lost(transaction.connection):
+            return
+        if self._has_begun and transaction.connection is not None and not is_lost(transaction.connection):
             try:
                 if self._savepoint:
                     transaction.finish(f"ROLLBACK TO {self._savepoint}; RELEASE {self._savepoint}")
@@ -395,6 +400,7 @@ class _Part(Part):
                     transaction.end("ROLLBACK")
             except psycopg.Error:  # then all of it can only be rolled back
                 transaction.is_whole = False
+        transaction.leave_part(self)
 
 
 def _execute(

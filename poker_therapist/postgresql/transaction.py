@@ -13,7 +13,7 @@ from psycopg import pq
 
 from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
-from poker_therapist.ownership import FAILED, Owner
+from poker_therapist.ownership import FAILED, Owner, Whole
 from poker_therapist.postgresql.connect import is_lost
 from poker_therapist.postgresql.pool import Connection, Lease
 from poker_therapist.sqlfile import Placeholders, read_queries
@@ -33,14 +33,14 @@ _MOST_PENDING = 500
 _LONG = 64 << 10
 
 
-class Transaction:
+class Transaction(Whole):
     """A transaction, the connection that it keeps, and the saves that are not sent yet.
 
     Attributes:
         owner: the thread and task that began it.
         begun: whether the server knows of it: it begins with its first statement.
         pending: the saves that are not sent yet.
-        is_whole: false while it is unknown whether what was pending has arrived, or whether a part has ended.
+        is_whole: false also while it is unknown whether what was pending has arrived.
         is_over: whether nothing may be done in it: before it has begun, and as soon as its end has.
         names: numbers for the savepoints of its parts.
         holder: as of the part that is the whole.

@@ -18,7 +18,7 @@ from poker_therapist.compat import override
 from poker_therapist.database import Mode
 from poker_therapist.errors import StorageError
 from poker_therapist.location import SQLiteLocation
-from poker_therapist.ownership import FAILED, Owner, Part, left_elsewhere
+from poker_therapist.ownership import FAILED, Owner, Part, Whole, left_elsewhere
 from poker_therapist.sqlite.connect import immutable_state, translating_errors
 
 
@@ -57,6 +57,8 @@ class Session:
         if transaction is None or transaction.is_over or transaction.holder() is None:
             self.roll_back(self.token)
             return None
+        if transaction.innermost is not None:
+            transaction.require_parts()
         return transaction
 
     def roll_back(self, token: object, timeout: float = -1) -> None:
@@ -93,7 +95,7 @@ def _is_owned(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-class Transaction(Part):
+class Transaction(Whole, Part):
     """A transaction; inside another one of the same owner, a part of it that can be rolled back by itself."""
 
     # Also where a signal arrives in __init__.
@@ -138,6 +140,7 @@ class Transaction(Part):
             self._outer = outer
             self._session = session
             savepoint = f"part_{next(outer._names)}"
+            outer.enter_part(self)
             with session.lock:
                 if session.token is not outer._token:  # rolled back by another thread: this would begin one
                     raise StorageError(FAILED)
@@ -210,6 +213,7 @@ class Transaction(Part):
             else:
                 outer.is_whole = False
                 session.connection.execute(f"RELEASE {self._savepoint}")
+                outer.leave_part(self)
                 outer.is_whole = True
         if self._outer is None:
             writing.transactions.pop(self._path, None)
@@ -223,13 +227,17 @@ class Transaction(Part):
             if session is not None:
                 session.roll_back(self._token)
             return
-        if session is None or not self._savepoint or session.token is not outer._token:
+        if session is None or session.token is not outer._token:
+            return
+        if not self._savepoint:
+            outer.leave_part(self)
             return
         outer.is_whole = False
         with contextlib.suppress(sqlite3.Error), session.lock:
             if session.connection.in_transaction:
                 session.connection.execute(f"ROLLBACK TO {self._savepoint}")
                 session.connection.execute(f"RELEASE {self._savepoint}")
+                outer.leave_part(self)
                 outer.is_whole = True
 
     def __del__(self) -> None:

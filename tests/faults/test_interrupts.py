@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -328,8 +329,14 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
     )
 
 
-def test_what_is_saved_while_an_exception_is_handled_is_kept_though_the_block_could_not_end(
-    storage: PatternStorage, migrated: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cut", ["the inner block", "both blocks"])
+@pytest.mark.parametrize("outside", [contextlib.nullcontext, PatternStorage.transaction])
+def test_what_is_saved_while_an_exception_is_handled_is_kept_though_no_block_could_end(
+    cut: str,
+    outside: Callable[[PatternStorage], AbstractContextManager[object]],
+    storage: PatternStorage,
+    migrated: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several signals may arrive one after another; the traceback of the last one holds the transaction."""
 
@@ -337,17 +344,23 @@ def test_what_is_saved_while_an_exception_is_handled_is_kept_though_the_block_co
         _held = part()
         raise Interrupted
 
-    monkeypatch.setattr(ownership, "_end", cut_short)
-    try:
-        with storage.transaction():
-            storage.save_pattern(USER, "t", "block", 1)
-    except Interrupted:
-        monkeypatch.undo()
-        storage.save_pattern(USER, "t", "handled", 1)
-        with storage.transaction():
-            storage.save_pattern(USER, "t", "second block", 1)
+    with outside(storage):
+        storage.save_pattern(USER, "t", "before", 1)
+        if cut == "both blocks":
+            monkeypatch.setattr(ownership, "_end", cut_short)
+        try:
+            with storage.transaction():
+                storage.save_pattern(USER, "t", "block", 1)
+                monkeypatch.setattr(ownership, "_end", cut_short)
+                with storage.transaction():
+                    storage.save_pattern(USER, "t", "inner block", 1)
+        except Interrupted:
+            monkeypatch.undo()
+            storage.save_pattern(USER, "t", "handled", 1)
+            with storage.transaction():
+                storage.save_pattern(USER, "t", "second block", 1)
     with get_pattern_storage(migrated) as witness:
-        assert set(witness.get_patterns_by_type(USER, "t")) == {"handled", "second block"}
+        assert set(witness.get_patterns_by_type(USER, "t")) == {"before", "handled", "second block"}
 
 
 HAIL = """

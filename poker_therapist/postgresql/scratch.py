@@ -15,6 +15,7 @@ from poker_therapist.migrations.files import SQLMigration, Statement
 from poker_therapist.postgresql.beyond import beyond, is_of_server, reached
 from poker_therapist.postgresql.catalog import describe, extension_schemas
 from poker_therapist.postgresql.connect import is_lost, reason_of
+from poker_therapist.postgresql.split import COPIES_ROWS, NO_ROWS
 
 # What no schema holds.
 _BEYOND = re.compile(
@@ -181,6 +182,8 @@ def run(  # noqa: PLR0917  # both sides, and what is to be run
             f"{migration.place()}:{statement.line} reads or writes a file of the server, "
             f"so it is not run\n    {statement}"
         )
+    if COPIES_ROWS.match(statement.text):
+        raise MigrationFailed(f"{migration.place()}:{statement.line}: {NO_ROWS}\n    {statement}")
     if found := beyond(statement.text, is_undone=True):
         raise MigrationFailed(
             f"{migration.place()}:{statement.line}: {found} has effects outside the database: it is not run"
@@ -211,7 +214,10 @@ def _absent(connection: psycopg.Connection[Any], live: str, error: psycopg.Error
 
 
 def _try(
-    connection: psycopg.Connection[Any], migration: SQLMigration, statement: Statement
+    connection: psycopg.Connection[Any],
+    migration: SQLMigration,
+    statement: Statement,
+    release: str = "\n;RELEASE statement",
 ) -> psycopg.Error | None:
     """Run a statement as well as can be inside a transaction; return why it failed.
 
@@ -227,13 +233,15 @@ def _try(
     connection.execute(f"SAVEPOINT statement; SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     try:
         # Each savepoint would take memory of the server until the end. A comment may end the statement.
-        connection.execute(f"{text}\n;RELEASE statement".encode())
+        connection.execute(f"{text}{release}".encode())
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as error:
         if is_lost(connection):
             raise
         connection.execute("ROLLBACK TO statement")
+        if release and isinstance(error, psycopg.errors.SyntaxError):  # whose message cites what follows
+            return _try(connection, migration, statement, release="")
         is_there = isinstance(error, _DUPLICATE) and _MADE_BEFORE.match(text)
         is_outside = isinstance(error, psycopg.errors.ActiveSqlTransaction)
         return None if is_there or is_outside else error

@@ -209,6 +209,7 @@ class AtomicSQLiteBackend(AtomicBackend, SQLiteBackend):
     @override
     def run(self, migration: SQLMigration, statement: Statement, direction: str) -> None:
         guard, is_whole = self._guard, migration.is_transactional(direction)
+        self._answers = {}  # for what no count shows: a migration may set PRAGMA schema_version
         if guard is None and migration.file is None:  # a text out of the database
             guard = Guard(self.connection)
             self._end_in_time()

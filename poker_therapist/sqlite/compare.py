@@ -50,8 +50,8 @@ class SQLiteRowComparison(RowComparison):
     def unequal(self, table: str, column: str) -> str:
         if not self._kinds.get((table, column)):
             return super().unequal(table, column)
-        # Equal, and of two types, are only an integer and a real.
-        return " IS NOT ".join(self.exact(side.value_of(column))[0] for side in Side)
+        # Equal, and of two types, are only an integer and a real; by the + no text is taken for a number.
+        return " IS NOT ".join(f"+{self.exact(side.value_of(column))[0]}" for side in Side)
 
     @override
     def same_key(self, table: str, column: str) -> str:

@@ -54,3 +54,19 @@ def test_values_are_equal_if_they_are_identical(tmp_path: Path) -> None:
         assert 0 < differing < len(PAIRS)
         assert (found[f"{kind}.", "v"], changed[f"{kind}."]) == (differing, differing), kind
         assert changed.get(f"{kind}!", 0) == len(was ^ now), kind
+
+
+def test_a_text_is_no_number_where_its_column_was_declared_anew(tmp_path: Path) -> None:
+    """By PRAGMA writable_schema, which converts no value."""
+    states = tmp_path / "before.db", tmp_path / "after.db"
+    for path in states:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(
+                "CREATE TABLE bets (id INTEGER PRIMARY KEY, size TEXT); INSERT INTO bets VALUES (1, '5');"
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'TEXT', 'REAL');"
+                f"PRAGMA writable_schema = RESET; UPDATE bets SET size = size WHERE {path == states[1]};"
+            )
+    with SQLiteRowComparison(*states) as comparison:
+        assert [str(one) for one in comparison.differences()] == [
+            "bets.size: 1 value differs, for example 1: '5' became 5.0"
+        ]

@@ -98,6 +98,25 @@ def test_listing_writes_nothing(two_migrations: ServerProject, reader: str) -> N
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
+        ("SELECT $a$ open", 'unterminated dollar-quoted string at or near "$a$ open"'),
+        ("CREATE TABLE open (", "syntax error at end of input"),
+        ("COPY hands FROM STDIN", "COPY with STDIN or STDOUT cannot run in an SQL file: use INSERT"),
+    ],
+)
+def test_a_statement_that_is_built_again_is_judged_by_its_own_text(
+    statement: str, says: str, project: ServerProject
+) -> None:
+    """Beside a table that is there, a migration is built before it runs: with nothing of ours after it."""
+    project.run_sql("CREATE TABLE hands (id INTEGER)")
+    project.write("001_add_hands", f"CREATE TABLE IF NOT EXISTS hands (id INTEGER);\n{statement}")
+
+    assert says in (message := project.refuses("apply"))
+    assert "RELEASE" not in message
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
         ("DO $$ BEGIN COMMIT; END $$", "invalid transaction termination"),
         ("COPY hands FROM STDIN", "COPY with STDIN or STDOUT cannot run in an SQL file: use INSERT"),
         ("COPY (SELECT 1) TO STDOUT", "COPY with STDIN or STDOUT cannot run"),

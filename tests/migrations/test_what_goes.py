@@ -9,7 +9,7 @@ from poker_therapist import MigrationError, MigrationFailed, get_pattern_storage
 from poker_therapist.location import locate
 from poker_therapist.sqlite.backend import AtomicSQLiteBackend
 from tests.helpers import old_app, snapshots
-from tests.helpers.engines import is_server, run_sql
+from tests.helpers.engines import is_server, query, run_sql, sqlite_only
 from tests.helpers.migrating import FOLDER, IDS, down, up
 from tests.helpers.project import Project
 
@@ -131,6 +131,21 @@ def test_an_adopted_database_is_not_rolled_back_below_its_floor(adopted: Path) -
     assert snapshots.applied(adopted) == [IDS[0]]
     up(adopted)
     assert snapshots.applied(adopted) == IDS
+
+
+@sqlite_only
+def test_what_goes_is_seen_whatever_number_the_schema_has(project: Project) -> None:
+    """What was asked before is asked again after a migration, also if that sets the number back."""
+    project.write("001_add_hands", HANDS, "DROP TABLE hands;")
+    assert project.yoyo("apply").returncode == 0
+    project.run_sql("CREATE TABLE notes (id INTEGER)")
+    ((number,),) = query(project.database, "PRAGMA schema_version")
+    project.write(
+        "002_tidy", f"-- depends: 001_add_hands\nDROP TABLE notes; PRAGMA schema_version = {number};"
+    )
+
+    assert "would drop table notes, which no migration created" in project.refuses("apply")
+    assert project.tables() == ["hands", "notes"]
 
 
 @pytest.mark.parametrize("command", [("rollback", "--all"), ("reapply", "--all")])

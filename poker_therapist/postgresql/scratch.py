@@ -214,10 +214,7 @@ def _absent(connection: psycopg.Connection[Any], live: str, error: psycopg.Error
 
 
 def _try(
-    connection: psycopg.Connection[Any],
-    migration: SQLMigration,
-    statement: Statement,
-    release: str = "\n;RELEASE statement",
+    connection: psycopg.Connection[Any], migration: SQLMigration, statement: Statement
 ) -> psycopg.Error | None:
     """Run a statement as well as can be inside a transaction; return why it failed.
 
@@ -232,19 +229,17 @@ def _try(
     # Each time, for a migration may have set it.
     connection.execute(f"SAVEPOINT statement; SET LOCAL statement_timeout = '{_SECONDS_TO_BUILD}s'")
     try:
-        # Each savepoint would take memory of the server until the end. A comment may end the statement.
-        connection.execute(f"{text}{release}".encode())
+        connection.execute(text.encode())
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as error:
         if is_lost(connection):
             raise
         connection.execute("ROLLBACK TO statement")
-        if release and isinstance(error, psycopg.errors.SyntaxError):  # whose message cites what follows
-            return _try(connection, migration, statement, release="")
         is_there = isinstance(error, _DUPLICATE) and _MADE_BEFORE.match(text)
         is_outside = isinstance(error, psycopg.errors.ActiveSqlTransaction)
         return None if is_there or is_outside else error
+    connection.execute("RELEASE statement")  # each would take memory of the server until the end
     return None
 
 

@@ -143,9 +143,9 @@ class Whole:
         """Note that a part begins."""
         part.outside, self.innermost = self.innermost, weakref.ref(part)
 
-    def leave_part(self, part: Part) -> None:
-        """Note that a part has ended, and with it what is left of those in it."""
-        while self.innermost is not None and (inner := self.innermost()) not in (part, None):
+    def leave_part(self, part: Part, *, is_undone: bool) -> None:
+        """Note that a part has ended; what was rolled back with it, of the parts in it, has ended as well."""
+        while is_undone and self.innermost is not None and (inner := self.innermost()) not in (part, None):
             inner.is_over, self.innermost = True, inner.outside
         self.innermost = part.outside
 
@@ -157,7 +157,7 @@ class Whole:
                 self.is_whole, self.innermost = False, None
             elif part.holder() is None:
                 part.abandon()
-                self.leave_part(part)
+                self.leave_part(part, is_undone=True)
             else:
                 return
 

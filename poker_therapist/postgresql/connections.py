@@ -354,6 +354,7 @@ class _Part(Part):
             self._roll_back()
             return
         with translating_errors(self._database.location):
+            transaction.require_parts()
             if not self._is_part:
                 self._database._commit(transaction)
                 transaction.release()
@@ -383,7 +384,7 @@ class _Part(Part):
         self._database._send(transaction)
         if self._savepoint:
             transaction.finish(f"RELEASE {self._savepoint}")
-        transaction.leave_part(self)
+        transaction.leave_part(self, is_undone=False)
 
     def _roll_back(self) -> None:
         transaction = self._transaction
@@ -400,7 +401,7 @@ class _Part(Part):
                     transaction.end("ROLLBACK")
             except psycopg.Error:  # then all of it can only be rolled back
                 transaction.is_whole = False
-        transaction.leave_part(self)
+        transaction.leave_part(self, is_undone=True)
 
 
 def _execute(

@@ -204,6 +204,7 @@ class Transaction(Whole, Part):
 
     def _commit(self) -> None:
         outer, session = self._outer or self, self._session
+        outer.require_parts()
         if not outer.is_whole or session is None or session.token is not outer._token:
             raise StorageError(FAILED)
         with session.lock:
@@ -213,7 +214,7 @@ class Transaction(Whole, Part):
             else:
                 outer.is_whole = False
                 session.connection.execute(f"RELEASE {self._savepoint}")
-                outer.leave_part(self)
+                outer.leave_part(self, is_undone=False)
                 outer.is_whole = True
         if self._outer is None:
             writing.transactions.pop(self._path, None)
@@ -230,14 +231,14 @@ class Transaction(Whole, Part):
         if session is None or session.token is not outer._token:
             return
         if not self._savepoint:
-            outer.leave_part(self)
+            outer.leave_part(self, is_undone=True)
             return
         outer.is_whole = False
         with contextlib.suppress(sqlite3.Error), session.lock:
             if session.connection.in_transaction:
                 session.connection.execute(f"ROLLBACK TO {self._savepoint}")
                 session.connection.execute(f"RELEASE {self._savepoint}")
-                outer.leave_part(self)
+                outer.leave_part(self, is_undone=True)
                 outer.is_whole = True
 
     def __del__(self) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 import poker_therapist
 from poker_therapist import PatternStorage, PokerTherapistError, get_pattern_storage, ownership
+from poker_therapist.errors import StorageError
 from poker_therapist.ownership import Block
 from poker_therapist.sqlite.connections import SQLiteDatabase
 from tests.helpers.engines import is_server, with_options
@@ -329,6 +330,12 @@ def test_an_exception_anywhere_leaves_nothing_half_nothing_open_and_loses_nothin
     )
 
 
+def cut_short(part: Callable[[], object], *_error: object) -> None:
+    """Take the place of the end of a block, in which a signal arrives."""
+    _held = part()
+    raise Interrupted
+
+
 @pytest.mark.parametrize("cut", ["the inner block", "both blocks"])
 @pytest.mark.parametrize("outside", [contextlib.nullcontext, PatternStorage.transaction])
 def test_what_is_saved_while_an_exception_is_handled_is_kept_though_no_block_could_end(
@@ -339,11 +346,6 @@ def test_what_is_saved_while_an_exception_is_handled_is_kept_though_no_block_cou
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several signals may arrive one after another; the traceback of the last one holds the transaction."""
-
-    def cut_short(part: Callable[[], object], *_error: object) -> None:
-        _held = part()
-        raise Interrupted
-
     with outside(storage):
         storage.save_pattern(USER, "t", "before", 1)
         if cut == "both blocks":
@@ -361,6 +363,39 @@ def test_what_is_saved_while_an_exception_is_handled_is_kept_though_no_block_cou
                 storage.save_pattern(USER, "t", "second block", 1)
     with get_pattern_storage(migrated) as witness:
         assert set(witness.get_patterns_by_type(USER, "t")) == {"before", "handled", "second block"}
+
+
+def test_a_block_that_could_not_end_is_rolled_back_before_the_one_around_it_is_committed(
+    storage: PatternStorage, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage.transaction():
+        storage.save_pattern(USER, "t", "before", 1)
+        monkeypatch.setattr(ownership, "_end", cut_short)
+        with pytest.raises(Interrupted) as kept, storage.transaction():
+            storage.save_pattern(USER, "t", "inner block", 1)
+        monkeypatch.undo()
+    with get_pattern_storage(migrated) as witness:
+        assert set(witness.get_patterns_by_type(USER, "t")) == {"before"}
+    assert kept.traceback  # which has held the inner block until here
+
+
+def test_a_block_that_is_never_left_is_not_committed_with_the_one_around_it(
+    storage: PatternStorage, migrated: str
+) -> None:
+    """Nothing says whether it is whole, so that all of it is refused."""
+
+    def leave_one_open() -> None:
+        with storage.transaction():
+            with storage.transaction():
+                block = storage.transaction()
+                block.__enter__()
+                storage.save_pattern(USER, "t", "half", 1)
+            del block
+
+    with pytest.raises(StorageError, match="failed"):
+        leave_one_open()
+    with get_pattern_storage(migrated) as witness:
+        assert witness.get_patterns_by_type(USER, "t") == {}
 
 
 HAIL = """
